@@ -1,0 +1,108 @@
+//! Reference evaluation: runs a graph operator by operator. This is the oracle for everything that tcc emits.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::graph::Def;
+use crate::op::OpError;
+use crate::{Graph, GraphError, NodeId, Tensor, TensorType};
+
+/// Why a graph could not be evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvalError {
+    /// Wrong number of input tensors.
+    #[error("the graph has {expected} inputs, but {actual} tensors were given")]
+    InputCount {
+        /// Number of the graph's inputs.
+        expected: usize,
+        /// Number of tensors given.
+        actual: usize,
+    },
+    /// An input tensor of another type than the graph was built for.
+    #[error("input `{name}` is {actual}, but the graph was built for {expected}")]
+    InputType {
+        /// Name of the input.
+        name: Arc<str>,
+        /// What the graph was built for.
+        expected: TensorType,
+        /// What was given.
+        actual: TensorType,
+    },
+    /// A node failed.
+    #[error(transparent)]
+    Node(#[from] GraphError),
+}
+
+/// Computes the results of `graph` for the given inputs, in the order of [`Graph::inputs`] and [`Graph::outputs`].
+pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalError> {
+    evaluate_with(graph, inputs, |_, _| ())
+}
+
+/// [`evaluate`], calling `observe` with each node and its results as they are computed: for progress and calibration.
+pub fn evaluate_with(
+    graph: &Graph,
+    inputs: &[Tensor],
+    mut observe: impl FnMut(NodeId, &[Tensor]),
+) -> Result<Vec<Tensor>, EvalError> {
+    if inputs.len() != graph.inputs().len() {
+        return Err(EvalError::InputCount { expected: graph.inputs().len(), actual: inputs.len() });
+    }
+    let mut uses = graph.use_counts();
+    let mut tensors: Vec<Option<Tensor>> = vec![None; graph.value_count()];
+    for (id, value) in graph.values() {
+        match &value.def {
+            Def::Input(index) => {
+                let tensor = &inputs[*index];
+                if tensor.ty() != &value.ty {
+                    return Err(EvalError::InputType {
+                        name: value.name.clone(),
+                        expected: value.ty.clone(),
+                        actual: tensor.ty().clone(),
+                    });
+                }
+                tensors[id.index()] = Some(tensor.clone());
+            }
+            Def::Constant(tensor) => tensors[id.index()] = Some(tensor.clone()),
+            Def::Node { .. } => {}
+        }
+    }
+    for (id, node) in graph.nodes() {
+        let operands: SmallVec<[&Tensor; 3]> =
+            node.inputs.iter().filter_map(|input| tensors[input.index()].as_ref()).collect();
+        let types = graph.output_types(node);
+        let results = node
+            .op
+            .eval(&operands, &types)
+            .and_then(|results| check(results, &types))
+            .map_err(|error| GraphError { origin: node.origin.clone(), op: node.op.name(), error })?;
+        drop(operands);
+        observe(id, &results);
+        for (&output, tensor) in node.outputs.iter().zip(results) {
+            if uses[output.index()] > 0 {
+                tensors[output.index()] = Some(tensor);
+            }
+        }
+        // A value is dropped after its last use, so that the peak is that of the live set.
+        for &input in &node.inputs {
+            uses[input.index()] -= 1;
+            if uses[input.index()] == 0 {
+                tensors[input.index()] = None;
+            }
+        }
+    }
+    Ok(graph.outputs().iter().filter_map(|output| tensors[output.value.index()].clone()).collect())
+}
+
+/// An evaluation that disagrees with its own shape rule is a defect in tcc; it must not pass silently.
+fn check(results: Vec<Tensor>, types: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
+    if results.len() == types.len() && results.iter().zip(types).all(|(tensor, ty)| tensor.ty() == ty) {
+        Ok(results)
+    } else {
+        let got: Vec<String> = results.iter().map(|tensor| tensor.ty().to_string()).collect();
+        Err(OpError::Value(format!(
+            "evaluated to {} where the shape rule says {types:?}; this is a defect in tcc, please report it",
+            got.join(", ")
+        )))
+    }
+}
