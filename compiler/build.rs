@@ -1,1 +1,3 @@
+//! Build script of tcc.
+
 fn main() {}

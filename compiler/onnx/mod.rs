@@ -1,0 +1,10 @@
+//! The ONNX frontend: an exported model in, a tensor graph out.
+//!
+//! [`import`](import::import) reads a model, binds its free dimensions, and lowers its nodes in topological order. Each
+//! operator of ONNX (and of `com.microsoft`) is lowered by one function in `ops/`, found through the [`registry`]; the
+//! function sees its node through a [`NodeContext`](context::NodeContext), which folds constants as it goes.
+
+pub mod context;
+pub mod error;
+mod ops;
+pub mod registry;
