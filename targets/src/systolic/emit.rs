@@ -330,3 +330,14 @@ fn touches(op: &Operation, machine: &SystolicMachine, active_k: u32) -> Vec<Touc
         }
     }
 }
+
+/// Raises `(scratchpad, accumulators)` to the highest address that an instruction reaches.
+pub(super) fn reach_on_chip(op: &Operation, machine: &SystolicMachine, peaks: &mut (u64, u64)) {
+    for touch in touches(op, machine, 1) {
+        match touch.space {
+            Space::Dram => {}
+            Space::Scratchpad => peaks.0 = peaks.0.max(touch.range.end),
+            Space::Accumulators => peaks.1 = peaks.1.max(touch.range.end),
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use half::bf16;
 use rayon::prelude::*;
-use tcc_ir::{Anchor, DType, Def, Plan, Tensor, ValueId};
+use tcc_ir::{Anchor, DType, Data, Def, Plan, Tensor, TensorError, TensorType, ValueId};
 
 use super::emit::DRAM_BLOCK_BYTES;
 
@@ -289,4 +289,13 @@ pub(super) fn stored_bytes(tensor: &Tensor, dtype: DType) -> io::Result<Vec<u8>>
     let mut bytes = Vec::new();
     pack(tensor, dtype, &mut bytes)?;
     Ok(bytes)
+}
+
+/// A tensor of the model's type from bytes as they are stored.
+pub(super) fn from_stored(ty: &TensorType, stored: DType, bytes: &[u8]) -> Result<Tensor, TensorError> {
+    let raw = Tensor::new(TensorType::new(stored, ty.shape.clone()), Data::from_bytes(bytes.to_vec()))?;
+    if stored == ty.dtype {
+        return Ok(raw);
+    }
+    Ok(Tensor::narrow(ty.clone(), raw.widen()?))
 }
