@@ -15,6 +15,7 @@ pub mod ops;
 mod real;
 mod shape;
 mod tensor;
+mod verify;
 
 pub use data::{AbsentData, Data, OutsideFile};
 pub use dtype::{DType, NumberClass, UnknownDType};
@@ -25,3 +26,4 @@ pub use ops::Op;
 pub use real::Real;
 pub use shape::{MAX_ELEMENTS, Shape, ShapeError, TensorType, normalize_axis};
 pub use tensor::{Element, PARALLEL_GRAIN, Tensor, TensorError, Values};
+pub use verify::{VerifyError, verify};
