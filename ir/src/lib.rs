@@ -15,6 +15,8 @@ pub mod ops;
 mod real;
 mod shape;
 mod tensor;
+#[cfg(test)]
+mod testing;
 
 pub use data::{AbsentData, Data, OutsideFile};
 pub use dtype::{DType, NumberClass, UnknownDType};

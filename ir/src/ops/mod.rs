@@ -75,6 +75,7 @@ macro_rules! operators {
 }
 
 mod elementwise;
+mod indexing;
 mod movement;
 
 operators! {
