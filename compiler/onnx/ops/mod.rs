@@ -2,7 +2,9 @@
 
 use super::registry::Entry;
 
+mod constant;
+mod control;
 mod elementwise;
 
 /// Every family.
-pub(crate) const FAMILIES: &[&[Entry]] = &[elementwise::FAMILY];
+pub(crate) const FAMILIES: &[&[Entry]] = &[constant::FAMILY, control::FAMILY, elementwise::FAMILY];
