@@ -2,7 +2,36 @@
 
 use super::registry::Entry;
 
+mod constants;
+mod spatial;
+
+mod activation;
+mod cast;
+mod contraction;
+mod convolution;
+mod einsum;
 mod elementwise;
+mod indexing;
+mod movement;
+mod normalisation;
+mod pooling;
+mod recurrent;
+mod reduction;
+mod resize;
 
 /// Every family.
-pub(crate) const FAMILIES: &[&[Entry]] = &[elementwise::FAMILY];
+pub(crate) const FAMILIES: &[&[Entry]] = &[
+    activation::FAMILY,
+    cast::FAMILY,
+    contraction::FAMILY,
+    convolution::FAMILY,
+    einsum::FAMILY,
+    elementwise::FAMILY,
+    indexing::FAMILY,
+    movement::FAMILY,
+    normalisation::FAMILY,
+    pooling::FAMILY,
+    recurrent::FAMILY,
+    reduction::FAMILY,
+    resize::FAMILY,
+];

@@ -1,0 +1,63 @@
+//! Conversion between element types.
+
+use tcc_ir::{DType, ValueId};
+
+use crate::onnx::context::NodeContext;
+use crate::onnx::error::LowerError;
+use crate::onnx::registry::{Entry, onnx};
+
+pub(super) const FAMILY: &[Entry] = &[onnx("Cast", cast), onnx("CastLike", cast_like)];
+
+/// The element type that ONNX numbers `code`.
+pub(super) fn element_type(code: i64) -> Result<DType, LowerError> {
+    Ok(match code {
+        1 => DType::F32,
+        2 => DType::U8,
+        3 => DType::I8,
+        4 => DType::U16,
+        5 => DType::I16,
+        6 => DType::I32,
+        7 => DType::I64,
+        9 => DType::Bool,
+        10 => DType::F16,
+        11 => DType::F64,
+        12 => DType::U32,
+        13 => DType::U64,
+        16 => DType::BF16,
+        17 => DType::F8E4M3,
+        19 => DType::F8E5M2,
+        21 => DType::U4,
+        22 => DType::I4,
+        _ => {
+            return Err(LowerError::unsupported(format!(
+                "ONNX's element type number {code} (strings, complex numbers, or a float format of another machine) has \
+                 no counterpart in tcc"
+            )));
+        }
+    })
+}
+
+fn cast(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
+    let x = cx.input(0)?;
+    let code = cx
+        .int("to")?
+        .ok_or_else(|| LowerError::Attribute { name: "to".to_owned(), expected: "an element type".to_owned() })?;
+    let to = element_type(code)?;
+    convert(cx, x, to)
+}
+
+fn cast_like(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
+    let (x, like) = (cx.input(0)?, cx.input(1)?);
+    let to = cx.dtype(like);
+    convert(cx, x, to)
+}
+
+fn convert(cx: &mut NodeContext<'_>, x: ValueId, to: DType) -> Result<Vec<ValueId>, LowerError> {
+    let small_float = matches!(to, DType::F8E4M3 | DType::F8E5M2);
+    if small_float && !cx.flag("saturate", true)? {
+        return Err(LowerError::unsupported(format!(
+            "casts to {to} saturate in tcc; export the model with saturate=1"
+        )));
+    }
+    Ok(vec![cx.cast(x, to)?])
+}
