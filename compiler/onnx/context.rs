@@ -6,7 +6,7 @@ use tcc_ir::ops::{
     Binary, BinaryFn, Broadcast, Cast, Concat, Gather, MatMul, Op, Reduce, ReduceFn, Reshape, Select, Slice, Transpose,
     Unary, UnaryFn,
 };
-use tcc_ir::{DType, Def, Graph, OpError, Shape, Tensor, TensorType, ValueId, normalize_axis};
+use tcc_ir::{DType, Def, Graph, OpError, Shape, Tensor, TensorType, ValueId, Work, normalize_axis};
 
 use super::error::LowerError;
 
@@ -17,6 +17,9 @@ const FOLD_LIMIT_BYTES: usize = 16 << 20;
 /// Movement of constants is folded up to this size only: a transposed or joined weight costs nothing on machines with
 /// strided access, and would be a copy here.
 const FOLD_MOVEMENT_LIMIT_BYTES: usize = 64 << 10;
+
+/// Operators on constants that take more operations than this are left to the machine.
+const FOLD_LIMIT_WORK: u64 = 1 << 28;
 
 /// A node that is being lowered.
 pub struct NodeContext<'a> {
@@ -35,6 +38,12 @@ pub trait Bodies {
 
     /// Converts a tensor attribute.
     fn tensor(&mut self, proto: &TensorProto) -> Result<Tensor, LowerError>;
+
+    /// Accounts for `work` on constants, with `bytes` of results. Fails when an import has done too much of it.
+    fn spend(&mut self, work: Work, bytes: usize) -> Result<(), LowerError> {
+        let _ = (work, bytes);
+        Ok(())
+    }
 }
 
 impl<'a> NodeContext<'a> {
@@ -271,26 +280,30 @@ impl<'a> NodeContext<'a> {
         Ok(self.graph.add_multi(op, inputs)?.into_vec())
     }
 
-    fn fold(&self, op: &Op, inputs: &[ValueId]) -> Result<Option<Vec<Tensor>>, LowerError> {
+    fn fold(&mut self, op: &Op, inputs: &[ValueId]) -> Result<Option<Vec<Tensor>>, LowerError> {
         // Dequantised weights stay integers in the graph, so that machines with integer units can use them.
         if matches!(op, Op::Dequantize(_)) {
             return Ok(None);
         }
-        let Some(operands) = inputs.iter().map(|&input| self.known(input)).collect::<Option<Vec<_>>>() else {
+        let Some(operands) = inputs.iter().map(|&input| self.known(input).cloned()).collect::<Option<Vec<_>>>()
+        else {
             return Ok(None);
         };
+        let operands: Vec<&Tensor> = operands.iter().collect();
         let types: Vec<&TensorType> = operands.iter().map(|tensor| tensor.ty()).collect();
         let fail = |error: OpError| {
             LowerError::Graph(tcc_ir::GraphError { origin: self.graph.origin().clone(), op: op.name(), error })
         };
         let outputs = op.infer(&types).map_err(fail)?;
-        let bytes: usize =
-            types.iter().map(|ty| ty.bytes()).sum::<usize>() + outputs.iter().map(TensorType::bytes).sum::<usize>();
-        let moves_only = op.work(&types, &outputs) == tcc_ir::Work::NONE && !matches!(op, Op::Reshape(_));
+        let result_bytes = outputs.iter().map(TensorType::bytes).sum::<usize>();
+        let bytes = types.iter().map(|ty| ty.bytes()).sum::<usize>() + result_bytes;
+        let work = op.work(&types, &outputs);
+        let moves_only = work == Work::NONE && !matches!(op, Op::Reshape(_));
         let limit = if moves_only { FOLD_MOVEMENT_LIMIT_BYTES } else { FOLD_LIMIT_BYTES };
-        if bytes > limit {
+        if bytes > limit || work.macs.saturating_add(work.scalar_ops) > FOLD_LIMIT_WORK {
             return Ok(None);
         }
+        self.bodies.spend(work, result_bytes)?;
         op.eval(&operands, &outputs).map(Some).map_err(fail)
     }
 

@@ -1,1 +1,9 @@
-//! x
+//! Passes from a model's graph to a plan of kernels: clean-up, legalisation for a target, fusion.
+
+#![forbid(unsafe_code)]
+
+mod fuse;
+mod legalize;
+
+pub use fuse::{FusionLimits, fuse};
+pub use legalize::{Rewrite, Verdict, legalize};

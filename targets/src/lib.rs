@@ -1,1 +1,15 @@
-//! x
+//! The machines that tcc compiles for.
+//!
+//! A [`Target`] turns a graph into a [`Program`]: a fixed schedule with its code, cycles and report, which it can also
+//! simulate. A machine is a TOML file in `machines/`; a kind of machine is a folder here and a line in [`machine::Kind`].
+
+#![forbid(unsafe_code)]
+
+pub mod machine;
+pub mod report;
+pub mod systolic;
+pub mod target;
+
+pub use machine::{Kind, Machine, MachineError};
+pub use report::Report;
+pub use target::{Port, Program, Simulation, Target, TargetError, TraceSpan};

@@ -3,7 +3,7 @@
 use tcc_ir::ops::{ArgFn, ArgReduce, BinaryFn, Gelu, ReduceFn, Softmax, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
-use super::constants;
+use super::tables;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
@@ -181,7 +181,7 @@ fn clip(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     for (index, name, function) in [(1, "min", BinaryFn::Max), (2, "max", BinaryFn::Min)] {
         // The limits were attributes before operator set 11.
         let limit = match (cx.optional(index), cx.float(name)?) {
-            (Some(limit), _) => constants::scalar(cx, limit)?,
+            (Some(limit), _) => tables::scalar(cx, limit)?,
             (None, Some(limit)) => cx.scalar_like(x, limit.into()),
             (None, None) => continue,
         };
@@ -222,7 +222,7 @@ fn hardmax(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     along_axis(cx, |cx, x, axis| {
         let (rank, len, dtype) = (cx.rank(x), cx.shape(x)[axis], cx.dtype(x));
         let best = cx.add(ArgReduce { function: ArgFn::Max, axis, select_last: false }, &[x])?;
-        let positions = constants::iota(cx, len, axis, rank)?;
+        let positions = tables::iota(cx, len, axis, rank)?;
         let chosen = cx.binary(BinaryFn::Eq, best, positions)?;
         cx.cast(chosen, dtype)
     })

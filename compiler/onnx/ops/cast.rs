@@ -5,36 +5,16 @@ use tcc_ir::{DType, ValueId};
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
+use crate::onnx::tensor::{self, WeightProblem};
 
 pub(super) const FAMILY: &[Entry] = &[onnx("Cast", cast), onnx("CastLike", cast_like)];
 
 /// The element type that ONNX numbers `code`.
 pub(super) fn element_type(code: i64) -> Result<DType, LowerError> {
-    Ok(match code {
-        1 => DType::F32,
-        2 => DType::U8,
-        3 => DType::I8,
-        4 => DType::U16,
-        5 => DType::I16,
-        6 => DType::I32,
-        7 => DType::I64,
-        9 => DType::Bool,
-        10 => DType::F16,
-        11 => DType::F64,
-        12 => DType::U32,
-        13 => DType::U64,
-        16 => DType::BF16,
-        17 => DType::F8E4M3,
-        19 => DType::F8E5M2,
-        21 => DType::U4,
-        22 => DType::I4,
-        _ => {
-            return Err(LowerError::unsupported(format!(
-                "ONNX's element type number {code} (strings, complex numbers, or a float format of another machine) has \
-                 no counterpart in tcc"
-            )));
-        }
-    })
+    let known = i32::try_from(code).ok().map(tensor::dtype);
+    known
+        .unwrap_or(Err(WeightProblem::Unsupported(format!("type {code}"))))
+        .map_err(|problem| LowerError::unsupported(problem.to_string()))
 }
 
 fn cast(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {

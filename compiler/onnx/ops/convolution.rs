@@ -3,7 +3,7 @@
 use tcc_ir::ops::{BinaryFn, Conv, Pad, Slice};
 use tcc_ir::ValueId;
 
-use super::constants::counts;
+use super::tables::counts;
 use super::spatial::{AutoPad, Windows};
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;

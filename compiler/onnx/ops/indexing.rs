@@ -4,7 +4,7 @@ use tcc_ir::ops::{BinaryFn, GatherElements, GatherNd, Pad, ScatterElements, Scat
 use tcc_ir::{DType, ValueId};
 
 use super::cast::element_type;
-use super::constants;
+use super::tables;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
@@ -38,7 +38,7 @@ fn gather_elements(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError>
 
 fn gather_nd(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let (data, index) = (cx.input(0)?, cx.input(1)?);
-    let batch_dims = constants::counts("batch_dims", &[cx.int_or("batch_dims", 0)?], 0)?[0];
+    let batch_dims = tables::counts("batch_dims", &[cx.int_or("batch_dims", 0)?], 0)?[0];
     Ok(vec![cx.add(GatherNd { batch_dims }, &[data, index])?])
 }
 
@@ -70,7 +70,7 @@ fn one_hot(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let (index, values) = (cx.input(0)?, cx.input(2)?);
     let depth = cx.const_tensor(1)?.to_f64s()?;
     let depth = match depth[..] {
-        [depth] => constants::counts("depth", &[depth as i64], 1)?[0],
+        [depth] => tables::counts("depth", &[depth as i64], 1)?[0],
         _ => return Err(LowerError::invalid("`depth` must hold one number")),
     };
     let rank = cx.rank(index) + 1;
@@ -83,7 +83,7 @@ fn one_hot(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let mut dims = cx.shape(index).to_vec();
     dims.insert(axis, 1);
     let index = cx.reshape(index, &dims)?;
-    let positions = constants::iota(cx, depth, axis, rank)?;
+    let positions = tables::iota(cx, depth, axis, rank)?;
     let hot = cx.binary(BinaryFn::Eq, index, positions)?;
     let (off, on) = (cx.slice(values, 0, 0, 1)?, cx.slice(values, 0, 1, 1)?);
     let (off, on) = (cx.reshape(off, &[])?, cx.reshape(on, &[])?);
@@ -98,8 +98,8 @@ fn diagonal(
     function: BinaryFn,
     offset: ValueId,
 ) -> Result<ValueId, LowerError> {
-    let row = constants::iota(cx, rows, 0, 2)?;
-    let column = constants::iota(cx, columns, 1, 2)?;
+    let row = tables::iota(cx, rows, 0, 2)?;
+    let column = tables::iota(cx, columns, 1, 2)?;
     // Compared with the row's own diagonal: both sides stay small, and a constant side folds whatever the mask's size.
     let diagonal = cx.binary(BinaryFn::Add, row, offset)?;
     cx.binary(function, column, diagonal)
@@ -112,7 +112,7 @@ fn trilu(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     };
     let offset = match cx.optional(1) {
         Some(offset) => {
-            let offset = constants::scalar(cx, offset)?;
+            let offset = tables::scalar(cx, offset)?;
             cx.cast(offset, DType::I64)?
         }
         None => cx.constant(tcc_ir::Tensor::scalar(0i64)),
@@ -149,7 +149,7 @@ fn compress(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
         }
     };
     let positions = kept.iter().enumerate().filter(|(_, flag)| **flag != 0).map(|(position, _)| position as i64);
-    let positions = constants::indices(cx, positions.collect());
+    let positions = tables::indices(cx, positions.collect());
     Ok(vec![cx.gather(x, positions, axis)?])
 }
 
@@ -161,19 +161,19 @@ fn reverse_sequence(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError
     if batch_axis == time_axis {
         return Err(LowerError::invalid("`batch_axis` and `time_axis` are the same"));
     }
-    let lens = constants::counts("sequence_lens", &cx.const_i64s(1)?, 0)?;
+    let lens = tables::counts("sequence_lens", &cx.const_i64s(1)?, 0)?;
     let (batches, steps) = (dims[batch_axis], dims[time_axis]);
     if lens.len() != batches || lens.iter().any(|&len| len > steps) {
         return Err(LowerError::invalid(format!("`sequence_lens` must hold {batches} lengths of at most {steps}")));
     }
-    constants::check_table(&[batches, steps])?;
+    tables::check_table(&[batches, steps])?;
     // Batch and time together become one axis, from which every row is taken by its place.
     let mut perm = vec![batch_axis, time_axis];
     perm.extend((0..dims.len()).filter(|&axis| axis != batch_axis && axis != time_axis));
     let places = lens.iter().enumerate().flat_map(|(batch, &len)| {
         (0..steps).map(move |step| (batch * steps + if step < len { len - 1 - step } else { step }) as i64)
     });
-    let places = constants::indices(cx, places.collect());
+    let places = tables::indices(cx, places.collect());
     let moved = cx.transpose(x, &perm)?;
     let moved_dims = cx.shape(moved).to_vec();
     let rows: Vec<usize> = [batches * steps].into_iter().chain(moved_dims[2..].iter().copied()).collect();
@@ -210,7 +210,7 @@ fn pad(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     match cx.string("mode")?.unwrap_or("constant") {
         "constant" => {
             let value = match (cx.optional(2), cx.float("value")?) {
-                (Some(value), _) => constants::scalar(cx, value)?,
+                (Some(value), _) => tables::scalar(cx, value)?,
                 (None, value) => cx.scalar_like(x, value.unwrap_or(0.0).into()),
             };
             if low.iter().chain(&high).all(|&amount| amount == 0) {
@@ -241,8 +241,8 @@ fn pad(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
                 if len == 0 && !places.is_empty() {
                     return Err(LowerError::invalid(format!("axis {axis} is empty, so there is nothing to pad it with")));
                 }
-                constants::check_table(&[places.clone().count()])?;
-                let places = constants::indices(cx, places.map(|position| source(position, len)).collect());
+                tables::check_table(&[places.clone().count()])?;
+                let places = tables::indices(cx, places.map(|position| source(position, len)).collect());
                 result = cx.gather(result, places, axis)?;
             }
             Ok(vec![result])

@@ -2,12 +2,14 @@
 
 use super::registry::Entry;
 
-mod constants;
 mod spatial;
+mod tables;
 
 mod activation;
 mod cast;
+mod constant;
 mod contraction;
+mod control;
 mod convolution;
 mod einsum;
 mod elementwise;
@@ -23,7 +25,9 @@ mod resize;
 pub(crate) const FAMILIES: &[&[Entry]] = &[
     activation::FAMILY,
     cast::FAMILY,
+    constant::FAMILY,
     contraction::FAMILY,
+    control::FAMILY,
     convolution::FAMILY,
     einsum::FAMILY,
     elementwise::FAMILY,

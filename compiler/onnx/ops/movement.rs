@@ -3,7 +3,7 @@
 use tcc_ir::ops::Slice;
 use tcc_ir::{Shape, ValueId};
 
-use super::constants;
+use super::tables;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
@@ -107,14 +107,14 @@ fn unsqueeze(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
 
 fn expand(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let x = cx.input(0)?;
-    let wanted = Shape::new(constants::counts("shape", &cx.const_i64s(1)?, 0)?)?;
+    let wanted = Shape::new(tables::counts("shape", &cx.const_i64s(1)?, 0)?)?;
     let dims = cx.shape(x).broadcast(&wanted)?;
     Ok(vec![cx.broadcast(x, &dims)?])
 }
 
 fn tile(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let x = cx.input(0)?;
-    let repeats = constants::counts("repeats", &cx.const_i64s(1)?, 0)?;
+    let repeats = tables::counts("repeats", &cx.const_i64s(1)?, 0)?;
     let dims = cx.shape(x).to_vec();
     if repeats.len() != dims.len() {
         return Err(LowerError::invalid(format!("{} repeats were given for {} axes", repeats.len(), dims.len())));
@@ -152,9 +152,9 @@ fn split(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
         None => cx.optional_const_i64s(1)?,
     };
     let sizes = match sizes {
-        Some(sizes) => constants::counts("split", &sizes, 0)?,
+        Some(sizes) => tables::counts("split", &sizes, 0)?,
         None => {
-            let parts = constants::counts("num_outputs", &[cx.int_or("num_outputs", cx.output_count() as i64)?], 1)?[0];
+            let parts = tables::counts("num_outputs", &[cx.int_or("num_outputs", cx.output_count() as i64)?], 1)?[0];
             if parts != cx.output_count() {
                 return Err(LowerError::invalid(format!(
                     "`num_outputs` is {parts}, but the node has {} outputs",
@@ -225,7 +225,7 @@ fn selection(len: usize, start: i64, end: i64, step: i64) -> (usize, usize) {
 
 /// Batch, channels, height and width of an image, and the block size.
 fn image(cx: &NodeContext<'_>, x: ValueId) -> Result<([usize; 4], usize), LowerError> {
-    let size = constants::counts("blocksize", &[cx.int_or("blocksize", 0)?], 1)?[0];
+    let size = tables::counts("blocksize", &[cx.int_or("blocksize", 0)?], 1)?[0];
     match *cx.shape(x).dims() {
         [n, c, h, w] => Ok(([n, c, h, w], size)),
         _ => Err(LowerError::invalid(format!("the input must have 4 dimensions, but is {}", cx.ty(x)))),

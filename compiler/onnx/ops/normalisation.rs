@@ -3,7 +3,7 @@
 use tcc_ir::ops::{BinaryFn, LayerNorm, Pad, ReduceFn, RmsNorm, UnaryFn, Window};
 use tcc_ir::{DType, ValueId};
 
-use super::constants::counts;
+use super::tables::counts;
 use super::pooling::lp_norm;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;

@@ -3,7 +3,7 @@
 use tcc_ir::ops::{ArgFn, ArgReduce, BinaryFn, GatherElements, Pad, ReduceFn, UnaryFn, Window};
 use tcc_ir::{DType, Tensor, ValueId};
 
-use super::constants::{self, counts};
+use super::tables::{self, counts};
 use super::spatial::{AutoPad, Windows};
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
@@ -134,7 +134,7 @@ fn average_pool(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     for (axis, counts) in counts.iter().enumerate() {
         let mut dims = vec![1; rank];
         dims[axis + 2] = counts.len();
-        let counts = constants::table(cx, dtype, &dims, counts.iter().map(|&count| count as f64).collect())?;
+        let counts = tables::table(cx, dtype, &dims, counts.iter().map(|&count| count as f64).collect())?;
         result = cx.binary(BinaryFn::Div, result, counts)?;
     }
     Ok(vec![result])
@@ -167,9 +167,9 @@ fn max_pool(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let picked = cx.reshape(picked, &dims[..axis])?;
     // Places count through the whole tensor, image after image.
     let images = dims[0] * dims[1];
-    constants::check_table(&[images])?;
+    tables::check_table(&[images])?;
     let size: usize = pooling.dims.iter().product();
-    let starts = constants::indices(cx, (0..images).map(|image| (image * size) as i64).collect());
+    let starts = tables::indices(cx, (0..images).map(|image| (image * size) as i64).collect());
     let lead: Vec<usize> = dims[..2].iter().copied().chain(vec![1; pooling.dims.len()]).collect();
     let starts = cx.reshape(starts, &lead)?;
     Ok(vec![best, cx.binary(BinaryFn::Add, picked, starts)?])
@@ -189,7 +189,7 @@ fn window_last(cx: &mut NodeContext<'_>, x: ValueId, first: usize, pooling: &Poo
 
 /// The place of each element of an image in memory, row-major or, with `storage_order` 1, column-major.
 fn places(cx: &mut NodeContext<'_>, dims: &[usize]) -> Result<ValueId, LowerError> {
-    constants::check_table(dims)?;
+    tables::check_table(dims)?;
     let column_major = cx.flag("storage_order", false)?;
     let order: Vec<usize> = if column_major { dims.iter().rev().copied().collect() } else { dims.to_vec() };
     let count: usize = dims.iter().product();

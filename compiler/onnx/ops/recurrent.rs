@@ -190,7 +190,7 @@ fn recurrent(cx: &mut NodeContext<'_>, cell: Cell) -> Result<Vec<ValueId>, Lower
         sequences.push(if steps.is_empty() {
             {
             let dtype = cx.dtype(x);
-            super::constants::table(cx, dtype, &[0, 1, batch, hidden], Vec::new())?
+            super::tables::table(cx, dtype, &[0, 1, batch, hidden], Vec::new())?
         }
         } else {
             cx.concat(&steps, 0)?

@@ -3,7 +3,7 @@
 use tcc_ir::ops::{ArgFn, ArgReduce, BinaryFn, CumSum, ReduceFn, TopK, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
-use super::constants;
+use super::tables;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
@@ -113,7 +113,7 @@ fn arg_reduce(cx: &mut NodeContext<'_>, function: ArgFn) -> Result<Vec<ValueId>,
 
 fn cum_sum(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let x = cx.input(0)?;
-    let axis = cx.axis(constants::const_int(cx, 1)?, cx.rank(x))?;
+    let axis = cx.axis(tables::const_int(cx, 1)?, cx.rank(x))?;
     let (exclusive, reverse) = (cx.flag("exclusive", false)?, cx.flag("reverse", false)?);
     Ok(vec![cx.add(CumSum { axis, exclusive, reverse }, &[x])?])
 }
@@ -124,9 +124,9 @@ fn top_k(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     // The count was an attribute before operator set 10.
     let k = match cx.int("k")? {
         Some(k) => k,
-        None => constants::const_int(cx, 1)?,
+        None => tables::const_int(cx, 1)?,
     };
     let largest = cx.flag("largest", true)?;
-    let k = constants::counts("k", &[k], 0)?[0];
+    let k = tables::counts("k", &[k], 0)?[0];
     cx.add_multi(TopK { axis, k, largest }, &[x])
 }

@@ -3,7 +3,7 @@
 use tcc_ir::ops::{MatMul, UnaryFn};
 use tcc_ir::{DType, Tensor, ValueId};
 
-use super::constants;
+use super::tables;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
@@ -190,7 +190,7 @@ fn targets(
     let wrong = |count: usize| LowerError::invalid(format!("{count} scales or sizes are given for {} axes", lens.len()));
     match (scales, sizes) {
         (_, Some(sizes)) => {
-            let sizes = constants::counts("sizes", &sizes, 0)?;
+            let sizes = tables::counts("sizes", &sizes, 0)?;
             if sizes.len() != lens.len() {
                 return Err(wrong(sizes.len()));
             }
@@ -236,13 +236,13 @@ impl Resampling {
         axis: usize,
         plan: &AxisPlan,
     ) -> Result<ValueId, LowerError> {
-        constants::check_table(&[plan.new_len])?;
+        tables::check_table(&[plan.new_len])?;
         let positions: Vec<f64> = (0..plan.new_len).map(|index| self.position(index as f64, plan)).collect();
         let resized = match self.filter {
             Filter::Nearest(nearest) => {
                 let last = plan.len as i64 - 1;
                 let sources = positions.iter().map(|&position| (nearest.of(position) as i64).clamp(0, last)).collect();
-                let sources = constants::indices(cx, sources);
+                let sources = tables::indices(cx, sources);
                 cx.gather(x, sources, axis)?
             }
             Filter::Linear | Filter::Cubic { .. } => self.interpolate(cx, x, axis, plan, &positions)?,
@@ -315,10 +315,10 @@ impl Resampling {
         plan: &AxisPlan,
         positions: &[f64],
     ) -> Result<ValueId, LowerError> {
-        constants::check_table(&[plan.new_len, plan.len])?;
+        tables::check_table(&[plan.new_len, plan.len])?;
         if self.antialias && plan.scale < 1.0 {
             // The stretched filter has about 4 / scale taps for every new element.
-            constants::check_table(&[plan.new_len, (4.0 / plan.scale).min(f64::from(i32::MAX)) as usize])?;
+            tables::check_table(&[plan.new_len, (4.0 / plan.scale).min(f64::from(i32::MAX)) as usize])?;
         }
         let mut matrix = vec![0.0; plan.new_len * plan.len];
         for (row, &position) in positions.iter().enumerate() {
@@ -331,7 +331,7 @@ impl Resampling {
         }
         let x = if cx.dtype(x).is_float() { x } else { cx.cast(x, DType::F32)? };
         let dtype = cx.dtype(x);
-        let matrix = constants::table(cx, dtype, &[plan.new_len, plan.len], matrix)?;
+        let matrix = tables::table(cx, dtype, &[plan.new_len, plan.len], matrix)?;
         let dims = cx.shape(x).to_vec();
         let (before, after) = (&dims[..axis], &dims[axis + 1..]);
         let (rows, columns) = (before.iter().product(), after.iter().product());

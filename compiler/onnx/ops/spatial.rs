@@ -1,6 +1,6 @@
 //! What convolutions and poolings share: how windows lie on the spatial axes.
 
-use super::constants::counts;
+use super::tables::counts;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 

@@ -1,0 +1,25 @@
+//! Lists the machine files, so that adding a machine is adding a file.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    let root = env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?;
+    let folder = Path::new(&root).join("machines");
+    println!("cargo:rerun-if-changed=machines");
+    let mut files: Vec<_> = fs::read_dir(&folder)?.collect::<Result<_, _>>()?;
+    files.sort_by_key(fs::DirEntry::file_name);
+    let mut list =
+        String::from("/// Name and text of every built-in machine file.\nconst FILES: &[(&str, &str)] = &[\n");
+    for file in files {
+        let name =
+            file.file_name().into_string().map_err(|_| io::Error::other("a machine file's name is not UTF-8"))?;
+        if name.ends_with(".toml") {
+            writeln!(list, "    ({name:?}, include_str!({:?})),", file.path()).map_err(io::Error::other)?;
+        }
+    }
+    list.push_str("];\n");
+    let out = env::var("OUT_DIR").map_err(io::Error::other)?;
+    fs::write(Path::new(&out).join("machines.rs"), list)
+}

@@ -1,0 +1,105 @@
+//! Machine files: the facts of one machine in TOML. Those in `targets/machines/` are built in.
+
+use serde::{Deserialize, Serialize};
+
+use crate::systolic::SystolicMachine;
+
+include!(concat!(env!("OUT_DIR"), "/machines.rs"));
+
+/// One machine: what all kinds have, and the part of its kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// The name that `--target` takes.
+    pub name: String,
+    /// The kind of machine.
+    pub kind: Kind,
+    /// One line for people.
+    pub description: String,
+    /// Cycles per second.
+    pub clock_hz: u64,
+    /// Whether this is the machine that its kind's name stands for.
+    #[serde(default)]
+    pub default: bool,
+    /// The facts of a systolic machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systolic: Option<SystolicMachine>,
+}
+
+/// A kind of machine: what `--target` may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Systolic arrays.
+    Systolic,
+}
+
+impl Kind {
+    /// The name in machine files and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Systolic => "systolic",
+        }
+    }
+}
+
+/// What is wrong with a machine file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// Not TOML, or not the fields that a machine has.
+    #[error("{file}: {message}")]
+    Syntax {
+        /// The file's name.
+        file: String,
+        /// What the TOML reader says, with line and column.
+        message: String,
+    },
+    /// A figure that cannot be.
+    #[error("{file}: `{field}` is {value}, but must be {expected}")]
+    Value {
+        /// The file's name.
+        file: String,
+        /// The field, with the tables it is in.
+        field: String,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// The table of the machine's kind is missing.
+    #[error("{file}: a machine of kind `{kind}` needs a table [{kind}]")]
+    MissingTable {
+        /// The file's name.
+        file: String,
+        /// The kind.
+        kind: &'static str,
+    },
+}
+
+impl Machine {
+    /// Reads and checks a machine file; `file` is its name for messages.
+    pub fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
+        let machine: Machine = toml::from_str(text)
+            .map_err(|error| MachineError::Syntax { file: file.to_owned(), message: error.to_string() })?;
+        if machine.clock_hz == 0 {
+            return Err(MachineError::Value {
+                file: file.to_owned(),
+                field: "clock_hz".to_owned(),
+                value: "0".to_owned(),
+                expected: "at least 1".to_owned(),
+            });
+        }
+        match machine.kind {
+            Kind::Systolic => match &machine.systolic {
+                None => return Err(MachineError::MissingTable { file: file.to_owned(), kind: "systolic" }),
+                Some(systolic) => systolic.check(file)?,
+            },
+        }
+        Ok(machine)
+    }
+
+    /// All machines that are built in, by name.
+    pub fn built_in() -> Result<Vec<Machine>, MachineError> {
+        FILES.iter().map(|(name, text)| Machine::parse(name, text)).collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! What a kind of machine answers to the compiler.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use tcc_ir::{Graph, Tensor};
+
+use crate::machine::Machine;
+use crate::report::Report;
+
+/// Something that models can be compiled for: one kind of machine with the facts of one machine.
+pub trait Target: Send + Sync {
+    /// The machine.
+    fn machine(&self) -> &Machine;
+
+    /// Compiles a cleaned-up graph to a program with a fixed schedule.
+    fn compile(&self, graph: &Graph) -> Result<Box<dyn Program>, TargetError>;
+
+    /// Reads a program that [`Program::encode`] wrote. The bytes are untrusted.
+    fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError>;
+}
+
+/// A compiled program: fixed schedule, code, cycles.
+pub trait Program: Send + Sync {
+    /// Names and types of the inputs, in the order of the model.
+    fn inputs(&self) -> &[Port];
+
+    /// Names and types of the outputs, in the order of the model.
+    fn outputs(&self) -> &[Port];
+
+    /// The binary form, without weights.
+    fn encode(&self) -> Vec<u8>;
+
+    /// Size in bytes of what [`Program::write_weights`] writes.
+    fn weights_bytes(&self) -> u64;
+
+    /// Writes the weights, packed for the machine. Only for a program that was just compiled with its weights.
+    fn write_weights(&self, out: &mut dyn Write) -> io::Result<()>;
+
+    /// The schedule for people and snapshots.
+    fn schedule_text(&self) -> String;
+
+    /// Source or assembly files for `code/`, with their paths relative to it.
+    fn code(&self) -> Vec<(PathBuf, String)>;
+
+    /// The report. Its cycles are what [`Program::simulate`] counts.
+    fn report(&self) -> Report;
+
+    /// What every unit did when.
+    fn trace(&self) -> Vec<TraceSpan>;
+
+    /// Executes the program: `weights` is what [`Program::write_weights`] wrote, `inputs` are in the order of
+    /// [`Program::inputs`].
+    fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError>;
+}
+
+/// A named input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name in the user's model.
+    pub name: String,
+    /// Element type and shape.
+    pub ty: tcc_ir::TensorType,
+}
+
+/// What came out of a simulation.
+#[derive(Clone, Debug)]
+pub struct Simulation {
+    /// The outputs, in the order of [`Program::outputs`].
+    pub outputs: Vec<Tensor>,
+    /// Cycles from start to the last result in memory.
+    pub cycles: u64,
+}
+
+/// A stretch of time in which a unit worked on something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceSpan {
+    /// The unit.
+    pub unit: &'static str,
+    /// What it did: the kernel's name and the instruction.
+    pub name: String,
+    /// First cycle.
+    pub start: u64,
+    /// Number of cycles.
+    pub cycles: u64,
+}
+
+/// Why a model cannot be compiled for a machine, or a program cannot be run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TargetError {
+    /// The machine lacks what the model needs.
+    #[error("node `{origin}` cannot run on {machine}: {reason}")]
+    Unsupported {
+        /// The node of the user's model.
+        origin: String,
+        /// The machine.
+        machine: String,
+        /// What is missing and what to do.
+        reason: String,
+    },
+    /// Something does not fit into a memory.
+    #[error("{what} needs {needed} bytes of {machine}'s {memory}, which has {capacity}; {hint}")]
+    DoesNotFit {
+        /// What is too large.
+        what: String,
+        /// The machine.
+        machine: String,
+        /// The memory.
+        memory: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes there are.
+        capacity: u64,
+        /// What to do.
+        hint: String,
+    },
+    /// The program file is damaged or from another version.
+    #[error("the program is damaged: {0}; build it again")]
+    Damaged(String),
+    /// The program did something that the machine forbids, or met data it cannot handle.
+    #[error("the machine stopped: {0}")]
+    Fault(String),
+    /// A graph operation failed while the model was brought into the machine's terms.
+    #[error(transparent)]
+    Graph(#[from] tcc_ir::GraphError),
+}
