@@ -331,6 +331,18 @@ impl Graph {
         node.outputs.iter().map(|&id| self.ty(id).clone()).collect()
     }
 
+    /// Access that breaks the graph's rules, for tests of the verifier.
+    #[cfg(test)]
+    pub(crate) fn value_mut(&mut self, id: ValueId) -> &mut Value {
+        &mut self.values[id.index()]
+    }
+
+    /// Access that breaks the graph's rules, for tests of the verifier.
+    #[cfg(test)]
+    pub(crate) fn node_mut(&mut self, index: usize) -> &mut Node {
+        &mut self.dag[NodeIndex::new(index)]
+    }
+
     /// Arithmetic of one node.
     pub fn node_work(&self, node: &Node) -> Work {
         node.op.work(&self.input_types(node), &self.output_types(node))

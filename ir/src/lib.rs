@@ -18,6 +18,7 @@ mod shape;
 mod tensor;
 mod units;
 mod view;
+mod verify;
 
 pub use data::{AbsentData, Data, OutsideFile};
 pub use dtype::{DType, NumberClass, UnknownDType};
@@ -31,3 +32,4 @@ pub use shape::{MAX_ELEMENTS, Shape, ShapeError, TensorType, normalize_axis};
 pub use tensor::{Element, PARALLEL_GRAIN, Tensor, TensorError, Values};
 pub use units::{Bytes, Cycles};
 pub use view::{Atom, Nest, View, is_view};
+pub use verify::{VerifyError, verify};

@@ -1,4 +1,4 @@
-//! What element-wise operators share: parallel loops, broadcasting, and scalar functions that `std` lacks.
+//! What element-wise operators share: parallel loops and broadcasting.
 
 use rayon::prelude::*;
 
@@ -6,8 +6,15 @@ use crate::shape::Shape;
 use crate::tensor::PARALLEL_GRAIN;
 
 /// Applies `f` to every element.
-pub(crate) fn map<T: Copy + Sync, U: Send>(x: &[T], f: impl Fn(T) -> U + Sync + Send) -> Vec<U> {
-    x.par_iter().with_min_len(PARALLEL_GRAIN).map(|&x| f(x)).collect()
+pub(crate) fn map<T: Copy + Sync, U: Copy + Default + Send>(x: &[T], f: impl Fn(T) -> U + Sync + Send) -> Vec<U> {
+    let mut out = vec![U::default(); x.len()];
+    // Loops over slices of equal length are what the compiler vectorises; collecting an iterator is not.
+    out.par_chunks_mut(PARALLEL_GRAIN).zip(x.par_chunks(PARALLEL_GRAIN)).for_each(|(out, x)| {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = f(x);
+        }
+    });
+    out
 }
 
 /// Applies `f` to every pair of elements of `a` and `b`, broadcast to `target`.
@@ -121,24 +128,4 @@ fn for_rows<U: Send, const N: usize>(
             }
         });
     }
-}
-
-/// The error function, to within 1 unit in the last place of binary32.
-pub(crate) fn erf(x: f32) -> f32 {
-    libm::erff(x)
-}
-
-/// The error function in binary64.
-pub(crate) fn erf64(x: f64) -> f64 {
-    libm::erf(x)
-}
-
-/// ln(1 + e^x) without overflow.
-pub(crate) fn softplus(x: f32) -> f32 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
-/// ln(1 + e^x) without overflow, in binary64.
-pub(crate) fn softplus64(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }

@@ -175,6 +175,24 @@ fn matrix<T>(elements: &[T], rows: usize, columns: usize, transposed: bool) -> M
     }
 }
 
+/// `out = a · b` for dense row-major matrices of extents `[m, k, n]`, `b` by columns if `b_transposed`; on the calling
+/// thread.
+pub(super) fn product<T: faer::traits::ComplexField + Copy + Default>(
+    out: &mut [T],
+    a: &[T],
+    b: &[T],
+    [m, k, n]: [usize; 3],
+    b_transposed: bool,
+) {
+    if k == 0 {
+        out.fill(T::default());
+    } else if m * n > 0 {
+        let out = MatMut::from_row_major_slice_mut(out, m, n);
+        let (a, b) = (matrix(a, m, k, false), matrix(b, k, n, b_transposed));
+        faer::linalg::matmul::matmul(out, Accum::Replace, a, b, T::one_impl(), Par::Seq);
+    }
+}
+
 /// Where each matrix of a batched product lies.
 struct Layout<'a> {
     dims: &'a MatMulDims,

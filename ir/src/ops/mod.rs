@@ -75,7 +75,10 @@ macro_rules! operators {
 }
 
 mod elementwise;
+mod float;
 mod movement;
+#[cfg(test)]
+pub(crate) mod testing;
 
 operators! {
     arg_reduce::ArgReduce,

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::elementwise::map;
+use super::float::{self, Float, FloatKernel};
 use crate::op::{OpError, Operator, OutputTypes, Work, one, operands};
 use crate::{DType, Shape, Tensor, TensorType, Values};
 
@@ -51,6 +53,9 @@ impl Operator for Reduce {
 
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let [x] = operands(inputs)?;
+        if self.is_row_wise(x.ty()) {
+            return float::evaluate(self, inputs, outputs);
+        }
         let (low, high) = x.dtype().integer_range().unwrap_or((0, 1));
         let count: usize = self.axes.iter().map(|&axis| x.shape()[axis]).product();
         macro_rules! run {
@@ -89,12 +94,12 @@ impl Operator for Reduce {
                 run!(v, F32, f32::NEG_INFINITY, f32::INFINITY, max32, min32, |a, b| a + b, |a, b| a * b, |s, _| s)
             }
             Values::F32(v) => {
-                let wide: Vec<f64> = super::elementwise::map(&v, f64::from);
-                let wide = run!(
-                    wide, F64, f64::NEG_INFINITY, f64::INFINITY, max64, min64,
-                    |a, b| a + b, |a, b| a * b, |s: f64, n: usize| s / n as f64
-                );
-                super::cast::convert(wide, DType::F32)
+                let results = match self.function {
+                    ReduceFn::Prod => fold(&v, x.shape(), &self.axes, 1.0, |a, x| a * f64::from(x)),
+                    _ => fold(&v, x.shape(), &self.axes, 0.0, |a, x| a + f64::from(x)),
+                };
+                let divisor = if self.function == ReduceFn::Mean { count as f64 } else { 1.0 };
+                Values::F32(map(&results, |result| (result / divisor) as f32).into())
             }
             Values::F64(v) => run!(
                 v, F64, f64::NEG_INFINITY, f64::INFINITY, max64, min64,
@@ -117,14 +122,42 @@ impl Operator for Reduce {
     }
 }
 
+impl Reduce {
+    /// Whether each result comes from one run of floats in memory, which vector code can walk along.
+    fn is_row_wise(&self, x: &TensorType) -> bool {
+        let rank = x.shape.rank();
+        x.dtype.is_float()
+            && matches!(self.function, ReduceFn::Max | ReduceFn::Mean | ReduceFn::Sum)
+            && self.axes.iter().copied().eq(rank - self.axes.len()..rank)
+            && self.axes.iter().all(|&axis| x.shape[axis] > 0)
+    }
+}
+
+impl FloatKernel for Reduce {
+    fn run<F: Float>(&self, inputs: &[&Tensor], values: &[&[F]], out: &TensorType) -> Result<Vec<F>, OpError> {
+        let mut y = vec![F::default(); out.shape.count()];
+        let len = self.axes.iter().map(|&axis| inputs[0].shape()[axis]).product();
+        let f = match self.function {
+            ReduceFn::Max => F::max_of,
+            ReduceFn::Mean => F::mean,
+            _ => F::sum,
+        };
+        let rows = float::rows_per_task(len);
+        y.par_chunks_mut(rows).zip(values[0].par_chunks(rows * len)).for_each(|(y, x)| {
+            y.iter_mut().zip(x.chunks(len)).for_each(|(y, x)| *y = f(x));
+        });
+        Ok(y)
+    }
+}
+
 /// Folds along `axes` in row-major order of the operand, each result element on one thread.
-fn fold<T: Copy + Send + Sync>(
+fn fold<T: Copy + Sync, A: Copy + Send + Sync>(
     x: &[T],
     shape: &Shape,
     axes: &[usize],
-    start: T,
-    f: impl Fn(T, T) -> T + Sync + Send,
-) -> Vec<T> {
+    start: A,
+    f: impl Fn(A, T) -> A + Sync + Send,
+) -> Vec<A> {
     let strides = shape.strides();
     let list = |reduced: bool| -> Vec<(usize, usize)> {
         (0..shape.rank()).filter(|axis| axes.contains(axis) == reduced).map(|axis| (shape[axis], strides[axis])).collect()
@@ -140,4 +173,52 @@ fn fold<T: Copy + Send + Sync>(
         .with_min_len((crate::PARALLEL_GRAIN / reduced.len().max(1)).max(1))
         .map(|&base| reduced.iter().fold(start, |sum, &offset| f(sum, x[base + offset])))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::ops::testing::{random, tensor};
+
+    fn reduce(function: ReduceFn, axes: &[usize], x: &Tensor) -> Vec<f64> {
+        let op = Reduce { function, axes: axes.to_vec() };
+        let out = op.infer(&[x.ty()]).unwrap();
+        op.eval(&[x], &out).unwrap()[0].to_f64s().unwrap()
+    }
+
+    #[test]
+    fn reduces_rows_and_columns() {
+        let x = tensor(&[2, 3], vec![1.0f32, 2.0, 6.0, -1.0, 0.0, 4.0]);
+        assert_eq!(reduce(ReduceFn::Sum, &[1], &x), [9.0, 3.0]);
+        assert_eq!(reduce(ReduceFn::Mean, &[1], &x), [3.0, 1.0]);
+        assert_eq!(reduce(ReduceFn::Max, &[1], &x), [6.0, 4.0]);
+        assert_eq!(reduce(ReduceFn::Min, &[1], &x), [1.0, -1.0]);
+        assert_eq!(reduce(ReduceFn::Prod, &[1], &x), [12.0, 0.0]);
+        assert_eq!(reduce(ReduceFn::Sum, &[0], &x), [0.0, 2.0, 10.0]);
+        assert_eq!(reduce(ReduceFn::Mean, &[0, 1], &x), [2.0]);
+        assert_eq!(reduce(ReduceFn::Sum, &[], &x), [1.0, 2.0, 6.0, -1.0, 0.0, 4.0]);
+    }
+
+    #[test]
+    fn both_ways_of_walking_agree() {
+        // Moving the reduced axis to the front takes it off the fast path.
+        let x = random(DType::F32, &[5, 1000], 1);
+        let values = x.to_f64s().unwrap();
+        let moved = (0..1000).flat_map(|j| (0..5).map(move |i| i * 1000 + j)).map(|at| values[at] as f32).collect();
+        let moved = tensor(&[1000, 5], moved);
+        for function in [ReduceFn::Max, ReduceFn::Min, ReduceFn::Sum, ReduceFn::Mean] {
+            assert_eq!(reduce(function, &[1], &x), reduce(function, &[0], &moved), "{function:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_reduces_to_the_neutral_element() {
+        let x = tensor(&[1, 0], Vec::<f32>::new());
+        assert_eq!(reduce(ReduceFn::Sum, &[1], &x), [0.0]);
+        assert_eq!(reduce(ReduceFn::Max, &[1], &x), [f64::NEG_INFINITY]);
+        assert!(reduce(ReduceFn::Mean, &[1], &x)[0].is_nan());
+    }
 }

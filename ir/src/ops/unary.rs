@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::elementwise::{self, map};
+use super::elementwise::map;
+use super::float;
 use crate::op::{OpError, Operator, OutputTypes, one, operands};
 use crate::{DType, Tensor, TensorType, Values};
 
@@ -94,14 +95,14 @@ impl UnaryFn {
 
 // The function is chosen outside the loop over elements, so that each loop is compiled for its own function.
 macro_rules! float_functions {
-    ($name:ident, $float:ident, $erf:path, $softplus:path) => {
+    ($name:ident, $float:ident, $erf:path, $exp:path, $round:path, $sigmoid:expr, $softplus:path, $tanh:path) => {
         fn $name(function: UnaryFn, x: &[$float]) -> Vec<$float> {
             match function {
                 UnaryFn::Abs => map(x, |x| x.abs()),
                 UnaryFn::Ceil => map(x, |x| x.ceil()),
                 UnaryFn::Cos => map(x, |x| x.cos()),
                 UnaryFn::Erf => map(x, $erf),
-                UnaryFn::Exp => map(x, |x| x.exp()),
+                UnaryFn::Exp => map(x, $exp),
                 UnaryFn::Floor => map(x, |x| x.floor()),
                 UnaryFn::IsInf => map(x, |x| $float::from(u8::from(x.is_infinite()))),
                 UnaryFn::IsNan => map(x, |x| $float::from(u8::from(x.is_nan()))),
@@ -109,22 +110,27 @@ macro_rules! float_functions {
                 UnaryFn::Neg => map(x, |x| -x),
                 UnaryFn::Not => map(x, |x| $float::from(u8::from(x == 0.0))),
                 UnaryFn::Recip => map(x, |x| 1.0 / x),
-                UnaryFn::Round => map(x, |x| x.round_ties_even()),
+                UnaryFn::Round => map(x, $round),
                 UnaryFn::Rsqrt => map(x, |x| 1.0 / x.sqrt()),
-                UnaryFn::Sigmoid => map(x, |x| 1.0 / (1.0 + (-x).exp())),
+                UnaryFn::Sigmoid => map(x, $sigmoid),
                 UnaryFn::Sign => map(x, |x| if x == 0.0 || x.is_nan() { x } else { x.signum() }),
                 UnaryFn::Sin => map(x, |x| x.sin()),
                 UnaryFn::Softplus => map(x, $softplus),
                 UnaryFn::Sqrt => map(x, |x| x.sqrt()),
                 UnaryFn::Tan => map(x, |x| x.tan()),
-                UnaryFn::Tanh => map(x, |x| x.tanh()),
+                UnaryFn::Tanh => map(x, $tanh),
             }
         }
     };
 }
 
-float_functions!(float32, f32, elementwise::erf, elementwise::softplus);
-float_functions!(float64, f64, elementwise::erf64, elementwise::softplus64);
+float_functions!(
+    float32, f32, float::erf, float::exp, float::round, float::sigmoid, float::softplus, float::tanh
+);
+float_functions!(
+    float64, f64, libm::erf, f64::exp, f64::round_ties_even, |x: f64| 1.0 / (1.0 + (-x).exp()), float::softplus64,
+    f64::tanh
+);
 
 impl Operator for Unary {
     const NAMES: &'static [&'static str] = UnaryFn::NAMES;
