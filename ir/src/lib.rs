@@ -19,6 +19,8 @@ mod tensor;
 mod units;
 mod view;
 mod verify;
+#[cfg(test)]
+mod testing;
 
 pub use data::{AbsentData, Data, OutsideFile};
 pub use dtype::{DType, NumberClass, UnknownDType};

@@ -76,6 +76,7 @@ macro_rules! operators {
 
 mod elementwise;
 mod float;
+mod indexing;
 mod movement;
 #[cfg(test)]
 pub(crate) mod testing;
