@@ -79,7 +79,7 @@ fn conv_transpose(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> 
             (None, AutoPad::Explicit | AutoPad::Valid) => None,
         };
         let (before, after) = match target {
-            // The share of an odd element is the reverse of a convolution's: what was added last is cut last.
+            // An odd element is cut at the start unless SAME_UPPER asks for the end, explicit padding included.
             Some(target) if full >= target => {
                 let less = (full - target) / 2;
                 if auto_pad == AutoPad::SameUpper { (less, full - target - less) } else { (full - target - less, less) }

@@ -241,7 +241,7 @@ fn pad(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
                 if len == 0 && !places.is_empty() {
                     return Err(LowerError::invalid(format!("axis {axis} is empty, so there is nothing to pad it with")));
                 }
-                tables::check_table(&[places.clone().count()])?;
+                tables::check_table(&[(places.end - places.start) as usize])?;
                 let places = tables::indices(cx, places.map(|position| source(position, len)).collect());
                 result = cx.gather(result, places, axis)?;
             }

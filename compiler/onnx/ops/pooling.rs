@@ -101,20 +101,28 @@ impl Pooling {
         (0..self.dims.len()).map(|axis| first + 2 * axis + 1).collect()
     }
 
+    /// Whether no window reaches beyond the input.
+    fn is_unpadded(&self) -> bool {
+        (0..self.dims.len()).all(|axis| {
+            let reach = (self.positions[axis] - 1) * self.windows.strides[axis] + self.windows.span(axis);
+            self.windows.low[axis] == 0 && reach <= self.dims[axis]
+        })
+    }
+
     /// For each position along `axis`, how many elements of the window count.
-    fn counted(&self, axis: usize, with_padding: bool) -> Vec<usize> {
+    fn counted(&self, axis: usize, with_padding: bool) -> Result<Vec<usize>, LowerError> {
         let Windows { kernel, strides, dilations, low, high } = &self.windows;
+        tables::check_table(&[self.positions[axis], kernel[axis]])?;
         let range = if with_padding {
             -low[axis]..self.dims[axis] as i64 + high[axis]
         } else {
             0..self.dims[axis] as i64
         };
-        (0..self.positions[axis])
-            .map(|position| {
-                let start = (position * strides[axis]) as i64 - low[axis];
-                (0..kernel[axis]).filter(|element| range.contains(&(start + (element * dilations[axis]) as i64))).count()
-            })
-            .collect()
+        let count = |position: usize| {
+            let start = (position * strides[axis]) as i64 - low[axis];
+            (0..kernel[axis]).filter(|element| range.contains(&(start + (element * dilations[axis]) as i64))).count()
+        };
+        Ok((0..self.positions[axis]).map(count).collect())
     }
 }
 
@@ -124,14 +132,13 @@ fn average_pool(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let with_padding = cx.flag("count_include_pad", false)?;
     let slid = pooling.slide(cx, x, 2, 0.0)?;
     let elements = pooling.elements(2);
-    let counts: Vec<Vec<usize>> = (0..pooling.dims.len()).map(|axis| pooling.counted(axis, with_padding)).collect();
-    let full = counts.iter().zip(&pooling.windows.kernel).all(|(counts, size)| counts.iter().all(|count| count == size));
-    if full {
+    if pooling.is_unpadded() {
         return Ok(vec![cx.reduce(ReduceFn::Mean, slid, &elements, false)?]);
     }
     let mut result = cx.reduce(ReduceFn::Sum, slid, &elements, false)?;
     let (rank, dtype) = (cx.rank(result), cx.dtype(result));
-    for (axis, counts) in counts.iter().enumerate() {
+    for axis in 0..pooling.dims.len() {
+        let counts = pooling.counted(axis, with_padding)?;
         let mut dims = vec![1; rank];
         dims[axis + 2] = counts.len();
         let counts = tables::table(cx, dtype, &dims, counts.iter().map(|&count| count as f64).collect())?;

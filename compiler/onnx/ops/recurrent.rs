@@ -251,7 +251,7 @@ impl Layer {
     fn own(cx: &mut NodeContext<'_>, weight: ValueId, direction: usize) -> Result<ValueId, LowerError> {
         let dims = cx.shape(weight).to_vec();
         let own = cx.slice(weight, 0, direction, 1)?;
-        if dims.len() == 2 { Ok(own) } else { cx.reshape(own, &dims[1..]) }
+        if dims.len() == 2 { Ok(own) } else { cx.reshape(own, dims.get(1..).unwrap_or(&[])) }
     }
 
     /// Columns of gate `gate`, and of the `count - 1` after it.

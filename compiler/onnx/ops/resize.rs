@@ -10,6 +10,9 @@ use crate::onnx::registry::{Entry, onnx};
 
 pub(super) const FAMILY: &[Entry] = &[onnx("Resize", resize), onnx("Upsample", upsample)];
 
+/// Positions farther outside than this are taken to be here: far beyond any axis, and still exact in arithmetic.
+const FARTHEST: f64 = (1u64 << 48) as f64;
+
 /// How an output position maps to a position in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coordinates {
@@ -254,7 +257,7 @@ impl Resampling {
     fn position(&self, index: f64, plan: &AxisPlan) -> f64 {
         let (len, new_len) = (plan.len as f64, plan.scale * plan.len as f64);
         let half_pixel = (index + 0.5) / plan.scale - 0.5;
-        match self.coordinates {
+        let position = match self.coordinates {
             Coordinates::AlignCorners if new_len == 1.0 => 0.0,
             Coordinates::AlignCorners => index * (len - 1.0) / (new_len - 1.0),
             Coordinates::Asymmetric => index / plan.scale,
@@ -268,7 +271,9 @@ impl Resampling {
                 let step = if new_len == 1.0 { 0.5 } else { index / (new_len - 1.0) };
                 (start + step * (end - start)) * (len - 1.0)
             }
-        }
+        };
+        // A hostile region may point anywhere; beyond the edge it is all the same how far.
+        position.clamp(-FARTHEST, FARTHEST)
     }
 
     /// Weights of neighbouring elements for a position: index of the first, and their weights.

@@ -4,6 +4,9 @@ use super::tables::counts;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 
+/// Greatest stride or dilation: products with the greatest extents still fit in 64 bits.
+const FARTHEST: usize = 1 << 20;
+
 /// Windows along every spatial axis.
 #[derive(Clone, Debug)]
 pub(super) struct Windows {
@@ -28,6 +31,9 @@ impl Windows {
                 Some(values) => counts(name, values, least)?,
                 None => vec![default; rank],
             };
+            if let Some(value) = values.iter().find(|&&value| value > FARTHEST) {
+                return Err(LowerError::invalid(format!("`{name}` holds {value}, which is beyond any image")));
+            }
             if values.len() == rank {
                 Ok(values)
             } else {
