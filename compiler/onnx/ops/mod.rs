@@ -2,7 +2,21 @@
 
 use super::registry::Entry;
 
+mod attention;
 mod elementwise;
+mod microsoft;
+mod quantization;
 
 /// Every family.
-pub(crate) const FAMILIES: &[&[Entry]] = &[elementwise::FAMILY];
+pub(crate) const FAMILIES: &[&[Entry]] = &[
+    attention::FAMILY,
+    elementwise::FAMILY,
+    microsoft::attention::FAMILY,
+    microsoft::fused::FAMILY,
+    microsoft::group_query_attention::FAMILY,
+    microsoft::lstm::FAMILY,
+    microsoft::normalization::FAMILY,
+    microsoft::qlinear::FAMILY,
+    microsoft::weight_only::FAMILY,
+    quantization::FAMILY,
+];
