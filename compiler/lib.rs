@@ -16,6 +16,7 @@ pub mod inputs;
 pub mod inspection;
 pub mod onnx;
 mod staging;
+pub mod tensors;
 pub mod target_name;
 mod trace;
 
