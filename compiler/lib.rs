@@ -17,6 +17,7 @@ pub mod inspection;
 pub mod onnx;
 mod staging;
 pub mod target_name;
+pub mod tensors;
 mod trace;
 
 pub use artifact::Artifact;
