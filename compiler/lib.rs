@@ -18,6 +18,7 @@ pub mod onnx;
 mod staging;
 pub mod tensors;
 pub mod target_name;
+pub mod tensors;
 mod trace;
 
 pub use artifact::Artifact;
