@@ -16,7 +16,6 @@ pub mod inputs;
 pub mod inspection;
 pub mod onnx;
 mod staging;
-pub mod tensors;
 pub mod target_name;
 pub mod tensors;
 mod trace;
