@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::elementwise::{map, zip};
 use super::layer_norm::{narrowed, widened};
 use super::quantize::is_quantized;
-use super::{Binary, BinaryFn, Cast, cast, float};
+use super::{Binary, BinaryFn, cast, float};
 use crate::op::{OpError, Operator, OutputTypes, Work, one};
 use crate::{DType, Graph, GraphError, NumberClass, Tensor, TensorType, ValueId, Values};
 

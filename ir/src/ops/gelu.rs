@@ -43,7 +43,7 @@ impl Operator for Gelu {
         Some((|| {
             let x = inputs[0];
             let dtype = graph.ty(x).dtype;
-            let mut number = |graph: &mut Graph, value| graph.constant(Tensor::scalar_of(dtype, value));
+            let number = |graph: &mut Graph, value| graph.constant(Tensor::scalar_of(dtype, value));
             let (one, half) = (number(graph, 1.0), number(graph, 0.5));
             let curve = if self.tanh {
                 let cubic = number(graph, CUBIC);
