@@ -78,6 +78,7 @@ mod elementwise;
 mod float;
 mod indexing;
 mod movement;
+mod order;
 #[cfg(test)]
 pub(crate) mod testing;
 
