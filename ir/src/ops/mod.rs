@@ -78,8 +78,6 @@ mod elementwise;
 mod float;
 mod indexing;
 mod movement;
-#[cfg(test)]
-pub(crate) mod testing;
 
 operators! {
     arg_reduce::ArgReduce,
