@@ -79,8 +79,6 @@ mod float;
 mod indexing;
 mod movement;
 mod order;
-#[cfg(test)]
-pub(crate) mod testing;
 
 operators! {
     arg_reduce::ArgReduce,
