@@ -1,4 +1,4 @@
-//! Lists the machine files, so that adding a machine is adding a file.
+//! Lists the machine files, so that adding a machine is adding a file, and compiles the program formats.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -21,5 +21,8 @@ fn main() -> io::Result<()> {
     }
     list.push_str("];\n");
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
-    fs::write(Path::new(&out).join("machines.rs"), list)
+    fs::write(Path::new(&out).join("machines.rs"), list)?;
+    println!("cargo:rerun-if-changed=proto");
+    let formats = protox::compile(["systolic.proto"], [Path::new(&root).join("proto")]).map_err(io::Error::other)?;
+    prost_build::Config::new().compile_fds(formats)
 }

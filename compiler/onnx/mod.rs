@@ -20,5 +20,9 @@ mod order;
 pub mod registry;
 mod store;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod unsupported;
 pub mod wire;

@@ -33,7 +33,7 @@ pub(crate) const fn microsoft(op_type: &'static str, lower: Lower) -> Entry {
 
 /// All operators that can be lowered, family by family.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    ops::FAMILIES.iter().copied().flatten()
+    ops::FAMILIES.iter().copied().flatten().copied().flatten()
 }
 
 /// The function that lowers an operator, if there is one.

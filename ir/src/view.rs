@@ -33,6 +33,11 @@ impl View {
         View::normalized(shape, 0, atoms)
     }
 
+    /// A view made of atoms, outermost first, whose sizes multiply to the number of `shape`'s elements; it starts at 0.
+    pub fn from_atoms(shape: Shape, atoms: impl IntoIterator<Item = Atom>) -> Self {
+        View::normalized(shape, 0, atoms.into_iter().collect())
+    }
+
     fn normalized(shape: Shape, offset: i64, atoms: SmallVec<[Atom; 6]>) -> Self {
         let mut merged: SmallVec<[Atom; 6]> = SmallVec::new();
         for atom in atoms {

@@ -291,3 +291,179 @@ fn holds(large: DType, small: DType) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use tcc_ir::ops::{Binary, BinaryFn, Broadcast, Unary, UnaryFn};
+    use tcc_ir::{Shape, Values, evaluate};
+
+    use super::*;
+
+    fn ty(dtype: DType, dims: &[usize]) -> TensorType {
+        TensorType::new(dtype, Shape::new(dims.iter().copied()).unwrap())
+    }
+
+    fn ops(graph: &Graph) -> Vec<&'static str> {
+        graph.nodes().map(|(_, node)| node.op.name()).collect()
+    }
+
+    fn reshape(graph: &mut Graph, x: ValueId, dims: &[usize]) -> ValueId {
+        graph.add(Reshape { shape: Shape::new(dims.iter().copied()).unwrap() }, &[x]).unwrap()
+    }
+
+    #[test]
+    fn dead_nodes_and_constants_go_and_inputs_stay() {
+        let mut graph = Graph::new("g");
+        let a = graph.add_input("a", ty(DType::F32, &[2]));
+        graph.add_input("unused", ty(DType::F32, &[2]));
+        graph.add_constant("dead", Tensor::scalar(1f32));
+        graph.add(Unary(UnaryFn::Neg), &[a]).unwrap();
+        graph.set_origin("kept");
+        let live = graph.add(Unary(UnaryFn::Abs), &[a]).unwrap();
+        graph.rename(live, "b");
+        graph.add_output("y", live);
+        let clean = clean_up(&graph);
+        assert_eq!(ops(&clean), ["abs"]);
+        assert_eq!(clean.inputs().len(), 2);
+        assert_eq!(clean.value_count(), 3);
+        let (_, node) = clean.nodes().next().unwrap();
+        assert_eq!((&*node.origin, &*clean.value(node.output()).name), ("kept", "b"));
+    }
+
+    #[test]
+    fn equal_computations_on_equal_constants_merge() {
+        let mut graph = Graph::new("g");
+        let a = graph.add_input("a", ty(DType::F32, &[2]));
+        let sums: Vec<ValueId> = (0..2)
+            .map(|_| {
+                let one = graph.constant(Tensor::scalar(1f32));
+                graph.add(Binary(BinaryFn::Add), &[a, one]).unwrap()
+            })
+            .collect();
+        let product = graph.add(Binary(BinaryFn::Mul), &sums).unwrap();
+        graph.add_output("y", product);
+        graph.add_output("z", sums[1]);
+        let clean = clean_up(&graph);
+        assert_eq!(ops(&clean), ["add", "mul"]);
+        let inputs = [Tensor::from_vec(Shape::vector(2), vec![1f32, -3.0]).unwrap()];
+        let (before, after) = (evaluate(&graph, &inputs).unwrap(), evaluate(&clean, &inputs).unwrap());
+        assert!(before.iter().zip(&after).all(|(a, b)| a.bytes() == b.bytes()));
+    }
+
+    #[test]
+    fn large_constants_merge_only_where_they_share_their_bytes() {
+        let large = |value: f32| Tensor::from_vec(Shape::vector(4096), vec![value; 4096]).unwrap();
+        let shared = large(1.0);
+        let mut graph = Graph::new("g");
+        let constants = [shared.clone(), shared, large(1.0)].map(|tensor| graph.constant(tensor));
+        for (index, constant) in constants.into_iter().enumerate() {
+            graph.add_output(index.to_string(), constant);
+        }
+        let clean = clean_up(&graph);
+        let values: Vec<ValueId> = clean.outputs().iter().map(|output| output.value).collect();
+        assert!(values[0] == values[1] && values[1] != values[2]);
+    }
+
+    #[test]
+    fn runs_of_views_merge() {
+        let mut graph = Graph::new("g");
+        let a = graph.add_input("a", ty(DType::F32, &[2, 3, 4]));
+        let flat = reshape(&mut graph, a, &[24]);
+        let back = reshape(&mut graph, flat, &[2, 3, 4]);
+        let once = graph.add(Transpose { perm: vec![1, 2, 0] }, &[back]).unwrap();
+        let twice = graph.add(Transpose { perm: vec![1, 2, 0] }, &[once]).unwrap();
+        let thrice = graph.add(Transpose { perm: vec![1, 2, 0] }, &[twice]).unwrap();
+        let other = reshape(&mut graph, flat, &[4, 6]);
+        graph.add_output("twice", twice);
+        graph.add_output("same", thrice);
+        graph.add_output("other", other);
+        let clean = clean_up(&graph);
+        assert_eq!(ops(&clean), ["transpose", "reshape"]);
+        assert_eq!(clean.outputs()[1].value, clean.inputs()[0]);
+        let values = (0..24).map(|x| x as f32).collect();
+        let inputs = [Tensor::from_vec(Shape::new([2, 3, 4]).unwrap(), values).unwrap()];
+        let (before, after) = (evaluate(&graph, &inputs).unwrap(), evaluate(&clean, &inputs).unwrap());
+        assert!(before.iter().zip(&after).all(|(a, b)| a.ty() == b.ty() && a.bytes() == b.bytes()));
+    }
+
+    #[test]
+    fn operators_without_effect_go() {
+        let mut graph = Graph::new("g");
+        let a = graph.add_input("a", ty(DType::F32, &[2, 3]));
+        let shape = Shape::new([2, 3]).unwrap();
+        let broadcast = graph.add(Broadcast { shape: shape.clone() }, &[a]).unwrap();
+        let cast = graph.add(Cast { to: DType::F32 }, &[broadcast]).unwrap();
+        let slice = tcc_ir::ops::Slice { starts: vec![0, 0], steps: vec![1, 1], sizes: vec![2, 3] };
+        let slice = graph.add(slice, &[cast]).unwrap();
+        let backwards = tcc_ir::ops::Slice { starts: vec![0, 2], steps: vec![1, -1], sizes: vec![2, 3] };
+        let backwards = graph.add(backwards, &[slice]).unwrap();
+        graph.add_output("same", slice);
+        graph.add_output("mirrored", backwards);
+        let clean = clean_up(&graph);
+        assert_eq!(ops(&clean), ["slice"]);
+        assert_eq!(clean.outputs()[0].value, clean.inputs()[0]);
+    }
+
+    /// All values of 8-bit and 16-bit types, and the edges of wider ones.
+    fn samples(dtype: DType) -> Tensor {
+        let bits = dtype.bits();
+        let bytes: Vec<u8> = match bits {
+            4 => (0..=255).collect(),
+            8 if dtype == DType::Bool => vec![0, 1],
+            8 => (0..=255).collect(),
+            16 => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
+            _ => {
+                let edges = [0.0, -0.0, 1.0, -1.0, 0.5, -1.5, 127.0, 128.0, 255.0, 256.0, 16_777_217.0, 3e9, -3e9, 1e19, 1e-40];
+                let source = Tensor::from_vec(Shape::vector(edges.len()), edges.to_vec()).unwrap();
+                let mut graph = Graph::new("g");
+                let x = graph.constant(source);
+                let y = graph.add(Cast { to: dtype }, &[x]).unwrap();
+                graph.add_output("y", y);
+                return evaluate(&graph, &[]).unwrap().remove(0);
+            }
+        };
+        let count = bytes.len() * 8 / bits;
+        Tensor::new(ty(dtype, &[count]), tcc_ir::Data::from_bytes(bytes)).unwrap()
+    }
+
+    #[test]
+    fn casts_merge_only_where_nothing_changes() {
+        let mut merged = 0;
+        for source in DType::ALL {
+            let x = samples(source);
+            for middle in DType::ALL {
+                for to in DType::ALL {
+                    let mut graph = Graph::new("g");
+                    let a = graph.add_input("a", x.ty().clone());
+                    let b = graph.add(Cast { to: middle }, &[a]).unwrap();
+                    let c = graph.add(Cast { to }, &[b]).unwrap();
+                    graph.add_output("c", c);
+                    let clean = clean_up(&graph);
+                    if source != middle && middle != to && clean.node_count() < 2 {
+                        merged += 1;
+                    }
+                    let inputs = [x.clone()];
+                    let before = evaluate(&graph, &inputs).unwrap().remove(0);
+                    let after = evaluate(&clean, &inputs).unwrap().remove(0);
+                    assert!(equal(&before, &after), "{source} -> {middle} -> {to}");
+                }
+            }
+        }
+        // Enough of them do for the rule to be worth its lines: f16 -> f32 -> anything, bool -> i64 -> anything, …
+        assert!(merged > 500, "{merged}");
+    }
+
+    /// The same values; what stands for "not a number" may differ.
+    fn equal(a: &Tensor, b: &Tensor) -> bool {
+        match (a.widen().unwrap(), b.widen().unwrap()) {
+            (Values::Signed(a), Values::Signed(b)) => a == b,
+            (Values::Unsigned(a), Values::Unsigned(b)) => a == b,
+            _ => {
+                let (a, b) = (a.to_f64s().unwrap(), b.to_f64s().unwrap());
+                a.iter().zip(&b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
+            }
+        }
+    }
+}

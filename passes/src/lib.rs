@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod cleanup;
 mod fuse;
 mod legalize;
 
+pub use cleanup::clean_up;
 pub use fuse::{FusionLimits, fuse};
 pub use legalize::{Rewrite, Verdict, legalize};

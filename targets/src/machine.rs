@@ -35,6 +35,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 1] = [Kind::Systolic];
+
     /// The name in machine files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
@@ -101,5 +104,17 @@ impl Machine {
     /// All machines that are built in, by name.
     pub fn built_in() -> Result<Vec<Machine>, MachineError> {
         FILES.iter().map(|(name, text)| Machine::parse(name, text)).collect()
+    }
+
+    /// The file of a built-in machine, in which comments say where the figures come from.
+    pub fn built_in_text(name: &str) -> Option<&'static str> {
+        let is_named = |text: &str| Machine::parse(name, text).is_ok_and(|machine| machine.name == name);
+        FILES.iter().map(|&(_, text)| text).find(|text| is_named(text))
+    }
+
+    /// The facts as a file that [`Machine::parse`] reads.
+    pub fn to_toml(&self) -> Result<String, MachineError> {
+        toml::to_string(self)
+            .map_err(|error| MachineError::Syntax { file: self.name.clone(), message: error.to_string() })
     }
 }

@@ -2,40 +2,35 @@
 
 use super::registry::Entry;
 
+mod microsoft;
 mod spatial;
 mod tables;
 
-mod activation;
-mod cast;
-mod constant;
-mod contraction;
-mod control;
-mod convolution;
-mod einsum;
-mod elementwise;
-mod indexing;
-mod movement;
-mod normalisation;
-mod pooling;
-mod recurrent;
-mod reduction;
-mod resize;
+macro_rules! families {
+    ($($family:ident),* $(,)?) => {
+        $(mod $family;)*
 
-/// Every family.
-pub(crate) const FAMILIES: &[&[Entry]] = &[
-    activation::FAMILY,
-    cast::FAMILY,
-    constant::FAMILY,
-    contraction::FAMILY,
-    control::FAMILY,
-    convolution::FAMILY,
-    einsum::FAMILY,
-    elementwise::FAMILY,
-    indexing::FAMILY,
-    movement::FAMILY,
-    normalisation::FAMILY,
-    pooling::FAMILY,
-    recurrent::FAMILY,
-    reduction::FAMILY,
-    resize::FAMILY,
-];
+        /// Every family.
+        pub(crate) const FAMILIES: &[&[&[Entry]]] = &[&[$($family::FAMILY,)*], microsoft::FAMILIES];
+    };
+}
+
+families! {
+    activation,
+    attention,
+    cast,
+    constant,
+    contraction,
+    control,
+    convolution,
+    einsum,
+    elementwise,
+    indexing,
+    movement,
+    normalisation,
+    pooling,
+    quantization,
+    recurrent,
+    reduction,
+    resize,
+}

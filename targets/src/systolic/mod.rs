@@ -1,6 +1,10 @@
 //! Systolic arrays: a weight-stationary array fed by decoupled load, store and vector units.
 
+mod emit;
 pub mod isa;
+mod layout;
+mod legal;
+mod lower;
 mod machine;
 
 pub use machine::SystolicMachine;

@@ -1,0 +1,71 @@
+//! `tcc build`.
+
+use std::path::Path;
+
+use tcc::artifact;
+use tcc::inputs::Inputs;
+use tcc::onnx::import::ImportOptions;
+use tcc::onnx::tensor::Weights;
+use tcc::onnx::{dims, model};
+use tcc::{Compiler, ImportedModel};
+
+use super::arguments::{BuildArguments, Format, Shapes};
+use super::failure::{Exit, Failure};
+use super::progress::Progress;
+use super::{print, print_json, report_page};
+
+/// Compiles a model and writes the build.
+pub fn run(arguments: &BuildArguments) -> Result<Exit, Failure> {
+    let progress = Progress::new();
+    let compiler = Compiler::for_target(&arguments.target)?;
+    // Before anything that takes time.
+    artifact::write::check(&arguments.output)?;
+    progress.stage("reading the model");
+    let weights = if arguments.no_weights { Weights::Absent } else { Weights::Load };
+    let model = import(&arguments.model, &arguments.shapes, weights)?;
+    progress.stage("compiling");
+    let build = compiler.with_model(model).compile()?;
+    progress.stage("writing the build");
+    build.write(&arguments.output)?;
+    drop(progress);
+    let report = build.report();
+    match arguments.format.format {
+        Format::Text => print(&report_page::page(&report).to_text()),
+        Format::Json => print_json(&report),
+    }
+}
+
+/// Imports a model with the dimensions that the command line gives.
+pub fn import(path: &Path, shapes: &Shapes, weights: Weights) -> Result<ImportedModel, Failure> {
+    let mut options = ImportOptions { weights, dims: dims_of(&shapes.dims)?, ..ImportOptions::default() };
+    if let Some(inputs) = &shapes.shapes_from {
+        options.shapes = shapes_of(path, &Inputs::read(inputs)?)?;
+    }
+    Ok(ImportedModel::import(path, &options)?)
+}
+
+/// The dimensions that were given, each once.
+pub fn dims_of(dims: &[(String, usize)]) -> Result<std::collections::BTreeMap<String, usize>, Failure> {
+    let mut bound = std::collections::BTreeMap::new();
+    for (name, extent) in dims {
+        if let Some(first) = bound.insert(name.clone(), *extent)
+            && first != *extent
+        {
+            return Err(Failure::usage(format!("--dim gives `{name}` both {first} and {extent}; give it one number")));
+        }
+    }
+    Ok(bound)
+}
+
+/// The shapes of a model's inputs in a file of inputs.
+pub fn shapes_of(
+    path: &Path,
+    inputs: &Inputs,
+) -> Result<std::collections::BTreeMap<String, Vec<usize>>, Failure> {
+    if !inputs.is_ordered() {
+        return Ok(inputs.shapes([]));
+    }
+    // Without names, the order of the model's inputs says which is which.
+    let declared = dims::declared_inputs(&model::load(path)?)?;
+    Ok(inputs.shapes(declared.iter().map(|input| input.name.as_str())))
+}

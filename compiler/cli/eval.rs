@@ -1,0 +1,39 @@
+//! `tcc eval`.
+
+use tcc::ImportedModel;
+use tcc::inputs::{self, Inputs};
+use tcc::onnx::import::ImportOptions;
+use tcc_ir::{Graph, Tensor};
+
+use super::arguments::EvalArguments;
+use super::failure::{Exit, Failure};
+use super::progress::Progress;
+use super::{build, outputs, print};
+
+/// Evaluates a model.
+pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
+    let progress = Progress::new();
+    let inputs = Inputs::read(&arguments.data.input)?;
+    progress.stage("reading the model");
+    let options = ImportOptions {
+        dims: build::dims_of(&arguments.dims)?,
+        shapes: build::shapes_of(&arguments.model, &inputs)?,
+        ..ImportOptions::default()
+    };
+    let model = ImportedModel::import(&arguments.model, &options)?;
+    let tensors = inputs.arrange(&inputs::ports(model.graph()))?;
+    let results = evaluate(model.graph(), &tensors, &progress)?;
+    let names = model.graph().outputs().iter().map(|output| output.name.to_string());
+    let results: Vec<(String, Tensor)> = names.zip(results).collect();
+    if let Some(path) = &arguments.data.output {
+        outputs::write(path, &results)?;
+    }
+    drop(progress);
+    print(&outputs::page(&results)?.to_text())
+}
+
+/// Evaluates a graph and shows how far it is.
+pub fn evaluate(graph: &Graph, inputs: &[Tensor], progress: &Progress) -> Result<Vec<Tensor>, Failure> {
+    progress.steps("evaluating", graph.node_count());
+    Ok(tcc_ir::evaluate_with(graph, inputs, |_, _| progress.step())?)
+}

@@ -1,0 +1,82 @@
+//! `tcc run`.
+
+use tcc::accuracy::{self, OutputCheck, Tolerance};
+use tcc::inputs::Inputs;
+use tcc::{Artifact, ImportedModel};
+use tcc_ir::Tensor;
+
+use super::arguments::RunArguments;
+use super::failure::{Exit, Failure};
+use super::page::{Cell, Section};
+use super::progress::Progress;
+use super::{eprint_line, eval, outputs, print, units};
+
+/// Executes a built program.
+pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
+    let progress = Progress::new();
+    let artifact = Artifact::open(&arguments.build)?;
+    let inputs = Inputs::read(&arguments.data.input)?.arrange(artifact.inputs())?;
+    let program = artifact.program()?;
+    progress.stage("executing the program");
+    let simulation = program.simulate(&inputs)?;
+    let names = artifact.outputs().iter().map(|port| port.name.clone());
+    let results: Vec<(String, Tensor)> = names.zip(simulation.outputs).collect();
+    if let Some(path) = &arguments.data.output {
+        outputs::write(path, &results)?;
+    }
+    let mut page = outputs::page(&results)?;
+    let mut failed = Vec::new();
+    if arguments.check {
+        let checks = check(&artifact, &inputs, &results, &progress)?;
+        failed = checks.iter().filter(|check| check.failure.is_some()).map(|check| check.name.clone()).collect();
+        page.sections.push(section(&checks));
+    }
+    drop(progress);
+    print(&format!("{}\ncycles: {}\n", page.to_text(), simulation.cycles))?;
+    if failed.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let names = failed.iter().map(|name| format!("`{}`", super::page::clean(name))).collect::<Vec<_>>().join(", ");
+    eprint_line(&format!("error: {names} differ from the reference evaluation by more than the machine's tolerance"));
+    Ok(Exit::Fault)
+}
+
+fn check(
+    artifact: &Artifact,
+    inputs: &[Tensor],
+    results: &[(String, Tensor)],
+    progress: &Progress,
+) -> Result<Vec<OutputCheck>, Failure> {
+    progress.stage("reading the model");
+    let (path, options) = artifact.reference()?;
+    let model = ImportedModel::import(&path, &options)?;
+    let expected = eval::evaluate(model.graph(), inputs, progress)?;
+    let tolerance = Tolerance::of(artifact.machine());
+    results
+        .iter()
+        .zip(&expected)
+        .map(|((name, actual), expected)| {
+            accuracy::compare(name, expected, actual, &tolerance).map_err(Failure::fault)
+        })
+        .collect()
+}
+
+fn section(checks: &[OutputCheck]) -> Section {
+    let rows = checks.iter().map(|check| {
+        vec![
+            Cell::text(&check.name),
+            Cell::Number(units::number(check.max_error)),
+            Cell::Number(units::number(check.max_relative)),
+            Cell::Number(match check.snr_db {
+                snr if snr.is_finite() => format!("{snr:.1}"),
+                snr => snr.to_string(),
+            }),
+            Cell::text(check.failure.as_ref().map_or_else(|| "ok".to_owned(), |why| format!("FAILED: {why}"))),
+        ]
+    });
+    Section {
+        title: "compared with the reference evaluation".to_owned(),
+        head: vec!["output", "max error", "of max", "SNR dB", "verdict"],
+        rows: rows.collect(),
+    }
+}

@@ -1,0 +1,171 @@
+//! The compiler in a few calls.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use tcc::onnx::import::ImportOptions;
+//!
+//! let options = ImportOptions { dims: [("batch".to_owned(), 1)].into(), ..ImportOptions::default() };
+//! let build = tcc::Compiler::for_target("systolic")?.import(Path::new("model.onnx"), &options)?.compile()?;
+//! println!("{} cycles", build.report().cycles);
+//! build.write(Path::new("out"))?;
+//! # Ok::<(), tcc::Error>(())
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tcc_ir::Graph;
+use tcc_targets::{Machine, Program, Report, Target, TargetError};
+
+use crate::artifact::{self, BuildError, ReadError, Reference};
+use crate::onnx::error::ImportError;
+use crate::onnx::external::ExternalFiles;
+use crate::onnx::import::{ImportOptions, import_model};
+use crate::onnx::model;
+use crate::onnx::tensor::Weights;
+use crate::target_name::{self, TargetNameError};
+
+/// Whatever can go wrong between a model file and a build.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The target is not known.
+    #[error(transparent)]
+    TargetName(#[from] TargetNameError),
+    /// The model cannot be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The model cannot be compiled for the target, or the program cannot be run.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The build cannot be written.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The build cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Compiles models for one machine.
+#[derive(Clone)]
+pub struct Compiler {
+    target: Arc<dyn Target>,
+}
+
+impl Compiler {
+    /// A compiler for what `--target` names: a kind of machine, a built-in machine, or a machine file.
+    ///
+    /// # Errors
+    /// The target is not known.
+    pub fn for_target(name: &str) -> Result<Self, Error> {
+        Compiler::for_machine(target_name::resolve(name)?)
+    }
+
+    /// A compiler for a machine.
+    ///
+    /// # Errors
+    /// Machines of its kind cannot be compiled for.
+    pub fn for_machine(machine: Machine) -> Result<Self, Error> {
+        Ok(Compiler::with_target(tcc_targets::target(machine)?))
+    }
+
+    /// A compiler for a target of the caller's own.
+    pub fn with_target(target: Box<dyn Target>) -> Self {
+        Compiler { target: Arc::from(target) }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        self.target.machine()
+    }
+
+    /// Imports the model at `path`.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub fn import(&self, path: &Path, options: &ImportOptions) -> Result<Model, Error> {
+        Ok(self.with_model(ImportedModel::import(path, options)?))
+    }
+
+    /// Takes a model that was imported already, to compile it for several machines.
+    pub fn with_model(&self, model: ImportedModel) -> Model {
+        Model { target: self.target.clone(), imported: model }
+    }
+}
+
+/// A model that was imported and cleaned up, and where it came from.
+#[derive(Clone, Debug)]
+pub struct ImportedModel {
+    graph: Arc<Graph>,
+    /// `None` for a model without the values of its weights.
+    reference: Option<Reference>,
+}
+
+impl ImportedModel {
+    /// Imports the model at `path`.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub fn import(path: &Path, options: &ImportOptions) -> Result<Self, ImportError> {
+        let proto = model::load(path)?;
+        let reference = match options.weights {
+            Weights::Load => Some(Reference::new(path, &proto, &options.dims)),
+            Weights::Absent => None,
+        };
+        let graph = tcc_passes::clean_up(&import_model(proto, ExternalFiles::next_to(path), options)?);
+        Ok(ImportedModel { graph: Arc::new(graph), reference })
+    }
+
+    /// The model's graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+}
+
+/// A model that is ready to be compiled for a machine.
+pub struct Model {
+    target: Arc<dyn Target>,
+    imported: ImportedModel,
+}
+
+impl Model {
+    /// The model's graph.
+    pub fn graph(&self) -> &Graph {
+        self.imported.graph()
+    }
+
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub fn compile(&self) -> Result<Build, Error> {
+        let program = self.target.compile(self.graph())?;
+        Ok(Build { target: self.target.clone(), program, reference: self.imported.reference.clone() })
+    }
+}
+
+/// A compiled model.
+pub struct Build {
+    target: Arc<dyn Target>,
+    program: Box<dyn Program>,
+    reference: Option<Reference>,
+}
+
+impl Build {
+    /// The program.
+    pub fn program(&self) -> &dyn Program {
+        &*self.program
+    }
+
+    /// Its cycles and all that is known of it.
+    pub fn report(&self) -> Report {
+        self.program.report()
+    }
+
+    /// Writes it to a folder, whole or not at all. An earlier build there is replaced.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        Ok(artifact::write(folder, &*self.program, self.target.machine(), self.reference.as_ref())?)
+    }
+}

@@ -1,0 +1,240 @@
+//! Tensors for the inputs of a model or program: read from a file or folder, and matched by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use onnx_protobuf::{Message as _, TensorProto};
+use tcc_ir::{Graph, Tensor, TensorType};
+use tcc_targets::Port;
+
+use crate::closest::closest;
+use crate::npz::{self, NpzError};
+use crate::onnx::error::shown;
+use crate::onnx::external::ExternalFiles;
+use crate::onnx::tensor::{self, WeightError, Weights};
+use crate::onnx::wire::{self, Message};
+
+/// Why inputs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The file is not there.
+    #[error("the input file {} does not exist", .0.display())]
+    Missing(PathBuf),
+    /// The file cannot be read.
+    #[error("{} cannot be read: {reason}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// The file is not an NPZ archive of arrays.
+    #[error(transparent)]
+    Npz(#[from] NpzError),
+    /// A folder without tensors.
+    #[error("the folder {} holds no input_0.pb; pass an .npz file, or a folder of input_*.pb as ONNX's test cases have them", .0.display())]
+    NoTensors(PathBuf),
+    /// A tensor file is not one.
+    #[error("{} is not a serialized ONNX tensor: {reason}", .path.display())]
+    NotATensor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor cannot be read.
+    #[error("{}: {error}", .path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: WeightError,
+    },
+    /// An input is not in the file.
+    #[error("{} has no array `{name}`, which the model needs as {ty}; {}", .path.display(), found(.found))]
+    MissingInput {
+        /// The file.
+        path: PathBuf,
+        /// The input.
+        name: String,
+        /// Its type.
+        ty: TensorType,
+        /// What the file has.
+        found: Vec<String>,
+    },
+    /// The file has an array that is not an input.
+    #[error("{} has an array `{name}`, but the model has no such input; {}", .path.display(), suggestion(.name, .known))]
+    UnknownInput {
+        /// The file.
+        path: PathBuf,
+        /// The array.
+        name: String,
+        /// The inputs.
+        known: Vec<String>,
+    },
+    /// An array has another shape or element type.
+    #[error("input `{name}` must be {expected}, but {} has {actual}; {}", .path.display(), advice(.expected, .actual))]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// The input.
+        name: String,
+        /// What the model or program takes.
+        expected: TensorType,
+        /// What the file has.
+        actual: TensorType,
+    },
+}
+
+fn found(names: &[String]) -> String {
+    if names.is_empty() { "it is empty".to_owned() } else { format!("it has {}", quoted(names)) }
+}
+
+fn suggestion(name: &str, known: &[String]) -> String {
+    match closest(name, known.iter().map(String::as_str)) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("its inputs are {}", quoted(known)),
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn advice(expected: &TensorType, actual: &TensorType) -> &'static str {
+    match (expected.dtype == actual.dtype, expected.shape == actual.shape) {
+        (false, true) => "convert the array, tcc does not cast inputs silently",
+        (true, false) => "give an array of that shape, or build for the shape you have",
+        _ => "give an array of that type and shape",
+    }
+}
+
+/// Tensors read from one place.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    path: PathBuf,
+    tensors: Tensors,
+}
+
+#[derive(Clone, Debug)]
+enum Tensors {
+    Named(BTreeMap<String, Tensor>),
+    /// In the order of the model's inputs, as ONNX's test cases have them.
+    Ordered(Vec<Tensor>),
+}
+
+impl Inputs {
+    /// Reads an `.npz` archive, or a folder of `input_0.pb`, `input_1.pb`, ….
+    ///
+    /// # Errors
+    /// The file or folder is missing, or not what it should be.
+    pub fn read(path: &Path) -> Result<Self, InputError> {
+        let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => InputError::Missing(path.to_owned()),
+            _ => InputError::Read { path: path.to_owned(), reason: error.to_string() },
+        })?;
+        let tensors = if metadata.is_dir() { read_folder(path)? } else { Tensors::Named(npz::read(path)?) };
+        Ok(Inputs { path: path.to_owned(), tensors })
+    }
+
+    /// Whether the tensors have no names but are in the order of the model's inputs.
+    pub fn is_ordered(&self) -> bool {
+        matches!(self.tensors, Tensors::Ordered(_))
+    }
+
+    /// The shapes of the tensors, by name of the input; `names` are the model's inputs in order.
+    pub fn shapes<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, Vec<usize>> {
+        match &self.tensors {
+            Tensors::Named(tensors) => {
+                tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
+            }
+            Tensors::Ordered(tensors) => {
+                let names = names.into_iter().map(str::to_owned);
+                names.zip(tensors.iter().map(|tensor| tensor.shape().to_vec())).collect()
+            }
+        }
+    }
+
+    /// The tensors in the order of `ports`, found to be of their types.
+    ///
+    /// # Errors
+    /// One is missing, there is one too many, or one is of another type.
+    pub fn arrange(&self, ports: &[Port]) -> Result<Vec<Tensor>, InputError> {
+        let path = || self.path.clone();
+        let unknown = |name: &str| InputError::UnknownInput {
+            path: path(),
+            name: shown(name),
+            known: ports.iter().map(|port| shown(&port.name)).collect(),
+        };
+        match &self.tensors {
+            // A misspelt name is both a name too many and one that is missing: the first says more.
+            Tensors::Named(tensors) => {
+                if let Some(name) = tensors.keys().find(|name| !ports.iter().any(|port| &port.name == *name)) {
+                    return Err(unknown(name));
+                }
+            }
+            Tensors::Ordered(tensors) if tensors.len() > ports.len() => {
+                return Err(unknown(&format!("input_{}.pb", ports.len())));
+            }
+            Tensors::Ordered(_) => {}
+        }
+        let arranged = ports.iter().enumerate().map(|(index, port)| {
+            let tensor = match &self.tensors {
+                Tensors::Named(tensors) => tensors.get(&port.name),
+                Tensors::Ordered(tensors) => tensors.get(index),
+            };
+            let tensor = tensor.ok_or_else(|| InputError::MissingInput {
+                path: path(),
+                name: shown(&port.name),
+                ty: port.ty.clone(),
+                found: self.names(),
+            })?;
+            if tensor.ty() != &port.ty {
+                return Err(InputError::Type {
+                    path: path(),
+                    name: shown(&port.name),
+                    expected: port.ty.clone(),
+                    actual: tensor.ty().clone(),
+                });
+            }
+            Ok(tensor.clone())
+        });
+        arranged.collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        match &self.tensors {
+            Tensors::Named(tensors) => tensors.keys().map(|name| shown(name)).collect(),
+            Tensors::Ordered(tensors) => (0..tensors.len()).map(|index| format!("input_{index}.pb")).collect(),
+        }
+    }
+}
+
+/// Names and types of a graph's inputs.
+pub fn ports(graph: &Graph) -> Vec<Port> {
+    let port = |&id| Port { name: graph.value(id).name.to_string(), ty: graph.ty(id).clone() };
+    graph.inputs().iter().map(port).collect()
+}
+
+fn read_folder(folder: &Path) -> Result<Tensors, InputError> {
+    let mut tensors = Vec::new();
+    loop {
+        let path = folder.join(format!("input_{}.pb", tensors.len()));
+        if !path.is_file() {
+            break;
+        }
+        tensors.push(read_tensor(&path)?);
+    }
+    if tensors.is_empty() { Err(InputError::NoTensors(folder.to_owned())) } else { Ok(Tensors::Ordered(tensors)) }
+}
+
+fn read_tensor(path: &Path) -> Result<Tensor, InputError> {
+    let bytes = fs::read(path)
+        .map_err(|error| InputError::Read { path: path.to_owned(), reason: error.to_string() })?;
+    let not_a_tensor = |reason: String| InputError::NotATensor { path: path.to_owned(), reason };
+    wire::check(&bytes, Message::Tensor).map_err(|error| not_a_tensor(error.to_string()))?;
+    let mut proto = TensorProto::parse_from_bytes(&bytes).map_err(|error| not_a_tensor(error.to_string()))?;
+    tensor::read(&mut proto, &mut ExternalFiles::next_to(path), Weights::Load)
+        .map_err(|error| InputError::Tensor { path: path.to_owned(), error })
+}

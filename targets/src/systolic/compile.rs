@@ -1,0 +1,149 @@
+//! From a graph to a systolic program: legalise, fuse, lay out, lower.
+
+use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
+use tcc_passes::{FusionLimits, clean_up, fuse, legalize};
+
+use super::layout::{Layout, storage};
+use super::program::{SystolicProgram, format};
+use super::{SystolicMachine, legal, lower};
+use crate::machine::Machine;
+use crate::target::TargetError;
+
+/// Most nodes in one kernel: bounds the buffers that one tile needs.
+const KERNEL_NODES: usize = 48;
+
+/// The plan that [`compile`] lowers.
+pub(super) fn plan(graph: &Graph, facts: &SystolicMachine) -> Result<Plan, TargetError> {
+    let legal = clean_up(&legalize(graph, &legal::judge)?);
+    let limits = FusionLimits { row_bytes: Bytes(u64::from(facts.scratchpad.bytes) / 8), nodes: KERNEL_NODES };
+    Ok(fuse(legal, limits))
+}
+
+/// Compiles a graph.
+pub(super) fn compile(
+    machine: &Machine,
+    facts: &SystolicMachine,
+    graph: &Graph,
+) -> Result<SystolicProgram, TargetError> {
+    let plan = plan(graph, facts)?;
+    let array_only = array_operands(&plan);
+    let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
+    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
+    if layout.total_bytes > facts.dram.bytes {
+        return Err(TargetError::DoesNotFit {
+            what: format!("model `{}`", graph.name()),
+            machine: machine.name.clone(),
+            memory: "dram".to_owned(),
+            needed: layout.total_bytes,
+            capacity: facts.dram.bytes,
+            hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
+        });
+    }
+    let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
+        let buffer = layout
+            .buffer(value)
+            .ok_or_else(|| TargetError::Fault(format!("`{name}` has no place in memory; please report this")))?;
+        Ok(format::Port {
+            name: name.to_owned(),
+            dtype: plan.graph.ty(value).dtype.name().to_owned(),
+            dims: plan.graph.shape(value).iter().map(|&dim| dim as u64).collect(),
+            address: buffer.address,
+            stored: buffer.dtype.name().to_owned(),
+        })
+    };
+    let inputs =
+        plan.graph.inputs().iter().map(|&id| port(&plan.graph.value(id).name, id)).collect::<Result<Vec<_>, _>>()?;
+    let outputs =
+        plan.graph.outputs().iter().map(|output| port(&output.name, output.value)).collect::<Result<Vec<_>, _>>()?;
+    let kernels = plan
+        .kernels
+        .iter()
+        .zip(&ranges)
+        .enumerate()
+        .map(|(index, (kernel, range))| format::Kernel {
+            name: format!("k{index} {}", kernel.anchor.kind()),
+            origins: plan.origins(kernel),
+            instructions: range.range.len() as u64,
+            macs: plan.macs(kernel),
+            tiling: range.tiling.clone(),
+        })
+        .collect();
+    let (reads, writes) = compulsory(&plan, &layout);
+    let format = format::Program {
+        model: graph.name().to_string(),
+        inputs,
+        outputs,
+        code: Vec::new(),
+        kernels,
+        weights_bytes: layout.weights_bytes,
+        dram_bytes: layout.total_bytes,
+        activation_bytes: layout.peak_activations,
+        compulsory_read_bytes: reads,
+        compulsory_write_bytes: writes,
+    };
+    SystolicProgram::new(machine, facts, format, instructions, layout.constants)
+}
+
+/// Which values only the array reads, so that they may be stored as what it multiplies.
+fn array_operands(plan: &Plan) -> Vec<bool> {
+    let graph = &plan.graph;
+    let mut array = vec![false; graph.value_count()];
+    let mut other = vec![false; graph.value_count()];
+    for (_, node) in graph.nodes() {
+        if tcc_ir::is_view(&node.op) {
+            continue;
+        }
+        let on_array = matches!(node.op, Op::MatMul(_))
+            && lower::on_array(graph.ty(node.inputs[0]).dtype, graph.ty(node.inputs[1]).dtype);
+        for (index, &input) in node.inputs.iter().enumerate() {
+            let root = plan.access(input).root.index();
+            let flags = if on_array && index < 2 { &mut array } else { &mut other };
+            flags[root] = true;
+        }
+    }
+    for kernel in &plan.kernels {
+        if let tcc_ir::Anchor::Copy { source, .. } = &kernel.anchor {
+            other[source.root.index()] = true;
+        }
+    }
+    for output in graph.outputs() {
+        other[plan.access(output.value).root.index()] = true;
+        other[output.value.index()] = true;
+    }
+    array.into_iter().zip(other).map(|(array, other)| array && !other).collect()
+}
+
+/// Bytes that any schedule must read (weights that are used, whole inputs) and write (outputs). Of a table that is only
+/// gathered from, the rows that are gathered count.
+fn compulsory(plan: &Plan, layout: &Layout) -> (u64, u64) {
+    let graph = &plan.graph;
+    let mut whole = vec![false; graph.value_count()];
+    let mut rows = vec![0u64; graph.value_count()];
+    let size = |value: ValueId, dtype: DType| dtype.bytes(graph.shape(value).count()) as u64;
+    for (_, node) in graph.nodes() {
+        if tcc_ir::is_view(&node.op) {
+            continue;
+        }
+        for (index, &input) in node.inputs.iter().enumerate() {
+            let root = plan.access(input).root;
+            if matches!(node.op, Op::Gather(_)) && index == 0 {
+                rows[root.index()] += size(node.output(), storage(graph.ty(node.output()).dtype));
+            } else {
+                whole[root.index()] = true;
+            }
+        }
+    }
+    let mut reads = 0;
+    for (id, value) in graph.values() {
+        let Some(buffer) = layout.buffer(id) else { continue };
+        match value.def {
+            Def::Input(_) | Def::Constant(_) => {
+                let all = size(id, buffer.dtype);
+                reads += if whole[id.index()] { all } else { rows[id.index()].min(all) };
+            }
+            Def::Node { .. } => {}
+        }
+    }
+    let writes = graph.outputs().iter().map(|output| size(output.value, storage(graph.ty(output.value).dtype))).sum();
+    (reads, writes)
+}

@@ -1,0 +1,301 @@
+//! Where everything lies in DRAM: weights first, as the machine wants them, then inputs, results, and what kernels hand
+//! to each other, which shares memory where lifetimes do not overlap.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use half::bf16;
+use rayon::prelude::*;
+use tcc_ir::{Anchor, DType, Data, Def, Plan, Tensor, TensorError, TensorType, ValueId};
+
+use super::emit::DRAM_BLOCK_BYTES;
+
+/// A dense buffer in DRAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Buffer {
+    pub address: u64,
+    /// Element type as stored. Four-bit types take a byte; weights of the array are bf16.
+    pub dtype: DType,
+}
+
+/// The type that elements are stored as: four-bit types are widened to a byte.
+pub(super) fn storage(dtype: DType) -> DType {
+    match dtype {
+        DType::I4 => DType::I8,
+        DType::U4 => DType::U8,
+        other => other,
+    }
+}
+
+/// A constant and how it is stored.
+#[derive(Clone, Debug)]
+pub(super) struct PackedConstant {
+    pub tensor: Tensor,
+    pub buffer: Buffer,
+}
+
+/// The plan of DRAM.
+pub(super) struct Layout {
+    buffers: HashMap<ValueId, Buffer>,
+    /// Constants in order of address.
+    pub constants: Vec<PackedConstant>,
+    /// Bytes of weights; everything writable lies behind.
+    pub weights_bytes: u64,
+    /// Bytes of everything that was placed.
+    pub total_bytes: u64,
+    /// Most bytes of hand-over buffers in use at a time.
+    pub peak_activations: u64,
+}
+
+impl Layout {
+    /// Places every value that kernels read from or write to memory.
+    pub(super) fn new(plan: &Plan, array_operand: &dyn Fn(ValueId) -> bool) -> Self {
+        let graph = &plan.graph;
+        let mut layout = Layout {
+            buffers: HashMap::new(),
+            constants: Vec::new(),
+            weights_bytes: 0,
+            total_bytes: 0,
+            peak_activations: 0,
+        };
+        let reads = reads(plan);
+        layout.place_constants(plan, &reads, array_operand);
+        layout.weights_bytes = layout.weights_bytes.next_multiple_of(DRAM_BLOCK_BYTES);
+        let mut end = layout.weights_bytes;
+        let mut place = |layout: &mut Layout, value: ValueId| {
+            let dtype = storage(graph.ty(value).dtype);
+            let bytes = (dtype.bytes(graph.shape(value).count()) as u64).max(1).next_multiple_of(DRAM_BLOCK_BYTES);
+            layout.buffers.insert(value, Buffer { address: end, dtype });
+            end += bytes;
+        };
+        for &input in graph.inputs() {
+            place(&mut layout, input);
+        }
+        for output in graph.outputs() {
+            if !layout.buffers.contains_key(&output.value) {
+                place(&mut layout, output.value);
+            }
+        }
+        layout.place_activations(plan, &reads, end);
+        layout
+    }
+
+    fn place_constants(&mut self, plan: &Plan, reads: &[Vec<ValueId>], array_operand: &dyn Fn(ValueId) -> bool) {
+        let graph = &plan.graph;
+        let mut used = vec![false; graph.value_count()];
+        reads.iter().flatten().for_each(|value| used[value.index()] = true);
+        graph.outputs().iter().for_each(|output| used[output.value.index()] = true);
+        // The same bytes under several names are stored once.
+        let mut known: HashMap<(usize, usize, DType, DType), u64> = HashMap::new();
+        let mut end = 0u64;
+        for (id, value) in graph.values() {
+            let Def::Constant(tensor) = &value.def else { continue };
+            if !used[id.index()] {
+                continue;
+            }
+            let narrow = array_operand(id) && matches!(tensor.dtype(), DType::F32);
+            let dtype = if narrow { DType::BF16 } else { storage(tensor.dtype()) };
+            let bytes = dtype.bytes(tensor.shape().count()) as u64;
+            let place = tensor.bytes().ok().map(|bytes| (bytes.as_ptr().addr(), bytes.len(), tensor.dtype(), dtype));
+            if let Some(&address) = place.and_then(|place| known.get(&place)) {
+                self.buffers.insert(id, Buffer { address, dtype });
+                continue;
+            }
+            let buffer = Buffer { address: end, dtype };
+            if let Some(place) = place {
+                known.insert(place, end);
+            }
+            self.buffers.insert(id, buffer);
+            self.constants.push(PackedConstant { tensor: tensor.clone(), buffer });
+            end += bytes.next_multiple_of(WEIGHT_ALIGNMENT);
+        }
+        self.weights_bytes = end;
+    }
+
+    /// First fit by order of kernels: a buffer is free again after the last kernel that reads it.
+    fn place_activations(&mut self, plan: &Plan, reads: &[Vec<ValueId>], base: u64) {
+        let graph = &plan.graph;
+        let mut last_use: HashMap<ValueId, usize> = HashMap::new();
+        for (kernel, values) in reads.iter().enumerate() {
+            values.iter().for_each(|&value| {
+                last_use.insert(value, kernel);
+            });
+        }
+        let mut free = FreeList::default();
+        let mut dying: Vec<Vec<(u64, u64)>> = vec![Vec::new(); plan.kernels.len()];
+        let mut live = 0;
+        for (index, kernel) in plan.kernels.iter().enumerate() {
+            for &value in &kernel.outputs {
+                if self.buffers.contains_key(&value) {
+                    continue;
+                }
+                let dtype = storage(graph.ty(value).dtype);
+                let bytes = (dtype.bytes(graph.shape(value).count()) as u64).max(1).next_multiple_of(DRAM_BLOCK_BYTES);
+                let offset = free.take(bytes);
+                live += bytes;
+                self.peak_activations = self.peak_activations.max(live);
+                self.buffers.insert(value, Buffer { address: base + offset, dtype });
+                let end = last_use.get(&value).copied().unwrap_or(index).max(index);
+                dying[end].push((offset, bytes));
+            }
+            for &(offset, bytes) in &dying[index] {
+                free.give(offset, bytes);
+                live -= bytes;
+            }
+        }
+        self.total_bytes = base + free.end;
+    }
+
+    /// Where a value lies. Every value that a kernel reads or writes does.
+    pub(super) fn buffer(&self, value: ValueId) -> Option<Buffer> {
+        self.buffers.get(&value).copied()
+    }
+
+    /// Takes memory for a copy that only one kernel needs.
+    pub(super) fn scratch(&mut self, bytes: u64) -> u64 {
+        let address = self.total_bytes;
+        self.total_bytes += bytes.max(1).next_multiple_of(DRAM_BLOCK_BYTES);
+        address
+    }
+}
+
+/// Alignment of weights, in bytes: a burst of every machine's DRAM.
+const WEIGHT_ALIGNMENT: u64 = 64;
+
+/// The roots that each kernel reads from memory.
+fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
+    let graph = &plan.graph;
+    plan.kernels
+        .iter()
+        .map(|kernel| {
+            let own: Vec<ValueId> = kernel.nodes().flat_map(|node| graph.node(node).outputs.to_vec()).collect();
+            let mut roots: Vec<ValueId> = Vec::new();
+            let mut read = |root: ValueId| {
+                if !own.contains(&root) && !roots.contains(&root) {
+                    roots.push(root);
+                }
+            };
+            if let Anchor::Copy { source, .. } = &kernel.anchor {
+                read(source.root);
+            }
+            for node in kernel.nodes() {
+                graph.node(node).inputs.iter().for_each(|&input| read(plan.access(input).root));
+            }
+            roots
+        })
+        .collect()
+}
+
+/// Free stretches of memory, by offset.
+#[derive(Default)]
+struct FreeList {
+    holes: std::collections::BTreeMap<u64, u64>,
+    end: u64,
+}
+
+impl FreeList {
+    fn take(&mut self, bytes: u64) -> u64 {
+        let hole = self.holes.iter().find(|&(_, &size)| size >= bytes).map(|(&offset, &size)| (offset, size));
+        match hole {
+            Some((offset, size)) => {
+                self.holes.remove(&offset);
+                if size > bytes {
+                    self.holes.insert(offset + bytes, size - bytes);
+                }
+                offset
+            }
+            None => {
+                let offset = self.end;
+                self.end += bytes;
+                offset
+            }
+        }
+    }
+
+    fn give(&mut self, mut offset: u64, mut bytes: u64) {
+        if let Some((&before, &size)) = self.holes.range(..offset).next_back()
+            && before + size == offset
+        {
+            self.holes.remove(&before);
+            offset = before;
+            bytes += size;
+        }
+        if let Some(size) = self.holes.remove(&(offset + bytes)) {
+            bytes += size;
+        }
+        self.holes.insert(offset, bytes);
+    }
+}
+
+/// Elements packed at a time: bounds the memory that packing takes.
+const PACK_CHUNK: usize = 1 << 20;
+
+/// Writes all constants, each at its address, converted to what the machine stores.
+pub(super) fn write_weights(constants: &[PackedConstant], total: u64, out: &mut dyn Write) -> io::Result<()> {
+    let mut at = 0;
+    for constant in constants {
+        pad(out, constant.buffer.address - at)?;
+        at = constant.buffer.address + pack(&constant.tensor, constant.buffer.dtype, out)?;
+    }
+    pad(out, total - at)
+}
+
+fn pad(out: &mut dyn Write, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::Read::take(io::repeat(0), bytes), out).map(|_| ())
+}
+
+/// Writes one tensor as `dtype`; returns the number of bytes.
+fn pack(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> io::Result<u64> {
+    let bytes = tensor.bytes().map_err(io::Error::other)?;
+    match (tensor.dtype(), dtype) {
+        (from, to) if from == to => {
+            out.write_all(bytes)?;
+            Ok(bytes.len() as u64)
+        }
+        (DType::F32, DType::BF16) => {
+            let mut written = 0;
+            let elements = tensor.elements::<f32>().map_err(io::Error::other)?;
+            for chunk in elements.chunks(PACK_CHUNK) {
+                let packed: Vec<bf16> = chunk.par_iter().with_min_len(1 << 16).map(|&x| bf16::from_f32(x)).collect();
+                let packed: &[u8] = bytemuck::cast_slice(&packed);
+                out.write_all(packed)?;
+                written += packed.len() as u64;
+            }
+            Ok(written)
+        }
+        (DType::I4 | DType::U4, _) => {
+            let count = tensor.shape().count();
+            let signed = tensor.dtype() == DType::I4;
+            let mut written = 0;
+            for (index, chunk) in bytes.chunks(PACK_CHUNK).enumerate() {
+                let first = index * PACK_CHUNK * 2;
+                let widened: Vec<u8> = chunk
+                    .iter()
+                    .flat_map(|&byte| [byte & 0xf, byte >> 4])
+                    .map(|nibble| if signed { (((nibble << 4) as i8) >> 4) as u8 } else { nibble })
+                    .take(count - first)
+                    .collect();
+                out.write_all(&widened)?;
+                written += widened.len() as u64;
+            }
+            Ok(written)
+        }
+        (from, to) => Err(io::Error::other(format!("no packing from {from} to {to}"))),
+    }
+}
+
+/// A tensor's bytes as they are stored in DRAM.
+pub(super) fn stored_bytes(tensor: &Tensor, dtype: DType) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pack(tensor, dtype, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// A tensor of the model's type from bytes as they are stored.
+pub(super) fn from_stored(ty: &TensorType, stored: DType, bytes: &[u8]) -> Result<Tensor, TensorError> {
+    let raw = Tensor::new(TensorType::new(stored, ty.shape.clone()), Data::from_bytes(bytes.to_vec()))?;
+    if stored == ty.dtype {
+        return Ok(raw);
+    }
+    Ok(Tensor::narrow(ty.clone(), raw.widen()?))
+}

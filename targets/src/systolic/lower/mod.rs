@@ -1,0 +1,329 @@
+//! From a plan to instructions: each kernel is tiled and written out by the file of its kind.
+
+mod contraction;
+mod movement;
+mod selection;
+mod tile;
+mod vector;
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Tensor, ValueId, Values, View};
+
+pub(super) use contraction::on_array;
+
+use super::emit::Emitter;
+use super::isa::{DmaDim, Instruction, Map, MapFn, Memory, Operation, Source, Walk};
+use super::layout::Layout;
+use super::machine::SystolicMachine;
+use crate::target::TargetError;
+
+/// One kernel's part of the program.
+#[derive(Clone, Debug)]
+pub(super) struct KernelRange {
+    /// Instructions of the kernel.
+    pub range: Range<usize>,
+    /// How it was tiled, in words.
+    pub tiling: String,
+}
+
+/// Writes all kernels of a plan as one program.
+pub(super) fn lower(
+    plan: &Plan,
+    layout: &mut Layout,
+    machine: &SystolicMachine,
+) -> Result<(Vec<Instruction>, Vec<KernelRange>), TargetError> {
+    let emitter = Emitter::new(machine, layout.weights_bytes);
+    let mut lowering = Lowering { plan, layout, machine, emitter, tiling: String::new() };
+    let mut ranges = Vec::with_capacity(plan.kernels.len());
+    for kernel in &plan.kernels {
+        let start = lowering.emitter.len();
+        lowering.kernel(kernel)?;
+        let tiling = std::mem::take(&mut lowering.tiling);
+        ranges.push(KernelRange { range: start..lowering.emitter.len(), tiling });
+    }
+    Ok((lowering.emitter.finish(), ranges))
+}
+
+/// An operand of a kernel that lies in DRAM.
+#[derive(Clone, Debug)]
+struct DramOperand {
+    /// Address of the first element of the buffer.
+    base: u64,
+    dtype: DType,
+    view: View,
+}
+
+impl DramOperand {
+    /// Address of an element, given its distance from the first of the view.
+    fn address(&self, elements: i64) -> u64 {
+        self.base.wrapping_add_signed((self.view.offset() + elements) * element_bytes(self.dtype))
+    }
+}
+
+/// Bytes of one stored element.
+fn element_bytes(dtype: DType) -> i64 {
+    (dtype.bits() / 8).max(1) as i64
+}
+
+struct Lowering<'a, 'm> {
+    plan: &'a Plan,
+    layout: &'a mut Layout,
+    machine: &'m SystolicMachine,
+    emitter: Emitter<'m>,
+    tiling: String,
+}
+
+impl Lowering<'_, '_> {
+    fn kernel(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
+        match &kernel.anchor {
+            Anchor::ElementWise | Anchor::Reduction(_) => self.vector_kernel(kernel),
+            Anchor::Contraction(node) => self.contraction_kernel(kernel, *node),
+            Anchor::Selection(node) => self.selection_kernel(*node),
+            Anchor::Movement(node) => self.movement_kernel(*node),
+            Anchor::Copy { value, source } => {
+                let from = self.operand_of(source)?;
+                let to = self.result(*value)?;
+                self.tiling = "copied".to_owned();
+                self.copy(&from, &to)
+            }
+            Anchor::Attention(_) | Anchor::Normalization(_) => {
+                Err(self.defect(kernel, "was not decomposed before lowering"))
+            }
+        }
+    }
+
+    /// An error for what legalisation should have ruled out.
+    fn defect(&self, kernel: &Kernel, what: &str) -> TargetError {
+        TargetError::Unsupported {
+            origin: self.plan.origins(kernel).join(", "),
+            machine: "the systolic target".to_owned(),
+            reason: format!("it {what}; this is a defect in tcc, please report it"),
+        }
+    }
+
+    /// The buffer behind an access.
+    fn operand_of(&self, access: &Access) -> Result<DramOperand, TargetError> {
+        match self.layout.buffer(access.root) {
+            Some(buffer) => Ok(DramOperand { base: buffer.address, dtype: buffer.dtype, view: access.view.clone() }),
+            None => Err(TargetError::Unsupported {
+                origin: self.plan.graph.value(access.root).name.to_string(),
+                machine: "the systolic target".to_owned(),
+                reason: "it has no place in memory; this is a defect in tcc, please report it".to_owned(),
+            }),
+        }
+    }
+
+    /// How a value is read from DRAM.
+    fn operand(&self, value: ValueId) -> Result<DramOperand, TargetError> {
+        self.operand_of(self.plan.access(value))
+    }
+
+    /// The dense buffer that a value is written to.
+    fn result(&self, value: ValueId) -> Result<DramOperand, TargetError> {
+        let view = View::dense(self.plan.graph.shape(value).clone());
+        self.operand_of(&Access { root: value, view })
+    }
+
+    /// The number that a value is everywhere, if it is a constant of one element.
+    fn immediate(&self, value: ValueId) -> Option<Source> {
+        let root = self.plan.access(value).root;
+        let tensor: &Tensor = self.plan.graph.as_constant(root).filter(|tensor| tensor.shape().count() == 1)?;
+        match tensor.widen().ok()? {
+            Values::F32(v) => Some(Source::Float(f64::from(v[0]))),
+            Values::F64(v) => Some(Source::Float(v[0])),
+            Values::Signed(v) => Some(Source::Integer(v[0])),
+            Values::Unsigned(v) => i64::try_from(v[0]).ok().map(Source::Integer),
+        }
+    }
+
+    /// Moves a tile between DRAM (`base` plus strides in elements) and a place on chip (strides in elements). A
+    /// dimension with stride 0 on chip holds one element for all, which is moved once.
+    #[expect(clippy::too_many_arguments, reason = "a transfer has two sides with an address and strides each")]
+    fn move_tile(
+        &mut self,
+        store: bool,
+        dram: u64,
+        dtype: DType,
+        lens: &[usize],
+        dram_strides: &[i64],
+        chip: u32,
+        chip_strides: &[i64],
+    ) {
+        let element = element_bytes(dtype);
+        let dims: SmallVec<[DmaDim; 8]> = lens
+            .iter()
+            .zip(dram_strides)
+            .zip(chip_strides)
+            .filter(|&((&len, _), &chip)| len == 0 || chip != 0)
+            .map(|((&len, &dram), &chip)| DmaDim {
+                size: len as u32,
+                dram_stride: dram * element,
+                scratchpad_stride: (chip * element) as i32,
+            })
+            .collect();
+        self.emitter.transfer(store, dram, chip, element as u8, &dims);
+    }
+
+    /// Copies between two views of as many elements in DRAM, through the scratchpad.
+    fn copy(&mut self, from: &DramOperand, to: &DramOperand) -> Result<(), TargetError> {
+        if to.view.shape().count() == 0 {
+            return Ok(());
+        }
+        let Some(nest) = Nest::refine(from.view.shape(), &[&from.view, &to.view]) else {
+            // The two cut the index space differently: through a dense copy both can be walked.
+            let dense = self.densify(from)?;
+            return match Nest::refine(dense.view.shape(), &[&dense.view, &to.view]) {
+                Some(_) => self.copy(&dense, to),
+                None => Err(TargetError::Fault("a copy between views that do not interleave".to_owned())),
+            };
+        };
+        let element = element_bytes(from.dtype);
+        let budget = (self.machine.scratchpad.bytes as usize / 8).min(COPY_TILE_BYTES) / element as usize;
+        let fixed = vec![false; nest.sizes.len()];
+        let lens = tile::grow(&nest.sizes, &fixed, |lens| lens.iter().product::<usize>() <= budget);
+        let tiles = tile::tiles(&nest.sizes, &lens);
+        let bytes = lens.iter().product::<usize>() as u64 * element as u64;
+        let buffers = self.buffers(bytes, tiles.len().min(2));
+        for (index, tile) in tiles.iter().enumerate() {
+            let chip = buffers[index % buffers.len()];
+            let strides = tile::dense_strides(&tile.lens, |_| true);
+            let source = from.address(tile.offset(&nest.strides[0]));
+            self.move_tile(false, source, from.dtype, &tile.lens, &nest.strides[0], chip, &strides);
+            let target = to.address(tile.offset(&nest.strides[1]));
+            self.move_tile(true, target, to.dtype, &tile.lens, &nest.strides[1], chip, &strides);
+        }
+        Ok(())
+    }
+
+    /// A dense copy of a view in memory of its own.
+    fn densify(&mut self, from: &DramOperand) -> Result<DramOperand, TargetError> {
+        let shape = from.view.shape().clone();
+        let base = self.layout.scratch(from.dtype.bytes(shape.count()) as u64);
+        let dense = DramOperand { base, dtype: from.dtype, view: View::dense(shape) };
+        self.copy(from, &dense)?;
+        Ok(dense)
+    }
+
+    /// Several buffers of `bytes` each, to be taken in turn.
+    fn buffers(&mut self, bytes: u64, count: usize) -> Vec<u32> {
+        (0..count.max(1)).map(|_| self.emitter.allocate(bytes)).collect()
+    }
+
+    /// Appends an element-wise instruction over a nest; dimensions of one step are dropped, the others merged where all
+    /// operands allow it.
+    fn map(&mut self, function: MapFn, lens: &[usize], destination: &ChipOperand, sources: &[ChipSource<'_>]) {
+        let mut walks: Vec<&ChipOperand> = vec![destination];
+        walks.extend(sources.iter().filter_map(|source| match source {
+            ChipSource::Chip(operand) => Some(*operand),
+            ChipSource::Immediate(_) => None,
+        }));
+        let (dims, strides) = merge(lens, &walks);
+        self.split(&dims, &strides, &mut |lowering, dims, strides, offsets| {
+            let walk = |operand: &ChipOperand, index: usize| operand.walk(&strides[index], offsets[index]);
+            let mut next = 1;
+            let sources = sources
+                .iter()
+                .map(|source| match source {
+                    ChipSource::Immediate(number) => number.clone(),
+                    ChipSource::Chip(operand) => {
+                        next += 1;
+                        Source::Walk(walk(operand, next - 1))
+                    }
+                })
+                .collect();
+            let dims = dims.iter().map(|&dim| dim as u32).collect();
+            let destination = walk(destination, 0);
+            lowering.emitter.emit(Operation::Map(Map { function, dims, destination, sources }));
+        });
+    }
+
+    /// Calls `emit` for stretches of a nest that are no deeper than the machine's.
+    fn split(
+        &mut self,
+        dims: &[usize],
+        strides: &[Vec<i64>],
+        emit: &mut dyn FnMut(&mut Self, &[usize], &[Vec<i64>], &[i64]),
+    ) {
+        let extra = dims.len().saturating_sub(super::isa::MAX_DIMS);
+        let inner: Vec<Vec<i64>> = strides.iter().map(|strides| strides[extra..].to_vec()).collect();
+        for tile in tile::tiles(&dims[..extra], &vec![1; extra]) {
+            let offsets: Vec<i64> = strides.iter().map(|strides| tile.offset(&strides[..extra])).collect();
+            emit(self, &dims[extra..], &inner, &offsets);
+        }
+    }
+}
+
+/// Bytes of one tile of a copy: large enough to hide the latency of DRAM, small enough to overlap reading and writing.
+const COPY_TILE_BYTES: usize = 256 << 10;
+
+/// A value's tile on chip.
+#[derive(Clone, Debug)]
+struct ChipOperand {
+    memory: Memory,
+    address: u32,
+    dtype: DType,
+    /// Distance between neighbours along each dimension of the tile, in elements.
+    strides: Vec<i64>,
+}
+
+impl ChipOperand {
+    fn walk(&self, strides: &[i64], offset: i64) -> Walk {
+        let element = element_bytes(self.dtype);
+        Walk {
+            memory: self.memory,
+            address: self.address.wrapping_add_signed((offset * element) as i32),
+            dtype: self.dtype,
+            strides: strides.iter().map(|&stride| (stride * element) as i32).collect(),
+        }
+    }
+}
+
+/// An operand of an element-wise instruction.
+enum ChipSource<'a> {
+    Chip(&'a ChipOperand),
+    Immediate(Source),
+}
+
+/// Drops dimensions of one step and merges neighbours along which every operand walks on regularly.
+fn merge(lens: &[usize], operands: &[&ChipOperand]) -> (Vec<usize>, Vec<Vec<i64>>) {
+    let mut dims: Vec<usize> = Vec::new();
+    let mut strides: Vec<Vec<i64>> = vec![Vec::new(); operands.len()];
+    for (axis, &len) in lens.iter().enumerate() {
+        if len == 1 {
+            continue;
+        }
+        let merges = dims.last().is_some()
+            && operands.iter().zip(&strides).all(|(operand, strides)| {
+                strides.last().is_some_and(|&outer| outer == operand.strides[axis] * len as i64)
+            });
+        if merges {
+            if let Some(last) = dims.last_mut() {
+                *last *= len;
+            }
+            for (operand, strides) in operands.iter().zip(&mut strides) {
+                if let Some(last) = strides.last_mut() {
+                    *last = operand.strides[axis];
+                }
+            }
+        } else {
+            dims.push(len);
+            for (operand, strides) in operands.iter().zip(&mut strides) {
+                strides.push(operand.strides[axis]);
+            }
+        }
+    }
+    (dims, strides)
+}
+
+/// What an element-wise node does, as the vector unit knows it.
+fn map_function(op: &Op) -> Option<MapFn> {
+    match op {
+        Op::Unary(unary) => Some(MapFn::Unary(unary.0)),
+        Op::Binary(binary) => Some(MapFn::Binary(binary.0)),
+        Op::Select(_) => Some(MapFn::Select),
+        Op::Cast(_) => Some(MapFn::Copy),
+        _ => None,
+    }
+}

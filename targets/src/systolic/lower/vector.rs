@@ -1,0 +1,455 @@
+//! Kernels of the vector unit: element-wise trees and reductions over one domain, tile by tile.
+
+use tcc_ir::ops::{BinaryFn, Reduce, ReduceFn};
+use tcc_ir::{DType, Kernel, Nest, NodeId, Op, Shape, ValueId, View};
+
+use super::tile::{self, Tile};
+use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
+use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
+use crate::systolic::layout::storage;
+use crate::target::TargetError;
+
+/// Elements of the domain in one tile: long enough that the vector unit's latency does not show, short enough that
+/// loads, work and stores of different tiles overlap.
+const TILE_ELEMENTS: usize = 32 << 10;
+
+/// An operand from DRAM and its buffers on chip.
+struct External {
+    value: ValueId,
+    operand: DramOperand,
+    /// Strides in DRAM along the nest, in elements; 0 where the value has one element for all.
+    strides: Vec<i64>,
+}
+
+/// The loop nest that a vector kernel walks.
+struct Domain {
+    sizes: Vec<usize>,
+    /// The domain's axis that each dimension is a factor of.
+    axis: Vec<usize>,
+    /// Whether the kernel reduces along each dimension.
+    reduced: Vec<bool>,
+    shape: Shape,
+}
+
+impl Domain {
+    /// Whether a value of this shape has more than one element along a dimension.
+    fn spans(&self, shape: &Shape, dim: usize) -> bool {
+        let lead = self.shape.rank() - shape.rank();
+        self.axis[dim].checked_sub(lead).is_some_and(|axis| shape[axis] != 1)
+    }
+
+    fn bytes(&self, shape: &Shape, dtype: DType, lens: &[usize]) -> u64 {
+        let count: usize = (0..lens.len()).filter(|&dim| self.spans(shape, dim)).map(|dim| lens[dim]).product();
+        count as u64 * element_bytes(dtype) as u64
+    }
+}
+
+impl Lowering<'_, '_> {
+    pub(super) fn vector_kernel(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
+        let graph = &self.plan.graph;
+        let nodes: Vec<NodeId> = kernel.nodes().collect();
+        let own: Vec<ValueId> = nodes.iter().map(|&id| graph.node(id).output()).collect();
+        let shape = self.domain_shape(&nodes);
+        if shape.count() == 0 {
+            return self.empty_domain(kernel, &nodes);
+        }
+        let mut values: Vec<ValueId> = Vec::new();
+        for &id in &nodes {
+            for &input in &graph.node(id).inputs {
+                if !own.contains(&input) && !values.contains(&input) && self.immediate(input).is_none() {
+                    values.push(input);
+                }
+            }
+        }
+        let mut operands = values.iter().map(|&value| self.operand(value)).collect::<Result<Vec<_>, _>>()?;
+        let (domain, strides) = self.domain(&shape, &nodes, &mut operands)?;
+        let externals: Vec<External> = values
+            .iter()
+            .zip(operands)
+            .zip(strides)
+            .map(|((&value, operand), strides)| External { value, operand, strides })
+            .collect();
+
+        // A reduction on its own may be too long for the scratchpad; it then goes on from tile to tile.
+        let streams = nodes.len() == 1 && domain.reduced.contains(&true);
+        let fixed: Vec<bool> = domain.reduced.iter().map(|&reduced| reduced && !streams).collect();
+        let budget = u64::from(self.machine.scratchpad.bytes) / 3;
+        let footprint = |lens: &[usize]| -> u64 {
+            let outside: u64 = externals
+                .iter()
+                .map(|external| 2 * domain.bytes(graph.shape(external.value), external.operand.dtype, lens))
+                .sum();
+            let inside: u64 = own
+                .iter()
+                .map(|&value| 2 * domain.bytes(graph.shape(value), storage(graph.ty(value).dtype), lens).max(1024))
+                .sum();
+            outside + inside + 2048 * externals.len() as u64
+        };
+        let fits = |lens: &[usize]| lens.iter().product::<usize>() <= TILE_ELEMENTS && footprint(lens) <= budget;
+        let mut lens = tile::grow(&domain.sizes, &fixed, fits);
+        if lens.iter().product::<usize>() > TILE_ELEMENTS {
+            // Rows longer than a usual tile still fit, one by one.
+            lens = domain.sizes.iter().zip(&fixed).map(|(&size, &fixed)| if fixed { size } else { 1 }).collect();
+        }
+        if footprint(&lens) > budget {
+            return Err(TargetError::DoesNotFit {
+                what: format!("one row of kernel `{}`", self.plan.origins(kernel).join(", ")),
+                machine: "the machine".to_owned(),
+                memory: "scratchpad".to_owned(),
+                needed: footprint(&lens),
+                capacity: budget,
+                hint: "a machine with a larger scratchpad can hold it".to_owned(),
+            });
+        }
+        // Reduced dimensions go innermost in the order of tiles, so that a streamed reduction finishes before the next.
+        let kept: Vec<usize> = (0..lens.len()).filter(|&dim| !domain.reduced[dim]).collect();
+        let reduced: Vec<usize> = (0..lens.len()).filter(|&dim| domain.reduced[dim]).collect();
+        let tiles = self.tile_order(&domain, &lens, &kept, &reduced);
+        let reduced_tiles: usize = reduced.iter().map(|&dim| domain.sizes[dim].div_ceil(lens[dim])).product();
+        self.tiling = format!("{} tiles of {:?} over {:?}", tiles.len(), lens, domain.sizes);
+
+        let turns = tiles.len().min(2);
+        let external_buffers: Vec<Vec<u32>> = externals
+            .iter()
+            .map(|external| {
+                let bytes = domain.bytes(graph.shape(external.value), external.operand.dtype, &lens);
+                self.buffers(bytes, turns)
+            })
+            .collect();
+        let own_buffers: Vec<Vec<u32>> = own
+            .iter()
+            .map(|&value| {
+                let bytes = domain.bytes(graph.shape(value), storage(graph.ty(value).dtype), &lens);
+                self.buffers(bytes, turns)
+            })
+            .collect();
+        let mut loaded: Vec<Vec<Option<(u64, Vec<usize>)>>> = vec![vec![None; turns]; externals.len()];
+        for (index, tile) in tiles.iter().enumerate() {
+            // A streamed result stays where it is until its last piece has been added.
+            let group = index / reduced_tiles.max(1);
+            let turn = index % turns;
+            let own_turn = if streams { group % turns } else { turn };
+            let mut chip: Vec<(ValueId, ChipOperand)> = Vec::new();
+            for (which, external) in externals.iter().enumerate() {
+                let dram = external.operand.address(tile.offset(&external.strides));
+                let shape = graph.shape(external.value);
+                let strides = tile::dense_strides(&tile.lens, |dim| domain.spans(shape, dim));
+                let operand = ChipOperand {
+                    memory: Memory::Scratchpad,
+                    address: external_buffers[which][turn],
+                    dtype: external.operand.dtype,
+                    strides: strides.clone(),
+                };
+                // What is the same for all tiles is loaded once for each buffer.
+                let key = Some((dram, tile.lens.clone()));
+                if loaded[which][turn] != key {
+                    let dtype = external.operand.dtype;
+                    self.move_tile(false, dram, dtype, &tile.lens, &external.strides, operand.address, &strides);
+                    loaded[which][turn] = key;
+                }
+                chip.push((external.value, operand));
+            }
+            for (which, &id) in nodes.iter().enumerate() {
+                let value = own[which];
+                let shape = graph.shape(value);
+                let operand = ChipOperand {
+                    memory: Memory::Scratchpad,
+                    address: own_buffers[which][own_turn],
+                    dtype: storage(graph.ty(value).dtype),
+                    strides: tile::dense_strides(&tile.lens, |dim| domain.spans(shape, dim)),
+                };
+                let first = !streams || index % reduced_tiles == 0;
+                let last = !streams || index % reduced_tiles == reduced_tiles - 1;
+                self.vector_node(id, &domain, tile, &operand, &chip, (first, last))?;
+                chip.push((value, operand));
+            }
+            if streams && index % reduced_tiles != reduced_tiles - 1 {
+                continue;
+            }
+            for &value in &kernel.outputs {
+                let Some((_, operand)) = chip.iter().find(|(known, _)| *known == value) else { continue };
+                let result = self.result(value)?;
+                let shape = graph.shape(value);
+                let strides = tile::dense_strides(&domain.sizes, |dim| domain.spans(shape, dim));
+                let dram = result.address(tile.offset(&strides));
+                self.move_tile(true, dram, operand.dtype, &tile.lens, &strides, operand.address, &operand.strides);
+            }
+        }
+        Ok(())
+    }
+
+    fn domain_shape(&self, nodes: &[NodeId]) -> Shape {
+        let graph = &self.plan.graph;
+        let mut widest = Shape::scalar();
+        for &id in nodes {
+            let node = graph.node(id);
+            let shape = match &node.op {
+                Op::Reduce(_) => graph.shape(node.inputs[0]),
+                _ => graph.shape(node.output()),
+            };
+            // Of shapes with as many elements the one of higher rank names more axes; an empty one decides.
+            if (shape.count() == 0, shape.count(), shape.rank()) >= (widest.count() == 0, widest.count(), widest.rank())
+            {
+                widest = shape.clone();
+            }
+        }
+        widest
+    }
+
+    /// The nest over the domain in which every operand has one stride per dimension. Operands that no nest can walk
+    /// together with the others are copied first.
+    fn domain(
+        &mut self,
+        shape: &Shape,
+        nodes: &[NodeId],
+        operands: &mut [DramOperand],
+    ) -> Result<(Domain, Vec<Vec<i64>>), TargetError> {
+        let mut views: Vec<View> = Vec::with_capacity(operands.len());
+        for index in 0..operands.len() {
+            let mut wide = operands[index].view.broadcast(shape);
+            if wide.as_ref().is_none_or(|view| Nest::refine(shape, &with(&views, view)).is_none()) {
+                operands[index] = self.densify(&operands[index].clone())?;
+                wide = operands[index].view.broadcast(shape);
+            }
+            let Some(view) = wide.filter(|view| Nest::refine(shape, &with(&views, view)).is_some()) else {
+                return Err(TargetError::Fault(format!("an operand does not broadcast to {shape}")));
+            };
+            views.push(view);
+        }
+        let Some(nest) = Nest::refine(shape, &views.iter().collect::<Vec<_>>()) else {
+            return Err(TargetError::Fault(format!("operands over {shape} do not interleave")));
+        };
+        let mut axis = Vec::with_capacity(nest.sizes.len());
+        let mut rest = 1;
+        let mut current = shape.rank();
+        for &size in nest.sizes.iter().rev() {
+            while rest == 1 {
+                current -= 1;
+                rest = shape[current];
+            }
+            rest /= size;
+            axis.push(current);
+        }
+        axis.reverse();
+        let graph = &self.plan.graph;
+        let reduces = |axis: usize| {
+            nodes.iter().any(|&id| matches!(&graph.node(id).op, Op::Reduce(reduce) if reduce.axes.contains(&axis)))
+        };
+        let reduced = axis.iter().map(|&axis| reduces(axis)).collect();
+        Ok((Domain { sizes: nest.sizes, axis, reduced, shape: shape.clone() }, nest.strides))
+    }
+
+    fn tile_order(&self, domain: &Domain, lens: &[usize], kept: &[usize], reduced: &[usize]) -> Vec<Tile> {
+        let order: Vec<usize> = kept.iter().chain(reduced).copied().collect();
+        let pick = |values: &[usize]| -> Vec<usize> { order.iter().map(|&dim| values[dim]).collect() };
+        tile::tiles(&pick(&domain.sizes), &pick(lens))
+            .into_iter()
+            .map(|permuted| {
+                let mut tile = Tile { starts: vec![0; order.len()], lens: vec![0; order.len()] };
+                for (place, &dim) in order.iter().enumerate() {
+                    tile.starts[dim] = permuted.starts[place];
+                    tile.lens[dim] = permuted.lens[place];
+                }
+                tile
+            })
+            .collect()
+    }
+
+    fn vector_node(
+        &mut self,
+        id: NodeId,
+        domain: &Domain,
+        tile: &Tile,
+        destination: &ChipOperand,
+        chip: &[(ValueId, ChipOperand)],
+        (first, last): (bool, bool),
+    ) -> Result<(), TargetError> {
+        let graph = &self.plan.graph;
+        let node = graph.node(id);
+        let output = graph.shape(node.output());
+        let sources: Vec<ChipSource<'_>> = node
+            .inputs
+            .iter()
+            .filter_map(|&input| {
+                let known = chip.iter().rev().find(|(value, _)| *value == input);
+                known
+                    .map(|(_, operand)| ChipSource::Chip(operand))
+                    .or_else(|| self.immediate(input).map(ChipSource::Immediate))
+            })
+            .collect();
+        if sources.len() != node.inputs.len() {
+            return Err(TargetError::Fault(format!("an operand of `{}` is not on chip", node.origin)));
+        }
+        if let Op::Reduce(reduce) = &node.op {
+            return self.fold(
+                reduce,
+                graph.ty(node.output()).dtype,
+                domain,
+                tile,
+                destination,
+                &sources[0],
+                first,
+                last,
+            );
+        }
+        let Some(function) = map_function(&node.op) else {
+            return Err(TargetError::Fault(format!("`{}` is not element-wise", node.origin)));
+        };
+        let lens: Vec<usize> =
+            (0..tile.lens.len()).map(|dim| if domain.spans(output, dim) { tile.lens[dim] } else { 1 }).collect();
+        self.map(function, &lens, destination, &sources);
+        if let Op::Cast(cast) = &node.op {
+            self.wrap_nibbles(cast.to, graph.ty(node.inputs[0]).dtype, &lens, destination);
+        }
+        Ok(())
+    }
+
+    /// Four-bit types are stored in a byte: after a conversion to one, floats saturate and integers wrap to four bits.
+    fn wrap_nibbles(&mut self, to: DType, from: DType, lens: &[usize], place: &ChipOperand) {
+        let mut step = |function: BinaryFn, number: i64| {
+            let sources = [ChipSource::Chip(place), ChipSource::Immediate(Source::Integer(number))];
+            self.map(MapFn::Binary(function), lens, place, &sources);
+        };
+        match (to, from.is_float()) {
+            (DType::I4, true) => {
+                step(BinaryFn::Max, -8);
+                step(BinaryFn::Min, 7);
+            }
+            (DType::U4, true) => step(BinaryFn::Min, 15),
+            (DType::I4, false) => {
+                step(BinaryFn::Shl, 4);
+                step(BinaryFn::Shr, 4);
+            }
+            (DType::U4, false) => step(BinaryFn::And, 15),
+            _ => {}
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a fold has as many sides")]
+    fn fold(
+        &mut self,
+        reduce: &Reduce,
+        dtype: DType,
+        domain: &Domain,
+        tile: &Tile,
+        destination: &ChipOperand,
+        source: &ChipSource<'_>,
+        first: bool,
+        last: bool,
+    ) -> Result<(), TargetError> {
+        let function = match reduce.function {
+            ReduceFn::Sum | ReduceFn::Mean => FoldFn::Sum,
+            ReduceFn::Prod => FoldFn::Product,
+            ReduceFn::Max => FoldFn::Max,
+            ReduceFn::Min => FoldFn::Min,
+        };
+        // Folded dimensions go innermost.
+        let folds = |dim: usize| reduce.axes.contains(&domain.axis[dim]);
+        let order: Vec<usize> = (0..tile.lens.len())
+            .filter(|&dim| !folds(dim))
+            .chain((0..tile.lens.len()).filter(|&dim| folds(dim)))
+            .collect();
+        let permute = |operand: &ChipOperand| ChipOperand {
+            strides: order.iter().map(|&dim| operand.strides[dim]).collect(),
+            ..operand.clone()
+        };
+        let target = permute(destination);
+        let walked = match source {
+            ChipSource::Chip(operand) => Some(permute(operand)),
+            ChipSource::Immediate(_) => None,
+        };
+        let lens: Vec<usize> = order.iter().map(|&dim| tile.lens[dim]).collect();
+        let outer = order.iter().filter(|&&dim| !folds(dim)).count();
+        // The kept and the folded part are merged apart from each other, since a fold must not run across them.
+        let merge_part = |range: std::ops::Range<usize>| {
+            let part = |operand: &ChipOperand| ChipOperand {
+                strides: operand.strides[range.clone()].to_vec(),
+                ..operand.clone()
+            };
+            let mut parts = vec![part(&target)];
+            parts.extend(walked.as_ref().map(part));
+            super::merge(&lens[range.clone()], &parts.iter().collect::<Vec<_>>())
+        };
+        let (kept_dims, kept_strides) = merge_part(0..outer);
+        let (folded_dims, folded_strides) = merge_part(outer..lens.len());
+        let reduced = folded_dims.len() as u8;
+        let dims: Vec<usize> = kept_dims.into_iter().chain(folded_dims).collect();
+        let strides: Vec<Vec<i64>> =
+            kept_strides.into_iter().zip(folded_strides).map(|(kept, folded)| [kept, folded].concat()).collect();
+        self.split(&dims, &strides, &mut |lowering, dims, strides, offsets| {
+            let source = match (source, &walked) {
+                (ChipSource::Immediate(number), _) => number.clone(),
+                (ChipSource::Chip(_), Some(operand)) => Source::Walk(operand.walk(&strides[1], offsets[1])),
+                (ChipSource::Chip(operand), None) => Source::Walk(operand.walk(&strides[0], offsets[0])),
+            };
+            lowering.emitter.emit(Operation::Fold(Fold {
+                function,
+                dims: dims.iter().map(|&dim| dim as u32).collect(),
+                reduced,
+                accumulate: !first,
+                destination: target.walk(&strides[0], offsets[0]),
+                sources: [source].into_iter().collect(),
+            }));
+        });
+        if reduce.function == ReduceFn::Mean && last {
+            let count: usize = reduce.axes.iter().map(|&axis| domain.shape[axis]).product();
+            let divisor = if dtype.is_float() { Source::Float(count as f64) } else { Source::Integer(count as i64) };
+            let kept: Vec<usize> =
+                (0..tile.lens.len()).map(|dim| if folds(dim) { 1 } else { tile.lens[dim] }).collect();
+            let sources = [ChipSource::Chip(destination), ChipSource::Immediate(divisor)];
+            self.map(MapFn::Binary(BinaryFn::Div), &kept, destination, &sources);
+        }
+        Ok(())
+    }
+
+    /// A kernel over no elements: only reductions have results, and those are the neutral element.
+    fn empty_domain(&mut self, kernel: &Kernel, nodes: &[NodeId]) -> Result<(), TargetError> {
+        let graph = &self.plan.graph;
+        for &id in nodes {
+            let node = graph.node(id);
+            let value = node.output();
+            let ty = graph.ty(value).clone();
+            let Op::Reduce(reduce) = &node.op else { continue };
+            if ty.shape.count() == 0 || !kernel.outputs.contains(&value) {
+                continue;
+            }
+            let (low, high) = ty.dtype.integer_range().unwrap_or((0, 1));
+            let number = match reduce.function {
+                ReduceFn::Sum => 0.0,
+                ReduceFn::Prod => 1.0,
+                ReduceFn::Mean => f64::NAN,
+                ReduceFn::Max if ty.dtype.is_float() => f64::NEG_INFINITY,
+                ReduceFn::Min if ty.dtype.is_float() => f64::INFINITY,
+                ReduceFn::Max => low as f64,
+                ReduceFn::Min => high as f64,
+            };
+            let source = if ty.dtype.is_float() { Source::Float(number) } else { Source::Integer(number as i64) };
+            self.fill(value, source)?;
+        }
+        Ok(())
+    }
+
+    /// Writes one number everywhere into a value's buffer.
+    pub(super) fn fill(&mut self, value: ValueId, number: Source) -> Result<(), TargetError> {
+        let result = self.result(value)?;
+        let count = result.view.shape().count();
+        let chunk = count.min(TILE_ELEMENTS);
+        let chip = ChipOperand {
+            memory: Memory::Scratchpad,
+            address: self.emitter.allocate(chunk as u64 * element_bytes(result.dtype) as u64),
+            dtype: result.dtype,
+            strides: vec![1],
+        };
+        self.map(MapFn::Copy, &[chunk], &chip, &[ChipSource::Immediate(number)]);
+        for tile in tile::tiles(&[count], &[chunk.max(1)]) {
+            let dram = result.address(tile.offset(&[1]));
+            self.move_tile(true, dram, result.dtype, &tile.lens, &[1], chip.address, &[1]);
+        }
+        Ok(())
+    }
+}
+
+/// All views with one more.
+fn with<'a>(views: &'a [View], more: &'a View) -> Vec<&'a View> {
+    views.iter().chain([more]).collect()
+}

@@ -1,0 +1,372 @@
+//! A compiled systolic program: code, where its data lies, and everything that is told about it.
+
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use prost::Message;
+use tcc_ir::{DType, Shape, Tensor, TensorType};
+
+use super::isa::{Instruction, Operation, Unit};
+use super::layout::{self, PackedConstant};
+use super::simulator::{Dram, Simulator};
+use super::timing::{self, Timing};
+use super::{assembly, encoding};
+use crate::machine::Machine;
+use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, OptimizerReport, Report};
+use crate::systolic::SystolicMachine;
+use crate::target::{Port, Program, Simulation, TargetError, TraceSpan};
+
+/// The compiled program's file format.
+pub(super) mod format {
+    #![allow(missing_docs, reason = "generated from systolic.proto, whose comments prost carries over")]
+    include!(concat!(env!("OUT_DIR"), "/tcc.systolic.rs"));
+}
+
+/// A compiled program with the machine that it is for.
+pub struct SystolicProgram {
+    machine: Machine,
+    facts: SystolicMachine,
+    format: format::Program,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    instructions: Vec<Instruction>,
+    ranges: Vec<Range<usize>>,
+    /// The weights, for a program that was just compiled.
+    constants: Vec<PackedConstant>,
+    timing: OnceLock<Timing>,
+}
+
+impl SystolicProgram {
+    /// A program from its parts; `format` lacks the code, which is `instructions`.
+    pub(super) fn new(
+        machine: &Machine,
+        facts: &SystolicMachine,
+        mut format: format::Program,
+        instructions: Vec<Instruction>,
+        constants: Vec<PackedConstant>,
+    ) -> Result<Self, TargetError> {
+        format.code = encoding::encode(&instructions);
+        SystolicProgram::assemble(machine, facts, format, instructions, constants)
+    }
+
+    /// Reads a program that was written by [`Program::encode`].
+    pub(super) fn decode(machine: &Machine, facts: &SystolicMachine, bytes: &[u8]) -> Result<Self, TargetError> {
+        let format = format::Program::decode(bytes).map_err(|error| TargetError::Damaged(error.to_string()))?;
+        let instructions =
+            encoding::decode(&format.code).map_err(|error| TargetError::Damaged(error.to_string()))?;
+        SystolicProgram::assemble(machine, facts, format, instructions, Vec::new())
+    }
+
+    fn assemble(
+        machine: &Machine,
+        facts: &SystolicMachine,
+        format: format::Program,
+        instructions: Vec<Instruction>,
+        constants: Vec<PackedConstant>,
+    ) -> Result<Self, TargetError> {
+        let damaged = |what: &str| TargetError::Damaged(what.to_owned());
+        let mut ranges = Vec::with_capacity(format.kernels.len());
+        let mut at = 0usize;
+        for kernel in &format.kernels {
+            let end = usize::try_from(kernel.instructions).ok().and_then(|count| at.checked_add(count));
+            let end = end.filter(|&end| end <= instructions.len()).ok_or_else(|| damaged("its kernels overlap"))?;
+            ranges.push(at..end);
+            at = end;
+        }
+        if at != instructions.len() {
+            return Err(damaged("its kernels do not cover its instructions"));
+        }
+        if format.dram_bytes > facts.dram.bytes || format.weights_bytes > format.dram_bytes {
+            return Err(damaged("it uses more memory than the machine has"));
+        }
+        let ports = |ports: &[format::Port]| ports.iter().map(port).collect::<Result<Vec<_>, _>>();
+        Ok(SystolicProgram {
+            machine: machine.clone(),
+            facts: facts.clone(),
+            inputs: ports(&format.inputs)?,
+            outputs: ports(&format.outputs)?,
+            format,
+            instructions,
+            ranges,
+            constants,
+            timing: OnceLock::new(),
+        })
+    }
+
+    fn timing(&self) -> &Timing {
+        self.timing.get_or_init(|| timing::schedule(&self.instructions, &self.facts))
+    }
+
+    /// Multiply-accumulates of the array in a cycle.
+    fn peak(&self) -> u64 {
+        u64::from(self.facts.array.rows) * u64::from(self.facts.array.columns)
+    }
+
+    fn share_of_peak(&self, macs: u64, cycles: u64) -> f64 {
+        if cycles == 0 { 0.0 } else { macs as f64 / (self.peak() as f64 * cycles as f64) }
+    }
+}
+
+fn port(port: &format::Port) -> Result<Port, TargetError> {
+    let damaged = |what: String| TargetError::Damaged(what);
+    let dtype: DType = port.dtype.parse().map_err(|_| damaged(format!("port `{}` has no type", port.name)))?;
+    let dims = port.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX));
+    let shape = Shape::new(dims).map_err(|error| damaged(error.to_string()))?;
+    Ok(Port { name: port.name.clone(), ty: TensorType::new(dtype, shape) })
+}
+
+/// Bytes that an instruction moves from or to DRAM.
+fn moved_bytes(op: &Operation) -> u64 {
+    match op {
+        Operation::Load(transfer) | Operation::Store(transfer) => {
+            let count: u64 = transfer.dims.iter().map(|dim| u64::from(dim.size)).product();
+            count * u64::from(transfer.element_bytes)
+        }
+        Operation::LoadRows(rows) | Operation::StoreRows(rows, ..) => {
+            u64::from(rows.outer) * u64::from(rows.count) * u64::from(rows.row_bytes)
+        }
+        Operation::Preload(_)
+        | Operation::Multiply(_)
+        | Operation::Map(_)
+        | Operation::Fold(_)
+        | Operation::Scan(_)
+        | Operation::Sort(_) => 0,
+    }
+}
+
+/// What binds a kernel whose busiest unit this is.
+fn binding(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Load => "DRAM reads",
+        Unit::Store => "DRAM writes",
+        Unit::Preload => "weight loading",
+        Unit::Array => "array",
+        Unit::Vector => "vector unit",
+    }
+}
+
+impl Program for SystolicProgram {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.format.encode_to_vec()
+    }
+
+    fn weights_bytes(&self) -> u64 {
+        self.format.weights_bytes
+    }
+
+    fn write_weights(&self, out: &mut dyn Write) -> io::Result<()> {
+        layout::write_weights(&self.constants, self.format.weights_bytes, out)
+    }
+
+    fn schedule_text(&self) -> String {
+        use std::fmt::Write as _;
+        let timing = self.timing();
+        let mut text = format!(
+            "; {} on {}: {} kernels, {} instructions, {} cycles\n",
+            self.format.model,
+            self.machine.name,
+            self.ranges.len(),
+            self.instructions.len(),
+            timing.cycles()
+        );
+        for (kernel, range) in self.format.kernels.iter().zip(&self.ranges) {
+            let spans = &timing.spans()[range.clone()];
+            let start = spans.iter().map(|span| span.start).min().unwrap_or(0);
+            let end = spans.iter().map(|span| span.completion).max().unwrap_or(0);
+            let mut units = [0usize; Unit::COUNT];
+            self.instructions[range.clone()].iter().for_each(|instruction| units[instruction.op.unit().index()] += 1);
+            let counts: Vec<String> = Unit::ALL
+                .into_iter()
+                .filter(|unit| units[unit.index()] > 0)
+                .map(|unit| format!("{} {}", units[unit.index()], unit.name()))
+                .collect();
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "\n{} [{start}..{end}] {}", kernel.name, counts.join(", "));
+            if !kernel.tiling.is_empty() {
+                let _ = writeln!(text, "  tiling {}", kernel.tiling);
+            }
+            let _ = writeln!(text, "  from   {}", kernel.origins.join(", "));
+        }
+        text
+    }
+
+    fn code(&self) -> Vec<(PathBuf, String)> {
+        vec![(PathBuf::from("program.s"), assembly::disassemble(&self.instructions))]
+    }
+
+    fn report(&self) -> Report {
+        let timing = self.timing();
+        let cycles = timing.cycles();
+        let macs: u64 = self.format.kernels.iter().map(|kernel| kernel.macs).sum();
+        let kernel_cycles = timing.kernels(&self.ranges);
+        let kernels: Vec<KernelReport> = self
+            .format
+            .kernels
+            .iter()
+            .zip(&self.ranges)
+            .zip(&kernel_cycles)
+            .map(|((kernel, range), counted)| KernelReport {
+                name: kernel.name.clone(),
+                origins: kernel.origins.clone(),
+                cycles: counted.cycles,
+                macs: kernel.macs,
+                dram_bytes: self.instructions[range.clone()].iter().map(|each| moved_bytes(&each.op)).sum(),
+                bound_by: binding(counted.busiest()).to_owned(),
+                utilization: self.share_of_peak(kernel.macs, counted.cycles),
+                tiling: kernel.tiling.clone(),
+            })
+            .collect();
+        let breakdown = timing
+            .attribution()
+            .parts()
+            .into_iter()
+            .map(|(name, cycles)| BreakdownPart { name: name.to_owned(), cycles, kind: Certainty::Exact })
+            .collect();
+        let dram = &self.facts.dram;
+        let work = macs.div_ceil(self.peak());
+        let reads = self.format.compulsory_read_bytes.div_ceil(u64::from(dram.read_bytes_per_cycle));
+        let writes = self.format.compulsory_write_bytes.div_ceil(u64::from(dram.write_bytes_per_cycle));
+        let memory = |name: &str, peak: u64, capacity: u64| MemoryUse {
+            name: name.to_owned(),
+            peak_bytes: peak,
+            capacity_bytes: capacity,
+        };
+        let (scratchpad, accumulators) = chip_peaks(&self.instructions, &self.facts);
+        let row = u64::from(self.facts.array.columns) * 4;
+        Report {
+            model: self.format.model.clone(),
+            target: self.machine.kind.name().to_owned(),
+            machine: self.machine.name.clone(),
+            clock_hz: self.machine.clock_hz,
+            cycles,
+            seconds: cycles as f64 / self.machine.clock_hz as f64,
+            macs,
+            utilization: self.share_of_peak(macs, cycles),
+            lower_bound_cycles: work.max(reads).max(writes),
+            dram_bytes: kernels.iter().map(|kernel| kernel.dram_bytes).sum(),
+            breakdown,
+            memory: vec![
+                memory("dram", self.format.dram_bytes, dram.bytes),
+                memory("scratchpad", scratchpad, u64::from(self.facts.scratchpad.bytes)),
+                memory("accumulators", accumulators, u64::from(self.facts.accumulators.rows) * row),
+            ],
+            optimizer: vec![OptimizerReport {
+                block: "whole model".to_owned(),
+                repeats: 1,
+                e_nodes: 0,
+                cost: cycles as f64,
+                bound: None,
+                gap: None,
+                stopped: "straightforward fusion in one walk; no search".to_owned(),
+            }],
+            host_ops: Vec::new(),
+            kernels,
+            notes: notes(&self.machine),
+        }
+    }
+
+    fn trace(&self) -> Vec<TraceSpan> {
+        let timing = self.timing();
+        let mut spans = Vec::with_capacity(self.instructions.len());
+        for (kernel, range) in self.format.kernels.iter().zip(&self.ranges) {
+            for index in range.clone() {
+                let span = &timing.spans()[index];
+                spans.push(TraceSpan {
+                    unit: span.unit.name(),
+                    name: format!("{} {}", kernel.name, operation_name(&self.instructions[index].op)),
+                    start: span.start,
+                    cycles: span.occupancy,
+                });
+            }
+        }
+        spans
+    }
+
+    fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
+        if weights.len() as u64 != self.format.weights_bytes {
+            return Err(TargetError::Damaged(format!(
+                "weights.bin has {} bytes where the program expects {}",
+                weights.len(),
+                self.format.weights_bytes
+            )));
+        }
+        let mut dram = Dram::new(weights, self.format.dram_bytes).map_err(|fault| TargetError::Fault(fault.to_string()))?;
+        for ((port, place), tensor) in self.inputs.iter().zip(&self.format.inputs).zip(inputs) {
+            if tensor.ty() != &port.ty {
+                return Err(TargetError::Fault(format!("input `{}` is {}, not {}", port.name, tensor.ty(), port.ty)));
+            }
+            let stored = layout::stored_bytes(tensor, layout::storage(tensor.dtype()))
+                .map_err(|error| TargetError::Fault(error.to_string()))?;
+            dram.write(place.address, &stored).map_err(|fault| TargetError::Fault(fault.to_string()))?;
+        }
+        let mut simulator = Simulator::new(&self.facts, &self.instructions, dram);
+        let execution = simulator.run().map_err(|fault| TargetError::Fault(fault.to_string()))?;
+        let outputs = self
+            .outputs
+            .iter()
+            .zip(&self.format.outputs)
+            .map(|(port, place)| {
+                let stored: DType = place.stored.parse().map_err(|_| TargetError::Damaged("a port has no type".into()))?;
+                let bytes = stored.bytes(port.ty.shape.count()) as u64;
+                let bytes = simulator
+                    .dram()
+                    .read(place.address, bytes)
+                    .map_err(|fault| TargetError::Fault(fault.to_string()))?;
+                layout::from_stored(&port.ty, stored, bytes).map_err(|error| TargetError::Damaged(error.to_string()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Simulation { outputs, cycles: execution.cycles })
+    }
+}
+
+fn operation_name(op: &Operation) -> String {
+    use super::isa::MapFn;
+    match op {
+        Operation::Load(_) => "load".to_owned(),
+        Operation::Store(_) => "store".to_owned(),
+        Operation::LoadRows(_) => "load rows".to_owned(),
+        Operation::StoreRows(..) => "store rows".to_owned(),
+        Operation::Preload(load) => format!("weights {}x{}", load.k, load.n),
+        Operation::Multiply(pass) => format!("multiply {} rows", pass.m),
+        Operation::Map(map) => match map.function {
+            MapFn::Copy => "copy".to_owned(),
+            MapFn::Unary(function) => function.name().to_owned(),
+            MapFn::Binary(function) => function.name().to_owned(),
+            MapFn::Select => "select".to_owned(),
+        },
+        Operation::Fold(_) => "fold".to_owned(),
+        Operation::Scan(_) => "scan".to_owned(),
+        Operation::Sort(_) => "sort".to_owned(),
+    }
+}
+
+/// Highest addresses that instructions reach in the scratchpad and the accumulators.
+fn chip_peaks(instructions: &[Instruction], machine: &SystolicMachine) -> (u64, u64) {
+    let mut peaks = (0, 0);
+    for instruction in instructions {
+        super::emit::reach_on_chip(&instruction.op, machine, &mut peaks);
+    }
+    peaks
+}
+
+/// What the figures rest on, in sentences.
+fn notes(machine: &Machine) -> Vec<String> {
+    vec![
+        "cycles are counted by executing the emitted program under the timing rules of targets/src/systolic/TIMING.md"
+            .to_owned(),
+        format!("the figures of {} are those of its machine file, which marks what is assumed", machine.name),
+        "the lower bound is the largest of multiply-accumulates over the array's peak, and bytes of weights, inputs and \
+         outputs over DRAM bandwidth; values handed from kernel to kernel are not in it"
+            .to_owned(),
+    ]
+}

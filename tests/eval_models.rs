@@ -1,0 +1,113 @@
+//! Real exports through import, clean-up and reference evaluation, compared with what ONNX Runtime computes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tcc::onnx::import::{ImportOptions, import};
+use tcc::tensors::{NamedTensor, read_npz};
+use tcc_ir::{DType, Tensor, evaluate};
+
+/// Float results may differ from ONNX Runtime's by this much of the largest value of the output.
+const FLOAT_TOLERANCE: f64 = 1e-4;
+
+/// Half-precision results are rounded after every operator, here and there in different places.
+const HALF_TOLERANCE: f64 = 4e-3;
+
+/// Models with integer arithmetic round to steps of a few per mille of the range, and a value that lies between two steps
+/// may go either way: one step of an 8-bit range.
+const QUANTIZED_TOLERANCE: f64 = 1.0 / 128.0;
+
+struct Compared {
+    output: String,
+    error: f64,
+    tolerance: f64,
+}
+
+fn models() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("model.onnx").exists())
+        .collect();
+    folders.sort();
+    folders
+}
+
+fn is_quantized(model: &str) -> bool {
+    ["dynq", "qdq-u8i8", "qop"].iter().any(|mark| model.contains(mark))
+}
+
+fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
+    let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+    let load = |kind: &str| -> Result<BTreeMap<String, Tensor>, String> {
+        let tensors = read_npz(&folder.join(format!("{kind}_{set}.npz"))).map_err(|error| error.to_string())?;
+        Ok(tensors.into_iter().map(|NamedTensor { name, tensor }| (name, tensor)).collect())
+    };
+    let (inputs, expected) = (load("inputs")?, load("expected")?);
+    let shapes = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
+    let options = ImportOptions { shapes, ..Default::default() };
+    let graph = import(&folder.join("model.onnx"), &options).map_err(|error| error.to_string())?;
+    let graph = tcc_passes::clean_up(&graph);
+    let operands: Vec<Tensor> =
+        graph.inputs().iter().map(|&input| inputs[&*graph.value(input).name].clone()).collect();
+    let results = evaluate(&graph, &operands).map_err(|error| error.to_string())?;
+    let mut compared = Vec::new();
+    for (output, actual) in graph.outputs().iter().zip(&results) {
+        let Some(expected) = expected.get(&*output.name) else {
+            return Err(format!("output `{}` has no expected values", output.name));
+        };
+        if actual.ty() != expected.ty() {
+            return Err(format!("output `{}` is {} instead of {}", output.name, actual.ty(), expected.ty()));
+        }
+        let tolerance = match expected.dtype() {
+            dtype if !dtype.is_float() => 0.0,
+            _ if is_quantized(&name) => QUANTIZED_TOLERANCE,
+            DType::F16 => HALF_TOLERANCE,
+            _ => FLOAT_TOLERANCE,
+        };
+        compared.push(Compared { output: output.name.to_string(), error: relative_error(actual, expected), tolerance });
+    }
+    Ok(compared)
+}
+
+/// The largest difference, relative to the largest expected magnitude. Infinite where only one is not a number or infinite.
+fn relative_error(actual: &Tensor, expected: &Tensor) -> f64 {
+    let (actual, expected) = (actual.to_f64s().unwrap(), expected.to_f64s().unwrap());
+    let largest = expected.iter().filter(|x| x.is_finite()).fold(0f64, |most, x| most.max(x.abs()));
+    let mut worst = 0f64;
+    for (a, b) in actual.iter().zip(&expected) {
+        let same = a == b || (a.is_nan() && b.is_nan());
+        let difference = if same { 0.0 } else { (a - b).abs() };
+        worst = worst.max(if difference.is_finite() { difference } else { f64::INFINITY });
+    }
+    if worst == 0.0 { 0.0 } else { worst / largest }
+}
+
+#[test]
+fn evaluation_agrees_with_onnx_runtime() {
+    let mut failures = Vec::new();
+    for folder in models() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let sets = (0..).take_while(|set| folder.join(format!("inputs_{set}.npz")).exists()).count();
+        assert!(sets > 0, "{name} has no inputs");
+        let mut worst = 0f64;
+        for set in 0..sets {
+            match evaluate_set(&folder, set) {
+                Ok(outputs) => {
+                    for Compared { output, error, tolerance } in outputs {
+                        worst = worst.max(error);
+                        if error > tolerance {
+                            failures.push(format!("{name}, set {set}, `{output}`: off by {error:.2e} (of {tolerance:.0e})"));
+                        }
+                    }
+                }
+                Err(error) => failures.push(format!("{name}, set {set}: {error}")),
+            }
+        }
+        println!("{name}: {sets} sets, worst error {worst:.2e}");
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
