@@ -1,19 +1,14 @@
 //! Tensors for the inputs of a model or program: read from a file or folder, and matched by name.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use onnx_protobuf::{Message as _, TensorProto};
 use tcc_ir::{Graph, Tensor, TensorType};
 use tcc_targets::Port;
 
 use crate::closest::closest;
-use crate::npz::{self, NpzError};
 use crate::onnx::error::shown;
-use crate::onnx::external::ExternalFiles;
-use crate::onnx::tensor::{self, WeightError, Weights};
-use crate::onnx::wire::{self, Message};
+use crate::tensors::{self, TensorFileError};
 
 /// Why inputs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,36 +16,9 @@ pub enum InputError {
     /// The file is not there.
     #[error("the input file {} does not exist", .0.display())]
     Missing(PathBuf),
-    /// The file cannot be read.
-    #[error("{} cannot be read: {reason}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        reason: String,
-    },
-    /// The file is not an NPZ archive of arrays.
+    /// The file cannot be read, or is not a file of tensors.
     #[error(transparent)]
-    Npz(#[from] NpzError),
-    /// A folder without tensors.
-    #[error("the folder {} holds no input_0.pb; pass an .npz file, or a folder of input_*.pb as ONNX's test cases have them", .0.display())]
-    NoTensors(PathBuf),
-    /// A tensor file is not one.
-    #[error("{} is not a serialized ONNX tensor: {reason}", .path.display())]
-    NotATensor {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A tensor cannot be read.
-    #[error("{}: {error}", .path.display())]
-    Tensor {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: WeightError,
-    },
+    File(#[from] TensorFileError),
     /// An input is not in the file.
     #[error("{} has no array `{name}`, which the model needs as {ty}; {}", .path.display(), found(.found))]
     MissingInput {
@@ -125,16 +93,21 @@ enum Tensors {
 }
 
 impl Inputs {
-    /// Reads an `.npz` archive, or a folder of `input_0.pb`, `input_1.pb`, ….
+    /// Reads a file of tensors, or a folder of `input_0.pb`, `input_1.pb`, ….
     ///
     /// # Errors
     /// The file or folder is missing, or not what it should be.
     pub fn read(path: &Path) -> Result<Self, InputError> {
-        let metadata = fs::metadata(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => InputError::Missing(path.to_owned()),
-            _ => InputError::Read { path: path.to_owned(), reason: error.to_string() },
-        })?;
-        let tensors = if metadata.is_dir() { read_folder(path)? } else { Tensors::Named(npz::read(path)?) };
+        if !path.exists() {
+            return Err(InputError::Missing(path.to_owned()));
+        }
+        let named = tensors::read(path)?;
+        // The names in .pb files are not always those of the inputs, and .npy files have none.
+        let tensors = if path.extension().is_some_and(|extension| extension == "npz") {
+            Tensors::Named(named.into_iter().map(|named| (named.name, named.tensor)).collect())
+        } else {
+            Tensors::Ordered(named.into_iter().map(|named| named.tensor).collect())
+        };
         Ok(Inputs { path: path.to_owned(), tensors })
     }
 
@@ -175,7 +148,7 @@ impl Inputs {
                 }
             }
             Tensors::Ordered(tensors) if tensors.len() > ports.len() => {
-                return Err(unknown(&format!("input_{}.pb", ports.len())));
+                return Err(unknown(&format!("number {}", ports.len())));
             }
             Tensors::Ordered(_) => {}
         }
@@ -206,7 +179,7 @@ impl Inputs {
     fn names(&self) -> Vec<String> {
         match &self.tensors {
             Tensors::Named(tensors) => tensors.keys().map(|name| shown(name)).collect(),
-            Tensors::Ordered(tensors) => (0..tensors.len()).map(|index| format!("input_{index}.pb")).collect(),
+            Tensors::Ordered(tensors) => (0..tensors.len()).map(|index| format!("number {index}")).collect(),
         }
     }
 }
@@ -215,26 +188,4 @@ impl Inputs {
 pub fn ports(graph: &Graph) -> Vec<Port> {
     let port = |&id| Port { name: graph.value(id).name.to_string(), ty: graph.ty(id).clone() };
     graph.inputs().iter().map(port).collect()
-}
-
-fn read_folder(folder: &Path) -> Result<Tensors, InputError> {
-    let mut tensors = Vec::new();
-    loop {
-        let path = folder.join(format!("input_{}.pb", tensors.len()));
-        if !path.is_file() {
-            break;
-        }
-        tensors.push(read_tensor(&path)?);
-    }
-    if tensors.is_empty() { Err(InputError::NoTensors(folder.to_owned())) } else { Ok(Tensors::Ordered(tensors)) }
-}
-
-fn read_tensor(path: &Path) -> Result<Tensor, InputError> {
-    let bytes = fs::read(path)
-        .map_err(|error| InputError::Read { path: path.to_owned(), reason: error.to_string() })?;
-    let not_a_tensor = |reason: String| InputError::NotATensor { path: path.to_owned(), reason };
-    wire::check(&bytes, Message::Tensor).map_err(|error| not_a_tensor(error.to_string()))?;
-    let mut proto = TensorProto::parse_from_bytes(&bytes).map_err(|error| not_a_tensor(error.to_string()))?;
-    tensor::read(&mut proto, &mut ExternalFiles::next_to(path), Weights::Load)
-        .map_err(|error| InputError::Tensor { path: path.to_owned(), error })
 }

@@ -3,6 +3,7 @@
 use tcc::ImportedModel;
 use tcc::inputs::{self, Inputs};
 use tcc::onnx::import::ImportOptions;
+use tcc::tensors::NamedTensor;
 use tcc_ir::{Graph, Tensor};
 
 use super::arguments::EvalArguments;
@@ -24,7 +25,8 @@ pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
     let tensors = inputs.arrange(&inputs::ports(model.graph()))?;
     let results = evaluate(model.graph(), &tensors, &progress)?;
     let names = model.graph().outputs().iter().map(|output| output.name.to_string());
-    let results: Vec<(String, Tensor)> = names.zip(results).collect();
+    let results: Vec<NamedTensor> =
+        names.zip(results).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
     if let Some(path) = &arguments.data.output {
         outputs::write(path, &results)?;
     }

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use tcc::artifact::{BuildError, ReadError};
 use tcc::inputs::InputError;
-use tcc::npz::NpzError;
 use tcc::onnx::error::ImportError;
 use tcc::target_name::TargetNameError;
+use tcc::tensors::TensorFileError;
 use tcc_ir::EvalError;
 use tcc_targets::{MachineError, TargetError};
 
@@ -115,7 +115,7 @@ failures! {
     TargetNameError => usage,
     MachineError => usage,
     InputError => usage,
-    NpzError => usage,
+    TensorFileError => usage,
     TargetError => fault,
     EvalError => fault,
 }

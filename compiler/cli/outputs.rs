@@ -1,9 +1,8 @@
 //! Outputs of a model: a summary to look at, and a file to keep.
 
-use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use tcc::{npz, staging};
+use tcc::tensors::{self, NamedTensor};
 use tcc_ir::{Tensor, Values};
 
 use super::failure::Failure;
@@ -14,14 +13,19 @@ use super::units;
 const SHOWN: usize = 4;
 
 /// Summarises outputs.
-pub fn page(outputs: &[(String, Tensor)]) -> Result<Page, Failure> {
-    let rows = outputs.iter().map(|(name, tensor)| row(name, tensor)).collect::<Result<Vec<_>, _>>();
+pub fn page(outputs: &[NamedTensor]) -> Result<Page, Failure> {
+    let rows = outputs.iter().map(|output| row(&output.name, &output.tensor)).collect::<Result<Vec<_>, _>>();
     let section = Section {
         title: String::new(),
         head: vec!["output", "type", "min", "max", "mean", "first elements"],
         rows: rows.map_err(Failure::fault)?,
     };
     Ok(Page { title: String::new(), sections: vec![section] })
+}
+
+/// Writes outputs to a file, whole or not at all.
+pub fn write(path: &Path, outputs: &[NamedTensor]) -> Result<(), Failure> {
+    Ok(tensors::write_npz(path, outputs)?)
 }
 
 fn row(name: &str, tensor: &Tensor) -> Result<Vec<Cell>, tcc_ir::AbsentData> {

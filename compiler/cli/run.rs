@@ -2,6 +2,7 @@
 
 use tcc::accuracy::{self, OutputCheck, Tolerance};
 use tcc::inputs::Inputs;
+use tcc::tensors::NamedTensor;
 use tcc::{Artifact, ImportedModel};
 use tcc_ir::Tensor;
 
@@ -20,7 +21,8 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     progress.stage("executing the program");
     let simulation = program.simulate(&inputs)?;
     let names = artifact.outputs().iter().map(|port| port.name.clone());
-    let results: Vec<(String, Tensor)> = names.zip(simulation.outputs).collect();
+    let results: Vec<NamedTensor> =
+        names.zip(simulation.outputs).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
     if let Some(path) = &arguments.data.output {
         outputs::write(path, &results)?;
     }
@@ -44,7 +46,7 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
 fn check(
     artifact: &Artifact,
     inputs: &[Tensor],
-    results: &[(String, Tensor)],
+    results: &[NamedTensor],
     progress: &Progress,
 ) -> Result<Vec<OutputCheck>, Failure> {
     progress.stage("reading the model");
@@ -55,8 +57,8 @@ fn check(
     results
         .iter()
         .zip(&expected)
-        .map(|((name, actual), expected)| {
-            accuracy::compare(name, expected, actual, &tolerance).map_err(Failure::fault)
+        .map(|(actual, expected)| {
+            accuracy::compare(&actual.name, expected, &actual.tensor, &tolerance).map_err(Failure::fault)
         })
         .collect()
 }

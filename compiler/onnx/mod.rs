@@ -12,7 +12,7 @@ pub mod external;
 mod functions;
 pub mod import;
 mod importer;
-mod mapped;
+pub(crate) mod mapped;
 pub mod model;
 mod ops;
 mod opsets;
