@@ -20,7 +20,7 @@ pub enum InputError {
     #[error(transparent)]
     File(#[from] TensorFileError),
     /// An input is not in the file.
-    #[error("{} has no array `{name}`, which the model needs as {ty}; {}", .path.display(), found(.found))]
+    #[error("{} has no array `{name}`, which the model needs as {ty}; {}", .path.display(), listed(.found))]
     MissingInput {
         /// The file.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum InputError {
     },
 }
 
-fn found(names: &[String]) -> String {
+fn listed(names: &[String]) -> String {
     if names.is_empty() { "it is empty".to_owned() } else { format!("it has {}", quoted(names)) }
 }
 

@@ -96,7 +96,7 @@ fn port(value: &ValueInfoProto) -> ModelPort {
         Some(TypeValue::MapType(_)) => return ModelPort { name, dtype: "map".to_owned(), dims: None },
         Some(TypeValue::OptionalType(_)) => return ModelPort { name, dtype: "optional".to_owned(), dims: None },
         Some(TypeValue::SparseTensorType(_)) => return ModelPort { name, dtype: "sparse".to_owned(), dims: None },
-        None => return ModelPort { name, dtype: "undeclared".to_owned(), dims: None },
+        Some(_) | None => return ModelPort { name, dtype: "undeclared".to_owned(), dims: None },
     };
     let dtype = match tensor::dtype(ty.elem_type) {
         Ok(dtype) => dtype.name().to_owned(),

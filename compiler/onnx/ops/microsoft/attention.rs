@@ -236,7 +236,10 @@ fn multi_head_attention(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerE
     let mut parts = [q, k, v];
     if let Some(bias) = cx.optional(3) {
         let mut start = 0;
-        for part in parts.iter_mut().filter(|part| cx.rank(**part) == 3) {
+        for part in &mut parts {
+            if cx.rank(*part) != 3 {
+                continue;
+            }
             let size = cx.shape(*part)[2];
             let slice = cx.slice(bias, 0, start, size)?;
             *part = cx.binary(BinaryFn::Add, *part, slice)?;
