@@ -1,0 +1,255 @@
+//! The command line when things are wrong, and when they are right: one clear message that names what is at fault, the
+//! documented exit code, and nothing half-written.
+
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{
+    Array, Dim, Run, external, floats, model, names, node, port, small_model, tcc, tensor, write_model, write_npz,
+};
+use tempfile::TempDir;
+
+/// A folder with `small.onnx` and the inputs for it.
+fn workplace() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path(), "small.onnx", &small_model());
+    write_npz(&folder.path().join("x.npz"), &[floats("x", &[2, 4], &[0.5; 8])]);
+    folder
+}
+
+/// Runs a command that must fail, checks what holds for every failure, and returns its message.
+fn fails(folder: &Path, code: i32, arguments: &[&str]) -> String {
+    let before = names(folder);
+    let Run { code: actual, stdout, stderr } = tcc(folder, arguments);
+    assert_eq!(actual, code, "{arguments:?}\n{stdout}{stderr}");
+    assert_eq!(stdout, "", "{arguments:?}");
+    assert!(stderr.starts_with("error: "), "{stderr}");
+    assert_eq!(stderr.matches("error: ").count(), 1, "{stderr}");
+    for sign_of_a_defect in ["panicked", "RUST_BACKTRACE", "Some(", "Err(", "defect in tcc"] {
+        assert!(!stderr.contains(sign_of_a_defect), "{stderr}");
+    }
+    assert_eq!(names(folder), before, "{arguments:?} left something behind");
+    stderr.trim_end().to_owned()
+}
+
+/// [`fails`] for a build of `model`.
+fn build_fails(folder: &Path, code: i32, model: &str) -> String {
+    fails(folder, code, &["build", model, "--target", "systolic", "-o", "out"])
+}
+
+#[test]
+fn help_documents_the_exit_codes() {
+    let help = tcc(Path::new("."), &["--help"]);
+    assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(help.stdout);
+}
+
+#[test]
+fn wrong_arguments_are_wrong_usage() {
+    let folder = workplace();
+    for arguments in [
+        &["build"][..],
+        &["bulid", "small.onnx"],
+        &["build", "small.onnx", "--target", "systolic", "-o", "out", "--dim", "batch"],
+        &["build", "small.onnx", "--target", "systolic", "-o", "out", "--dim", "batch=-1"],
+        &["build", "small.onnx", "--target", "systolic", "-o", "out", "--dim", "=1"],
+        &["build", "small.onnx", "--target", "systolic", "-o", "out", "--threads", "0"],
+        &["build", "small.onnx", "--target", "", "-o", "out"],
+    ] {
+        let run = tcc(folder.path(), arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(run.stderr.starts_with("error: "), "{}", run.stderr);
+    }
+    let twice = &["build", "small.onnx", "--target", "systolic", "-o", "out", "--dim", "n=1", "--dim", "n=2"];
+    insta::assert_snapshot!(fails(folder.path(), 2, twice));
+}
+
+#[test]
+fn targets_that_are_not_known() {
+    let folder = workplace();
+    fs::write(folder.path().join("bad.toml"), "name = \"bad\"\nkind = \"systolic\"\nclock_hz = \"fast\"\n").unwrap();
+    let message = |target| fails(folder.path(), 2, &["build", "small.onnx", "--target", target, "-o", "out"]);
+    assert!(message("systollic").contains("did you mean `systolic`?"), "{}", message("systollic"));
+    insta::assert_snapshot!(message("nowhere/machine.toml"));
+    let syntax = message("bad.toml");
+    assert!(syntax.contains("bad.toml") && syntax.contains("clock_hz"), "{syntax}");
+}
+
+#[test]
+fn files_that_are_no_models() {
+    let folder = workplace();
+    let whole = fs::read(folder.path().join("small.onnx")).unwrap();
+    fs::write(folder.path().join("truncated.onnx"), &whole[..whole.len() - 7]).unwrap();
+    // Bytes without a pattern, but the same in each run.
+    let random: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(folder.path().join("random.onnx"), random).unwrap();
+    fs::write(folder.path().join("empty.onnx"), []).unwrap();
+    fs::create_dir(folder.path().join("folder.onnx")).unwrap();
+    for (code, model) in
+        [(1, "truncated.onnx"), (1, "random.onnx"), (1, "empty.onnx"), (2, "folder.onnx"), (2, "missing.onnx")]
+    {
+        let message = build_fails(folder.path(), code, model);
+        assert!(message.contains(model), "{message}");
+        assert!(fails(folder.path(), code, &["inspect", model]).contains(model));
+    }
+}
+
+#[test]
+fn models_that_cannot_be() {
+    let folder = workplace();
+    let dims = [Dim::N(2), Dim::N(4)];
+    let simple = |nodes, initializers| model(vec![port("x", &dims)], vec![port("y", &dims)], nodes, initializers);
+    let secret = folder.path().join("secret");
+    fs::write(&secret, vec![0; 32]).unwrap();
+    let inner = folder.path().join("model");
+    fs::create_dir(&inner).unwrap();
+    let add = || vec![node("Add", &["x", "w"], "y")];
+    for (name, model) in [
+        ("cyclic", simple(vec![node("Add", &["x", "b"], "a"), node("Add", &["a", "x"], "b"), node("Abs", &["b"], "y")], vec![])),
+        ("huge", simple(add(), vec![tensor("w", &[1 << 40, 1 << 40], vec![])])),
+        ("unknown_operators", simple(vec![node("Frobnicate", &["x"], "a"), node("Twist", &["a"], "y")], vec![])),
+        ("outside", simple(add(), vec![external("w", &[2, 4], "../secret")])),
+        ("undefined", simple(vec![node("Abs", &["nothing"], "y")], vec![])),
+        ("mismatched", simple(add(), vec![tensor("w", &[3], vec![0.0; 3])])),
+    ] {
+        let file = format!("{name}.onnx");
+        write_model(&inner, &file, &model);
+        insta::assert_snapshot!(name, build_fails(folder.path(), 1, &format!("model/{file}")));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn external_data_behind_a_link_is_not_followed() {
+    let folder = workplace();
+    let inner = folder.path().join("model");
+    fs::create_dir(&inner).unwrap();
+    fs::write(folder.path().join("secret"), vec![0; 32]).unwrap();
+    std::os::unix::fs::symlink("../secret", inner.join("weights")).unwrap();
+    let dims = [Dim::N(2), Dim::N(4)];
+    let nodes = vec![node("Add", &["x", "w"], "y")];
+    let weights = vec![external("w", &[2, 4], "weights")];
+    write_model(&inner, "link.onnx", &model(vec![port("x", &dims)], vec![port("y", &dims)], nodes, weights));
+    insta::assert_snapshot!(build_fails(folder.path(), 1, "model/link.onnx"));
+}
+
+#[test]
+fn dimensions_that_are_missing_or_misspelt() {
+    let folder = workplace();
+    let dims = [Dim::Free("batch"), Dim::N(4)];
+    let nodes = vec![node("Abs", &["x"], "y")];
+    write_model(folder.path(), "free.onnx", &model(vec![port("x", &dims)], vec![port("y", &dims)], nodes, vec![]));
+    insta::assert_snapshot!("missing_dimension", build_fails(folder.path(), 2, "free.onnx"));
+    let misspelt = &["build", "free.onnx", "--target", "systolic", "-o", "out", "--dim", "bacth=1"];
+    insta::assert_snapshot!("unknown_dimension", fails(folder.path(), 2, misspelt));
+}
+
+#[test]
+fn inputs_that_do_not_fit() {
+    let folder = workplace();
+    let half = vec![0; 16];
+    for (name, arrays) in [
+        ("wrong_name", vec![floats("X1", &[2, 4], &[0.0; 8])]),
+        ("no_input", vec![]),
+        ("wrong_shape", vec![floats("x", &[2, 5], &[0.0; 10])]),
+        ("wrong_type", vec![Array("x", "<f2", &[2, 4], half)]),
+    ] {
+        let file = format!("{name}.npz");
+        write_npz(&folder.path().join(&file), &arrays);
+        insta::assert_snapshot!(name, fails(folder.path(), 2, &["eval", "small.onnx", "--input", &file]));
+    }
+    fs::write(folder.path().join("garbage.npz"), "not an archive").unwrap();
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    for input in ["garbage.npz", "missing.npz", "folder"] {
+        let message = fails(folder.path(), 2, &["eval", "small.onnx", "--input", input]);
+        assert!(message.contains(input), "{message}");
+    }
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let folder = workplace();
+    fs::create_dir(folder.path().join("mine")).unwrap();
+    fs::write(folder.path().join("mine/thesis.txt"), "irreplaceable").unwrap();
+    fs::write(folder.path().join("file"), "a file").unwrap();
+    let message = |output| fails(folder.path(), 2, &["build", "small.onnx", "--target", "systolic", "-o", output]);
+    insta::assert_snapshot!("folder_of_the_user", message("mine"));
+    insta::assert_snapshot!("file_of_the_user", message("file"));
+    insta::assert_snapshot!("below_a_file", message("file/out"));
+    assert_eq!(fs::read_to_string(folder.path().join("mine/thesis.txt")).unwrap(), "irreplaceable");
+    // Not even root can make a folder there.
+    if cfg!(target_os = "linux") {
+        insta::assert_snapshot!("unwritable", message("/proc/out"));
+    }
+}
+
+#[test]
+fn folders_that_are_no_builds() {
+    let folder = workplace();
+    fs::create_dir(folder.path().join("other")).unwrap();
+    fs::create_dir(folder.path().join("damaged")).unwrap();
+    fs::write(folder.path().join("damaged/program.tcc"), b"\x0a\x0btcc program\xff\xff").unwrap();
+    fs::create_dir(folder.path().join("newer")).unwrap();
+    fs::write(folder.path().join("newer/program.tcc"), b"\x0a\x0btcc program\x10\x63\x1a\x039.9").unwrap();
+    for (code, build) in [(2, "missing"), (2, "other"), (1, "damaged"), (1, "newer")] {
+        insta::assert_snapshot!(format!("open_{build}"), fails(folder.path(), code, &["report", build]));
+        fails(folder.path(), code, &["run", build, "--input", "x.npz"]);
+    }
+}
+
+#[test]
+fn evaluates_and_writes_outputs() {
+    let folder = workplace();
+    let run = tcc(folder.path(), &["eval", "small.onnx", "--input", "x.npz", "--output", "y.npz"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(run.stdout);
+    let again = tcc(folder.path(), &["eval", "small.onnx", "--input", "x.npz", "--output", "z.npz", "--threads", "1"]);
+    assert_eq!(again.code, 0);
+    let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(bytes("y.npz"), bytes("z.npz"));
+    assert_eq!(names(folder.path()), ["small.onnx", "x.npz", "y.npz", "z.npz"]);
+}
+
+#[test]
+fn inspects_all_at_once() {
+    let folder = workplace();
+    let dims = [Dim::Free("batch"), Dim::N(4)];
+    let nodes = vec![node("Frobnicate", &["x"], "a"), node("Add", &["a", "w"], "b"), node("Twist", &["b"], "y")];
+    let inspected = model(vec![port("x", &dims)], vec![port("y", &dims)], nodes, vec![tensor("w", &[4], vec![0.0; 4])]);
+    write_model(folder.path(), "odd.onnx", &inspected);
+    let run = tcc(folder.path(), &["inspect", "odd.onnx"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(run.stdout);
+    let json = tcc(folder.path(), &["inspect", "odd.onnx", "--format", "json"]);
+    insta::assert_snapshot!("inspects_all_at_once_json", json.stdout);
+}
+
+#[test]
+fn machines_and_completions_are_printed() {
+    let list = tcc(Path::new("."), &["machines"]);
+    assert!(list.code == 0 && list.stdout.contains("systolic-128"), "{}", list.stdout);
+    let file = tcc(Path::new("."), &["machines", "systolic"]);
+    assert!(file.code == 0 && file.stdout.contains("[systolic.array]"), "{}", file.stdout);
+    let script = tcc(Path::new("."), &["completions", "bash"]);
+    assert!(script.code == 0 && script.stdout.contains("_tcc"), "{}", script.stdout);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tcc"))
+        .args(["machines", "systolic"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}
