@@ -107,11 +107,19 @@ impl ImportedModel {
     /// See [`ImportError`].
     pub fn import(path: &Path, options: &ImportOptions) -> Result<Self, ImportError> {
         let proto = model::load(path)?;
-        let reference = match options.weights {
+        let mut reference = match options.weights {
             Weights::Load => Some(Reference::new(path, &proto, &options.dims)),
             Weights::Absent => None,
         };
         let graph = tcc_passes::clean_up(&import_model(proto, ExternalFiles::next_to(path), options)?);
+        if let Some(reference) = &mut reference {
+            // An input that chose a branch is not used any more.
+            let uses = graph.use_counts();
+            let unused =
+                |name: &str| graph.inputs().iter().any(|&id| *graph.value(id).name == *name && uses[id.index()] == 0);
+            let chosen = options.switches.iter().filter(|(name, _)| unused(name));
+            reference.switches = chosen.map(|(name, &value)| (name.clone(), value)).collect();
+        }
         Ok(ImportedModel { graph: Arc::new(graph), reference })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tcc_ir::{Graph, Tensor, TensorType};
+use tcc_ir::{DType, Graph, Tensor, TensorType};
 use tcc_targets::Port;
 
 use crate::closest::closest;
@@ -125,6 +125,23 @@ impl Inputs {
             Tensors::Ordered(tensors) => {
                 let names = names.into_iter().map(str::to_owned);
                 names.zip(tensors.iter().map(|tensor| tensor.shape().to_vec())).collect()
+            }
+        }
+    }
+
+    /// The values of inputs that are a single truth value, by name; `names` are the model's inputs in order.
+    pub fn switches<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, bool> {
+        let value = |tensor: &Tensor| match tensor.bytes() {
+            Ok(&[byte]) if tensor.dtype() == DType::Bool => Some(byte != 0),
+            _ => None,
+        };
+        match &self.tensors {
+            Tensors::Named(tensors) => {
+                tensors.iter().filter_map(|(name, tensor)| Some((name.clone(), value(tensor)?))).collect()
+            }
+            Tensors::Ordered(tensors) => {
+                let named = names.into_iter().zip(tensors);
+                named.filter_map(|(name, tensor)| Some((name.to_owned(), value(tensor)?))).collect()
             }
         }
     }

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use tcc::tensors::write_npz;
+use tcc::tensors::{NamedTensor, write_npz};
 use tcc_ir::{Shape, Tensor};
 
 #[path = "../benches/bert/mod.rs"]
@@ -20,10 +20,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     bert::Bert::BASE.write(1, length, &folder.join("model.onnx"))?;
     let shape = Shape::new([1, length])?;
     let ids = (0..length as i64).map(|position| 1000 + position * 37 % 20000).collect();
+    let named = |name: &str, values: Vec<i64>| -> Result<NamedTensor, Box<dyn Error>> {
+        Ok(NamedTensor { name: name.to_owned(), tensor: Tensor::from_vec(shape.clone(), values)? })
+    };
     let inputs = [
-        ("input_ids".to_owned(), Tensor::from_vec::<i64>(shape.clone(), ids)?),
-        ("attention_mask".to_owned(), Tensor::from_vec(shape.clone(), vec![1i64; length])?),
-        ("token_type_ids".to_owned(), Tensor::from_vec(shape, vec![0i64; length])?),
+        named("input_ids", ids)?,
+        named("attention_mask", vec![1; length])?,
+        named("token_type_ids", vec![0; length])?,
     ];
     write_npz(&folder.join("inputs.npz"), &inputs)?;
     println!("wrote {0}/model.onnx and {0}/inputs.npz", folder.display());

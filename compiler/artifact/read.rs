@@ -178,6 +178,12 @@ impl Artifact {
         Ok(map)
     }
 
+    /// Inputs whose value chose a branch when it was built, with that value.
+    pub fn switches(&self) -> impl Iterator<Item = (&str, bool)> {
+        let switches = self.message.reference.iter().flat_map(|reference| &reference.switches);
+        switches.map(|switch| (switch.input.as_str(), switch.value))
+    }
+
     /// The model that it was built from, found to be unchanged, and the options to import it with as it was then.
     ///
     /// # Errors
@@ -187,6 +193,7 @@ impl Artifact {
         let model = reference::check(&self.folder, reference)?;
         let mut options = ImportOptions::default();
         options.dims = reference.dims.iter().map(|dim| (dim.name.clone(), dim.extent as usize)).collect();
+        options.switches = self.switches().map(|(name, value)| (name.to_owned(), value)).collect();
         options.shapes = self.inputs.iter().map(|port| (port.name.clone(), port.ty.shape.to_vec())).collect();
         Ok((model, options))
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use onnx_protobuf::tensor_proto::DataLocation;
 use onnx_protobuf::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::format::{Dimension, ModelFile, Reference as ReferenceProto};
+use super::format::{Dimension, ModelFile, Reference as ReferenceProto, Switch};
 use super::{MODEL, ReadError};
 use crate::hash;
 use crate::onnx::external::ExternalFiles;
@@ -29,6 +29,8 @@ pub struct Reference {
     pub external: BTreeSet<String>,
     /// Dimensions that were given by name.
     pub dims: BTreeMap<String, usize>,
+    /// Inputs whose value chose a branch, with that value.
+    pub switches: BTreeMap<String, bool>,
 }
 
 impl Reference {
@@ -45,7 +47,7 @@ impl Reference {
         }
         let mut files = ExternalFiles::next_to(path);
         external.retain(|location| files.open(location).is_ok());
-        Reference { model: path.to_owned(), external, dims: dims.clone() }
+        Reference { model: path.to_owned(), external, dims: dims.clone(), switches: BTreeMap::new() }
     }
 
     /// Copies or links the files into a build.
@@ -56,7 +58,8 @@ impl Reference {
             files.push(keep(staging, &folder.join(location), location, false)?);
         }
         let dims = self.dims.iter().map(|(name, &extent)| Dimension { name: name.clone(), extent: extent as u64 });
-        Ok(ReferenceProto { files, dims: dims.collect() })
+        let switches = self.switches.iter().map(|(input, &value)| Switch { input: input.clone(), value });
+        Ok(ReferenceProto { files, dims: dims.collect(), switches: switches.collect() })
     }
 }
 
@@ -88,7 +91,8 @@ pub(super) fn check(folder: &Path, reference: &ReferenceProto) -> Result<PathBuf
         let path = folder.join(MODEL).join(plain(&file.path).ok_or_else(|| damaged(folder, &file.path))?);
         let read = |source| ReadError::Read { path: path.clone(), source };
         let bytes = fs::metadata(&path).map_err(read)?.len();
-        let changed = bytes != file.bytes || file.hash.map(|hash| Ok(hash != hash::of_file(&path)?)).unwrap_or(Ok(false)).map_err(read)?;
+        let changed = bytes != file.bytes
+            || file.hash.map(|hash| Ok(hash != hash::of_file(&path)?)).unwrap_or(Ok(false)).map_err(read)?;
         if changed {
             return Err(ReadError::ModelChanged(path));
         }
@@ -103,9 +107,8 @@ fn damaged(folder: &Path, path: &str) -> ReadError {
 /// A path without steps out of the folder it is relative to.
 fn plain(path: &str) -> Option<&Path> {
     let path = Path::new(path);
-    let is_plain = path
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    let is_plain =
+        path.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
     (is_plain && path.components().next().is_some()).then_some(path)
 }
 

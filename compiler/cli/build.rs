@@ -39,7 +39,7 @@ pub fn run(arguments: &BuildArguments) -> Result<Exit, Failure> {
 pub fn import(path: &Path, shapes: &Shapes, weights: Weights) -> Result<ImportedModel, Failure> {
     let mut options = ImportOptions { weights, dims: dims_of(&shapes.dims)?, ..ImportOptions::default() };
     if let Some(inputs) = &shapes.shapes_from {
-        options.shapes = shapes_of(path, &Inputs::read(inputs)?)?;
+        bind(path, &Inputs::read(inputs)?, &mut options)?;
     }
     Ok(ImportedModel::import(path, &options)?)
 }
@@ -57,15 +57,12 @@ pub fn dims_of(dims: &[(String, usize)]) -> Result<std::collections::BTreeMap<St
     Ok(bound)
 }
 
-/// The shapes of a model's inputs in a file of inputs.
-pub fn shapes_of(
-    path: &Path,
-    inputs: &Inputs,
-) -> Result<std::collections::BTreeMap<String, Vec<usize>>, Failure> {
-    if !inputs.is_ordered() {
-        return Ok(inputs.shapes([]));
-    }
+/// Binds shapes, and truth values that branches may be chosen by, to those in a file of inputs.
+pub fn bind(path: &Path, inputs: &Inputs, options: &mut ImportOptions) -> Result<(), Failure> {
     // Without names, the order of the model's inputs says which is which.
-    let declared = dims::declared_inputs(&model::load(path)?)?;
-    Ok(inputs.shapes(declared.iter().map(|input| input.name.as_str())))
+    let declared = if inputs.is_ordered() { dims::declared_inputs(&model::load(path)?)? } else { Vec::new() };
+    let names = || declared.iter().map(|input| input.name.as_str());
+    options.shapes = inputs.shapes(names());
+    options.switches = inputs.switches(names());
+    Ok(())
 }

@@ -16,17 +16,13 @@ pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
     let progress = Progress::new();
     let inputs = Inputs::read(&arguments.data.input)?;
     progress.stage("reading the model");
-    let options = ImportOptions {
-        dims: build::dims_of(&arguments.dims)?,
-        shapes: build::shapes_of(&arguments.model, &inputs)?,
-        ..ImportOptions::default()
-    };
+    let mut options = ImportOptions { dims: build::dims_of(&arguments.dims)?, ..ImportOptions::default() };
+    build::bind(&arguments.model, &inputs, &mut options)?;
     let model = ImportedModel::import(&arguments.model, &options)?;
     let tensors = inputs.arrange(&inputs::ports(model.graph()))?;
     let results = evaluate(model.graph(), &tensors, &progress)?;
     let names = model.graph().outputs().iter().map(|output| output.name.to_string());
-    let results: Vec<NamedTensor> =
-        names.zip(results).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
+    let results: Vec<NamedTensor> = names.zip(results).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
     if let Some(path) = &arguments.data.output {
         outputs::write(path, &results)?;
     }

@@ -17,6 +17,17 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     let progress = Progress::new();
     let artifact = Artifact::open(&arguments.build)?;
     let inputs = Inputs::read(&arguments.data.input)?.arrange(artifact.inputs())?;
+    for (name, value) in artifact.switches() {
+        let given = artifact.inputs().iter().zip(&inputs).find(|(port, _)| port.name == name);
+        if given.is_some_and(|(_, tensor)| tensor.bytes().is_ok_and(|bytes| (bytes != [0]) != value)) {
+            return Err(Failure::usage(format!(
+                "the program was built for `{0}` = {value}, which chose a branch of the model, but the input file gives \
+                 {1}; build it again with --shapes-from this file",
+                super::page::clean(name),
+                !value
+            )));
+        }
+    }
     let program = artifact.program()?;
     progress.stage("executing the program");
     let simulation = program.simulate(&inputs)?;

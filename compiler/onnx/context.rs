@@ -39,6 +39,12 @@ pub trait Bodies {
     /// Converts a tensor attribute.
     fn tensor(&mut self, proto: &TensorProto) -> Result<Tensor, LowerError>;
 
+    /// The value of a graph input of one truth value, if the import was given it to choose branches by.
+    fn switch(&self, input: &str) -> Option<bool> {
+        let _ = input;
+        None
+    }
+
     /// Accounts for `work` on constants, with `bytes` of results. Fails when an import has done too much of it.
     fn spend(&mut self, work: Work, bytes: usize) -> Result<(), LowerError> {
         let _ = (work, bytes);
@@ -285,8 +291,7 @@ impl<'a> NodeContext<'a> {
         if matches!(op, Op::Dequantize(_)) {
             return Ok(None);
         }
-        let Some(operands) = inputs.iter().map(|&input| self.known(input).cloned()).collect::<Option<Vec<_>>>()
-        else {
+        let Some(operands) = inputs.iter().map(|&input| self.known(input).cloned()).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
         let operands: Vec<&Tensor> = operands.iter().collect();
@@ -407,9 +412,10 @@ impl<'a> NodeContext<'a> {
         self.reshape(reduced, &dims)
     }
 
-    /// Whether a value is an input of the graph, for messages.
-    pub fn is_graph_input(&self, value: ValueId) -> bool {
-        matches!(self.graph.value(value).def, Def::Input(_))
+    /// The value that the import was given for a graph input, to choose branches by.
+    pub fn switch(&self, value: ValueId) -> Option<bool> {
+        let value = self.graph.value(value);
+        if matches!(value.def, Def::Input(_)) { self.bodies.switch(&value.name) } else { None }
     }
 
     /// The name a value has in the model, for messages.

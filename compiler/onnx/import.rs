@@ -27,6 +27,9 @@ pub struct ImportOptions {
     pub dims: BTreeMap<String, usize>,
     /// Shapes of inputs, by name; not all inputs need one.
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Values of inputs of one truth value, by name. A branch whose condition is such an input is chosen by it, and the
+    /// graph is then only right for this value.
+    pub switches: BTreeMap<String, bool>,
     /// Whether the values of weights are wanted.
     pub weights: Weights,
 }
@@ -83,6 +86,7 @@ pub fn import_model(
     let types = dims::bind(&declared, &options.dims, &options.shapes)?;
     let mut graph = Graph::new(proto.name.as_str());
     let mut importer = Importer::new(&functions, &operators, &tensors, opsets);
+    importer.set_switches(&options.switches);
     for (input, ty) in declared.iter().zip(types) {
         if !names.insert(input.name.as_str()) {
             return Err(ImportError::Duplicate(shown(&input.name)));

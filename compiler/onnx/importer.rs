@@ -1,6 +1,6 @@
 //! Lowers the nodes of a graph, of the bodies it runs and of the functions it calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use onnx_protobuf::{GraphProto, NodeProto, TensorProto};
@@ -25,6 +25,8 @@ pub(super) struct Importer<'m> {
     /// Functions that are being expanded, by their position in the model.
     calls: Vec<usize>,
     budget: Budget,
+    /// Values of truth inputs that branches may be chosen by.
+    switches: BTreeMap<String, bool>,
 }
 
 /// The names that are visible in a graph, a body or a function.
@@ -51,7 +53,15 @@ impl<'m> Importer<'m> {
         opsets: Opsets,
     ) -> Self {
         let scope = Scope::new(false, Rc::new(opsets), Rc::from(""));
-        Importer { functions, operators, tensors, scopes: vec![scope], calls: Vec::new(), budget: Budget::default() }
+        Importer {
+            functions,
+            operators,
+            tensors,
+            scopes: vec![scope],
+            calls: Vec::new(),
+            budget: Budget::default(),
+            switches: BTreeMap::new(),
+        }
     }
 
     /// Gives a value a name in the innermost scope. `false` if the name is taken there.
@@ -212,7 +222,18 @@ impl<'m> Importer<'m> {
     }
 }
 
+impl Importer<'_> {
+    /// Lets branches be chosen by these inputs.
+    pub(super) fn set_switches(&mut self, switches: &BTreeMap<String, bool>) {
+        self.switches.clone_from(switches);
+    }
+}
+
 impl Bodies for Importer<'_> {
+    fn switch(&self, input: &str) -> Option<bool> {
+        self.switches.get(input).copied()
+    }
+
     fn inline(&mut self, graph: &mut Graph, body: &GraphProto, inputs: &[ValueId]) -> Result<Vec<ValueId>, LowerError> {
         self.budget.node(graph)?;
         let missing = self.unsupported(&body.node);

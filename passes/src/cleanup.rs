@@ -225,7 +225,8 @@ fn reduce(graph: &Graph, op: &Op, inputs: Vec<ValueId>) -> Reduced {
         (Op::Broadcast(broadcast), _) if broadcast.shape == ty.shape => Reduced::Value(x),
         // Slicing keeps everything only if no axis gets shorter and none is walked backwards.
         (Op::Slice(slice), _)
-            if slice.sizes == ty.shape.dims() && slice.sizes.iter().zip(&slice.steps).all(|(&n, &s)| n <= 1 || s == 1) =>
+            if slice.sizes == ty.shape.dims()
+                && slice.sizes.iter().zip(&slice.steps).all(|(&n, &s)| n <= 1 || s == 1) =>
         {
             Reduced::Value(x)
         }
@@ -415,7 +416,8 @@ mod tests {
             8 => (0..=255).collect(),
             16 => (0..=u16::MAX).step_by(7).flat_map(u16::to_le_bytes).collect(),
             _ => {
-                let edges = [0.0, -0.0, 1.0, -1.0, 0.5, -1.5, 127.0, 128.0, 255.0, 256.0, 16_777_217.0, 3e9, -3e9, 1e19, 1e-40];
+                let edges =
+                    [0.0, -0.0, 1.0, -1.0, 0.5, -1.5, 127.0, 128.0, 255.0, 256.0, 16_777_217.0, 3e9, -3e9, 1e19, 1e-40];
                 let source = Tensor::from_vec(Shape::vector(edges.len()), edges.to_vec()).unwrap();
                 let mut graph = Graph::new("g");
                 let x = graph.constant(source);

@@ -4,8 +4,10 @@
 
 mod cleanup;
 mod fuse;
+mod integer_products;
 mod legalize;
 
 pub use cleanup::clean_up;
 pub use fuse::{FusionLimits, fuse};
+pub use integer_products::integer_products;
 pub use legalize::{Rewrite, Verdict, legalize};

@@ -17,10 +17,6 @@ pub use target::{Port, Program, Simulation, Target, TargetError, TraceSpan};
 /// The target that compiles for a machine.
 pub fn target(machine: Machine) -> Result<Box<dyn Target>, TargetError> {
     match machine.kind {
-        Kind::Systolic => Err(TargetError::Unsupported {
-            origin: "*".to_owned(),
-            machine: machine.name,
-            reason: "systolic machines cannot be compiled for yet".to_owned(),
-        }),
+        Kind::Systolic => Ok(Box::new(systolic::Systolic::new(machine)?)),
     }
 }

@@ -120,6 +120,9 @@ pub enum TargetError {
     /// The program did something that the machine forbids, or met data it cannot handle.
     #[error("the machine stopped: {0}")]
     Fault(String),
+    /// The machine file does not describe a machine.
+    #[error(transparent)]
+    Machine(#[from] crate::machine::MachineError),
     /// A graph operation failed while the model was brought into the machine's terms.
     #[error(transparent)]
     Graph(#[from] tcc_ir::GraphError),

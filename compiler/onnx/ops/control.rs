@@ -14,8 +14,9 @@ fn branch(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let condition = cx.input(0)?;
     let Some(condition) = truth(cx, condition)? else {
         return Err(LowerError::unsupported(format!(
-            "the condition (`{}`) depends on data; tcc schedules statically, so it must fold to a constant: bind the \
-             dimensions it depends on with --dim, or export the branch that is needed",
+            "the condition (`{}`) depends on data; tcc schedules statically, so it must fold to a constant, or \
+             be an input whose value is in the file given to --shapes-from: pass one, bind the dimensions it depends on \
+             with --dim, or export the branch that is needed",
             cx.name_of(condition)
         )));
     };
@@ -25,7 +26,7 @@ fn branch(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
 
 /// The value of a condition, if it is known.
 fn truth(cx: &NodeContext<'_>, condition: ValueId) -> Result<Option<bool>, LowerError> {
-    let Some(tensor) = cx.known(condition) else { return Ok(None) };
+    let Some(tensor) = cx.known(condition) else { return Ok(cx.switch(condition)) };
     match tensor.to_f64s()?[..] {
         [value] if tensor.dtype() == DType::Bool => Ok(Some(value != 0.0)),
         _ => Err(LowerError::invalid(format!("a condition must be one truth value, but is {}", tensor.ty()))),

@@ -77,12 +77,7 @@ type RowFn<'a, U, const N: usize> = &'a (dyn Fn(&mut [U], [usize; N], [usize; N]
 
 /// Calls `f` for each innermost row of a `target`-shaped result, in parallel, with the position in every operand where
 /// the row starts and the step (0 or 1) with which each operand moves along it.
-fn for_rows<U: Send, const N: usize>(
-    operands: &[&Shape; N],
-    target: &Shape,
-    out: &mut [U],
-    f: RowFn<'_, U, N>,
-) {
+fn for_rows<U: Send, const N: usize>(operands: &[&Shape; N], target: &Shape, out: &mut [U], f: RowFn<'_, U, N>) {
     if out.is_empty() {
         return;
     }

@@ -1,7 +1,7 @@
 //! From a graph to a systolic program: legalise, fuse, lay out, lower.
 
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
-use tcc_passes::{FusionLimits, clean_up, fuse, legalize};
+use tcc_passes::{FusionLimits, clean_up, fuse, integer_products, legalize};
 
 use super::layout::{Layout, storage};
 use super::program::{SystolicProgram, format};
@@ -14,7 +14,7 @@ const KERNEL_NODES: usize = 48;
 
 /// The plan that [`compile`] lowers.
 pub(super) fn plan(graph: &Graph, facts: &SystolicMachine) -> Result<Plan, TargetError> {
-    let legal = clean_up(&legalize(graph, &legal::judge)?);
+    let legal = clean_up(&legalize(&integer_products(graph)?, &legal::judge)?);
     let limits = FusionLimits { row_bytes: Bytes(u64::from(facts.scratchpad.bytes) / 8), nodes: KERNEL_NODES };
     Ok(fuse(legal, limits))
 }

@@ -125,12 +125,9 @@ impl<'m> Emitter<'m> {
                 for other in Unit::ALL {
                     let index = other.index();
                     let ordered = other == unit;
-                    // A unit completes in order, so it need not wait for itself where it overwrites; but what it reads
-                    // must have been written, and the vector unit's results come out after a latency. The array adds
-                    // to its accumulators in the order of its passes.
-                    let raw = !touch.write && !(ordered && unit == Unit::Array);
-                    let waw = touch.write && (!ordered || unit == Unit::Vector);
-                    if raw || waw {
+                    // The array adds to its accumulators in the order of its passes; everything else must have been
+                    // written before it is read or overwritten, by the same unit too, whose results take a latency.
+                    if !(ordered && unit == Unit::Array) {
                         latest[index] = latest[index].max(page.written[index]);
                     }
                     if touch.write && !ordered {

@@ -1,10 +1,67 @@
 //! Systolic arrays: a weight-stationary array fed by decoupled load, store and vector units.
+//!
+//! A graph is brought into the machine's operators (`legal`), cut into kernels by `tcc-passes`, laid out in DRAM
+//! (`layout`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits the emitter derives (`emit`).
+//! The program is encoded (`encoding`), can be read (`assembly`), timed (`timing`) and executed (`simulator`).
 
+pub mod assembly;
+mod compile;
 mod emit;
+pub mod encoding;
 pub mod isa;
 mod layout;
 mod legal;
 mod lower;
 mod machine;
+mod nest;
+mod program;
+pub mod simulator;
+pub mod timing;
 
 pub use machine::SystolicMachine;
+pub use program::SystolicProgram;
+
+use tcc_ir::{Graph, Plan};
+
+use crate::machine::{Machine, MachineError};
+use crate::target::{Program, Target, TargetError};
+
+/// The target for one systolic machine.
+pub struct Systolic {
+    machine: Machine,
+    facts: SystolicMachine,
+}
+
+impl Systolic {
+    /// The target for a machine of this kind.
+    pub fn new(machine: Machine) -> Result<Self, MachineError> {
+        match machine.systolic.clone() {
+            Some(facts) => Ok(Systolic { machine, facts }),
+            None => Err(MachineError::MissingTable { file: machine.name, kind: "systolic" }),
+        }
+    }
+}
+
+impl Systolic {
+    /// The kernels that a graph becomes on this machine.
+    ///
+    /// # Errors
+    /// An operator has no definition in terms of what the machine computes.
+    pub fn plan(&self, graph: &Graph) -> Result<Plan, TargetError> {
+        compile::plan(graph, &self.facts)
+    }
+}
+
+impl Target for Systolic {
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn compile(&self, graph: &Graph) -> Result<Box<dyn Program>, TargetError> {
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph)?))
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {
+        Ok(Box::new(SystolicProgram::decode(&self.machine, &self.facts, bytes)?))
+    }
+}

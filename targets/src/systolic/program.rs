@@ -54,8 +54,7 @@ impl SystolicProgram {
     /// Reads a program that was written by [`Program::encode`].
     pub(super) fn decode(machine: &Machine, facts: &SystolicMachine, bytes: &[u8]) -> Result<Self, TargetError> {
         let format = format::Program::decode(bytes).map_err(|error| TargetError::Damaged(error.to_string()))?;
-        let instructions =
-            encoding::decode(&format.code).map_err(|error| TargetError::Damaged(error.to_string()))?;
+        let instructions = encoding::decode(&format.code).map_err(|error| TargetError::Damaged(error.to_string()))?;
         SystolicProgram::assemble(machine, facts, format, instructions, Vec::new())
     }
 
@@ -300,14 +299,17 @@ impl Program for SystolicProgram {
                 self.format.weights_bytes
             )));
         }
-        let mut dram = Dram::new(weights, self.format.dram_bytes).map_err(|fault| TargetError::Fault(fault.to_string()))?;
+        let lost = || TargetError::Damaged("its data lies outside the machine's memory".to_owned());
+        let memory = self.format.dram_bytes - self.format.weights_bytes;
+        let mut dram = Dram::new(weights, self.format.weights_bytes, memory, self.facts.dram.bytes).ok_or_else(lost)?;
         for ((port, place), tensor) in self.inputs.iter().zip(&self.format.inputs).zip(inputs) {
             if tensor.ty() != &port.ty {
                 return Err(TargetError::Fault(format!("input `{}` is {}, not {}", port.name, tensor.ty(), port.ty)));
             }
             let stored = layout::stored_bytes(tensor, layout::storage(tensor.dtype()))
                 .map_err(|error| TargetError::Fault(error.to_string()))?;
-            dram.write(place.address, &stored).map_err(|fault| TargetError::Fault(fault.to_string()))?;
+            let end = place.address.checked_add(stored.len() as u64).ok_or_else(lost)?;
+            dram.write(place.address..end).ok_or_else(lost)?.copy_from_slice(&stored);
         }
         let mut simulator = Simulator::new(&self.facts, &self.instructions, dram);
         let execution = simulator.run().map_err(|fault| TargetError::Fault(fault.to_string()))?;
@@ -316,12 +318,11 @@ impl Program for SystolicProgram {
             .iter()
             .zip(&self.format.outputs)
             .map(|(port, place)| {
-                let stored: DType = place.stored.parse().map_err(|_| TargetError::Damaged("a port has no type".into()))?;
+                let stored: DType =
+                    place.stored.parse().map_err(|_| TargetError::Damaged("a port has no type".into()))?;
                 let bytes = stored.bytes(port.ty.shape.count()) as u64;
-                let bytes = simulator
-                    .dram()
-                    .read(place.address, bytes)
-                    .map_err(|fault| TargetError::Fault(fault.to_string()))?;
+                let end = place.address.checked_add(bytes).ok_or_else(lost)?;
+                let bytes = simulator.dram().read(place.address..end).ok_or_else(lost)?;
                 layout::from_stored(&port.ty, stored, bytes).map_err(|error| TargetError::Damaged(error.to_string()))
             })
             .collect::<Result<Vec<_>, _>>()?;
