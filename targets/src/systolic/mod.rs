@@ -6,5 +6,7 @@ mod layout;
 mod legal;
 mod lower;
 mod machine;
+mod nest;
+pub mod timing;
 
 pub use machine::SystolicMachine;
