@@ -1,6 +1,8 @@
 //! Loop nests of instructions, brought into the shape that timing and simulation work on: dimensions of one step left
 //! out, neighbours merged where every operand walks through them as through one.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::isa::Walk;
@@ -29,12 +31,17 @@ pub(crate) struct Nest {
 impl Nest {
     /// The nest of up to [`OPERANDS`] walks over `sizes`; `None` is an operand that does not walk.
     pub fn of_walks(sizes: &[u32], walks: &[Option<&Walk>]) -> Nest {
-        Nest::merged(sizes.iter().enumerate().map(|(axis, &size)| {
+        Nest::of_axes(sizes, 0..sizes.len(), walks)
+    }
+
+    /// The part of a nest over `sizes` that some of its dimensions make.
+    pub fn of_axes(sizes: &[u32], axes: Range<usize>, walks: &[Option<&Walk>]) -> Nest {
+        Nest::merged(axes.map(|axis| {
             let mut steps = Steps::default();
             for (step, walk) in steps.iter_mut().zip(walks) {
                 *step = walk.map_or(0, |walk| walk_step(walk, axis, sizes.len()));
             }
-            NestDim { size: u64::from(size), steps }
+            NestDim { size: u64::from(sizes[axis]), steps }
         }))
     }
 
@@ -82,6 +89,16 @@ impl Nest {
             for (at, step) in steps.iter_mut().zip(dim.steps) {
                 *at += index * step;
             }
+        }
+        steps
+    }
+
+    /// Where each operand stands at an element, relative to the start of the nest.
+    pub fn element_steps(&self, element: u64) -> Steps {
+        let inner = self.inner();
+        let mut steps = self.row_steps(element / inner.size);
+        for (at, step) in steps.iter_mut().zip(inner.steps) {
+            *at += (element % inner.size) as i64 * step;
         }
         steps
     }

@@ -116,4 +116,4 @@ pub fn schedule(program: &[Instruction], machine: &SystolicMachine) -> Timing {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

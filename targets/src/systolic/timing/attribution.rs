@@ -103,12 +103,8 @@ impl Timing {
                     let busy = &mut busy[span.unit.index()];
                     *busy = busy.saturating_add(span.occupancy);
                 }
-                let kernel = KernelCycles {
-                    from,
-                    cycles: completion - from,
-                    attribution: sweep.up_to(completion),
-                    busy,
-                };
+                let kernel =
+                    KernelCycles { from, cycles: completion - from, attribution: sweep.up_to(completion), busy };
                 from = completion;
                 kernel
             })
