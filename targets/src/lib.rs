@@ -9,6 +9,7 @@ pub mod machine;
 pub mod report;
 pub mod systolic;
 pub mod target;
+pub mod trace;
 
 pub use machine::{Kind, Machine, MachineError};
 pub use report::Report;

@@ -4,6 +4,8 @@
 //! (`layout`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits the emitter derives (`emit`).
 //! The program is encoded (`encoding`), can be read (`assembly`), timed (`timing`) and executed (`simulator`).
 
+#[cfg(test)]
+mod arbitrary;
 pub mod assembly;
 mod compile;
 mod emit;

@@ -1,0 +1,22 @@
+//! The textual form of programs, one line for each instruction.
+//!
+//! ```text
+//! load dram=0x1000 spm=0x0 element=4 dims=[128:3072:512, 128:4:4]
+//! preload spm=0x0 dtype=bf16 k=128:256 n=128:2 wait(load<=0)
+//! multiply spm=0x8000 dtype=bf16 m=128:256 k=2 row=0 accumulate switch wait(load<=1)
+//! map add dims=[128, 128] acc:f32@0x0[512, 4] <- acc:f32@0x0[512, 4], float 1.5 wait(array<=0)
+//! fold sum dims=[128, 128] reduced=1 spm:f32@0x0[4, 0] <- acc:f32@0x0[512, 4]
+//! sort dims=[8] k=2 largest later spm:f32@0x0[4] -> values spm:f32@0x40[4] positions spm:i64@0x80[8]
+//! ```
+//!
+//! Dimensions of a transfer are `size:dram_stride:scratchpad_stride`, all strides are in bytes. A walk is
+//! `memory:type@address[strides]`. `#` begins a comment.
+
+mod parser;
+mod writer;
+
+pub use parser::{AssemblyError, assemble};
+pub use writer::{disassemble, disassemble_one};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,416 @@
+//! From text to instructions.
+
+use std::str::FromStr;
+
+use smallvec::SmallVec;
+use tcc_ir::DType;
+use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
+
+use super::writer::{fold_name, reduction_name};
+use crate::systolic::isa::{
+    DmaDim, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload, RowTransfer, Scan,
+    Sort, Source, Transfer, Unit, Waits, Walk,
+};
+
+/// Text that is no program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: expected {expected}, found {found}")]
+pub struct AssemblyError {
+    /// The line, from 1 on.
+    pub line: usize,
+    /// The column in characters, from 1 on.
+    pub column: usize,
+    /// What could stand there.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+/// Reads a program.
+pub fn assemble(text: &str) -> Result<Vec<Instruction>, AssemblyError> {
+    let mut program = Vec::new();
+    for (index, full) in text.lines().enumerate() {
+        let line = full.split('#').next().unwrap_or(full);
+        let mut parser = Parser { line, number: index + 1, at: 0 };
+        parser.blank();
+        if parser.rest().is_empty() {
+            continue;
+        }
+        program.push(parser.instruction()?);
+    }
+    Ok(program)
+}
+
+struct Parser<'a> {
+    line: &'a str,
+    number: usize,
+    /// Byte position in the line.
+    at: usize,
+}
+
+type Parsed<T> = Result<T, AssemblyError>;
+
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a str {
+        &self.line[self.at..]
+    }
+
+    fn blank(&mut self) {
+        self.at = self.line.len() - self.rest().trim_start().len();
+    }
+
+    fn error<T>(&self, expected: impl Into<String>) -> Parsed<T> {
+        let found = match self.rest().split_whitespace().next() {
+            Some(word) => format!("`{}`", word.chars().take(40).collect::<String>()),
+            None => "the end of the line".to_owned(),
+        };
+        let column = self.line[..self.at].chars().count() + 1;
+        Err(AssemblyError { line: self.number, column, expected: expected.into(), found })
+    }
+
+    /// Takes `token` if it comes next.
+    fn takes(&mut self, token: &str) -> bool {
+        self.blank();
+        let taken = self.rest().starts_with(token);
+        if taken {
+            self.at += token.len();
+        }
+        taken
+    }
+
+    fn expect(&mut self, token: &str) -> Parsed<()> {
+        if self.takes(token) { Ok(()) } else { self.error(format!("`{token}`")) }
+    }
+
+    /// The name or number that comes next; nothing is taken.
+    fn word(&mut self) -> &'a str {
+        self.blank();
+        let rest = self.rest();
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '+' | '-')));
+        &rest[..end.unwrap_or(rest.len())]
+    }
+
+    /// Takes the word `flag` if it comes next.
+    fn flag(&mut self, flag: &str) -> bool {
+        let set = self.word() == flag;
+        if set {
+            self.at += flag.len();
+        }
+        set
+    }
+
+    /// Takes a word that `read` understands.
+    fn read<T>(&mut self, expected: &str, read: impl Fn(&str) -> Option<T>) -> Parsed<T> {
+        let word = self.word();
+        match read(word) {
+            Some(value) => {
+                self.at += word.len();
+                Ok(value)
+            }
+            None => self.error(expected),
+        }
+    }
+
+    fn integer<T: TryFrom<i128>>(&mut self) -> Parsed<T> {
+        let bits = size_of::<T>() * 8;
+        self.read(&format!("an integer that fits its {bits} bits"), |word| {
+            let (negative, digits) = word.strip_prefix('-').map_or((false, word), |digits| (true, digits));
+            let magnitude = match digits.strip_prefix("0x") {
+                Some(digits) => u64::from_str_radix(digits, 16),
+                None => digits.parse::<u64>(),
+            };
+            // A plus sign is understood by the standard library but is no part of this language.
+            let value = i128::from(magnitude.ok().filter(|_| !digits.contains('+'))?);
+            T::try_from(if negative { -value } else { value }).ok()
+        })
+    }
+
+    fn field<T: TryFrom<i128>>(&mut self, name: &str) -> Parsed<T> {
+        self.key(name)?;
+        self.integer()
+    }
+
+    fn key(&mut self, name: &str) -> Parsed<()> {
+        if self.word() != name {
+            return self.error(format!("`{name}=`"));
+        }
+        self.expect(name)?;
+        self.expect("=")
+    }
+
+    fn pair<A: TryFrom<i128>, B: TryFrom<i128>>(&mut self, name: &str) -> Parsed<(A, B)> {
+        let first = self.field(name)?;
+        self.expect(":")?;
+        Ok((first, self.integer()?))
+    }
+
+    fn dtype(&mut self) -> Parsed<DType> {
+        self.read("an element type", |word| DType::from_str(word).ok())
+    }
+
+    fn dtype_field(&mut self, name: &str) -> Parsed<DType> {
+        self.key(name)?;
+        self.dtype()
+    }
+
+    /// A bracketed list of at most [`MAX_DIMS`] elements.
+    fn list<T, const N: usize>(&mut self, mut element: impl FnMut(&mut Self) -> Parsed<T>) -> Parsed<SmallVec<[T; N]>>
+    where
+        [T; N]: smallvec::Array<Item = T>,
+    {
+        self.expect("[")?;
+        let mut list = SmallVec::new();
+        while !self.takes("]") {
+            if !list.is_empty() {
+                self.expect(",")?;
+            }
+            if list.len() == MAX_DIMS {
+                return self.error(format!("`]` after {MAX_DIMS} elements, the most there can be"));
+            }
+            list.push(element(self)?);
+        }
+        Ok(list)
+    }
+
+    fn instruction(&mut self) -> Parsed<Instruction> {
+        let op = self.operation()?;
+        let waits = self.waits()?;
+        self.blank();
+        if !self.rest().is_empty() {
+            return self.error("`wait(` or the end of the line");
+        }
+        Ok(Instruction { waits, op })
+    }
+
+    fn waits(&mut self) -> Parsed<Waits> {
+        let mut waits = Waits::default();
+        if !self.flag("wait") {
+            return Ok(waits);
+        }
+        self.expect("(")?;
+        loop {
+            let unit = self.read("a unit that is not yet waited for", |word| {
+                Unit::ALL.into_iter().find(|unit| unit.name() == word && waits.0[unit.index()].is_none())
+            })?;
+            self.expect("<=")?;
+            waits.0[unit.index()] = Some(self.integer()?);
+            if self.takes(")") {
+                return Ok(waits);
+            }
+            self.expect(",")?;
+        }
+    }
+
+    fn operation(&mut self) -> Parsed<Operation> {
+        let word = self.word();
+        let start = self.at;
+        self.at += word.len();
+        match word {
+            "load" => Ok(Operation::Load(self.transfer()?)),
+            "store" => Ok(Operation::Store(self.transfer()?)),
+            "load_rows" => Ok(Operation::LoadRows(self.rows()?)),
+            "store_rows" => {
+                let rows = self.rows()?;
+                self.key("reduction")?;
+                let reduction = self.read("a reduction", |word| {
+                    use ScatterReduction::{Add, Max, Min, Mul, Replace};
+                    [Replace, Add, Mul, Max, Min].into_iter().find(|&reduction| reduction_name(reduction) == word)
+                })?;
+                Ok(Operation::StoreRows(rows, reduction, self.dtype_field("dtype")?))
+            }
+            "preload" => self.preload(),
+            "multiply" => self.multiply(),
+            "map" => self.map(),
+            "fold" => self.fold(),
+            "scan" => self.scan(),
+            "sort" => self.sort(),
+            _ => {
+                self.at = start;
+                self.error("an instruction")
+            }
+        }
+    }
+
+    fn transfer(&mut self) -> Parsed<Transfer> {
+        Ok(Transfer {
+            dram: self.field("dram")?,
+            scratchpad: self.field("spm")?,
+            element_bytes: self.field("element")?,
+            dims: {
+                self.key("dims")?;
+                self.list(|parser| {
+                    let size = parser.integer()?;
+                    parser.expect(":")?;
+                    let dram_stride = parser.integer()?;
+                    parser.expect(":")?;
+                    Ok(DmaDim { size, dram_stride, scratchpad_stride: parser.integer()? })
+                })?
+            },
+        })
+    }
+
+    fn rows(&mut self) -> Parsed<RowTransfer> {
+        let dram = self.field("dram")?;
+        let scratchpad = self.field("spm")?;
+        let row_bytes = self.field("bytes")?;
+        let (rows, row_stride) = self.pair("rows")?;
+        let (outer, outer_stride) = self.pair("outer")?;
+        Ok(RowTransfer {
+            dram,
+            scratchpad,
+            row_bytes,
+            row_stride,
+            rows,
+            outer,
+            outer_stride,
+            indices: self.field("indices")?,
+            index_dtype: self.dtype_field("index")?,
+            count: self.field("count")?,
+        })
+    }
+
+    fn zero_point(&mut self) -> Parsed<Option<u32>> {
+        if self.word() == "zero" { self.field("zero").map(Some) } else { Ok(None) }
+    }
+
+    fn preload(&mut self) -> Parsed<Operation> {
+        let address = self.field("spm")?;
+        let dtype = self.dtype_field("dtype")?;
+        let (k, k_stride) = self.pair("k")?;
+        let (n, n_stride) = self.pair("n")?;
+        let zero_point = self.zero_point()?;
+        Ok(Operation::Preload(Preload { address, dtype, k, n, k_stride, n_stride, zero_point }))
+    }
+
+    fn multiply(&mut self) -> Parsed<Operation> {
+        let address = self.field("spm")?;
+        let dtype = self.dtype_field("dtype")?;
+        let (m, m_stride) = self.pair("m")?;
+        Ok(Operation::Multiply(Multiply {
+            address,
+            dtype,
+            m,
+            m_stride,
+            k_stride: self.field("k")?,
+            accumulator_row: self.field("row")?,
+            accumulate: self.flag("accumulate"),
+            switch_weights: self.flag("switch"),
+            zero_point: self.zero_point()?,
+        }))
+    }
+
+    fn dims(&mut self) -> Parsed<SmallVec<[u32; 4]>> {
+        self.key("dims")?;
+        self.list(Parser::integer)
+    }
+
+    /// A walk with as many strides as the nest has dimensions.
+    fn walk(&mut self, rank: usize) -> Parsed<Walk> {
+        let memory = self.read("`spm:` or `acc:`", |word| match word {
+            "spm" => Some(Memory::Scratchpad),
+            "acc" => Some(Memory::Accumulators),
+            _ => None,
+        })?;
+        self.expect(":")?;
+        let dtype = self.dtype()?;
+        self.expect("@")?;
+        let address = self.integer()?;
+        self.blank();
+        let start = self.at;
+        let strides: SmallVec<[i32; 4]> = self.list(Parser::integer)?;
+        if strides.len() != rank {
+            self.at = start;
+            return self.error(format!("{rank} strides, one for each dimension"));
+        }
+        Ok(Walk { memory, address, dtype, strides })
+    }
+
+    fn sources(&mut self, count: usize, rank: usize) -> Parsed<SmallVec<[Source; 2]>> {
+        let mut sources = SmallVec::new();
+        for index in 0..count {
+            if index > 0 {
+                self.expect(",")?;
+            }
+            sources.push(self.source(rank)?);
+        }
+        Ok(sources)
+    }
+
+    fn source(&mut self, rank: usize) -> Parsed<Source> {
+        if self.flag("int") {
+            return Ok(Source::Integer(self.integer()?));
+        }
+        if !self.flag("float") {
+            return Ok(Source::Walk(self.walk(rank)?));
+        }
+        if self.flag("nan") {
+            self.blank();
+            let start = self.at;
+            let value = f64::from_bits(self.integer()?);
+            if value.is_nan() {
+                return Ok(Source::Float(value));
+            }
+            self.at = start;
+            return self.error("the bits of a NaN");
+        }
+        let value = self.read("a number", |word| word.parse().ok().filter(|value: &f64| !value.is_nan()))?;
+        Ok(Source::Float(value))
+    }
+
+    fn map(&mut self) -> Parsed<Operation> {
+        let (function, operands) = self.read("a function", |word| {
+            let unary = || UnaryFn::ALL.iter().find(|function| function.name() == word);
+            let binary = || BinaryFn::ALL.iter().find(|function| function.name() == word);
+            match word {
+                "copy" => Some((MapFn::Copy, 1)),
+                "select" => Some((MapFn::Select, 3)),
+                _ => unary()
+                    .map(|&function| (MapFn::Unary(function), 1))
+                    .or_else(|| binary().map(|&function| (MapFn::Binary(function), 2))),
+            }
+        })?;
+        let dims = self.dims()?;
+        let destination = self.walk(dims.len())?;
+        self.expect("<-")?;
+        let sources = self.sources(operands, dims.len())?;
+        Ok(Operation::Map(Map { function, dims, destination, sources }))
+    }
+
+    fn fold(&mut self) -> Parsed<Operation> {
+        let function = self.read("a fold function", |word| {
+            use FoldFn::{Dot, Max, Min, Product, Sum};
+            [Sum, Product, Max, Min, Dot].into_iter().find(|&function| fold_name(function) == word)
+        })?;
+        let dims = self.dims()?;
+        let reduced: u8 = self.field("reduced")?;
+        if usize::from(reduced) > dims.len() {
+            return self.error(format!("at most {} folded dimensions before", dims.len()));
+        }
+        let accumulate = self.flag("accumulate");
+        let destination = self.walk(dims.len())?;
+        self.expect("<-")?;
+        let sources = self.sources(if function == FoldFn::Dot { 2 } else { 1 }, dims.len())?;
+        Ok(Operation::Fold(Fold { function, dims, reduced, accumulate, destination, sources }))
+    }
+
+    fn scan(&mut self) -> Parsed<Operation> {
+        let dims = self.dims()?;
+        let exclusive = self.flag("exclusive");
+        let destination = self.walk(dims.len())?;
+        self.expect("<-")?;
+        let source = self.walk(dims.len())?;
+        Ok(Operation::Scan(Scan { dims, exclusive, destination, source }))
+    }
+
+    fn sort(&mut self) -> Parsed<Operation> {
+        let dims = self.dims()?;
+        let k = self.field("k")?;
+        let largest = self.flag("largest");
+        let later_first = self.flag("later");
+        let source = self.walk(dims.len())?;
+        self.expect("->")?;
+        let values = if self.flag("values") { Some(self.walk(dims.len())?) } else { None };
+        let positions = if self.flag("positions") { Some(self.walk(dims.len())?) } else { None };
+        Ok(Operation::Sort(Sort { dims, k, largest, later_first, source, values, positions }))
+    }
+}

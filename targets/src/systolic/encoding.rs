@@ -1,0 +1,659 @@
+//! The binary form of programs: what the machine reads.
+//!
+//! A program is a sequence of little-endian 32-bit words. Every instruction is a header word, a word for each wait, and
+//! the words of its operation, in the order of the tables below. Bits that are not named are zero; there is exactly one
+//! encoding of every instruction, and [`decode`] takes no other.
+//!
+//! # Header
+//!
+//! | bits  | field |
+//! |-------|-------|
+//! | 0-7   | opcode |
+//! | 8-23  | length of the instruction in words, with the header |
+//! | 24-28 | for each unit, from bit 24 on in the order of [`Unit::ALL`], whether it is waited for |
+//!
+//! For every unit waited for a word follows, in the order of the units, with the lag in bits 0-15.
+//!
+//! # Operations
+//!
+//! Widths in bits; `64` takes two words, the lower first. Fields of one word are written `a:8 b:8`, from bit 0 on.
+//! A *nest* is one word of size for each dimension, outermost first.
+//!
+//! | opcode | operation | words |
+//! |--------|-----------|-------|
+//! | 1 | load | `dram:64`, `scratchpad:32`, `element_bytes:8 dimensions:8`, then for each dimension `size:32`, `dram_stride:64`, `scratchpad_stride:32` |
+//! | 2 | store | as load |
+//! | 3 | load_rows | `dram:64`, `scratchpad:32`, `row_bytes:32`, `row_stride:64`, `rows:64`, `outer:32`, `outer_stride:64`, `indices:32`, `count:32`, `index_type:8` |
+//! | 4 | store_rows | as load_rows, the last word `index_type:8 reduction:8 element_type:8` |
+//! | 5 | preload | `address:32`, `type:8 has_zero_point:1`, `k:16 n:16`, `k_stride:32`, `n_stride:32`, then `zero_point:32` if there is one |
+//! | 6 | multiply | `address:32`, `type:8 has_zero_point:1 accumulate:1 switch_weights:1`, `m:32`, `m_stride:32`, `k_stride:32`, `accumulator_row:32`, then `zero_point:32` if there is one |
+//! | 7 | map | `kind:8 function:8 dimensions:8 sources:8`, nest, destination walk, sources |
+//! | 8 | fold | `function:8 dimensions:8 reduced:8 sources:4 accumulate:1`, nest, destination walk, sources |
+//! | 9 | scan | `dimensions:8 exclusive:1`, nest, destination walk, source walk |
+//! | 10 | sort | `dimensions:8 largest:1 later_first:1 has_values:1 has_positions:1`, `k:32`, nest, source walk, then the walks of values and positions if there are any |
+//!
+//! A *walk* is `0:8 memory:8 type:8`, `address:32`, and a word of stride for each dimension of the nest. A *source* is a
+//! walk, or `1:8` and a binary64 of 64 bits, or `2:8` and an integer of 64 bits.
+//!
+//! Numbers: types in the order of [`DType::ALL`]; memories scratchpad 0, accumulators 1; kinds of a map copy 0, unary 1,
+//! binary 2, select 3; functions in the order of [`UnaryFn::ALL`] and [`BinaryFn::ALL`] (0 for copy and select); fold
+//! functions sum 0, product 1, max 2, min 3, dot 4; reductions replace 0, add 1, mul 2, max 3, min 4.
+
+use smallvec::SmallVec;
+use tcc_ir::DType;
+use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
+
+use super::isa::{
+    DmaDim, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload, RowTransfer, Scan,
+    Sort, Source, Transfer, Unit, Waits, Walk,
+};
+
+/// Bytes that are no program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("word {offset}: {problem}")]
+pub struct DecodeError {
+    /// The word at which decoding failed, counted from the start of the program.
+    pub offset: usize,
+    /// What is wrong there.
+    pub problem: DecodeProblem,
+}
+
+/// What is wrong with an encoded program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeProblem {
+    /// The bytes are no whole number of words.
+    #[error("the program ends within a word")]
+    PartialWord,
+    /// An instruction reaches beyond the program, or its fields beyond its length.
+    #[error("the instruction is cut short")]
+    Truncated,
+    /// An instruction is longer than its fields.
+    #[error("the instruction's length is {length} words, but its fields take {fields}")]
+    Length {
+        /// What the header says.
+        length: usize,
+        /// What the fields take.
+        fields: usize,
+    },
+    /// A number that names nothing.
+    #[error("{value} is no {field}")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// Bits that no field uses are set.
+    #[error("bits that no field uses are set: {0:#010x}")]
+    UnusedBits(u32),
+}
+
+const REDUCTIONS: [ScatterReduction; 5] = [
+    ScatterReduction::Replace,
+    ScatterReduction::Add,
+    ScatterReduction::Mul,
+    ScatterReduction::Max,
+    ScatterReduction::Min,
+];
+
+const FOLDS: [FoldFn; 5] = [FoldFn::Sum, FoldFn::Product, FoldFn::Max, FoldFn::Min, FoldFn::Dot];
+
+const MEMORIES: [Memory; 2] = [Memory::Scratchpad, Memory::Accumulators];
+
+/// The position of a value in the list that numbers it. All lists are complete.
+fn number<T: PartialEq>(list: &[T], value: &T) -> u32 {
+    list.iter().position(|candidate| candidate == value).map_or(u32::MAX, |index| index as u32)
+}
+
+/// Encodes a program. Instructions must be well formed: at most [`MAX_DIMS`] dimensions, a stride of every walk for each
+/// of them, as many operands as the function takes; the simulator stops at others.
+pub fn encode(program: &[Instruction]) -> Vec<u8> {
+    let mut writer = Writer { words: Vec::with_capacity(program.len() * 16) };
+    for instruction in program {
+        writer.instruction(instruction);
+    }
+    writer.words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+struct Writer {
+    words: Vec<u32>,
+}
+
+impl Writer {
+    fn word(&mut self, word: u32) {
+        self.words.push(word);
+    }
+
+    fn signed(&mut self, word: i32) {
+        self.words.push(word as u32);
+    }
+
+    fn long(&mut self, value: u64) {
+        self.words.extend([value as u32, (value >> 32) as u32]);
+    }
+
+    fn instruction(&mut self, instruction: &Instruction) {
+        let header = self.words.len();
+        self.word(0);
+        let mut waited = 0;
+        for (unit, lag) in instruction.waits.0.iter().enumerate() {
+            if let Some(lag) = lag {
+                waited |= 1 << (24 + unit);
+                self.word(u32::from(*lag));
+            }
+        }
+        let opcode = self.operation(&instruction.op);
+        let length = (self.words.len() - header) as u32;
+        self.words[header] = opcode | length << 8 | waited;
+    }
+
+    fn operation(&mut self, op: &Operation) -> u32 {
+        match op {
+            Operation::Load(transfer) => {
+                self.transfer(transfer);
+                1
+            }
+            Operation::Store(transfer) => {
+                self.transfer(transfer);
+                2
+            }
+            Operation::LoadRows(rows) => {
+                self.rows(rows, 0);
+                3
+            }
+            Operation::StoreRows(rows, reduction, dtype) => {
+                self.rows(rows, number(&REDUCTIONS, reduction) << 8 | dtype_number(*dtype) << 16);
+                4
+            }
+            Operation::Preload(preload) => {
+                self.word(preload.address);
+                self.word(dtype_number(preload.dtype) | u32::from(preload.zero_point.is_some()) << 8);
+                self.word(u32::from(preload.k) | u32::from(preload.n) << 16);
+                self.signed(preload.k_stride);
+                self.signed(preload.n_stride);
+                self.words.extend(preload.zero_point);
+                5
+            }
+            Operation::Multiply(multiply) => {
+                self.word(multiply.address);
+                self.word(
+                    dtype_number(multiply.dtype)
+                        | u32::from(multiply.zero_point.is_some()) << 8
+                        | u32::from(multiply.accumulate) << 9
+                        | u32::from(multiply.switch_weights) << 10,
+                );
+                self.word(multiply.m);
+                self.signed(multiply.m_stride);
+                self.signed(multiply.k_stride);
+                self.word(multiply.accumulator_row);
+                self.words.extend(multiply.zero_point);
+                6
+            }
+            Operation::Map(map) => {
+                let (kind, function) = match map.function {
+                    MapFn::Copy => (0, 0),
+                    MapFn::Unary(function) => (1, number(UnaryFn::ALL, &function)),
+                    MapFn::Binary(function) => (2, number(BinaryFn::ALL, &function)),
+                    MapFn::Select => (3, 0),
+                };
+                self.word(kind | function << 8 | (map.dims.len() as u32) << 16 | (map.sources.len() as u32) << 24);
+                self.nest(&map.dims);
+                self.walk(&map.destination, map.dims.len());
+                self.sources(&map.sources, map.dims.len());
+                7
+            }
+            Operation::Fold(fold) => {
+                self.word(
+                    number(&FOLDS, &fold.function)
+                        | (fold.dims.len() as u32) << 8
+                        | u32::from(fold.reduced) << 16
+                        | (fold.sources.len() as u32) << 24
+                        | u32::from(fold.accumulate) << 28,
+                );
+                self.nest(&fold.dims);
+                self.walk(&fold.destination, fold.dims.len());
+                self.sources(&fold.sources, fold.dims.len());
+                8
+            }
+            Operation::Scan(scan) => {
+                self.word(scan.dims.len() as u32 | u32::from(scan.exclusive) << 8);
+                self.nest(&scan.dims);
+                self.walk(&scan.destination, scan.dims.len());
+                self.walk(&scan.source, scan.dims.len());
+                9
+            }
+            Operation::Sort(sort) => {
+                self.word(
+                    sort.dims.len() as u32
+                        | u32::from(sort.largest) << 8
+                        | u32::from(sort.later_first) << 9
+                        | u32::from(sort.values.is_some()) << 10
+                        | u32::from(sort.positions.is_some()) << 11,
+                );
+                self.word(sort.k);
+                self.nest(&sort.dims);
+                self.walk(&sort.source, sort.dims.len());
+                for walk in [&sort.values, &sort.positions].into_iter().flatten() {
+                    self.walk(walk, sort.dims.len());
+                }
+                10
+            }
+        }
+    }
+
+    fn transfer(&mut self, transfer: &Transfer) {
+        self.long(transfer.dram);
+        self.word(transfer.scratchpad);
+        self.word(u32::from(transfer.element_bytes) | (transfer.dims.len() as u32) << 8);
+        for dim in &transfer.dims {
+            self.word(dim.size);
+            self.long(dim.dram_stride as u64);
+            self.signed(dim.scratchpad_stride);
+        }
+    }
+
+    fn rows(&mut self, rows: &RowTransfer, kinds: u32) {
+        self.long(rows.dram);
+        self.word(rows.scratchpad);
+        self.word(rows.row_bytes);
+        self.long(rows.row_stride);
+        self.long(rows.rows);
+        self.word(rows.outer);
+        self.long(rows.outer_stride);
+        self.word(rows.indices);
+        self.word(rows.count);
+        self.word(dtype_number(rows.index_dtype) | kinds);
+    }
+
+    fn nest(&mut self, dims: &[u32]) {
+        self.words.extend(dims);
+    }
+
+    fn walk(&mut self, walk: &Walk, rank: usize) {
+        debug_assert_eq!(walk.strides.len(), rank);
+        self.word(number(&MEMORIES, &walk.memory) << 8 | dtype_number(walk.dtype) << 16);
+        self.word(walk.address);
+        for &stride in &walk.strides {
+            self.signed(stride);
+        }
+    }
+
+    fn sources(&mut self, sources: &[Source], rank: usize) {
+        for source in sources {
+            match source {
+                Source::Walk(walk) => self.walk(walk, rank),
+                Source::Float(value) => {
+                    self.word(1);
+                    self.long(value.to_bits());
+                }
+                Source::Integer(value) => {
+                    self.word(2);
+                    self.long(*value as u64);
+                }
+            }
+        }
+    }
+}
+
+fn dtype_number(dtype: DType) -> u32 {
+    number(&DType::ALL, &dtype)
+}
+
+/// Decodes a program. The bytes are untrusted; whatever this returns without an error, [`encode`] turns into the same
+/// bytes again.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Instruction>, DecodeError> {
+    let (words, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(DecodeError { offset: words.len(), problem: DecodeProblem::PartialWord });
+    }
+    let words: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let mut program = Vec::new();
+    let mut start = 0;
+    while start < words.len() {
+        let mut header = Fields { offset: start, rest: words[start] };
+        let opcode = header.take(8);
+        let length = header.take(16) as usize;
+        let waited = header.take(Unit::COUNT as u32);
+        header.finish()?;
+        let end = start + length;
+        if length == 0 || end > words.len() {
+            return Err(DecodeError { offset: start, problem: DecodeProblem::Truncated });
+        }
+        let mut reader = Reader { words: &words[..end], next: start + 1 };
+        let waits = reader.waits(waited)?;
+        let op = reader.operation(opcode, start)?;
+        if reader.next != end {
+            let problem = DecodeProblem::Length { length, fields: reader.next - start };
+            return Err(DecodeError { offset: start, problem });
+        }
+        program.push(Instruction { waits, op });
+        start = end;
+    }
+    Ok(program)
+}
+
+/// A word that is taken apart from its lowest bit on.
+struct Fields {
+    offset: usize,
+    rest: u32,
+}
+
+impl Fields {
+    fn take(&mut self, bits: u32) -> u32 {
+        let field = self.rest & ((1 << bits) - 1);
+        self.rest >>= bits;
+        field
+    }
+
+    fn flag(&mut self) -> bool {
+        self.take(1) == 1
+    }
+
+    /// A field that is a number in a list.
+    fn named<T: Copy>(&mut self, bits: u32, list: &[T], field: &'static str) -> Result<T, DecodeError> {
+        let value = self.take(bits);
+        list.get(value as usize).copied().ok_or_else(|| self.value(field, value))
+    }
+
+    fn dtype(&mut self) -> Result<DType, DecodeError> {
+        self.named(8, &DType::ALL, "element type")
+    }
+
+    fn rank(&mut self) -> Result<usize, DecodeError> {
+        let rank = self.take(8);
+        if rank as usize > MAX_DIMS { Err(self.value("number of dimensions", rank)) } else { Ok(rank as usize) }
+    }
+
+    /// A number of operands, which its function fixes.
+    fn operands(&mut self, bits: u32, expected: u32) -> Result<usize, DecodeError> {
+        let count = self.take(bits);
+        if count != expected {
+            Err(self.value("number of operands of the function", count))
+        } else {
+            Ok(count as usize)
+        }
+    }
+
+    fn value(&self, field: &'static str, value: u32) -> DecodeError {
+        DecodeError { offset: self.offset, problem: DecodeProblem::Value { field, value } }
+    }
+
+    /// Whatever is left must be zero.
+    fn finish(self) -> Result<(), DecodeError> {
+        match self.rest {
+            0 => Ok(()),
+            rest => Err(DecodeError { offset: self.offset, problem: DecodeProblem::UnusedBits(rest) }),
+        }
+    }
+}
+
+struct Reader<'a> {
+    /// The program up to the end of the instruction.
+    words: &'a [u32],
+    next: usize,
+}
+
+impl Reader<'_> {
+    fn word(&mut self) -> Result<u32, DecodeError> {
+        let word = self.words.get(self.next).copied();
+        let word = word.ok_or(DecodeError { offset: self.next, problem: DecodeProblem::Truncated })?;
+        self.next += 1;
+        Ok(word)
+    }
+
+    fn signed(&mut self) -> Result<i32, DecodeError> {
+        Ok(self.word()? as i32)
+    }
+
+    fn long(&mut self) -> Result<u64, DecodeError> {
+        let low = self.word()?;
+        Ok(u64::from(low) | u64::from(self.word()?) << 32)
+    }
+
+    fn fields(&mut self) -> Result<Fields, DecodeError> {
+        let offset = self.next;
+        Ok(Fields { offset, rest: self.word()? })
+    }
+
+    fn waits(&mut self, waited: u32) -> Result<Waits, DecodeError> {
+        let mut waits = Waits::default();
+        for (unit, lag) in waits.0.iter_mut().enumerate() {
+            if waited >> unit & 1 == 1 {
+                let mut fields = self.fields()?;
+                *lag = Some(fields.take(16) as u16);
+                fields.finish()?;
+            }
+        }
+        Ok(waits)
+    }
+
+    fn operation(&mut self, opcode: u32, header: usize) -> Result<Operation, DecodeError> {
+        Ok(match opcode {
+            1 => Operation::Load(self.transfer()?),
+            2 => Operation::Store(self.transfer()?),
+            3 => {
+                let (rows, fields) = self.rows()?;
+                fields.finish()?;
+                Operation::LoadRows(rows)
+            }
+            4 => {
+                let (rows, mut fields) = self.rows()?;
+                let reduction = fields.named(8, &REDUCTIONS, "reduction")?;
+                let dtype = fields.dtype()?;
+                fields.finish()?;
+                Operation::StoreRows(rows, reduction, dtype)
+            }
+            5 => self.preload()?,
+            6 => self.multiply()?,
+            7 => self.map()?,
+            8 => self.fold()?,
+            9 => self.scan()?,
+            10 => self.sort()?,
+            value => {
+                let problem = DecodeProblem::Value { field: "opcode", value };
+                return Err(DecodeError { offset: header, problem });
+            }
+        })
+    }
+
+    fn transfer(&mut self) -> Result<Transfer, DecodeError> {
+        let dram = self.long()?;
+        let scratchpad = self.word()?;
+        let mut fields = self.fields()?;
+        let element_bytes = fields.take(8) as u8;
+        let rank = fields.rank()?;
+        fields.finish()?;
+        let dims = (0..rank)
+            .map(|_| {
+                let size = self.word()?;
+                let dram_stride = self.long()? as i64;
+                Ok(DmaDim { size, dram_stride, scratchpad_stride: self.signed()? })
+            })
+            .collect::<Result<_, DecodeError>>()?;
+        Ok(Transfer { dram, scratchpad, element_bytes, dims })
+    }
+
+    /// The common words of row transfers, and what is left of the last.
+    fn rows(&mut self) -> Result<(RowTransfer, Fields), DecodeError> {
+        let dram = self.long()?;
+        let scratchpad = self.word()?;
+        let row_bytes = self.word()?;
+        let row_stride = self.long()?;
+        let rows = self.long()?;
+        let outer = self.word()?;
+        let outer_stride = self.long()?;
+        let indices = self.word()?;
+        let count = self.word()?;
+        let mut fields = self.fields()?;
+        let index_dtype = fields.dtype()?;
+        let rows = RowTransfer {
+            dram,
+            scratchpad,
+            row_bytes,
+            row_stride,
+            rows,
+            outer,
+            outer_stride,
+            indices,
+            index_dtype,
+            count,
+        };
+        Ok((rows, fields))
+    }
+
+    fn preload(&mut self) -> Result<Operation, DecodeError> {
+        let address = self.word()?;
+        let mut fields = self.fields()?;
+        let dtype = fields.dtype()?;
+        let has_zero_point = fields.flag();
+        fields.finish()?;
+        let size = self.word()?;
+        Ok(Operation::Preload(Preload {
+            address,
+            dtype,
+            k: size as u16,
+            n: (size >> 16) as u16,
+            k_stride: self.signed()?,
+            n_stride: self.signed()?,
+            zero_point: if has_zero_point { Some(self.word()?) } else { None },
+        }))
+    }
+
+    fn multiply(&mut self) -> Result<Operation, DecodeError> {
+        let address = self.word()?;
+        let mut fields = self.fields()?;
+        let dtype = fields.dtype()?;
+        let has_zero_point = fields.flag();
+        let accumulate = fields.flag();
+        let switch_weights = fields.flag();
+        fields.finish()?;
+        Ok(Operation::Multiply(Multiply {
+            address,
+            dtype,
+            m: self.word()?,
+            m_stride: self.signed()?,
+            k_stride: self.signed()?,
+            accumulator_row: self.word()?,
+            zero_point: if has_zero_point { Some(self.word()?) } else { None },
+            accumulate,
+            switch_weights,
+        }))
+    }
+
+    fn map(&mut self) -> Result<Operation, DecodeError> {
+        let mut fields = self.fields()?;
+        let (function, operands) = match fields.take(8) {
+            0 => (fields.named(8, &[MapFn::Copy], "function of a copy")?, 1),
+            1 => (MapFn::Unary(fields.named(8, UnaryFn::ALL, "unary function")?), 1),
+            2 => (MapFn::Binary(fields.named(8, BinaryFn::ALL, "binary function")?), 2),
+            3 => (fields.named(8, &[MapFn::Select], "function of a select")?, 3),
+            kind => return Err(fields.value("kind of map", kind)),
+        };
+        let rank = fields.rank()?;
+        let count = fields.operands(8, operands)?;
+        fields.finish()?;
+        Ok(Operation::Map(Map {
+            function,
+            dims: self.nest(rank)?,
+            destination: self.walk(rank)?,
+            sources: self.sources(count, rank)?,
+        }))
+    }
+
+    fn fold(&mut self) -> Result<Operation, DecodeError> {
+        let mut fields = self.fields()?;
+        let function = fields.named(8, &FOLDS, "fold function")?;
+        let rank = fields.rank()?;
+        let reduced = fields.take(8) as u8;
+        if usize::from(reduced) > rank {
+            return Err(fields.value("number of folded dimensions", u32::from(reduced)));
+        }
+        let count = fields.operands(4, if function == FoldFn::Dot { 2 } else { 1 })?;
+        let accumulate = fields.flag();
+        fields.finish()?;
+        Ok(Operation::Fold(Fold {
+            function,
+            dims: self.nest(rank)?,
+            reduced,
+            accumulate,
+            destination: self.walk(rank)?,
+            sources: self.sources(count, rank)?,
+        }))
+    }
+
+    fn scan(&mut self) -> Result<Operation, DecodeError> {
+        let mut fields = self.fields()?;
+        let rank = fields.rank()?;
+        let exclusive = fields.flag();
+        fields.finish()?;
+        Ok(Operation::Scan(Scan {
+            dims: self.nest(rank)?,
+            exclusive,
+            destination: self.walk(rank)?,
+            source: self.walk(rank)?,
+        }))
+    }
+
+    fn sort(&mut self) -> Result<Operation, DecodeError> {
+        let mut fields = self.fields()?;
+        let rank = fields.rank()?;
+        let largest = fields.flag();
+        let later_first = fields.flag();
+        let has_values = fields.flag();
+        let has_positions = fields.flag();
+        fields.finish()?;
+        Ok(Operation::Sort(Sort {
+            k: self.word()?,
+            dims: self.nest(rank)?,
+            largest,
+            later_first,
+            source: self.walk(rank)?,
+            values: if has_values { Some(self.walk(rank)?) } else { None },
+            positions: if has_positions { Some(self.walk(rank)?) } else { None },
+        }))
+    }
+
+    fn nest(&mut self, rank: usize) -> Result<SmallVec<[u32; 4]>, DecodeError> {
+        (0..rank).map(|_| self.word()).collect()
+    }
+
+    fn walk(&mut self, rank: usize) -> Result<Walk, DecodeError> {
+        let mut fields = self.fields()?;
+        match fields.take(8) {
+            0 => self.rest_of_walk(fields, rank),
+            kind => Err(fields.value("walk", kind)),
+        }
+    }
+
+    fn rest_of_walk(&mut self, mut fields: Fields, rank: usize) -> Result<Walk, DecodeError> {
+        let memory = fields.named(8, &MEMORIES, "memory")?;
+        let dtype = fields.dtype()?;
+        fields.finish()?;
+        let address = self.word()?;
+        let strides = (0..rank).map(|_| self.signed()).collect::<Result<_, DecodeError>>()?;
+        Ok(Walk { memory, address, dtype, strides })
+    }
+
+    fn sources(&mut self, count: usize, rank: usize) -> Result<SmallVec<[Source; 2]>, DecodeError> {
+        (0..count)
+            .map(|_| {
+                let mut fields = self.fields()?;
+                match fields.take(8) {
+                    0 => Ok(Source::Walk(self.rest_of_walk(fields, rank)?)),
+                    1 => {
+                        fields.finish()?;
+                        Ok(Source::Float(f64::from_bits(self.long()?)))
+                    }
+                    2 => {
+                        fields.finish()?;
+                        Ok(Source::Integer(self.long()? as i64))
+                    }
+                    kind => Err(fields.value("kind of source", kind)),
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! What is checked of an instruction before it is executed: its form, its types, its addresses.
+
+use tcc_ir::DType;
+
+use super::access::{self, Access, Space};
+use super::dram::Dram;
+use super::fault::FaultCause;
+use crate::systolic::SystolicMachine;
+use crate::systolic::isa::{FoldFn, MAX_DIMS, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Walk};
+
+/// Most steps that the counters of a loop nest hold.
+const MAX_STEPS: u64 = 1 << 32;
+
+/// Checks everything but addresses.
+pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), FaultCause> {
+    match op {
+        Operation::Load(transfer) | Operation::Store(transfer) => transfer_form(transfer),
+        Operation::LoadRows(rows) | Operation::StoreRows(rows, ..) => rows_form(rows),
+        Operation::Preload(preload) => {
+            if u32::from(preload.k) > machine.array.rows || u32::from(preload.n) > machine.array.columns {
+                return Err(FaultCause::Malformed("the weights are larger than the array"));
+            }
+            Ok(())
+        }
+        Operation::Multiply(_) => Ok(()),
+        Operation::Map(map) => {
+            nest_form(&map.dims)?;
+            walk_form(&map.destination, map.dims.len())?;
+            let arity = match map.function {
+                MapFn::Copy | MapFn::Unary(_) => 1,
+                MapFn::Binary(_) => 2,
+                MapFn::Select => 3,
+            };
+            sources_form(&map.sources, arity, map.dims.len())?;
+            if map.function == MapFn::Select {
+                match &map.sources[0] {
+                    Source::Walk(walk) if walk.dtype != DType::Bool => {
+                        return Err(FaultCause::Type { dtype: walk.dtype, role: "condition" });
+                    }
+                    Source::Float(_) => return Err(FaultCause::Malformed("a condition is no float")),
+                    _ => {}
+                }
+            }
+            distinct(&map.destination, &map.dims)?;
+            apart(&map.destination, &map.sources, &map.dims)
+        }
+        Operation::Fold(fold) => {
+            nest_form(&fold.dims)?;
+            walk_form(&fold.destination, fold.dims.len())?;
+            sources_form(&fold.sources, if fold.function == FoldFn::Dot { 2 } else { 1 }, fold.dims.len())?;
+            if fold.destination.dtype.bits() == 4 {
+                return Err(FaultCause::Type { dtype: fold.destination.dtype, role: "destination of a fold" });
+            }
+            let Some(kept) = fold.dims.len().checked_sub(usize::from(fold.reduced)) else {
+                return Err(FaultCause::Malformed("more dimensions are folded than there are"));
+            };
+            if fold.dims[kept..].iter().zip(&fold.destination.strides[kept..]).any(|(&size, &s)| size > 1 && s != 0) {
+                return Err(FaultCause::Malformed("the destination moves along a folded dimension"));
+            }
+            distinct(&fold.destination, &fold.dims[..kept])?;
+            apart_always(&fold.destination, &fold.sources, &fold.dims)
+        }
+        Operation::Scan(scan) => {
+            nest_form(&scan.dims)?;
+            walk_form(&scan.destination, scan.dims.len())?;
+            walk_form(&scan.source, scan.dims.len())?;
+            if scan.dims.is_empty() {
+                return Err(FaultCause::Malformed("there is no dimension to sum along"));
+            }
+            distinct(&scan.destination, &scan.dims)?;
+            apart(&scan.destination, &[Source::Walk(scan.source.clone())], &scan.dims)
+        }
+        Operation::Sort(sort) => {
+            nest_form(&sort.dims)?;
+            walk_form(&sort.source, sort.dims.len())?;
+            let Some((&length, outer)) = sort.dims.split_last() else {
+                return Err(FaultCause::Malformed("there is no dimension to sort along"));
+            };
+            if sort.k > length {
+                return Err(FaultCause::Malformed("more elements are kept than a row has"));
+            }
+            let mut kept: Vec<u32> = outer.to_vec();
+            kept.push(sort.k);
+            if let Some(values) = &sort.values
+                && values.dtype != sort.source.dtype
+            {
+                return Err(FaultCause::Type { dtype: values.dtype, role: "values of another type" });
+            }
+            if let Some(positions) = &sort.positions
+                && !matches!(positions.dtype, DType::I32 | DType::I64)
+            {
+                return Err(FaultCause::Type { dtype: positions.dtype, role: "positions" });
+            }
+            let source = access::walk(&sort.source, &sort.dims, false);
+            for result in [&sort.values, &sort.positions].into_iter().flatten() {
+                walk_form(result, sort.dims.len())?;
+                distinct(result, &kept)?;
+                if source.overlaps(&access::walk(result, &kept, true)) {
+                    return Err(FaultCause::Overlap(0));
+                }
+            }
+            if let (Some(values), Some(positions)) = (&sort.values, &sort.positions)
+                && access::walk(values, &kept, true).overlaps(&access::walk(positions, &kept, true))
+            {
+                return Err(FaultCause::Malformed("values and positions go to the same place"));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn steps(sizes: impl Iterator<Item = u64>) -> Result<(), FaultCause> {
+    let count = sizes.fold(1u64, |count, size| count.saturating_mul(size));
+    if count > MAX_STEPS {
+        return Err(FaultCause::Malformed("it takes more steps than its counters hold"));
+    }
+    Ok(())
+}
+
+fn transfer_form(transfer: &Transfer) -> Result<(), FaultCause> {
+    if transfer.dims.len() > MAX_DIMS {
+        return Err(FaultCause::Malformed("it has too many dimensions"));
+    }
+    if transfer.element_bytes == 0 {
+        return Err(FaultCause::Malformed("its elements have no bytes"));
+    }
+    steps(transfer.dims.iter().map(|dim| u64::from(dim.size)))
+}
+
+fn rows_form(rows: &RowTransfer) -> Result<(), FaultCause> {
+    if !matches!(rows.index_dtype, DType::I32 | DType::I64) {
+        return Err(FaultCause::Type { dtype: rows.index_dtype, role: "indices" });
+    }
+    steps([u64::from(rows.outer), u64::from(rows.count)].into_iter())
+}
+
+fn nest_form(dims: &[u32]) -> Result<(), FaultCause> {
+    if dims.len() > MAX_DIMS {
+        return Err(FaultCause::Malformed("it has too many dimensions"));
+    }
+    steps(dims.iter().map(|&size| u64::from(size)))
+}
+
+fn walk_form(walk: &Walk, rank: usize) -> Result<(), FaultCause> {
+    if walk.strides.len() != rank {
+        return Err(FaultCause::Malformed("a walk has not as many strides as the nest has dimensions"));
+    }
+    if walk.memory == Memory::Accumulators && !matches!(walk.dtype, DType::F32 | DType::I32) {
+        return Err(FaultCause::Type { dtype: walk.dtype, role: "elements of the accumulators" });
+    }
+    if walk.dtype.bits() == 4 && walk.strides.last().is_some_and(|&stride| stride != 0) {
+        return Err(FaultCause::Malformed("four-bit elements have an innermost stride of 0: they lie packed"));
+    }
+    Ok(())
+}
+
+fn sources_form(sources: &[Source], arity: usize, rank: usize) -> Result<(), FaultCause> {
+    if sources.len() != arity {
+        return Err(FaultCause::Malformed("it has not as many operands as its function takes"));
+    }
+    sources.iter().try_for_each(|source| match source {
+        Source::Walk(walk) => walk_form(walk, rank),
+        Source::Float(_) | Source::Integer(_) => Ok(()),
+    })
+}
+
+/// Checks that a destination does not stand still.
+fn distinct(destination: &Walk, dims: &[u32]) -> Result<(), FaultCause> {
+    let packed = destination.dtype.bits() == 4;
+    let moving = dims.len().saturating_sub(usize::from(packed));
+    if dims.iter().zip(&destination.strides).take(moving).any(|(&size, &stride)| size > 1 && stride == 0) {
+        return Err(FaultCause::Malformed("the destination stands still along a dimension"));
+    }
+    Ok(())
+}
+
+/// Checks that sources are either the very walk of the destination or share no byte with it.
+fn apart(destination: &Walk, sources: &[Source], dims: &[u32]) -> Result<(), FaultCause> {
+    check_apart(destination, sources, dims, |walk| {
+        walk.memory == destination.memory
+            && walk.address == destination.address
+            && walk.strides == destination.strides
+            && walk.dtype.bits() == destination.dtype.bits()
+    })
+}
+
+/// Checks that sources share no byte with the destination.
+fn apart_always(destination: &Walk, sources: &[Source], dims: &[u32]) -> Result<(), FaultCause> {
+    check_apart(destination, sources, dims, |_| false)
+}
+
+fn check_apart(
+    destination: &Walk,
+    sources: &[Source],
+    dims: &[u32],
+    excused: impl Fn(&Walk) -> bool,
+) -> Result<(), FaultCause> {
+    let written = access::walk(destination, dims, true);
+    for (operand, source) in sources.iter().enumerate() {
+        if let Source::Walk(walk) = source
+            && !excused(walk)
+            && access::walk(walk, dims, false).overlaps(&written)
+        {
+            return Err(FaultCause::Overlap(operand));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that an access stays within its memory.
+pub(super) fn bounds(access: &Access, machine: &SystolicMachine, dram: &mut Dram) -> Result<(), FaultCause> {
+    let Some((from, to)) = access.bounds() else { return Ok(()) };
+    let capacity = match access.space {
+        Space::Scratchpad => u64::from(machine.scratchpad.bytes),
+        Space::Accumulators => u64::from(machine.accumulators.rows) * u64::from(machine.array.columns) * 4,
+        Space::Dram => {
+            let fault = FaultCause::Dram { write: access.write, from, to };
+            let (Ok(start), Ok(end)) = (u64::try_from(from), u64::try_from(to)) else { return Err(fault) };
+            let there = if access.write { dram.write(start..end).is_some() } else { dram.read(start..end).is_some() };
+            return if there { Ok(()) } else { Err(fault) };
+        }
+    };
+    if from < 0 || to > i128::from(capacity) {
+        return Err(FaultCause::OutOfRange { space: access.space, from, to, capacity });
+    }
+    Ok(())
+}
