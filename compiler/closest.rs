@@ -10,6 +10,9 @@ pub(crate) fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|candidate| (strsim::normalized_damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
         .filter(|&(similarity, _)| similarity >= NEAR)
         // The first of equals, so that the suggestion does not depend on chance.
-        .fold(None, |best: Option<(f64, &str)>, one| if best.is_some_and(|best| best.0 >= one.0) { best } else { Some(one) })
+        .fold(
+            None,
+            |best: Option<(f64, &str)>, one| if best.is_some_and(|best| best.0 >= one.0) { best } else { Some(one) },
+        )
         .map(|(_, candidate)| candidate)
 }

@@ -64,7 +64,8 @@ impl Inspection {
         let mut free_dims = BTreeSet::new();
         for (port, input) in declared.iter().map(|input| (port(input), input)) {
             let numbers = |dim: &String| dim.bytes().all(|byte| byte.is_ascii_digit());
-            free_dims.extend(port.dims.unwrap_or_else(|| vec![shown(&input.name)]).into_iter().filter(|dim| !numbers(dim)));
+            free_dims
+                .extend(port.dims.unwrap_or_else(|| vec![shown(&input.name)]).into_iter().filter(|dim| !numbers(dim)));
         }
         Inspection {
             name: shown(&graph.name),

@@ -41,7 +41,10 @@ fn unknown(name: &str, known: &[String]) -> String {
         Some(close) => format!("did you mean `{close}`? "),
         None => String::new(),
     };
-    format!("there is no target `{name}`; {suggestion}known are {}, or pass the path of a machine file", known.join(", "))
+    format!(
+        "there is no target `{name}`; {suggestion}known are {}, or pass the path of a machine file",
+        known.join(", ")
+    )
 }
 
 /// The machine that a name, a kind or a path stands for.

@@ -111,7 +111,13 @@ fn models_that_cannot_be() {
     fs::create_dir(&inner).unwrap();
     let add = || vec![node("Add", &["x", "w"], "y")];
     for (name, model) in [
-        ("cyclic", simple(vec![node("Add", &["x", "b"], "a"), node("Add", &["a", "x"], "b"), node("Abs", &["b"], "y")], vec![])),
+        (
+            "cyclic",
+            simple(
+                vec![node("Add", &["x", "b"], "a"), node("Add", &["a", "x"], "b"), node("Abs", &["b"], "y")],
+                vec![],
+            ),
+        ),
         ("huge", simple(add(), vec![tensor("w", &[1 << 40, 1 << 40], vec![])])),
         ("unknown_operators", simple(vec![node("Frobnicate", &["x"], "a"), node("Twist", &["a"], "y")], vec![])),
         ("outside", simple(add(), vec![external("w", &[2, 4], "../secret")])),

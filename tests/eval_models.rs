@@ -51,8 +51,7 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
     let options = ImportOptions { shapes, ..Default::default() };
     let graph = import(&folder.join("model.onnx"), &options).map_err(|error| error.to_string())?;
     let graph = tcc_passes::clean_up(&graph);
-    let operands: Vec<Tensor> =
-        graph.inputs().iter().map(|&input| inputs[&*graph.value(input).name].clone()).collect();
+    let operands: Vec<Tensor> = graph.inputs().iter().map(|&input| inputs[&*graph.value(input).name].clone()).collect();
     let results = evaluate(&graph, &operands).map_err(|error| error.to_string())?;
     let mut compared = Vec::new();
     for (output, actual) in graph.outputs().iter().zip(&results) {
@@ -100,7 +99,9 @@ fn evaluation_agrees_with_onnx_runtime() {
                     for Compared { output, error, tolerance } in outputs {
                         worst = worst.max(error);
                         if error > tolerance {
-                            failures.push(format!("{name}, set {set}, `{output}`: off by {error:.2e} (of {tolerance:.0e})"));
+                            failures.push(format!(
+                                "{name}, set {set}, `{output}`: off by {error:.2e} (of {tolerance:.0e})"
+                            ));
                         }
                     }
                 }

@@ -77,10 +77,8 @@ fn node_tests_pass_but_for_the_known_failures() {
 
 /// The folder of the cases. Without one the test is skipped, except in CI.
 fn node_tests() -> Option<PathBuf> {
-    let folder = std::env::var_os("TCC_ONNX_NODE_TESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/onnx-node-tests"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("TCC_ONNX_NODE_TESTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/onnx-node-tests"), PathBuf::from);
     if folder.is_dir() {
         return Some(folder);
     }

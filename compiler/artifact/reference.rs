@@ -88,7 +88,8 @@ pub(super) fn check(folder: &Path, reference: &ReferenceProto) -> Result<PathBuf
         let path = folder.join(MODEL).join(plain(&file.path).ok_or_else(|| damaged(folder, &file.path))?);
         let read = |source| ReadError::Read { path: path.clone(), source };
         let bytes = fs::metadata(&path).map_err(read)?.len();
-        let changed = bytes != file.bytes || file.hash.map(|hash| Ok(hash != hash::of_file(&path)?)).unwrap_or(Ok(false)).map_err(read)?;
+        let changed = bytes != file.bytes
+            || file.hash.map(|hash| Ok(hash != hash::of_file(&path)?)).unwrap_or(Ok(false)).map_err(read)?;
         if changed {
             return Err(ReadError::ModelChanged(path));
         }
@@ -103,9 +104,8 @@ fn damaged(folder: &Path, path: &str) -> ReadError {
 /// A path without steps out of the folder it is relative to.
 fn plain(path: &str) -> Option<&Path> {
     let path = Path::new(path);
-    let is_plain = path
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    let is_plain =
+        path.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
     (is_plain && path.components().next().is_some()).then_some(path)
 }
 

@@ -215,6 +215,7 @@ fn parse_dim(text: &str) -> Result<(String, usize), String> {
     if name.is_empty() {
         return Err("the name is missing; expected NAME=N, as in --dim batch=1".to_owned());
     }
-    let extent = extent.parse().map_err(|_| format!("`{extent}` is not a number; expected NAME=N, as in --dim batch=1"))?;
+    let extent =
+        extent.parse().map_err(|_| format!("`{extent}` is not a number; expected NAME=N, as in --dim batch=1"))?;
     Ok((name.to_owned(), extent))
 }

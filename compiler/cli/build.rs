@@ -58,10 +58,7 @@ pub fn dims_of(dims: &[(String, usize)]) -> Result<std::collections::BTreeMap<St
 }
 
 /// The shapes of a model's inputs in a file of inputs.
-pub fn shapes_of(
-    path: &Path,
-    inputs: &Inputs,
-) -> Result<std::collections::BTreeMap<String, Vec<usize>>, Failure> {
+pub fn shapes_of(path: &Path, inputs: &Inputs) -> Result<std::collections::BTreeMap<String, Vec<usize>>, Failure> {
     if !inputs.is_ordered() {
         return Ok(inputs.shapes([]));
     }

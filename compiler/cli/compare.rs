@@ -14,8 +14,7 @@ use super::{build, eprint_line, print, print_json, units};
 pub fn run(arguments: &CompareArguments) -> Result<Exit, Failure> {
     let progress = Progress::new();
     // A misspelt target is told before anything that takes time.
-    let compilers =
-        arguments.targets.iter().map(|name| Compiler::for_target(name)).collect::<Result<Vec<_>, _>>()?;
+    let compilers = arguments.targets.iter().map(|name| Compiler::for_target(name)).collect::<Result<Vec<_>, _>>()?;
     progress.stage("reading the model");
     let model = build::import(&arguments.model, &arguments.shapes, Weights::Load)?;
     let mut reports = Vec::new();

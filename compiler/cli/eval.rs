@@ -25,8 +25,7 @@ pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
     let tensors = inputs.arrange(&inputs::ports(model.graph()))?;
     let results = evaluate(model.graph(), &tensors, &progress)?;
     let names = model.graph().outputs().iter().map(|output| output.name.to_string());
-    let results: Vec<NamedTensor> =
-        names.zip(results).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
+    let results: Vec<NamedTensor> = names.zip(results).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
     if let Some(path) = &arguments.data.output {
         outputs::write(path, &results)?;
     }

@@ -19,8 +19,7 @@ pub fn run(arguments: &InspectArguments) -> Result<Exit, Failure> {
 
 fn page(inspection: &Inspection) -> Page {
     let opsets = inspection.opsets.iter().map(|(domain, version)| format!("{domain} {version}"));
-    let parameters =
-        format!("{}, {}", units::count(inspection.parameters), units::bytes(inspection.parameter_bytes));
+    let parameters = format!("{}, {}", units::count(inspection.parameters), units::bytes(inspection.parameter_bytes));
     let facts = Section::facts(
         "",
         [
@@ -29,10 +28,13 @@ fn page(inspection: &Inspection) -> Page {
             ("opsets", opsets.collect::<Vec<_>>().join(", ")),
             ("parameters", parameters),
             ("nodes", units::integer(inspection.nodes as u64)),
-            ("free dimensions", match inspection.free_dims.as_slice() {
-                [] => "none".to_owned(),
-                names => names.join(", "),
-            }),
+            (
+                "free dimensions",
+                match inspection.free_dims.as_slice() {
+                    [] => "none".to_owned(),
+                    names => names.join(", "),
+                },
+            ),
         ],
     );
     let mut operators: Vec<_> = inspection.operators.iter().collect();
@@ -42,9 +44,8 @@ fn page(inspection: &Inspection) -> Page {
         let note = if inspection.unsupported.contains_key(name) { "unsupported" } else { "" };
         vec![Cell::text(name), Cell::Number(units::integer(count as u64)), Cell::text(note)]
     });
-    let unsupported = inspection.unsupported.iter().map(|(operator, nodes)| {
-        vec![Cell::text(operator), Cell::text(nodes.join(", "))]
-    });
+    let unsupported =
+        inspection.unsupported.iter().map(|(operator, nodes)| vec![Cell::text(operator), Cell::text(nodes.join(", "))]);
     let title = if inspection.name.is_empty() { "(the graph has no name)" } else { &inspection.name };
     Page {
         title: title.to_owned(),

@@ -131,8 +131,7 @@ impl Section {
             out.push_str(text.trim_end());
             out.push('\n');
         };
-        let is_number =
-            |column: usize| self.rows.iter().any(|row| matches!(row.get(column), Some(Cell::Number(_))));
+        let is_number = |column: usize| self.rows.iter().any(|row| matches!(row.get(column), Some(Cell::Number(_))));
         if !self.head.is_empty() {
             line(&mut self.head.iter().enumerate().map(|(column, &head)| (head, is_number(column))));
         }

@@ -95,7 +95,11 @@ fn kernels(report: &Report) -> Section {
         count if count > KERNELS => format!("kernels: the {KERNELS} longest of {count}"),
         _ => "kernels".to_owned(),
     };
-    Section { title, head: vec!["", "cycles", "share", "utilized", "bound by", "nodes of the model"], rows: rows.collect() }
+    Section {
+        title,
+        head: vec!["", "cycles", "share", "utilized", "bound by", "nodes of the model"],
+        rows: rows.collect(),
+    }
 }
 
 /// The first of the nodes that a kernel computes, shortened from the left, where exporters put the module's path.

@@ -285,8 +285,7 @@ impl<'a> NodeContext<'a> {
         if matches!(op, Op::Dequantize(_)) {
             return Ok(None);
         }
-        let Some(operands) = inputs.iter().map(|&input| self.known(input).cloned()).collect::<Option<Vec<_>>>()
-        else {
+        let Some(operands) = inputs.iter().map(|&input| self.known(input).cloned()).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
         let operands: Vec<&Tensor> = operands.iter().collect();

@@ -150,8 +150,8 @@ fn declared(input: &ValueInfoProto) -> Result<DeclaredInput, ImportError> {
         Some(TypeValue::SparseTensorType(_)) => return Err(unsupported("sparse")),
         _ => return Err(unsupported("undeclared")),
     };
-    let dtype = tensor::dtype(ty.elem_type)
-        .map_err(|problem| ImportError::Input { name: shown(&input.name), problem })?;
+    let dtype =
+        tensor::dtype(ty.elem_type).map_err(|problem| ImportError::Input { name: shown(&input.name), problem })?;
     let dims = ty.shape.as_ref().map(|shape| {
         let dim = |(axis, dim): (usize, &onnx_protobuf::tensor_shape_proto::Dimension)| match &dim.value {
             Some(DimValue::DimValue(extent)) if *extent >= 0 => DeclaredDim::Known(*extent as usize),
@@ -246,8 +246,7 @@ pub fn bind(
                     .collect(),
                 (None, None) => Vec::new(),
             };
-            let shape =
-                Shape::new(extents).map_err(|error| DimsError::Shape { input: shown(&input.name), error })?;
+            let shape = Shape::new(extents).map_err(|error| DimsError::Shape { input: shown(&input.name), error })?;
             Ok(TensorType::new(input.dtype, shape))
         })
         .collect()

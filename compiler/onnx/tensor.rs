@@ -138,11 +138,7 @@ pub fn read(proto: &mut TensorProto, files: &mut ExternalFiles, weights: Weights
     read_unnamed(proto, files, weights).map_err(|problem| WeightError { name: shown(&proto.name), problem })
 }
 
-fn read_unnamed(
-    proto: &mut TensorProto,
-    files: &mut ExternalFiles,
-    weights: Weights,
-) -> Result<Tensor, WeightProblem> {
+fn read_unnamed(proto: &mut TensorProto, files: &mut ExternalFiles, weights: Weights) -> Result<Tensor, WeightProblem> {
     if proto.segment.is_some() {
         return Err(WeightProblem::Segment);
     }
@@ -150,7 +146,8 @@ fn read_unnamed(
     let dims = proto.dims.iter().map(|&dim| usize::try_from(dim).map_err(|_| WeightProblem::NegativeDim(dim)));
     let shape = Shape::new(dims.collect::<Result<Vec<_>, _>>()?)?;
     let ty = TensorType::new(dtype, shape);
-    let may_be_absent = weights == Weights::Absent && ty.bytes() > KEPT_BYTES && !matches!(dtype, DType::I64 | DType::I32);
+    let may_be_absent =
+        weights == Weights::Absent && ty.bytes() > KEPT_BYTES && !matches!(dtype, DType::I64 | DType::I32);
     if may_be_absent {
         proto.raw_data = Vec::new();
         let len = ty.bytes();
@@ -204,19 +201,14 @@ fn external(proto: &TensorProto, files: &mut ExternalFiles, ty: &TensorType) -> 
         });
     }
     let file = files.open(location)?;
-    Data::mapped(file, offset, length)
-        .map_err(|error| WeightProblem::OutsideFile { location: shown(location), error })
+    Data::mapped(file, offset, length).map_err(|error| WeightProblem::OutsideFile { location: shown(location), error })
 }
 
 /// Values in the field for their type, which older exporters and small tensors use.
 fn typed(proto: &mut TensorProto, ty: &TensorType) -> Result<Data, WeightProblem> {
     let count = ty.shape.count();
     let check = |field: &'static str, expected: usize, actual: usize| {
-        if expected == actual {
-            Ok(())
-        } else {
-            Err(WeightProblem::Count { ty: ty.clone(), field, expected, actual })
-        }
+        if expected == actual { Ok(()) } else { Err(WeightProblem::Count { ty: ty.clone(), field, expected, actual }) }
     };
     Ok(match ty.dtype {
         DType::F32 => {
@@ -250,7 +242,9 @@ fn typed(proto: &mut TensorProto, ty: &TensorType) -> Result<Data, WeightProblem
             }
             match ty.dtype {
                 DType::I32 => Data::from_elements(values),
-                DType::F16 | DType::BF16 | DType::I16 | DType::U16 => Data::from_elements(elements(&values, |v| v as u16)),
+                DType::F16 | DType::BF16 | DType::I16 | DType::U16 => {
+                    Data::from_elements(elements(&values, |v| v as u16))
+                }
                 _ => Data::from_bytes(elements(&values, |v| v as u8)),
             }
         }

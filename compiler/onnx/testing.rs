@@ -139,12 +139,7 @@ pub fn ints_tensor(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
 }
 
 pub fn bool_tensor(name: &str, value: bool) -> TensorProto {
-    TensorProto {
-        name: name.to_owned(),
-        data_type: BOOL,
-        int32_data: vec![i32::from(value)],
-        ..Default::default()
-    }
+    TensorProto { name: name.to_owned(), data_type: BOOL, int32_data: vec![i32::from(value)], ..Default::default() }
 }
 
 pub fn function(name: &str, inputs: &[&str], outputs: &[&str], nodes: &[NodeProto]) -> FunctionProto {

@@ -20,7 +20,11 @@ fn describe(operators: &BTreeMap<String, Vec<String>>) -> String {
         format!("`{operator}` ({} {})", if nodes.len() == 1 { "node" } else { "nodes" }, list(nodes))
     };
     let all: Vec<String> = operators.iter().map(one).collect();
-    let count = if all.len() == 1 { "1 operator that tcc does".to_owned() } else { format!("{} operators that tcc does", all.len()) };
+    let count = if all.len() == 1 {
+        "1 operator that tcc does".to_owned()
+    } else {
+        format!("{} operators that tcc does", all.len())
+    };
     format!(
         "the model uses {count} not have: {}; export it without them, or decompose them with the exporter's options",
         all.join(", ")

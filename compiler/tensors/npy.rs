@@ -34,8 +34,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor, TensorFileError> {
 pub fn write_npy(path: &Path, tensor: &Tensor) -> Result<(), TensorFileError> {
     let file = path.display().to_string();
     let io = |error: std::io::Error| TensorFileError::Io { file: file.clone(), reason: error.to_string() };
-    let encoded = Encoded::new(tensor)
-        .map_err(|problem| TensorFileError::Array { place: file.clone(), problem })?;
+    let encoded = Encoded::new(tensor).map_err(|problem| TensorFileError::Array { place: file.clone(), problem })?;
     let mut out = BufWriter::new(File::create(path).map_err(io)?);
     encoded.write(&mut out).and_then(|()| out.flush()).map_err(io)
 }
@@ -122,7 +121,8 @@ impl Header {
         let wrong = || ArrayProblem::Header(crate::onnx::error::shown(text.trim()));
         let field = |key: &str| {
             let quoted = [format!("'{key}'"), format!("\"{key}\"")];
-            let after = quoted.iter().find_map(|key| text.split_once(key.as_str())).map(|(_, after)| after.trim_start());
+            let after =
+                quoted.iter().find_map(|key| text.split_once(key.as_str())).map(|(_, after)| after.trim_start());
             after.and_then(|after| after.strip_prefix(':')).map(str::trim_start).ok_or_else(wrong)
         };
         let fortran_order = match field("fortran_order")? {
@@ -175,9 +175,8 @@ pub(super) struct Encoded {
 
 impl Encoded {
     pub(super) fn new(tensor: &Tensor) -> Result<Self, ArrayProblem> {
-        let converted = |dtype, values: Values<'_>| {
-            Tensor::narrow(TensorType::new(dtype, tensor.shape().clone()), values)
-        };
+        let converted =
+            |dtype, values: Values<'_>| Tensor::narrow(TensorType::new(dtype, tensor.shape().clone()), values);
         let (descr, values) = match tensor.dtype() {
             DType::F64 => ("<f8", tensor.clone()),
             DType::F32 => ("<f4", tensor.clone()),

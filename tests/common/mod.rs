@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use onnx_protobuf::tensor_shape_proto::dimension::Value as DimValue;
 use onnx_protobuf::tensor_shape_proto::Dimension;
+use onnx_protobuf::tensor_shape_proto::dimension::Value as DimValue;
 use onnx_protobuf::type_proto::{Tensor as TensorTypeProto, Value as TypeValue};
 use onnx_protobuf::{
     GraphProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
@@ -52,13 +52,7 @@ pub fn node(op_type: &str, inputs: &[&str], output: &str) -> NodeProto {
 
 /// A tensor of 32-bit floats.
 pub fn tensor(name: &str, dims: &[i64], values: Vec<f32>) -> TensorProto {
-    TensorProto {
-        name: name.to_owned(),
-        data_type: 1,
-        dims: dims.to_vec(),
-        float_data: values,
-        ..TensorProto::new()
-    }
+    TensorProto { name: name.to_owned(), data_type: 1, dims: dims.to_vec(), float_data: values, ..TensorProto::new() }
 }
 
 /// A tensor of 32-bit floats whose values are in another file.

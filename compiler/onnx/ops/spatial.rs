@@ -50,7 +50,10 @@ impl Windows {
             AutoPad::Explicit => {
                 let pads = counts("pads", cx.ints("pads")?.unwrap_or(&vec![0; 2 * rank]), 0)?;
                 if pads.len() != 2 * rank {
-                    return Err(LowerError::invalid(format!("`pads` has {} entries for {rank} spatial axes", pads.len())));
+                    return Err(LowerError::invalid(format!(
+                        "`pads` has {} entries for {rank} spatial axes",
+                        pads.len()
+                    )));
                 }
                 windows.low = pads[..rank].iter().map(|&amount| amount as i64).collect();
                 windows.high = pads[rank..].iter().map(|&amount| amount as i64).collect();

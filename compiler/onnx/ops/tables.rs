@@ -69,7 +69,11 @@ pub(super) fn counts(name: &str, values: &[i64], least: i64) -> Result<Vec<usize
 /// A value of one element as a scalar.
 pub(super) fn scalar(cx: &mut NodeContext<'_>, value: ValueId) -> Result<ValueId, LowerError> {
     if cx.shape(value).count() != 1 {
-        return Err(LowerError::invalid(format!("`{}` must hold one element, but is {}", cx.name_of(value), cx.ty(value))));
+        return Err(LowerError::invalid(format!(
+            "`{}` must hold one element, but is {}",
+            cx.name_of(value),
+            cx.ty(value)
+        )));
     }
     cx.reshape(value, &[])
 }

@@ -30,9 +30,8 @@ fn a_branch_sees_the_names_around_it() {
 fn unsupported_operators_matter_only_in_the_branch_taken() {
     let good = graph(&[], &[node("Abs", &["a"], &["yes"], &[])], &["yes"]);
     let bad = graph(&[], &[node("Nonsense", &["a"], &["no"], &[])], &["no"]);
-    let build = |condition| {
-        model(graph(&[input("a", FLOAT, &["1"])], &choice(condition, good.clone(), bad.clone()), &["y"]))
-    };
+    let build =
+        |condition| model(graph(&[input("a", FLOAT, &["1"])], &choice(condition, good.clone(), bad.clone()), &["y"]));
     assert!(import(&build(true)).is_ok());
     let text = import(&build(false)).unwrap_err().to_string();
     assert!(text.contains("`Nonsense` (node `Nonsense_no`)"), "{text}");
@@ -50,7 +49,8 @@ fn conditions_must_be_known() {
 /// Adds `step` to the carried value and gives the sum and the trip as scan outputs, while `condition` holds.
 fn counting_body(condition: NodeProto) -> GraphProto {
     let inputs = [input("trip", INT64, &[]), input("before", BOOL, &[]), input("sum", FLOAT, &["1"])];
-    let nodes = [condition, node("Add", &["sum", "step"], &["next"], &[]), node("Identity", &["trip"], &["index"], &[])];
+    let nodes =
+        [condition, node("Add", &["sum", "step"], &["next"], &[]), node("Identity", &["trip"], &["index"], &[])];
     let mut body = graph(&inputs, &nodes, &["again", "next", "next", "index"]);
     body.output[2] = input("next", FLOAT, &["1"]);
     body

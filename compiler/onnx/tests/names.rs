@@ -19,11 +19,8 @@ fn unsorted_nodes_are_sorted() {
 
 #[test]
 fn cycles_name_their_nodes() {
-    let nodes = [
-        node("Abs", &["a"], &["free"], &[]),
-        node("Add", &["a", "c"], &["b"], &[]),
-        node("Abs", &["b"], &["c"], &[]),
-    ];
+    let nodes =
+        [node("Abs", &["a"], &["free"], &[]), node("Add", &["a", "c"], &["b"], &[]), node("Abs", &["b"], &["c"], &[])];
     let model = model(graph(&[input("a", FLOAT, &["2"])], &nodes, &["c"]));
     assert_eq!(import(&model).unwrap_err(), ImportError::Cycle(vec!["Add_b".to_owned(), "Abs_c".to_owned()]));
 }
@@ -129,8 +126,11 @@ fn all_unbound_dimensions_are_reported_at_once() {
 
 #[test]
 fn dimensions_come_from_names_shapes_and_expressions() {
-    let inputs =
-        [input("a", FLOAT, &["batch", "seq"]), input("b", FLOAT, &["batch", "2 * (past + seq) - 1"]), input("c", FLOAT, &["?"])];
+    let inputs = [
+        input("a", FLOAT, &["batch", "seq"]),
+        input("b", FLOAT, &["batch", "2 * (past + seq) - 1"]),
+        input("c", FLOAT, &["?"]),
+    ];
     let options = ImportOptions {
         dims: dims(&[("past", 3), ("c:0", 9)]),
         shapes: [("a".to_owned(), vec![2, 5])].into(),
@@ -221,10 +221,8 @@ fn positions_of_unknown_values_are_data_dependent() {
 #[test]
 fn dropout_keeps_everything() {
     let training = tensor("value", bool_tensor("", true));
-    let nodes = [
-        node("Constant", &[], &["training"], &[training]),
-        node("Dropout", &["a", "", "training"], &["b"], &[]),
-    ];
+    let nodes =
+        [node("Constant", &[], &["training"], &[training]), node("Dropout", &["a", "", "training"], &["b"], &[])];
     let a = input("a", FLOAT, &["3"]);
     let random = import(&model(graph(std::slice::from_ref(&a), &nodes, &["b"]))).unwrap_err();
     assert!(message(random).contains("training mode"));
@@ -234,11 +232,6 @@ fn dropout_keeps_everything() {
 
 #[test]
 fn results_have_the_declared_types() {
-    let graph = import(&model(graph(
-        &[input("a", 10, &["3"])],
-        &[node("Abs", &["a"], &["b"], &[])],
-        &["b"],
-    )))
-    .unwrap();
+    let graph = import(&model(graph(&[input("a", 10, &["3"])], &[node("Abs", &["a"], &["b"], &[])], &["b"]))).unwrap();
     assert_eq!(graph.ty(graph.outputs()[0].value).dtype, DType::F16);
 }
