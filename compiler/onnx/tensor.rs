@@ -38,7 +38,7 @@ pub struct WeightError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WeightProblem {
     /// An element type that tcc does not have.
-    #[error("{0} elements are not supported; convert the model to a type that is (see `tcc inspect --help`)")]
+    #[error("{0} elements are not supported; convert the model to a type that is")]
     Unsupported(String),
     /// A dimension below zero.
     #[error("dimension {0} is negative; the file is damaged")]

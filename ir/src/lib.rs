@@ -16,11 +16,12 @@ mod plan;
 mod real;
 mod shape;
 mod tensor;
-mod units;
-mod view;
-mod verify;
 #[cfg(test)]
 mod testing;
+pub mod text;
+mod units;
+mod verify;
+mod view;
 
 pub use data::{AbsentData, Data, OutsideFile};
 pub use dtype::{DType, NumberClass, UnknownDType};
@@ -33,5 +34,5 @@ pub use real::Real;
 pub use shape::{MAX_ELEMENTS, Shape, ShapeError, TensorType, normalize_axis};
 pub use tensor::{Element, PARALLEL_GRAIN, Tensor, TensorError, Values};
 pub use units::{Bytes, Cycles};
-pub use view::{Atom, Nest, View, is_view};
 pub use verify::{VerifyError, verify};
+pub use view::{Atom, Nest, View, is_view};

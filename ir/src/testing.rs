@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::op::OpError;
-use crate::{DType, Graph, NumberClass, Op, Shape, Tensor, TensorType, ValueId, Values, evaluate};
+use crate::{
+    DType, Data, Element, Graph, NumberClass, Op, Shape, Tensor, TensorType, ValueId, Values, evaluate, verify,
+};
 
 /// A tensor of any type from numbers, which are rounded to it.
 pub(crate) fn tensor(dtype: DType, dims: &[usize], values: &[f64]) -> Tensor {
@@ -54,6 +56,48 @@ pub(crate) fn random(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
         DType::Bool => random_in(dtype, dims, 0, 2, seed),
         _ if dtype.class() == NumberClass::Unsigned => random_in(dtype, dims, 0, 16, seed),
         _ => random_in(dtype, dims, -8, 8, seed),
+    }
+}
+
+/// The float types that operators compute with.
+pub(crate) const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
+
+/// A tensor of a native type.
+pub(crate) fn elements<T: Element>(dims: &[usize], elements: Vec<T>) -> Tensor {
+    Tensor::new(ty(T::DTYPE, dims), Data::from_elements(elements)).unwrap()
+}
+
+/// Pseudo-random numbers all over the place: floats in -2..2 with all their bits, integers over the whole range of types
+/// of at most 16 bits, and in -32768..=65535 in wider ones.
+pub(crate) fn spread(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
+    if dtype == DType::Bool {
+        return random(dtype, dims, seed);
+    }
+    if let Some((low, high)) = dtype.integer_range() {
+        return random_in(dtype, dims, low.max(-32768) as i64, high.min(65535) as i64 + 1, seed);
+    }
+    let steps = numbers(&random_in(DType::F64, dims, -(1 << 40), 1 << 40, seed));
+    tensor(dtype, dims, &steps.iter().map(|x| x / 2.0f64.powi(39)).collect::<Vec<_>>())
+}
+
+/// Fails unless an operator and its decomposition agree: exactly for integers, and for floats to within `tolerance` of
+/// the result's greatest magnitude. NaN agrees with NaN only.
+pub(crate) fn agrees(op: impl Into<Op>, inputs: &[Tensor], tolerance: f64) {
+    let op = op.into();
+    let graph = decomposition(op.clone(), inputs);
+    verify(&graph).unwrap();
+    let (whole, parts) = (run_all(op.clone(), inputs).unwrap(), evaluate(&graph, inputs).unwrap());
+    assert_eq!(whole.len(), parts.len());
+    for (whole, parts) in whole.iter().zip(&parts) {
+        assert_eq!(whole.ty(), parts.ty());
+        let exact = !whole.dtype().is_float();
+        let (whole, parts) = (numbers(whole), numbers(parts));
+        let greatest = whole.iter().filter(|x| x.is_finite()).fold(0.0f64, |max, x| max.max(x.abs()));
+        let tolerance = if exact { 0.0 } else { tolerance * greatest };
+        for (i, (&a, &b)) in whole.iter().zip(&parts).enumerate() {
+            let equal = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance;
+            assert!(equal, "{op:?}: element {i} is {a}, but decomposed {b}");
+        }
     }
 }
 

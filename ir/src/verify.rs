@@ -110,8 +110,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::ops::testing::ty;
     use crate::ops::{Op, Softmax, Unary, UnaryFn};
+    use crate::testing::ty;
     use crate::{DType, Tensor};
 
     fn sample() -> (Graph, ValueId, ValueId) {

@@ -406,14 +406,14 @@ mod tests {
         assert_eq!(clean.outputs()[0].value, clean.inputs()[0]);
     }
 
-    /// All values of 8-bit and 16-bit types, and the edges of wider ones.
+    /// All values of small types, many of 16-bit ones, and the edges of wider ones.
     fn samples(dtype: DType) -> Tensor {
         let bits = dtype.bits();
         let bytes: Vec<u8> = match bits {
             4 => (0..=255).collect(),
             8 if dtype == DType::Bool => vec![0, 1],
             8 => (0..=255).collect(),
-            16 => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
+            16 => (0..=u16::MAX).step_by(7).flat_map(u16::to_le_bytes).collect(),
             _ => {
                 let edges = [0.0, -0.0, 1.0, -1.0, 0.5, -1.5, 127.0, 128.0, 255.0, 256.0, 16_777_217.0, 3e9, -3e9, 1e19, 1e-40];
                 let source = Tensor::from_vec(Shape::vector(edges.len()), edges.to_vec()).unwrap();

@@ -58,7 +58,7 @@ impl Pooling {
             })?;
             let mut count = if rounds_up { room.div_ceil(stride) } else { room / stride } + 1;
             // A window that would start beyond the input sees only padding and is left out.
-            if rounds_up && (count - 1) * stride >= dim + low {
+            if rounds_up && count > 1 && (count - 1) * stride >= dim + low {
                 count -= 1;
             }
             positions.push(count);

@@ -52,8 +52,10 @@ fn a_device_is_not_read() {
 
 proptest! {
     #[test]
-    fn random_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert!(import_bytes(&bytes, &ImportOptions::default()).is_err());
+    fn random_bytes_are_no_model(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        // By chance they may be a model, but never one with nodes.
+        let nodes = import_bytes(&bytes, &ImportOptions::default()).map_or(0, |graph| graph.node_count());
+        prop_assert_eq!(nodes, 0);
     }
 
     #[test]

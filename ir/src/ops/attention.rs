@@ -300,7 +300,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::ops::testing::{FLOATS, agrees, random, tensor, ty};
+    use crate::testing::{FLOATS, agrees, elements, spread, ty};
 
     const PLAIN: Attention = Attention {
         scale: Real(0.5),
@@ -313,9 +313,9 @@ mod tests {
 
     fn qkv(dtype: DType, heads: usize, groups: usize) -> Vec<Tensor> {
         vec![
-            random(dtype, &[2, heads, 5, 4], 1),
-            random(dtype, &[2, groups, 7, 4], 2),
-            random(dtype, &[2, groups, 7, 3], 3),
+            spread(dtype, &[2, heads, 5, 4], 1),
+            spread(dtype, &[2, groups, 7, 4], 2),
+            spread(dtype, &[2, groups, 7, 3], 3),
         ]
     }
 
@@ -331,9 +331,9 @@ mod tests {
 
     #[test]
     fn weighs_values_by_similarity() {
-        let q = tensor(&[1, 1, 1, 1], vec![1.0f64]);
-        let k = tensor(&[1, 1, 2, 1], vec![0.0f64, 2.0 * 3.0f64.ln()]);
-        let v = tensor(&[1, 1, 2, 1], vec![4.0f64, 8.0]);
+        let q = elements(&[1, 1, 1, 1], vec![1.0f64]);
+        let k = elements(&[1, 1, 2, 1], vec![0.0f64, 2.0 * 3.0f64.ln()]);
+        let v = elements(&[1, 1, 2, 1], vec![4.0f64, 8.0]);
         let y = PLAIN.eval(&[&q, &k, &v], &[ty(DType::F64, &[1, 1, 1, 1])]).unwrap();
         // Weights 1/4 and 3/4.
         assert!((y[0].to_f64s().unwrap()[0] - 7.0).abs() < 1e-14);
@@ -359,11 +359,11 @@ mod tests {
                 let mut operands = qkv(DType::F32, 4, 2);
                 agrees(op, &operands, tolerance(DType::F32));
                 for mask in [
-                    random(DType::Bool, &[2, 1, 5, 7], 4),
-                    random(DType::Bool, &[4, 1, 7], 5),
-                    tensor(&[1, 1], vec![0.0f32]),
-                    random(DType::F32, &[5, 7], 6),
-                    tensor(&[5, 1], vec![0.0, f32::NEG_INFINITY, 1.0, 0.0, f32::NEG_INFINITY]),
+                    spread(DType::Bool, &[2, 1, 5, 7], 4),
+                    spread(DType::Bool, &[4, 1, 7], 5),
+                    elements(&[1, 1], vec![0.0f32]),
+                    spread(DType::F32, &[5, 7], 6),
+                    elements(&[5, 1], vec![0.0, f32::NEG_INFINITY, 1.0, 0.0, f32::NEG_INFINITY]),
                 ] {
                     operands.truncate(3);
                     operands.push(mask);
@@ -389,8 +389,8 @@ mod tests {
     #[test]
     fn long_rows_are_cut_into_blocks() {
         let keys = SCORES_PER_BLOCK / 2 - 1;
-        let q = random(DType::F32, &[1, 1, 5, 2], 1);
-        let (k, v) = (random(DType::F32, &[1, 1, keys, 2], 2), random(DType::F32, &[1, 1, keys, 1], 3));
+        let q = spread(DType::F32, &[1, 1, 5, 2], 1);
+        let (k, v) = (spread(DType::F32, &[1, 1, keys, 2], 2), spread(DType::F32, &[1, 1, keys, 1], 3));
         agrees(Attention { causal: Some(1000), ..PLAIN }, &[q, k, v], 1e-4);
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::elementwise::{map, zip};
 use super::layer_norm::{narrowed, widened};
 use super::quantize::is_quantized;
-use super::{Binary, BinaryFn, Cast, cast, float};
+use super::{Binary, BinaryFn, cast, float};
 use crate::op::{OpError, Operator, OutputTypes, Work, one};
 use crate::{DType, Graph, GraphError, NumberClass, Tensor, TensorType, ValueId, Values};
 
@@ -124,12 +124,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::ops::testing::{FLOATS, agrees, random, tensor, ty};
+    use crate::testing::{FLOATS, agrees, elements, spread, ty};
 
     #[test]
     fn subtracts_the_zero_point_before_scaling() {
-        let x = tensor(&[2, 2], vec![0u8, 255, 128, 7]);
-        let (scale, zero) = (tensor(&[2, 1], vec![0.5f32, 2.0]), tensor(&[2], vec![128u8, 0]));
+        let x = elements(&[2, 2], vec![0u8, 255, 128, 7]);
+        let (scale, zero) = (elements(&[2, 1], vec![0.5f32, 2.0]), elements(&[2], vec![128u8, 0]));
         let y = Dequantize { zero: true }.eval(&[&x, &scale, &zero], &[ty(DType::F32, &[2, 2])]).unwrap();
         assert_eq!(y[0].to_f64s().unwrap(), [-64.0, 127.5, 0.0, 14.0]);
     }
@@ -138,7 +138,7 @@ mod tests {
     fn agrees_with_its_decomposition() {
         for from in DType::ALL.into_iter().filter(|&dtype| is_quantized(dtype)) {
             for dtype in FLOATS {
-                let (x, scale, zero) = (random(from, &[3, 67], 1), random(dtype, &[3, 1], 2), random(from, &[67], 3));
+                let (x, scale, zero) = (spread(from, &[3, 67], 1), spread(dtype, &[3, 1], 2), spread(from, &[67], 3));
                 agrees(Dequantize { zero: false }, &[x.clone(), scale.clone()], 0.0);
                 agrees(Dequantize { zero: true }, &[x, scale, zero], 0.0);
             }

@@ -5,16 +5,22 @@ use rayon::prelude::*;
 use crate::shape::Shape;
 use crate::tensor::PARALLEL_GRAIN;
 
+// The parallel parts take `dyn` functions over slices: they are compiled once for each pair of element types, not once for
+// each of the many scalar functions, whose loops over a slice are all that must be their own.
+
 /// Applies `f` to every element.
 pub(crate) fn map<T: Copy + Sync, U: Copy + Default + Send>(x: &[T], f: impl Fn(T) -> U + Sync + Send) -> Vec<U> {
     let mut out = vec![U::default(); x.len()];
-    // Loops over slices of equal length are what the compiler vectorises; collecting an iterator is not.
-    out.par_chunks_mut(PARALLEL_GRAIN).zip(x.par_chunks(PARALLEL_GRAIN)).for_each(|(out, x)| {
+    for_pieces(x, &mut out, &|x, out| {
         for (out, &x) in out.iter_mut().zip(x) {
             *out = f(x);
         }
     });
     out
+}
+
+fn for_pieces<T: Sync, U: Send>(x: &[T], out: &mut [U], f: &(dyn Fn(&[T], &mut [U]) + Sync)) {
+    out.par_chunks_mut(PARALLEL_GRAIN).zip(x.par_chunks(PARALLEL_GRAIN)).for_each(|(out, x)| f(x, out));
 }
 
 /// Applies `f` to every pair of elements of `a` and `b`, broadcast to `target`.
@@ -25,7 +31,7 @@ pub(crate) fn zip<A: Copy + Sync, B: Copy + Sync, U: Copy + Default + Send>(
     f: impl Fn(A, B) -> U + Sync + Send,
 ) -> Vec<U> {
     let mut out = vec![U::default(); target.count()];
-    for_rows(&[a_shape, b_shape], target, &mut out, |row, starts, steps| match (steps[0], steps[1]) {
+    for_rows(&[a_shape, b_shape], target, &mut out, &|row, starts, steps| match (steps[0], steps[1]) {
         (1, 1) => {
             let (a, b) = (&a[starts[0]..][..row.len()], &b[starts[1]..][..row.len()]);
             for ((out, &a), &b) in row.iter_mut().zip(a).zip(b) {
@@ -58,7 +64,7 @@ pub(crate) fn zip3<A: Copy + Sync, B: Copy + Sync, C: Copy + Sync, U: Copy + Def
     f: impl Fn(A, B, C) -> U + Sync + Send,
 ) -> Vec<U> {
     let mut out = vec![U::default(); target.count()];
-    for_rows(&[a_shape, b_shape, c_shape], target, &mut out, |row, starts, steps| {
+    for_rows(&[a_shape, b_shape, c_shape], target, &mut out, &|row, starts, steps| {
         for (i, out) in row.iter_mut().enumerate() {
             *out = f(a[starts[0] + i * steps[0]], b[starts[1] + i * steps[1]], c[starts[2] + i * steps[2]]);
         }
@@ -66,13 +72,16 @@ pub(crate) fn zip3<A: Copy + Sync, B: Copy + Sync, C: Copy + Sync, U: Copy + Def
     out
 }
 
+/// Works on one row of a result: the row, and where each operand's begins and with which step it goes on.
+type RowFn<'a, U, const N: usize> = &'a (dyn Fn(&mut [U], [usize; N], [usize; N]) + Sync);
+
 /// Calls `f` for each innermost row of a `target`-shaped result, in parallel, with the position in every operand where
 /// the row starts and the step (0 or 1) with which each operand moves along it.
 fn for_rows<U: Send, const N: usize>(
     operands: &[&Shape; N],
     target: &Shape,
     out: &mut [U],
-    f: impl Fn(&mut [U], [usize; N], [usize; N]) + Sync + Send,
+    f: RowFn<'_, U, N>,
 ) {
     if out.is_empty() {
         return;

@@ -3,7 +3,7 @@
 //! The binary32 functions that whole activations pass through (`exp`, `tanh`, `erf`) are branch-free polynomials: the
 //! compiler turns a loop over them into vector code, which it cannot do with calls into the C library. Fused
 //! multiply-adds are left out on purpose; where the processor lacks them they are slow, and where it has them the
-//! result would differ.
+//! result would differ. They are always inlined, since a call in a loop keeps it from becoming vector code.
 
 use crate::op::{OpError, OutputTypes, one};
 use crate::{DType, PARALLEL_GRAIN, Tensor, TensorType, Values};
@@ -54,14 +54,17 @@ macro_rules! float {
                 value as $float
             }
 
+            #[inline(always)]
             fn exp(self) -> Self {
                 $exp(self)
             }
 
+            #[inline(always)]
             fn tanh(self) -> Self {
                 $tanh(self)
             }
 
+            #[inline(always)]
             fn erf(self) -> Self {
                 $erf(self)
             }
@@ -123,6 +126,7 @@ pub(crate) fn wide_sum<T: Copy + Into<f64>>(row: &[T]) -> f64 {
 const ROUNDER: f32 = 12_582_912.0;
 
 /// The nearest integer, ties to even.
+#[inline(always)]
 pub(crate) fn round(x: f32) -> f32 {
     let magnitude = x.abs();
     let rounded = (magnitude + 8_388_608.0) - 8_388_608.0;
@@ -131,6 +135,7 @@ pub(crate) fn round(x: f32) -> f32 {
 }
 
 /// e^x, to within 1 unit in the last place.
+#[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     // e^x = 2^n e^r with n an integer and |r| <= ln 2 / 2. Beyond the bounds the result is 0 or infinity anyway.
     let x = x.clamp(-104.0, 89.0);
@@ -152,6 +157,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 }
 
 /// The hyperbolic tangent, to within 2 units in the last place.
+#[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     let a = x.abs();
     let z = x * x;
@@ -166,6 +172,7 @@ pub(crate) fn tanh(x: f32) -> f32 {
 }
 
 /// The error function, to within 2 units in the last place.
+#[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     let a = x.abs();
     let z = x * x;
@@ -191,6 +198,7 @@ pub(crate) fn erf(x: f32) -> f32 {
 }
 
 /// 1 / (1 + e^-x).
+#[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }

@@ -43,7 +43,7 @@ impl Operator for Gelu {
         Some((|| {
             let x = inputs[0];
             let dtype = graph.ty(x).dtype;
-            let mut number = |graph: &mut Graph, value| graph.constant(Tensor::scalar_of(dtype, value));
+            let number = |graph: &mut Graph, value| graph.constant(Tensor::scalar_of(dtype, value));
             let (one, half) = (number(graph, 1.0), number(graph, 0.5));
             let curve = if self.tanh {
                 let cubic = number(graph, CUBIC);
@@ -86,11 +86,11 @@ mod tests {
 
     use super::*;
     use crate::DType;
-    use crate::ops::testing::{agrees, random, tensor, ty};
+    use crate::testing::{agrees, elements, spread, ty};
 
     #[test]
     fn follows_the_normal_distribution() {
-        let x = tensor(&[4], vec![0.0f64, 1.0, -1.0, 40.0]);
+        let x = elements(&[4], vec![0.0f64, 1.0, -1.0, 40.0]);
         // Φ(1) = 0.841344746068543.
         let exact = [0.0, 0.841_344_746_068_543, -0.158_655_253_931_457, 40.0];
         for (tanh, tolerance) in [(false, 1e-15), (true, 4e-4)] {
@@ -105,11 +105,11 @@ mod tests {
     fn agrees_with_its_decomposition() {
         for tanh in [false, true] {
             for dtype in [DType::F64, DType::F32] {
-                agrees(Gelu { tanh }, &[random(dtype, &[37, 53], 1)], 0.0);
+                agrees(Gelu { tanh }, &[spread(dtype, &[37, 53], 1)], 0.0);
             }
             // The decomposition rounds to the narrow type after each of its steps.
-            agrees(Gelu { tanh }, &[random(DType::F16, &[37, 53], 1)], 4.0 * 2.0f64.powi(-11));
-            agrees(Gelu { tanh }, &[random(DType::BF16, &[37, 53], 1)], 4.0 * 2.0f64.powi(-8));
+            agrees(Gelu { tanh }, &[spread(DType::F16, &[37, 53], 1)], 4.0 * 2.0f64.powi(-11));
+            agrees(Gelu { tanh }, &[spread(DType::BF16, &[37, 53], 1)], 4.0 * 2.0f64.powi(-8));
         }
     }
 

@@ -259,7 +259,7 @@ impl<'a> Layout<'a> {
     ) -> Vec<T> {
         let &MatMulDims { m, k, n, .. } = self.dims;
         let mut out = vec![T::default(); self.starts.len() * m * n];
-        if out.is_empty() {
+        if out.is_empty() || k == 0 {
             return out;
         }
         // Rows of B are walked in order for each row of A; a transposed B is laid out again once.

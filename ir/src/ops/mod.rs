@@ -78,8 +78,7 @@ mod elementwise;
 mod float;
 mod indexing;
 mod movement;
-#[cfg(test)]
-pub(crate) mod testing;
+mod order;
 
 operators! {
     arg_reduce::ArgReduce,

@@ -130,10 +130,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::ops::testing::{FLOATS, agrees, random, tensor, ty};
+    use crate::testing::{FLOATS, agrees, elements, spread, ty};
 
     fn quantize(to: DType, x: &[f32], scale: f32, zero: Option<f64>) -> Vec<f64> {
-        let (x, scale) = (tensor(&[x.len()], x.to_vec()), Tensor::scalar(scale));
+        let (x, scale) = (elements(&[x.len()], x.to_vec()), Tensor::scalar(scale));
         let op = Quantize { to, zero: zero.is_some() };
         let zero = zero.map(|zero| Tensor::scalar_of(to, zero));
         let operands: Vec<&Tensor> = [&x, &scale].into_iter().chain(&zero).collect();
@@ -169,9 +169,9 @@ mod tests {
     fn agrees_with_its_decomposition() {
         for to in DType::ALL.into_iter().filter(|&dtype| is_quantized(dtype)) {
             for dtype in FLOATS {
-                let x = random(dtype, &[3, 4, 65], 1);
-                let scale = random(dtype, &[4, 1], 2);
-                let zero = random(to, &[65], 3);
+                let x = spread(dtype, &[3, 4, 65], 1);
+                let scale = spread(dtype, &[4, 1], 2);
+                let zero = spread(to, &[65], 3);
                 agrees(Quantize { to, zero: false }, &[x.clone(), scale.clone()], 0.0);
                 agrees(Quantize { to, zero: true }, &[x, scale, zero], 0.0);
             }

@@ -181,7 +181,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::ops::testing::{random, tensor};
+    use crate::testing::{elements, spread};
 
     fn reduce(function: ReduceFn, axes: &[usize], x: &Tensor) -> Vec<f64> {
         let op = Reduce { function, axes: axes.to_vec() };
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn reduces_rows_and_columns() {
-        let x = tensor(&[2, 3], vec![1.0f32, 2.0, 6.0, -1.0, 0.0, 4.0]);
+        let x = elements(&[2, 3], vec![1.0f32, 2.0, 6.0, -1.0, 0.0, 4.0]);
         assert_eq!(reduce(ReduceFn::Sum, &[1], &x), [9.0, 3.0]);
         assert_eq!(reduce(ReduceFn::Mean, &[1], &x), [3.0, 1.0]);
         assert_eq!(reduce(ReduceFn::Max, &[1], &x), [6.0, 4.0]);
@@ -205,10 +205,10 @@ mod tests {
     #[test]
     fn both_ways_of_walking_agree() {
         // Moving the reduced axis to the front takes it off the fast path.
-        let x = random(DType::F32, &[5, 1000], 1);
+        let x = spread(DType::F32, &[5, 1000], 1);
         let values = x.to_f64s().unwrap();
         let moved = (0..1000).flat_map(|j| (0..5).map(move |i| i * 1000 + j)).map(|at| values[at] as f32).collect();
-        let moved = tensor(&[1000, 5], moved);
+        let moved = elements(&[1000, 5], moved);
         for function in [ReduceFn::Max, ReduceFn::Min, ReduceFn::Sum, ReduceFn::Mean] {
             assert_eq!(reduce(function, &[1], &x), reduce(function, &[0], &moved), "{function:?}");
         }
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn nothing_reduces_to_the_neutral_element() {
-        let x = tensor(&[1, 0], Vec::<f32>::new());
+        let x = elements(&[1, 0], Vec::<f32>::new());
         assert_eq!(reduce(ReduceFn::Sum, &[1], &x), [0.0]);
         assert_eq!(reduce(ReduceFn::Max, &[1], &x), [f64::NEG_INFINITY]);
         assert!(reduce(ReduceFn::Mean, &[1], &x)[0].is_nan());

@@ -62,13 +62,13 @@ mod tests {
 
     use super::*;
     use crate::DType;
-    use crate::ops::testing::{FLOATS, agrees, random, tensor, ty};
+    use crate::testing::{FLOATS, agrees, elements, spread, ty};
 
     #[test]
     fn normalises_to_root_mean_square_1() {
         let op = RmsNorm { axis: 0, epsilon: Real(0.0) };
-        let x = tensor(&[4], vec![1.0f64, -1.0, 5.0, 3.0]);
-        let y = op.eval(&[&x, &tensor(&[1], vec![1.5f64])], &[x.ty().clone()]).unwrap();
+        let x = elements(&[4], vec![1.0f64, -1.0, 5.0, 3.0]);
+        let y = op.eval(&[&x, &elements(&[1], vec![1.5f64])], &[x.ty().clone()]).unwrap();
         assert_eq!(y[0].to_f64s().unwrap(), [0.5, -0.5, 2.5, 1.5]);
     }
 
@@ -76,7 +76,7 @@ mod tests {
     fn agrees_with_its_decomposition() {
         for dtype in FLOATS {
             for axis in 0..3 {
-                let (x, scale) = (random(dtype, &[2, 7, 33], 1), random(dtype, &[7, 1], 2));
+                let (x, scale) = (spread(dtype, &[2, 7, 33], 1), spread(dtype, &[7, 1], 2));
                 agrees(RmsNorm { axis, epsilon: Real(1e-6) }, &[x, scale], 0.0);
             }
         }

@@ -135,13 +135,13 @@ mod tests {
 
     use super::*;
     use crate::DType;
-    use crate::ops::testing::{agrees, random, tensor, ty};
+    use crate::testing::{agrees, elements, spread, ty};
 
     #[test]
     fn rotates_pairs() {
-        let x = tensor(&[1, 4], vec![1.0f32, 2.0, 3.0, 4.0]);
+        let x = elements(&[1, 4], vec![1.0f32, 2.0, 3.0, 4.0]);
         // A quarter turn of the first pair, none of the second.
-        let (cos, sin) = (tensor(&[2], vec![0.0f32, 1.0]), tensor(&[2], vec![1.0f32, 0.0]));
+        let (cos, sin) = (elements(&[2], vec![0.0f32, 1.0]), elements(&[2], vec![1.0f32, 0.0]));
         for (interleaved, expected) in [(false, [-3.0, 2.0, 1.0, 4.0]), (true, [-2.0, 1.0, 3.0, 4.0])] {
             let y = Rope { interleaved }.eval(&[&x, &cos, &sin], &[x.ty().clone()]).unwrap();
             assert_eq!(y[0].to_f64s().unwrap(), expected);
@@ -154,8 +154,8 @@ mod tests {
             for (dtype, tolerance) in
                 [(DType::F64, 0.0), (DType::F32, 0.0), (DType::F16, 2.0f64.powi(-9)), (DType::BF16, 2.0f64.powi(-6))]
             {
-                let x = random(dtype, &[2, 3, 5, 8], 1);
-                let (cos, sin) = (random(dtype, &[2, 1, 5, 4], 2), random(dtype, &[5, 1], 3));
+                let x = spread(dtype, &[2, 3, 5, 8], 1);
+                let (cos, sin) = (spread(dtype, &[2, 1, 5, 4], 2), spread(dtype, &[5, 1], 3));
                 agrees(Rope { interleaved }, &[x, cos, sin], tolerance);
             }
         }

@@ -84,22 +84,22 @@ mod tests {
 
     use super::*;
     use crate::DType;
-    use crate::ops::testing::{agrees, random, tensor};
+    use crate::testing::{agrees, elements, spread};
 
     #[test]
     fn agrees_with_its_decomposition() {
         for axis in 0..3 {
             for dtype in [DType::F64, DType::F32] {
-                agrees(Softmax { axis }, &[random(dtype, &[4, 5, 37], 1)], 1e-15);
+                agrees(Softmax { axis }, &[spread(dtype, &[4, 5, 37], 1)], 1e-15);
             }
             // The decomposition rounds to the narrow type after each of its steps.
-            agrees(Softmax { axis }, &[random(DType::F16, &[4, 5, 37], 1)], 4.0 * 2.0f64.powi(-11));
+            agrees(Softmax { axis }, &[spread(DType::F16, &[4, 5, 37], 1)], 4.0 * 2.0f64.powi(-11));
         }
     }
 
     #[test]
     fn masked_rows_are_nan() {
-        let x = tensor(&[2, 2], vec![f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY, 3.0]);
+        let x = elements(&[2, 2], vec![f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY, 3.0]);
         let y = Softmax { axis: 1 }.eval(&[&x], &[x.ty().clone()]).unwrap()[0].to_f64s().unwrap();
         assert!(y[0].is_nan() && y[1].is_nan());
         assert_eq!(y[2..], [0.0, 1.0]);
