@@ -18,7 +18,6 @@ pub mod onnx;
 mod staging;
 pub mod target_name;
 pub mod tensors;
-mod trace;
 
 pub use artifact::Artifact;
 pub use compiler::{Build, Compiler, Error, ImportedModel, Model};

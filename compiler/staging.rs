@@ -59,8 +59,15 @@ impl Staging {
         prefix.push(name);
         prefix.push("-");
         remove_left_behind(parent, &prefix);
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(fail)?;
-        set_usual_permissions(folder.path()).map_err(fail)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            // Less the process's mask, as any new folder. Temporary folders are closed to others otherwise.
+            builder.permissions(fs::Permissions::from_mode(0o777));
+        }
+        let folder = builder.tempdir_in(parent).map_err(fail)?;
         let lock = File::open(folder.path()).ok().filter(|file| file.try_lock().is_ok());
         Ok(Staging { target: target.to_owned(), folder, parents, _lock: lock })
     }
@@ -189,24 +196,6 @@ fn remove_left_behind(parent: &Path, prefix: &OsString) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-/// Temporary folders are closed to others; a build is not.
-#[cfg(unix)]
-fn set_usual_permissions(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    // What a folder made in the usual way has: the process's mask is only to be had by making one.
-    let probe = folder.join("probe");
-    fs::create_dir(&probe)?;
-    let mode = fs::metadata(&probe)?.permissions().mode();
-    fs::remove_dir(&probe)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
-}
-
-/// Temporary folders are closed to others; a build is not.
-#[cfg(not(unix))]
-fn set_usual_permissions(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

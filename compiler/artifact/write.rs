@@ -93,7 +93,9 @@ pub fn write(
     staging.write(Path::new(SCHEDULE), |file| file.write_all(program.schedule_text().as_bytes()))?;
     let json = report_json(&report)?;
     staging.write(Path::new(REPORT), |file| file.write_all(json.as_bytes()))?;
-    staging.write(Path::new(TRACE), |file| crate::trace::write(&program.trace(), report.clock_hz, file))?;
+    staging.write(Path::new(TRACE), |file| {
+        tcc_targets::trace::write(file, &report.model, report.clock_hz, &program.trace())
+    })?;
     for (path, text) in program.code() {
         if path.components().next().is_none() || path.components().any(|part| !matches!(part, Component::Normal(_))) {
             return Err(BuildError::CodePath(path));

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
+use tempfile::NamedTempFile;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -49,7 +50,7 @@ pub fn read_npz(path: &Path) -> Result<Vec<NamedTensor>, TensorFileError> {
     Ok(tensors)
 }
 
-/// Writes tensors to a `.npz` file. The bytes of the file depend on nothing but the tensors.
+/// Writes tensors to a `.npz` file, whole or not at all. The bytes of the file depend on nothing but the tensors.
 ///
 /// NumPy has no bfloat16, 8-bit floats and 4-bit integers: the floats become float32, the integers 8-bit ones.
 ///
@@ -58,8 +59,13 @@ pub fn read_npz(path: &Path) -> Result<Vec<NamedTensor>, TensorFileError> {
 pub fn write_npz(path: &Path, tensors: &[NamedTensor]) -> Result<(), TensorFileError> {
     let file = path.display().to_string();
     let io = |reason: String| TensorFileError::Io { file: file.clone(), reason };
-    let create = File::create(path).map_err(|error| io(error.to_string()))?;
-    let mut archive = ZipWriter::new(BufWriter::new(create));
+    // Never a device or a pipe: the file is replaced, and /dev/null must stay what it is.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(io("it exists and is not a regular file".to_owned()));
+    }
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = temporary(folder).map_err(|error| io(error.to_string()))?;
+    let mut archive = ZipWriter::new(BufWriter::new(temporary.as_file_mut()));
     for NamedTensor { name, tensor } in tensors {
         let encoded = Encoded::new(tensor)
             .map_err(|problem| TensorFileError::Array { place: format!("{file}:{name}"), problem })?;
@@ -71,7 +77,23 @@ pub fn write_npz(path: &Path, tensors: &[NamedTensor]) -> Result<(), TensorFileE
         encoded.write(&mut archive).map_err(|error| io(error.to_string()))?;
     }
     let mut out = archive.finish().map_err(|error| io(error.to_string()))?;
-    out.flush().map_err(|error| io(error.to_string()))
+    out.flush().map_err(|error| io(error.to_string()))?;
+    drop(out);
+    temporary.persist(path).map_err(|error| io(error.error.to_string()))?;
+    Ok(())
+}
+
+/// A file that goes away unless it is moved to its place when it is whole.
+fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tcc-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // Less the process's mask, as any new file. Temporary files are closed to others otherwise.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
 }
 
 #[cfg(test)]

@@ -376,7 +376,6 @@ pub(super) fn requantization_factor(
 
 /// Where the windows of a convolution or pooling lie, from a node's attributes.
 pub(super) struct Windows {
-    pub(super) kernel: Vec<usize>,
     pub(super) strides: Vec<usize>,
     pub(super) dilations: Vec<usize>,
     pub(super) low: Vec<i64>,
@@ -418,7 +417,7 @@ impl Windows {
                 .unzip(),
             other => return Err(LowerError::invalid(format!("auto_pad `{other}` is not known"))),
         };
-        Ok(Windows { kernel, strides, dilations, low, high })
+        Ok(Windows { strides, dilations, low, high })
     }
 }
 
