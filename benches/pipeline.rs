@@ -52,7 +52,9 @@ fn measure(criterion: &mut Criterion, subject: &Subject) -> Result<(), Box<dyn E
     let mut group = criterion.benchmark_group("pipeline");
     group.sample_size(10);
     group.bench_function(BenchmarkId::new("import", subject.name), |b| {
-        b.iter(|| ImportedModel::import(black_box(&subject.path), &subject.options).map(|model| model.graph().node_count()));
+        b.iter(|| {
+            ImportedModel::import(black_box(&subject.path), &subject.options).map(|model| model.graph().node_count())
+        });
     });
     group.bench_function(BenchmarkId::new("plan", subject.name), |b| b.iter(|| target.plan(black_box(graph))));
     group.bench_function(BenchmarkId::new("schedule", subject.name), |b| {
