@@ -1,0 +1,22 @@
+#!/bin/bash
+# Runs every test of the project. What it needs and can fetch it fetches first; what is missing then is named.
+set -euo pipefail
+cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+command -v cargo > /dev/null || { echo "cargo is missing; install Rust from https://rustup.rs" >&2; exit 1; }
+for component in rustfmt clippy; do
+    cargo "${component/rustfmt/fmt}" --version > /dev/null 2>&1 || rustup component add "$component"
+done
+
+if ! sh tests/fetch_onnx_node_tests.sh; then
+    echo "cannot fetch ONNX's node tests: they need python3 with pip, and PyPI" >&2
+    # On a machine of a user the tests that need them say that they are skipped; in CI nothing may be skipped.
+    [ -z "${CI:-}" ] || exit 1
+fi
+
+set -x
+cargo fmt --all --check
+cargo clippy --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+cargo check -p tcc --lib --no-default-features
+cargo test --workspace
