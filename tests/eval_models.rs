@@ -19,6 +19,10 @@ const HALF_TOLERANCE: f64 = 4e-3;
 /// may go either way: one step of an 8-bit range.
 const QUANTIZED_TOLERANCE: f64 = 1.0 / 128.0;
 
+/// With `accuracy_level = 4`, MatMulNBits lets ONNX Runtime round activations to 8 bits by blocks, and it does. tcc keeps
+/// them as they are; without the attribute both agree within [`FLOAT_TOLERANCE`], as `microsoft_ops.rs` checks.
+const ROUNDED_ACTIVATIONS_TOLERANCE: f64 = 2.5e-2;
+
 struct Compared {
     output: String,
     error: f64,
@@ -64,6 +68,7 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
         let tolerance = match expected.dtype() {
             dtype if !dtype.is_float() => 0.0,
             _ if is_quantized(&name) => QUANTIZED_TOLERANCE,
+            _ if name == "genai-llama-int4" => ROUNDED_ACTIVATIONS_TOLERANCE,
             DType::F16 => HALF_TOLERANCE,
             _ => FLOAT_TOLERANCE,
         };
