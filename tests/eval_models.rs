@@ -19,6 +19,10 @@ const HALF_TOLERANCE: f64 = 4e-3;
 /// may go either way: one step of an 8-bit range.
 const QUANTIZED_TOLERANCE: f64 = 1.0 / 128.0;
 
+/// With `accuracy_level = 4`, MatMulNBits lets ONNX Runtime round activations to 8 bits by blocks, and it does. tcc keeps
+/// them as they are; without the attribute both agree within [`FLOAT_TOLERANCE`], as `microsoft_ops.rs` checks.
+const ROUNDED_ACTIVATIONS_TOLERANCE: f64 = 2.5e-2;
+
 struct Compared {
     output: String,
     error: f64,
@@ -48,7 +52,12 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
     };
     let (inputs, expected) = (load("inputs")?, load("expected")?);
     let shapes = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
-    let options = ImportOptions { shapes, ..Default::default() };
+    // A merged decoder chooses its branch by an input of one truth value.
+    let chosen = |tensor: &Tensor| (tensor.dtype() == DType::Bool && tensor.shape().count() == 1).then_some(tensor);
+    let truth = |tensor: &Tensor| tensor.bytes().unwrap() != [0];
+    let switches =
+        inputs.iter().filter_map(|(name, tensor)| Some((name.clone(), truth(chosen(tensor)?)))).collect();
+    let options = ImportOptions { shapes, switches, ..Default::default() };
     let graph = import(&folder.join("model.onnx"), &options).map_err(|error| error.to_string())?;
     let graph = tcc_passes::clean_up(&graph);
     let operands: Vec<Tensor> = graph.inputs().iter().map(|&input| inputs[&*graph.value(input).name].clone()).collect();
@@ -64,6 +73,7 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
         let tolerance = match expected.dtype() {
             dtype if !dtype.is_float() => 0.0,
             _ if is_quantized(&name) => QUANTIZED_TOLERANCE,
+            _ if name == "genai-llama-int4" => ROUNDED_ACTIVATIONS_TOLERANCE,
             DType::F16 => HALF_TOLERANCE,
             _ => FLOAT_TOLERANCE,
         };

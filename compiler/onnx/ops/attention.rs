@@ -3,6 +3,7 @@
 use tcc_ir::ops::{Attention, BinaryFn, MatMul, Pad, Rope, Softmax, UnaryFn};
 use tcc_ir::{DType, Real, Shape, Tensor, ValueId};
 
+use super::tables::{self, check_table};
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
@@ -33,16 +34,19 @@ pub(super) fn merge_heads(cx: &mut NodeContext<'_>, x: ValueId) -> Result<ValueI
 pub(super) fn head_count(cx: &NodeContext<'_>, name: &str) -> Result<Option<usize>, LowerError> {
     match cx.int(name)? {
         None | Some(0) => Ok(None),
-        Some(heads) => usize::try_from(heads)
-            .map(Some)
-            .map_err(|_| LowerError::Attribute { name: name.to_owned(), expected: "a positive number of heads".to_owned() }),
+        Some(heads) => usize::try_from(heads).map(Some).map_err(|_| LowerError::Attribute {
+            name: name.to_owned(),
+            expected: "a positive number of heads".to_owned(),
+        }),
     }
 }
 
 /// [`head_count`] where there is no default.
 pub(super) fn required_head_count(cx: &NodeContext<'_>, name: &str) -> Result<usize, LowerError> {
-    head_count(cx, name)?
-        .ok_or_else(|| LowerError::Attribute { name: name.to_owned(), expected: "a positive number of heads".to_owned() })
+    head_count(cx, name)?.ok_or_else(|| LowerError::Attribute {
+        name: name.to_owned(),
+        expected: "a positive number of heads".to_owned(),
+    })
 }
 
 /// The size of the heads of q `[B, H, S, D]`, k `[B, G, T, D]` and v `[B, G, T, E]`, checked to fit together.
@@ -69,8 +73,8 @@ pub(super) fn default_scale(head_size: usize) -> Real {
 }
 
 /// `0, 1, .., count - 1` as 64-bit integers.
-pub(super) fn iota(cx: &mut NodeContext<'_>, count: usize) -> ValueId {
-    cx.constant(Tensor::vector_i64((0..count as i64).collect()))
+pub(super) fn iota(cx: &mut NodeContext<'_>, count: usize) -> Result<ValueId, LowerError> {
+    tables::iota(cx, count, 0, 1)
 }
 
 /// Rotates the first `2·(last extent of cos)` elements of x `[B, H, S, D]`; the rest stays. cos and sin broadcast to
@@ -216,7 +220,7 @@ fn mask(cx: &mut NodeContext<'_>, total: usize) -> Result<Option<ValueId>, Lower
         None => None,
     };
     let Some(lengths) = cx.optional(6) else { return Ok(mask) };
-    let keys = iota(cx, total);
+    let keys = iota(cx, total)?;
     let lengths = cx.cast(lengths, DType::I64)?;
     let batch = cx.shape(lengths).count();
     let lengths = cx.reshape(lengths, &[batch, 1, 1, 1])?;
@@ -281,7 +285,8 @@ fn decomposed(
         };
     }
     if let Some(offset) = op.causal {
-        let keys = iota(cx, total);
+        let keys = iota(cx, total)?;
+        check_table(&[len])?;
         let last: Vec<i64> = (0..len as i64).map(|row| row + offset).collect();
         let last = cx.constant(Tensor::from_vec(Shape::new([len, 1])?, last)?);
         let visible = cx.binary(BinaryFn::Le, keys, last)?;

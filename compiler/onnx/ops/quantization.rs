@@ -4,6 +4,8 @@
 use tcc_ir::ops::{BinaryFn, Broadcast, Conv, Dequantize, MatMul, Quantize, ReduceFn, UnaryFn};
 use tcc_ir::{DType, Shape, Tensor, ValueId};
 
+use super::spatial::Windows;
+use super::tables::counts;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, microsoft, onnx};
@@ -374,53 +376,6 @@ pub(super) fn requantization_factor(
     cx.binary(BinaryFn::Div, product, y_scale)
 }
 
-/// Where the windows of a convolution or pooling lie, from a node's attributes.
-pub(super) struct Windows {
-    pub(super) strides: Vec<usize>,
-    pub(super) dilations: Vec<usize>,
-    pub(super) low: Vec<i64>,
-    pub(super) high: Vec<i64>,
-}
-
-impl Windows {
-    /// Reads the attributes for windows of `kernel` over the spatial extents `input`.
-    pub(super) fn new(cx: &NodeContext<'_>, input: &[usize], kernel: Vec<usize>) -> Result<Self, LowerError> {
-        let rank = input.len();
-        let positive = |name: &str| -> Result<Vec<usize>, LowerError> {
-            let wrong = || LowerError::Attribute { name: name.to_owned(), expected: format!("{rank} positive numbers") };
-            let Some(values) = cx.ints(name)? else { return Ok(vec![1; rank]) };
-            let values: Option<Vec<usize>> =
-                values.iter().map(|&value| usize::try_from(value).ok().filter(|&value| value > 0)).collect();
-            values.filter(|values| values.len() == rank).ok_or_else(wrong)
-        };
-        let (strides, dilations) = (positive("strides")?, positive("dilations")?);
-        let auto = cx.string("auto_pad")?.unwrap_or("NOTSET");
-        let (low, high) = match auto {
-            "NOTSET" | "" => match cx.ints("pads")? {
-                Some(pads) if pads.len() == 2 * rank => (pads[..rank].to_vec(), pads[rank..].to_vec()),
-                None => (vec![0; rank], vec![0; rank]),
-                Some(_) => {
-                    return Err(LowerError::Attribute {
-                        name: "pads".to_owned(),
-                        expected: format!("{} numbers", 2 * rank),
-                    });
-                }
-            },
-            "VALID" => (vec![0; rank], vec![0; rank]),
-            "SAME_UPPER" | "SAME_LOWER" => (0..rank)
-                .map(|axis| {
-                    let windows = input[axis].div_ceil(strides[axis]).max(1);
-                    let reach = (windows - 1) * strides[axis] + dilations[axis] * (kernel[axis].max(1) - 1) + 1;
-                    let total = reach.saturating_sub(input[axis]) as i64;
-                    if auto == "SAME_UPPER" { (total / 2, total - total / 2) } else { (total - total / 2, total / 2) }
-                })
-                .unzip(),
-            other => return Err(LowerError::invalid(format!("auto_pad `{other}` is not known"))),
-        };
-        Ok(Windows { strides, dilations, low, high })
-    }
-}
-
 /// Convolves integers into i32.
 fn integer_conv(
     cx: &mut NodeContext<'_>,
@@ -435,9 +390,8 @@ fn integer_conv(
             cx.shape(w)
         )));
     }
-    let windows = Windows::new(cx, &cx.shape(x)[2..], cx.shape(w)[2..].to_vec())?;
-    let groups = usize::try_from(cx.int_or("group", 1)?)
-        .map_err(|_| LowerError::Attribute { name: "group".to_owned(), expected: "a positive number".to_owned() })?;
+    let windows = Windows::of(cx, &cx.shape(x)[2..], cx.shape(w)[2..].to_vec())?;
+    let groups = counts("group", &[cx.int_or("group", 1)?], 1)?[0];
     let (x_zero, w_zero) = (zero_point(cx, x_zero)?, zero_point(cx, w_zero)?);
     let x_zero = x_zero.map(|zero| cx.reshape(zero, &[])).transpose()?;
     let w_zero = w_zero.map(|zero| for_columns(cx, zero)).transpose()?;

@@ -16,7 +16,7 @@ pub(super) const FAMILY: &[Entry] = &[
 ];
 
 /// Longest sequence that is unrolled: the graph has tens of nodes for every step.
-const MAX_STEPS: usize = 1 << 14;
+pub(super) const MAX_STEPS: usize = 1 << 14;
 
 /// The kinds of layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

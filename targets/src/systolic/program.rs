@@ -194,7 +194,9 @@ impl Program for SystolicProgram {
             if !kernel.tiling.is_empty() {
                 let _ = writeln!(text, "  tiling {}", kernel.tiling);
             }
-            let _ = writeln!(text, "  from   {}", kernel.origins.join(", "));
+            if !kernel.origins.is_empty() {
+                let _ = writeln!(text, "  from   {}", kernel.origins.join(", "));
+            }
         }
         text
     }

@@ -101,7 +101,9 @@ fn merged_attention(
         Some(past) => {
             let dims = cx.shape(past).to_vec();
             if dims.len() != 5 || dims[0] != 2 {
-                return Err(LowerError::invalid(format!("past has shape {dims:?}, not [2, batch, heads, length, size]")));
+                return Err(LowerError::invalid(format!(
+                    "past has shape {dims:?}, not [2, batch, heads, length, size]"
+                )));
             }
             let (key, value) = (cx.slice(past, 0, 0, 1)?, cx.slice(past, 0, 1, 1)?);
             Some((cx.reshape(key, &dims[1..])?, cx.reshape(value, &dims[1..])?))
@@ -149,14 +151,8 @@ fn attend(
         scale => Real::from(scale),
     };
     let causal = cx.flag("unidirectional", false)?.then_some(total as i64 - len as i64);
-    let op = Attention {
-        scale,
-        softcap: Real(0.0),
-        causal,
-        window: None,
-        mask: mask.is_some(),
-        zero_masked_rows: false,
-    };
+    let op =
+        Attention { scale, softcap: Real(0.0), causal, window: None, mask: mask.is_some(), zero_masked_rows: false };
     let operands: Vec<ValueId> = [q, k, v].into_iter().chain(mask).collect();
     let y = cx.add(op, &operands)?;
     Ok((merge_heads(cx, y)?, k, v))
@@ -174,7 +170,7 @@ fn padding_addend(
     let keep = match dims[..] {
         [n] if n == batch || n == 2 * batch => {
             let mask = cx.cast(mask, DType::I64)?;
-            let keys = iota(cx, total);
+            let keys = iota(cx, total)?;
             let ends = cx.slice(mask, 0, 0, batch)?;
             let ends = cx.reshape(ends, &[batch, 1, 1, 1])?;
             let before_end = cx.binary(BinaryFn::Lt, keys, ends)?;
@@ -287,7 +283,7 @@ fn rotary_embedding(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError
     let positions = if cx.shape(positions).count() == 1 && cx.rank(positions) < 2 {
         // A single number is the position of the first element of every sequence.
         let first = cx.reshape(positions, &[1, 1])?;
-        let steps = iota(cx, len);
+        let steps = iota(cx, len)?;
         cx.binary(BinaryFn::Add, first, steps)?
     } else {
         positions

@@ -1,7 +1,7 @@
 //! Activations and matrix products with what ONNX Runtime's fusions merge into them.
 
-use tcc_ir::ops::{BinaryFn, Gelu, MatMul, UnaryFn};
 use tcc_ir::ValueId;
+use tcc_ir::ops::{BinaryFn, Gelu, MatMul, UnaryFn};
 
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;

@@ -5,7 +5,7 @@
 //! and masks are compared at run time, so that sequences of different length run in one batch.
 
 use tcc_ir::ops::{Attention, BinaryFn, GatherNd, Pad};
-use tcc_ir::{DType, Real, Shape, Tensor, TensorType, ValueId};
+use tcc_ir::{DType, Real, ValueId};
 
 use super::super::attention::{
     angles, check_heads, default_scale, iota, merge_heads, required_head_count, rotate, split_heads,
@@ -45,6 +45,13 @@ fn group_query_attention(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, Lower
     let groups = required_head_count(cx, "kv_num_heads")?;
     let (q, k, v) = projections(cx, heads, groups)?;
     let head_size = check_heads(cx, q, k, v)?;
+    if cx.shape(q)[2] != cx.shape(k)[2] {
+        return Err(LowerError::invalid(format!(
+            "{} queries come with {} new keys; there must be as many",
+            cx.shape(q)[2],
+            cx.shape(k)[2]
+        )));
+    }
     let total = match cx.const_i64s(6)?[..] {
         [total] => usize::try_from(total).map_err(|_| LowerError::invalid(format!("a total length of {total}")))?,
         _ => return Err(LowerError::invalid("total_sequence_length must be a single number")),
@@ -55,13 +62,8 @@ fn group_query_attention(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, Lower
         _ => return Err(LowerError::invalid("past_key and past_value must be given together")),
     };
     let past_len = past.map_or(0, |(key, _)| cx.shape(key).get(2).copied().unwrap_or(0));
-    let extents = Extents {
-        batch: cx.shape(q)[0],
-        len: cx.shape(q)[2],
-        total,
-        past: past_len,
-        present: total.max(past_len),
-    };
+    let extents =
+        Extents { batch: cx.shape(q)[0], len: cx.shape(q)[2], total, past: past_len, present: total.max(past_len) };
     if extents.len > total || (extents.len < total && total - extents.len > past_len) {
         return Err(LowerError::invalid(format!(
             "{} new keys and a cache of {past_len} cannot make a total length of {total}",
@@ -92,7 +94,7 @@ fn group_query_attention(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, Lower
             let valid = match lengths.filter(|_| prompt) {
                 None => None,
                 Some(lengths) => {
-                    let keys = iota(cx, total);
+                    let keys = iota(cx, total)?;
                     let lengths = cx.reshape(lengths, &[extents.batch, 1, 1, 1])?;
                     Some(cx.binary(BinaryFn::Lt, keys, lengths)?)
                 }
@@ -206,7 +208,7 @@ fn rotate_both(
                 if dims.len() != 2 || dims[0] < filled + extents.len {
                     return Err(LowerError::invalid(format!(
                         "the rotary cache has shape {dims:?}, but position {} is needed",
-                        filled + extents.len - 1
+                        (filled + extents.len).saturating_sub(1)
                     )));
                 }
                 let rows = cx.slice(*table, 0, filled, extents.len)?;
@@ -214,7 +216,7 @@ fn rotate_both(
             }
             (None, Filled::Each(filled)) => {
                 let filled = cx.reshape(filled, &[extents.batch, 1])?;
-                let steps = iota(cx, extents.len);
+                let steps = iota(cx, extents.len)?;
                 let positions = cx.binary(BinaryFn::Add, filled, steps)?;
                 angles(cx, *table, Some(positions))?
             }
@@ -264,12 +266,12 @@ fn append_each(
 ) -> Result<ValueId, LowerError> {
     let Extents { batch, len, past: past_len, present, .. } = extents;
     let shape = cx.shape(new).clone();
-    let zero_type = TensorType::new(cx.dtype(new), Shape::new([shape[0], shape[1], 1, shape[3]])?);
-    let zeros = cx.constant(Tensor::new(zero_type.clone(), tcc_ir::Data::from_bytes(vec![0; zero_type.bytes()]))?);
+    let zero = cx.scalar_like(new, 0.0);
+    let zeros = cx.broadcast(zero, &[shape[0], shape[1], 1, shape[3]])?;
     let rows = cx.concat(&[past, new, zeros], 2)?;
     let rows = cx.transpose(rows, &[0, 2, 1, 3])?;
 
-    let positions = iota(cx, present);
+    let positions = iota(cx, present)?;
     let filled = cx.reshape(filled, &[batch, 1])?;
     let from_past = cx.binary(BinaryFn::Lt, positions, filled)?;
     let since = cx.binary(BinaryFn::Sub, positions, filled)?;
@@ -288,8 +290,8 @@ fn visible(
     window: Option<i64>,
     extents: Extents,
 ) -> Result<ValueId, LowerError> {
-    let keys = iota(cx, extents.total);
-    let steps = iota(cx, extents.len);
+    let keys = iota(cx, extents.total)?;
+    let steps = iota(cx, extents.len)?;
     let steps = cx.reshape(steps, &[extents.len, 1])?;
     let filled = cx.reshape(filled, &[extents.batch, 1, 1, 1])?;
     let own = cx.binary(BinaryFn::Add, filled, steps)?;

@@ -2,9 +2,10 @@
 //! as integers. Written out step by step, as all loops are.
 
 use tcc_ir::ops::{BinaryFn, UnaryFn};
-use tcc_ir::{DType, Shape, Tensor, TensorType, ValueId};
+use tcc_ir::{DType, Tensor, ValueId};
 
 use super::super::quantization::{dynamic_quantize, integer_mat_mul};
+use super::super::recurrent::MAX_STEPS;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, microsoft};
@@ -50,6 +51,11 @@ fn dynamic_quantize_lstm(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, Lower
         return Err(LowerError::invalid(format!(
             "{steps} steps in {} directions with weights for {directions}",
             reversed.len()
+        )));
+    }
+    if steps > MAX_STEPS {
+        return Err(LowerError::unsupported(format!(
+            "a recurrent layer is unrolled, and {steps} steps are more than the {MAX_STEPS} that tcc unrolls"
         )));
     }
     // ONNX Runtime quantises the whole sequence at once.
@@ -121,7 +127,11 @@ fn weights(
     direction: usize,
 ) -> Result<Weights, LowerError> {
     let (values, scale, zero) = (cx.input(values)?, cx.input(scale)?, cx.input(zero)?);
-    Ok(Weights { values: row(cx, values, direction)?, scale: row(cx, scale, direction)?, zero: row(cx, zero, direction)? })
+    Ok(Weights {
+        values: row(cx, values, direction)?,
+        scale: row(cx, scale, direction)?,
+        zero: row(cx, zero, direction)?,
+    })
 }
 
 /// Multiplies quantised floats (integers, scale, zero point) by weights into floats.
@@ -137,29 +147,18 @@ fn product(
 }
 
 /// An initial state: the input's entry for the direction, or zeros.
-fn initial(
-    cx: &mut NodeContext<'_>,
-    input: usize,
-    direction: usize,
-    dims: &[usize],
-) -> Result<ValueId, LowerError> {
+fn initial(cx: &mut NodeContext<'_>, input: usize, direction: usize, dims: &[usize]) -> Result<ValueId, LowerError> {
     match cx.optional(input) {
         Some(state) => row(cx, state, direction),
         None => {
-            let ty = TensorType::new(DType::F32, Shape::new(dims.iter().copied())?);
-            let data = tcc_ir::Data::from_bytes(vec![0; ty.bytes()]);
-            Ok(cx.constant(Tensor::new(ty, data)?))
+            let zero = cx.constant(Tensor::scalar(0.0f32));
+            cx.broadcast(zero, dims)
         }
     }
 }
 
 /// One step of the cell from the sums of its gates (input, output, forget, cell): the next hidden and cell state.
-fn cell(
-    cx: &mut NodeContext<'_>,
-    sums: ValueId,
-    c: ValueId,
-    hidden: usize,
-) -> Result<(ValueId, ValueId), LowerError> {
+fn cell(cx: &mut NodeContext<'_>, sums: ValueId, c: ValueId, hidden: usize) -> Result<(ValueId, ValueId), LowerError> {
     let mut gate = |index: usize, function: UnaryFn| -> Result<ValueId, LowerError> {
         let slice = cx.slice(sums, 1, index * hidden, hidden)?;
         cx.unary(function, slice)

@@ -1,7 +1,7 @@
 //! Normalisations with the additions that precede them.
 
 use tcc_ir::ops::{BinaryFn, LayerNorm, ReduceFn, RmsNorm};
-use tcc_ir::{DType, Real, Shape, Tensor, ValueId};
+use tcc_ir::{DType, Real, Tensor, ValueId};
 
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
@@ -15,7 +15,9 @@ pub(in crate::onnx::ops) const FAMILY: &[Entry] = &[
 
 fn skip_normalization(cx: &mut NodeContext<'_>, simplified: bool) -> Result<Vec<ValueId>, LowerError> {
     if cx.wants(1) || cx.wants(2) {
-        return Err(LowerError::unsupported("the mean and inverse deviation of a skip normalisation, used in training"));
+        return Err(LowerError::unsupported(
+            "the mean and inverse deviation of a skip normalisation, used in training",
+        ));
     }
     let (x, skip, scale) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let (shift, bias) = if simplified { (None, cx.optional(3)) } else { (cx.optional(3), cx.optional(4)) };
@@ -68,7 +70,10 @@ fn embed_layer_normalization(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, L
             let set = cx.cast(set, DType::I32)?;
             cx.reduce(ReduceFn::Sum, set, &[1], false)?
         }
-        None => cx.constant(Tensor::from_vec(Shape::vector(batch), vec![0i32; batch])?),
+        None => {
+            let none = cx.constant(Tensor::scalar(0i32));
+            cx.broadcast(none, &[batch])?
+        }
     };
     Ok(vec![y, mask_index, sum])
 }

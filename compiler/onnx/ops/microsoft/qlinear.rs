@@ -16,7 +16,7 @@ pub(in crate::onnx::ops) const FAMILY: &[Entry] = &[
     microsoft("DynamicQuantizeMatMul", dynamic_quantize_mat_mul),
     microsoft("MatMulIntegerToFloat", mat_mul_integer_to_float),
     microsoft("QGemm", q_gemm),
-    microsoft("QLinearAdd", |cx| binary(cx, BinaryFn::Add)),
+    microsoft("QLinearAdd", add),
     microsoft("QLinearConcat", concat),
     microsoft("QLinearGlobalAveragePool", global_average_pool),
     microsoft("QLinearLeakyRelu", |cx| {
@@ -51,6 +51,43 @@ fn binary(cx: &mut NodeContext<'_>, function: BinaryFn) -> Result<Vec<ValueId>, 
     Ok(vec![quantized(cx, y, 6, to)?])
 }
 
+/// A constant of one element.
+fn number(cx: &NodeContext<'_>, value: ValueId) -> Result<Option<f32>, LowerError> {
+    let Some(tensor) = cx.known(value) else { return Ok(None) };
+    Ok(match tensor.to_f64s()?[..] {
+        [number] => Some(number as f32),
+        _ => None,
+    })
+}
+
+/// Known scales and zero points are folded into one factor for each operand and one addend, in the order of ONNX
+/// Runtime, on which depends to which side a result halfway between two steps is rounded.
+fn add(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
+    let mut parameters = [0.0f32; 6];
+    for (parameter, index) in parameters.iter_mut().zip([1, 2, 4, 5, 6, 7]) {
+        let is_zero_point = matches!(index, 2 | 5 | 7);
+        *parameter = match cx.optional(index) {
+            None if is_zero_point => 0.0,
+            value => match value.map(|value| number(cx, value)).transpose()?.flatten() {
+                Some(number) => number,
+                None => return binary(cx, BinaryFn::Add),
+            },
+        };
+    }
+    let [a_scale, a_zero, b_scale, b_zero, y_scale, y_zero] = parameters;
+    let (a_factor, b_factor) = (a_scale / y_scale, b_scale / y_scale);
+    let addend = y_zero - a_factor.mul_add(a_zero, b_factor * b_zero);
+    let (a, b) = (cx.input(0)?, cx.input(3)?);
+    let to = cx.dtype(a);
+    let (a, b) = (cx.cast(a, DType::F32)?, cx.cast(b, DType::F32)?);
+    let a = cx.binary_scalar(BinaryFn::Mul, a, f64::from(a_factor))?;
+    let b = cx.binary_scalar(BinaryFn::Mul, b, f64::from(b_factor))?;
+    let b = cx.binary_scalar(BinaryFn::Add, b, f64::from(addend))?;
+    let y = cx.binary(BinaryFn::Add, a, b)?;
+    let unit = cx.scalar_like(y, 1.0);
+    Ok(vec![quantize(cx, y, unit, None, to)?])
+}
+
 fn unary(
     cx: &mut NodeContext<'_>,
     function: impl FnOnce(&mut NodeContext<'_>, ValueId) -> Result<ValueId, LowerError>,
@@ -76,10 +113,9 @@ fn concat(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
             quantized(cx, part, 0, to)?
         });
     }
-    let axis = cx.int("axis")?.ok_or_else(|| LowerError::Attribute {
-        name: "axis".to_owned(),
-        expected: "there".to_owned(),
-    })?;
+    let axis = cx
+        .int("axis")?
+        .ok_or_else(|| LowerError::Attribute { name: "axis".to_owned(), expected: "there".to_owned() })?;
     let axis = cx.axis(axis, cx.rank(parts[0]))?;
     Ok(vec![cx.concat(&parts, axis)?])
 }

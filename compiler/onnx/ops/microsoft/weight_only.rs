@@ -126,7 +126,10 @@ fn gather_block_quantized(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, Lowe
         let zeros = match cx.optional(3) {
             Some(zeros) => {
                 let mut dims = cx.shape(zeros).to_vec();
-                let last = dims.len().saturating_sub(1);
+                if dims.len() != rank || cx.rank(scales) != rank {
+                    return Err(LowerError::invalid("data, scales and zero points must have the same rank"));
+                }
+                let last = rank - 1;
                 dims[last] *= per_byte;
                 let zeros = unpack(cx, 3, bits, &dims)?;
                 cx.slice(zeros, last, 0, cx.shape(scales)[last])?
