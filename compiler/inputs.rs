@@ -27,7 +27,7 @@ pub enum InputError {
         /// The input.
         name: String,
         /// Its type.
-        ty: TensorType,
+        ty: Box<TensorType>,
         /// What the file has.
         found: Vec<String>,
     },
@@ -49,9 +49,9 @@ pub enum InputError {
         /// The input.
         name: String,
         /// What the model or program takes.
-        expected: TensorType,
+        expected: Box<TensorType>,
         /// What the file has.
-        actual: TensorType,
+        actual: Box<TensorType>,
     },
 }
 
@@ -177,15 +177,15 @@ impl Inputs {
             let tensor = tensor.ok_or_else(|| InputError::MissingInput {
                 path: path(),
                 name: shown(&port.name),
-                ty: port.ty.clone(),
+                ty: Box::new(port.ty.clone()),
                 found: self.names(),
             })?;
             if tensor.ty() != &port.ty {
                 return Err(InputError::Type {
                     path: path(),
                     name: shown(&port.name),
-                    expected: port.ty.clone(),
-                    actual: tensor.ty().clone(),
+                    expected: Box::new(port.ty.clone()),
+                    actual: Box::new(tensor.ty().clone()),
                 });
             }
             Ok(tensor.clone())

@@ -191,10 +191,12 @@ impl Artifact {
     pub fn reference(&self) -> Result<(PathBuf, ImportOptions), ReadError> {
         let Some(reference) = &self.message.reference else { return Err(ReadError::NoWeights(self.folder.clone())) };
         let model = reference::check(&self.folder, reference)?;
-        let mut options = ImportOptions::default();
-        options.dims = reference.dims.iter().map(|dim| (dim.name.clone(), dim.extent as usize)).collect();
-        options.switches = self.switches().map(|(name, value)| (name.to_owned(), value)).collect();
-        options.shapes = self.inputs.iter().map(|port| (port.name.clone(), port.ty.shape.to_vec())).collect();
+        let options = ImportOptions {
+            dims: reference.dims.iter().map(|dim| (dim.name.clone(), dim.extent as usize)).collect(),
+            shapes: self.inputs.iter().map(|port| (port.name.clone(), port.ty.shape.to_vec())).collect(),
+            switches: self.switches().map(|(name, value)| (name.to_owned(), value)).collect(),
+            ..ImportOptions::default()
+        };
         Ok((model, options))
     }
 }

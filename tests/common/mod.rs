@@ -129,7 +129,7 @@ pub fn write_npz(path: &Path, arrays: &[Array<'_>]) {
     for Array(name, descr, shape, bytes) in arrays {
         let extents: String = shape.iter().map(|extent| format!("{extent},")).collect();
         let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({extents}), }}");
-        while (10 + header.len() + 1) % 64 != 0 {
+        while !(10 + header.len() + 1).is_multiple_of(64) {
             header.push(' ');
         }
         header.push('\n');
