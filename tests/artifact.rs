@@ -193,7 +193,7 @@ fn a_build_is_complete_and_runs() {
     assert_eq!(simulation.outputs[0].bytes(), expected[0].bytes());
 
     let trace: serde_json::Value = serde_json::from_slice(&fs::read(out.join("trace.json")).unwrap()).unwrap();
-    assert_eq!(trace["traceEvents"][1]["name"], "add \"quoted\"");
+    assert_eq!(trace["traceEvents"][2]["name"], "add \"quoted\"");
 }
 
 #[test]

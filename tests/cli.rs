@@ -256,6 +256,69 @@ fn inspects_all_at_once() {
 }
 
 #[test]
+fn builds_runs_checks_and_reports() {
+    let folder = workplace();
+    let build = |out: &str, threads: &str| {
+        let run = tcc(
+            folder.path(),
+            &["build", "small.onnx", "--target", "systolic", "-o", out, "--threads", threads, "--format", "json"],
+        );
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        run.stdout
+    };
+    let json = build("out", "1");
+    assert_eq!(json, build("out", "2"));
+    assert_eq!(json, fs::read_to_string(folder.path().join("out/report.json")).unwrap());
+    assert_eq!(names(folder.path()), ["out", "small.onnx", "x.npz"]);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let cycles = report["cycles"].as_u64().unwrap();
+
+    let run = tcc(folder.path(), &["run", "out", "--input", "x.npz", "--output", "y.npz", "--check"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+    assert_eq!(run.stdout.lines().last(), Some(format!("cycles: {cycles}").as_str()));
+    assert!(run.stdout.contains("  ok\n"), "{}", run.stdout);
+    let text = tcc(folder.path(), &["report", "out"]);
+    assert_eq!((text.code, text.stdout.lines().next()), (0, Some("small on systolic-128 (systolic)")));
+    let html = tcc(folder.path(), &["report", "out", "--format", "html"]);
+    assert!(html.code == 0 && html.stdout.ends_with("</html>\n"));
+    let table = tcc(folder.path(), &["compare", "small.onnx", "--target", "systolic", "--format", "json"]);
+    assert_eq!((table.code, table.stderr.as_str()), (0, ""));
+    let table: serde_json::Value = serde_json::from_str(&table.stdout).unwrap();
+    assert_eq!(table[0], report);
+
+    write_npz(&folder.path().join("z.npz"), &[floats("z", &[2, 4], &[0.0; 8])]);
+    insta::assert_snapshot!("run_wrong_name", fails(folder.path(), 2, &["run", "out", "--input", "z.npz"]));
+    fs::write(folder.path().join("out/model/model.onnx"), "another").unwrap();
+    let changed = fails(folder.path(), 1, &["run", "out", "--input", "x.npz", "--check"]);
+    insta::assert_snapshot!("run_changed_model", changed);
+
+    let bare = tcc(folder.path(), &["build", "small.onnx", "--target", "systolic", "-o", "out", "--no-weights"]);
+    assert_eq!((bare.code, bare.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!("run_no_weights", fails(folder.path(), 2, &["run", "out", "--input", "x.npz"]));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_build_that_cannot_be_finished_leaves_the_earlier_one() {
+    let folder = workplace();
+    let arguments = ["build", "small.onnx", "--target", "systolic", "-o", "out"];
+    assert_eq!(tcc(folder.path(), &arguments).code, 0);
+    let earlier = fs::read(folder.path().join("out/report.json")).unwrap();
+    // A limit on the size of files stands in for a disk that is full.
+    let script = format!("trap '' XFSZ; ulimit -f 0; exec \"$0\" {}", arguments.join(" "));
+    let run: Run = Command::new("sh")
+        .current_dir(folder.path())
+        .args(["-c", &script, env!("CARGO_BIN_EXE_tcc")])
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
+    assert!(run.stderr.starts_with("error: cannot write out/"), "{}", run.stderr);
+    assert_eq!(names(folder.path()), ["out", "small.onnx", "x.npz"]);
+    assert_eq!(fs::read(folder.path().join("out/report.json")).unwrap(), earlier);
+}
+
+#[test]
 fn machines_and_completions_are_printed() {
     let list = tcc(Path::new("."), &["machines"]);
     assert!(list.code == 0 && list.stdout.contains("systolic-128"), "{}", list.stdout);

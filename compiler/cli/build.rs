@@ -4,9 +4,11 @@ use std::path::Path;
 
 use tcc::artifact;
 use tcc::inputs::Inputs;
+use tcc::onnx::dims::{self, DimsError};
+use tcc::onnx::error::ImportError;
 use tcc::onnx::import::ImportOptions;
+use tcc::onnx::model;
 use tcc::onnx::tensor::Weights;
-use tcc::onnx::{dims, model};
 use tcc::{Compiler, ImportedModel};
 
 use super::arguments::{BuildArguments, Format, Shapes};
@@ -40,8 +42,19 @@ pub fn import(path: &Path, shapes: &Shapes, weights: Weights) -> Result<Imported
     let mut options = ImportOptions { weights, dims: dims_of(&shapes.dims)?, ..ImportOptions::default() };
     if let Some(inputs) = &shapes.shapes_from {
         bind(path, &Inputs::read(inputs)?, &mut options)?;
+        return import_bound(path, inputs, &options);
     }
     Ok(ImportedModel::import(path, &options)?)
+}
+
+/// Imports a model with shapes that are those of a file of inputs, which is named if they do not fit.
+pub fn import_bound(path: &Path, inputs: &Path, options: &ImportOptions) -> Result<ImportedModel, Failure> {
+    ImportedModel::import(path, options).map_err(|error| match error {
+        ImportError::Dims(error @ (DimsError::UnknownInput { .. } | DimsError::Mismatch { .. })) => {
+            Failure::usage(format!("{}: {error}", inputs.display()))
+        }
+        error => error.into(),
+    })
 }
 
 /// The dimensions that were given, each once.

@@ -1,6 +1,5 @@
 //! `tcc eval`.
 
-use tcc::ImportedModel;
 use tcc::inputs::{self, Inputs};
 use tcc::onnx::import::ImportOptions;
 use tcc::tensors::NamedTensor;
@@ -18,7 +17,7 @@ pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
     progress.stage("reading the model");
     let mut options = ImportOptions { dims: build::dims_of(&arguments.dims)?, ..ImportOptions::default() };
     build::bind(&arguments.model, &inputs, &mut options)?;
-    let model = ImportedModel::import(&arguments.model, &options)?;
+    let model = build::import_bound(&arguments.model, &arguments.data.input, &options)?;
     let tensors = inputs.arrange(&inputs::ports(model.graph()))?;
     let results = evaluate(model.graph(), &tensors, &progress)?;
     let names = model.graph().outputs().iter().map(|output| output.name.to_string());

@@ -13,6 +13,7 @@ use tcc_ir::{DType, Shape, ShapeError, TensorType};
 
 use super::error::{ImportError, list, shown};
 use super::tensor::{self, WeightProblem};
+use crate::closest::closest;
 
 /// An input of a model as its file declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub enum DimsError {
     #[error("{}", unbound(.0))]
     Unbound(Vec<Unbound>),
     /// A dimension is bound by a name that the model does not have.
-    #[error("the model has no free dimension `{name}`; {}", has("free dimensions", .known))]
+    #[error("the model has no free dimension `{name}`; {}", has(.name, "free dimensions", .known))]
     UnknownDim {
         /// The name.
         name: String,
@@ -49,7 +50,7 @@ pub enum DimsError {
         known: Vec<String>,
     },
     /// A shape is given for an input that the model does not have.
-    #[error("the model has no input `{name}`; {}", has("inputs", .known))]
+    #[error("the model has no input `{name}`; {}", has(.name, "inputs", .known))]
     UnknownInput {
         /// The name.
         name: String,
@@ -126,8 +127,12 @@ fn unbound(missing: &[Unbound]) -> String {
     format!("the model leaves open {}; {advice}", parts.join(", "))
 }
 
-fn has(what: &str, names: &[String]) -> String {
-    if names.is_empty() { format!("it has no {what}") } else { format!("its {what} are {}", list(names)) }
+fn has(wanted: &str, what: &str, names: &[String]) -> String {
+    match closest(wanted, names.iter().map(String::as_str)) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None if names.is_empty() => format!("it has no {what}"),
+        None => format!("its {what} are {}", list(names)),
+    }
 }
 
 /// The inputs that a model declares. Those that are initializers too are constants, and left out.

@@ -165,7 +165,9 @@ impl From<Output> for Run {
 
 /// Runs `tcc` in a folder.
 pub fn tcc(folder: &Path, arguments: &[&str]) -> Run {
-    Command::new(env!("CARGO_BIN_EXE_tcc")).current_dir(folder).args(arguments).output().unwrap().into()
+    // The width of help depends on COLUMNS.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tcc"));
+    command.env_remove("COLUMNS").current_dir(folder).args(arguments).output().unwrap().into()
 }
 
 /// The names in a folder, sorted.
