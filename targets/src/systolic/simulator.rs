@@ -2,7 +2,7 @@
 //!
 //! Instructions are executed in program order. That is what the machine does too, as far as anyone can see, if the
 //! program's waits order all accesses that conflict; a program whose waits do not is stopped with a fault. Cycles come
-//! from [`timing`](super::timing) and do not depend on values.
+//! from [`timing`](mod@super::timing) and do not depend on values.
 
 mod access;
 mod array;
