@@ -72,7 +72,7 @@ fn sums_of_products_are_added_in_order() {
 fn integers_multiply_less_their_zero_points() {
     let data = [0u8, 255, 7, 128, 1, 2, 3, 4, 100, (-128i8) as u8, 127, 9, 250, 0, 0, 0];
     // Left (u8) [[0, 255], [7, 128]] - 100; weights (i8) [[1, 2], [3, 4]] - (-128) after transposing with strides.
-    let text = "preload spm=4 dtype=i8 k=2:1 n=2:2 zero=9\nmultiply spm=0 dtype=u8 m=2:2 k=1 row=0 zero=8 switch";
+    let text = "preload spm=4 dtype=i8 k=2:1 n=2:2 zero=9\nmultiply spm=0 dtype=u8 m=2:2 k=1 row=0 switch zero=8";
     let (_, accumulators) = run_on(&data, text).unwrap();
     let weights = [[129, 131], [130, 132]];
     let left = [[-100, 155], [-93, 28]];
