@@ -17,10 +17,10 @@ pub fn write(out: &mut dyn Write, name: &str, clock_hz: u64, spans: &[TraceSpan]
             units.push(span.unit);
         }
     }
-    write!(out, "{{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n")?;
+    writeln!(out, "{{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
     write!(out, r#"{{"ph":"M","pid":1,"name":"process_name","args":{{"name":{}}}}}"#, quoted(name)?)?;
     for (track, unit) in (1..).zip(&units) {
-        write!(out, ",\n")?;
+        writeln!(out, ",")?;
         write!(out, r#"{{"ph":"M","pid":1,"tid":{track},"name":"thread_name","args":{{"name":{}}}}}"#, quoted(unit)?)?;
     }
     for span in spans {
@@ -28,7 +28,7 @@ pub fn write(out: &mut dyn Write, name: &str, clock_hz: u64, spans: &[TraceSpan]
         let start = picoseconds(span.start, clock_hz);
         // The end is converted, not the length, so that spans that follow each other do so in the trace.
         let length = picoseconds(span.start.saturating_add(span.cycles), clock_hz) - start;
-        write!(out, ",\n")?;
+        writeln!(out, ",")?;
         write!(
             out,
             r#"{{"ph":"X","pid":1,"tid":{track},"ts":{},"dur":{},"name":{},"args":{{"cycle":{},"cycles":{}}}}}"#,
