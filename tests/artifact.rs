@@ -193,7 +193,8 @@ fn a_build_is_complete_and_runs() {
     assert_eq!(simulation.outputs[0].bytes(), expected[0].bytes());
 
     let trace: serde_json::Value = serde_json::from_slice(&fs::read(out.join("trace.json")).unwrap()).unwrap();
-    assert_eq!(trace["traceEvents"][2]["name"], "add \"quoted\"");
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert!(events.iter().any(|event| event["name"] == "add \"quoted\""), "{trace}");
 }
 
 #[test]

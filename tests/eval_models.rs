@@ -53,10 +53,12 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
     let (inputs, expected) = (load("inputs")?, load("expected")?);
     let shapes = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
     // A merged decoder chooses its branch by an input of one truth value.
-    let chosen = |tensor: &Tensor| (tensor.dtype() == DType::Bool && tensor.shape().count() == 1).then_some(tensor);
-    let truth = |tensor: &Tensor| tensor.bytes().unwrap() != [0];
-    let switches =
-        inputs.iter().filter_map(|(name, tensor)| Some((name.clone(), truth(chosen(tensor)?)))).collect();
+    let is_switch = |tensor: &Tensor| tensor.dtype() == DType::Bool && tensor.shape().count() == 1;
+    let switches = inputs
+        .iter()
+        .filter(|(_, tensor)| is_switch(tensor))
+        .map(|(name, tensor)| (name.clone(), tensor.bytes().unwrap() != [0]))
+        .collect();
     let options = ImportOptions { shapes, switches, ..Default::default() };
     let graph = import(&folder.join("model.onnx"), &options).map_err(|error| error.to_string())?;
     let graph = tcc_passes::clean_up(&graph);

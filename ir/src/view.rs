@@ -98,7 +98,7 @@ impl View {
                     need /= rest.size;
                     group.push(rest);
                     rest.size = 1;
-                } else if rest.size % need == 0 {
+                } else if rest.size.is_multiple_of(need) {
                     let inner = rest.size / need;
                     group.push(Atom { size: need, stride: rest.stride * inner as i64 });
                     rest.size = inner;
@@ -271,7 +271,7 @@ impl View {
             if rest.size == 1 {
                 rest = *atoms.next()?;
             }
-            if rest.size % size != 0 {
+            if !rest.size.is_multiple_of(size) {
                 return None;
             }
             strides.push(rest.stride);

@@ -128,7 +128,7 @@ fn blocked(
     }
     let mut unit = expected.clone();
     unit.insert(axis + 1, 1);
-    if dims[axis] % size == 0 {
+    if dims[axis].is_multiple_of(size) {
         let mut cut = expected;
         cut.insert(axis + 1, size);
         let x = cx.reshape(x, &cut)?;

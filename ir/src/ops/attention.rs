@@ -234,7 +234,7 @@ impl<F: Float> Mask<'_, F> {
             }
             MaskKind::Addend(mask) => {
                 for (j, score) in scores.iter_mut().enumerate() {
-                    *score = *score + mask[start + j * step];
+                    *score += mask[start + j * step];
                 }
             }
         }
@@ -273,7 +273,7 @@ impl FloatKernel for Attention {
             product(&mut scores, q, k, [rows, depth, keys], true);
             for (row, scores) in scores.chunks_mut(keys).enumerate() {
                 let query = start + row;
-                scores.iter_mut().for_each(|score| *score = *score * scale);
+                scores.iter_mut().for_each(|score| *score *= scale);
                 if self.softcap.0 != 0.0 {
                     scores.iter_mut().for_each(|score| *score = (*score / cap).tanh() * cap);
                 }

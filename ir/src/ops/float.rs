@@ -165,7 +165,7 @@ pub(crate) fn tanh(x: f32) -> f32 {
     p = p * z + 2.063_907_9e-2;
     p = p * z + -5.373_971_4e-2;
     p = p * z + 1.333_144_2e-1;
-    p = p * z + -3.333_328_2e-1;
+    p = p * z + -3.333_328e-1;
     let near = x + x * (p * z);
     let far = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
     (if a < 0.625 { near } else { far }).copysign(x)
@@ -186,10 +186,10 @@ pub(crate) fn erf(x: f32) -> f32 {
     let near = x + x * p;
     // Further out 1 - e^q, with q the logarithm of the complement; from 4 on that is 1.
     let b = a.clamp(0.0, 4.0);
-    let mut q = 1.982_207_1e-4;
+    let mut q = 1.982_207e-4;
     q = q * b + -3.065_499_8e-3;
     q = q * b + 2.231_524_8e-2;
-    q = q * b + -1.041_137_45e-1;
+    q = q * b + -1.041_137_4e-1;
     q = q * b + -6.369_76e-1;
     q = q * b + -1.127_797_3;
     q = q * b + -1.664_390_8e-4;
@@ -222,7 +222,7 @@ pub(crate) fn softmax_row<F: Float>(row: &mut [F], zero_masked: bool) {
     }
     row.iter_mut().for_each(|x| *x = (*x - max).exp());
     let sum = F::sum(row);
-    row.iter_mut().for_each(|x| *x = *x / sum);
+    row.iter_mut().for_each(|x| *x /= sum);
 }
 
 /// The number of rows of `len` elements that make a task worth a thread's while.

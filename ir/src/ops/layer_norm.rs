@@ -59,7 +59,7 @@ impl FloatKernel for LayerNorm {
     fn run<F: Float>(&self, inputs: &[&Tensor], values: &[&[F]], out: &TensorType) -> Result<Vec<F>, OpError> {
         let normalised = normalise(values[0], out, self.axis, |row| {
             let mean = F::mean(row);
-            row.iter_mut().for_each(|x| *x = *x - mean);
+            row.iter_mut().for_each(|x| *x -= mean);
             scale_to_unit_rms(row, self.epsilon);
         });
         let mut y = zip((&normalised, &out.shape), (values[1], inputs[1].shape()), &out.shape, |x, scale| x * scale);
@@ -100,7 +100,7 @@ pub(super) fn scale_to_unit_rms<F: Float>(row: &mut [F], epsilon: Real) {
     // Squares are rounded before they are summed, as those of the decomposition are.
     let squares: Vec<F> = row.iter().map(|&x| x * x).collect();
     let rms = (F::mean(&squares) + F::of(epsilon.0)).sqrt();
-    row.iter_mut().for_each(|x| *x = *x / rms);
+    row.iter_mut().for_each(|x| *x /= rms);
 }
 
 /// [`scale_to_unit_rms`] as a graph.

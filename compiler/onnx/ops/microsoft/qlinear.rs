@@ -100,7 +100,7 @@ fn unary(
 
 fn concat(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let count = cx.input_count();
-    if count < 5 || (count - 2) % 3 != 0 {
+    if count < 5 || !(count - 2).is_multiple_of(3) {
         return Err(LowerError::invalid(format!("{count} inputs are not a scale, a zero point and triples of inputs")));
     }
     let to = cx.dtype(cx.input(1)?);

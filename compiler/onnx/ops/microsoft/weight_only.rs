@@ -136,7 +136,10 @@ fn gather_block_quantized(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, Lowe
             }
             None => {
                 let middle = cx.constant(Tensor::scalar_of(dtype, f64::from(1u32 << (bits - 1))));
-                cx.broadcast(middle, &cx.shape(scales).to_vec())?
+                {
+                    let shape = cx.shape(scales).clone();
+                    cx.broadcast(middle, &shape)?
+                }
             }
         };
         (data, Some(zeros))

@@ -240,12 +240,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Calls `emit` for stretches of a nest that are no deeper than the machine's.
-    fn split(
-        &mut self,
-        dims: &[usize],
-        strides: &[Vec<i64>],
-        emit: &mut dyn FnMut(&mut Self, &[usize], &[Vec<i64>], &[i64]),
-    ) {
+    fn split(&mut self, dims: &[usize], strides: &[Vec<i64>], emit: &mut EmitStretch<'_, Self>) {
         let extra = dims.len().saturating_sub(super::isa::MAX_DIMS);
         let inner: Vec<Vec<i64>> = strides.iter().map(|strides| strides[extra..].to_vec()).collect();
         for tile in tile::tiles(&dims[..extra], &vec![1; extra]) {
@@ -254,6 +249,9 @@ impl Lowering<'_, '_> {
         }
     }
 }
+
+/// Emits a stretch of a nest: its dimensions, each operand's strides, and where each operand's stretch starts.
+type EmitStretch<'a, L> = dyn FnMut(&mut L, &[usize], &[Vec<i64>], &[i64]) + 'a;
 
 /// Bytes of one tile of a copy: large enough to hide the latency of DRAM, small enough to overlap reading and writing.
 const COPY_TILE_BYTES: usize = 256 << 10;

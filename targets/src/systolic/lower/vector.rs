@@ -21,6 +21,9 @@ struct External {
     strides: Vec<i64>,
 }
 
+/// What a buffer holds: the part of DRAM from an address on, in a tile of these lengths.
+type LoadedTile = (u64, Vec<usize>);
+
 /// The loop nest that a vector kernel walks.
 struct Domain {
     sizes: Vec<usize>,
@@ -123,7 +126,7 @@ impl Lowering<'_, '_> {
                 self.buffers(bytes, turns)
             })
             .collect();
-        let mut loaded: Vec<Vec<Option<(u64, Vec<usize>)>>> = vec![vec![None; turns]; externals.len()];
+        let mut loaded: Vec<Vec<Option<LoadedTile>>> = vec![vec![None; turns]; externals.len()];
         for (index, tile) in tiles.iter().enumerate() {
             // A streamed result stays where it is until its last piece has been added.
             let group = index / reduced_tiles.max(1);
@@ -205,11 +208,11 @@ impl Lowering<'_, '_> {
         operands: &mut [DramOperand],
     ) -> Result<(Domain, Vec<Vec<i64>>), TargetError> {
         let mut views: Vec<View> = Vec::with_capacity(operands.len());
-        for index in 0..operands.len() {
-            let mut wide = operands[index].view.broadcast(shape);
+        for operand in operands {
+            let mut wide = operand.view.broadcast(shape);
             if wide.as_ref().is_none_or(|view| Nest::refine(shape, &with(&views, view)).is_none()) {
-                operands[index] = self.densify(&operands[index].clone())?;
-                wide = operands[index].view.broadcast(shape);
+                *operand = self.densify(operand)?;
+                wide = operand.view.broadcast(shape);
             }
             let Some(view) = wide.filter(|view| Nest::refine(shape, &with(&views, view)).is_some()) else {
                 return Err(TargetError::Fault(format!("an operand does not broadcast to {shape}")));

@@ -10,9 +10,12 @@ use crate::systolic::timing::tests::small_machine;
 
 const MEMORY: u64 = 4096;
 
+/// Contents of the scratchpad, the accumulators and DRAM.
+type Contents = (Vec<u8>, Vec<u8>, Vec<u8>);
+
 /// Runs a program on the small machine with `weights` at address 0 and 4096 bytes of memory at 4096. Gives the
 /// scratchpad, the accumulators and the memory.
-fn run(weights: &[u8], text: &str) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), Fault> {
+fn run(weights: &[u8], text: &str) -> Result<Contents, Fault> {
     let (machine, program) = (small_machine(), assemble(text).unwrap());
     let dram = Dram::new(weights, MEMORY, 4096, machine.dram.bytes).unwrap();
     let mut simulator = Simulator::new(&machine, &program, dram);
