@@ -129,6 +129,14 @@ impl Inputs {
         }
     }
 
+    /// The tensors by name of the input; `names` are the model's inputs in order.
+    pub fn by_name<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, Tensor> {
+        match &self.tensors {
+            Tensors::Named(tensors) => tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect(),
+            Tensors::Ordered(tensors) => names.into_iter().map(str::to_owned).zip(tensors.iter().cloned()).collect(),
+        }
+    }
+
     /// The values of inputs that are a single truth value, by name; `names` are the model's inputs in order.
     pub fn switches<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> BTreeMap<String, bool> {
         let value = |tensor: &Tensor| match tensor.bytes() {

@@ -64,6 +64,7 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
     let graph = tcc_passes::clean_up(&graph);
     let operands: Vec<Tensor> = graph.inputs().iter().map(|&input| inputs[&*graph.value(input).name].clone()).collect();
     let results = evaluate(&graph, &operands).map_err(|error| error.to_string())?;
+    let half = graph.values().any(|(_, value)| value.ty.dtype == DType::F16);
     let mut compared = Vec::new();
     for (output, actual) in graph.outputs().iter().zip(&results) {
         let Some(expected) = expected.get(&*output.name) else {
@@ -76,7 +77,7 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
             dtype if !dtype.is_float() => 0.0,
             _ if is_quantized(&name) => QUANTIZED_TOLERANCE,
             _ if name == "genai-llama-int4" => ROUNDED_ACTIVATIONS_TOLERANCE,
-            DType::F16 => HALF_TOLERANCE,
+            _ if half => HALF_TOLERANCE,
             _ => FLOAT_TOLERANCE,
         };
         compared.push(Compared { output: output.name.to_string(), error: relative_error(actual, expected), tolerance });

@@ -2,6 +2,7 @@
 
 use tcc::inputs::{self, Inputs};
 use tcc::onnx::import::ImportOptions;
+use tcc::onnx::{dims, model};
 use tcc::tensors::NamedTensor;
 use tcc_ir::{Graph, Tensor};
 
@@ -17,7 +18,15 @@ pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
     progress.stage("reading the model");
     let mut options = ImportOptions { dims: build::dims_of(&arguments.dims)?, ..ImportOptions::default() };
     build::bind(&arguments.model, &inputs, &mut options)?;
-    let model = build::import_bound(&arguments.model, &arguments.data.input, &options)?;
+    let model = match build::import_bound(&arguments.model, &arguments.data.input, &options) {
+        Ok(model) => model,
+        // An input may decide a shape. Here all are known; if that does not help, the first message is the one to read.
+        Err(failure) => {
+            let declared = dims::declared_inputs(&model::load(&arguments.model)?)?;
+            options.constants = inputs.by_name(declared.iter().map(|input| input.name.as_str()));
+            build::import_bound(&arguments.model, &arguments.data.input, &options).map_err(|_| failure)?
+        }
+    };
     let tensors = inputs.arrange(&inputs::ports(model.graph()))?;
     let results = evaluate(model.graph(), &tensors, &progress)?;
     let names = model.graph().outputs().iter().map(|output| output.name.to_string());

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use onnx_protobuf::ModelProto;
-use tcc_ir::Graph;
+use tcc_ir::{Graph, Tensor};
 
 use super::dims;
 use super::error::{ImportError, shown};
@@ -30,6 +30,9 @@ pub struct ImportOptions {
     /// Values of inputs of one truth value, by name. A branch whose condition is such an input is chosen by it, and the
     /// graph is then only right for this value.
     pub switches: BTreeMap<String, bool>,
+    /// Values of inputs that are taken as constants, by name: for models whose inputs decide shapes. The graph still has
+    /// these inputs, but does not read them.
+    pub constants: BTreeMap<String, Tensor>,
     /// Whether the values of weights are wanted.
     pub weights: Weights,
 }
@@ -91,7 +94,11 @@ pub fn import_model(
         if !names.insert(input.name.as_str()) {
             return Err(ImportError::Duplicate(shown(&input.name)));
         }
-        let value = graph.add_input(input.name.as_str(), ty);
+        let fixed = options.constants.get(&input.name).filter(|tensor| tensor.ty() == &ty);
+        let mut value = graph.add_input(input.name.as_str(), ty);
+        if let Some(tensor) = fixed {
+            value = graph.add_constant(input.name.as_str(), tensor.clone());
+        }
         importer.bind(&input.name, value);
     }
     importer.graph(&mut graph, proto)?;

@@ -10,7 +10,7 @@ use super::error::ImportError;
 pub const OLDEST: i64 = 7;
 
 /// Newest version of ONNX's operators that tcc knows.
-pub const NEWEST: i64 = 26;
+pub const NEWEST: i64 = 27;
 
 /// The operator sets that a graph or a function imports.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, Cursor, Write};
 use std::path::Path;
 
 use tempfile::NamedTempFile;
@@ -65,7 +65,8 @@ pub fn write_npz(path: &Path, tensors: &[NamedTensor]) -> Result<(), TensorFileE
     }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = temporary(folder).map_err(|error| io(error.to_string()))?;
-    let mut archive = ZipWriter::new(BufWriter::new(temporary.as_file_mut()));
+    // In memory first: an archive that cannot be finished on disk would complain on stderr by itself.
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     for NamedTensor { name, tensor } in tensors {
         let encoded = Encoded::new(tensor)
             .map_err(|problem| TensorFileError::Array { place: format!("{file}:{name}"), problem })?;
@@ -76,9 +77,8 @@ pub fn write_npz(path: &Path, tensors: &[NamedTensor]) -> Result<(), TensorFileE
         archive.start_file(format!("{name}.npy"), options).map_err(|error| io(error.to_string()))?;
         encoded.write(&mut archive).map_err(|error| io(error.to_string()))?;
     }
-    let mut out = archive.finish().map_err(|error| io(error.to_string()))?;
-    out.flush().map_err(|error| io(error.to_string()))?;
-    drop(out);
+    let archive = archive.finish().map_err(|error| io(error.to_string()))?.into_inner();
+    temporary.write_all(&archive).map_err(|error| io(error.to_string()))?;
     temporary.persist(path).map_err(|error| io(error.error.to_string()))?;
     Ok(())
 }

@@ -21,6 +21,7 @@ pub(super) const FAMILY: &[Entry] = &[
     onnx("Scatter", scatter_elements),
     onnx("ScatterElements", scatter_elements),
     onnx("ScatterND", scatter_nd),
+    onnx("TensorScatter", tensor_scatter),
     onnx("Trilu", trilu),
 ];
 
@@ -64,6 +65,38 @@ fn scatter_nd(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let operands = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let reduction = scatter_reduction(cx)?;
     Ok(vec![cx.add(ScatterNd { reduction }, &operands)?])
+}
+
+/// Writes new rows of keys or values into a cache, for each sample from its own position on.
+fn tensor_scatter(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
+    let (cache, update) = (cx.input(0)?, cx.input(1)?);
+    let dims = cx.shape(update).to_vec();
+    let rank = dims.len();
+    let axis = cx.axis(cx.int_or("axis", -2)?, rank)?;
+    if axis == 0 || cx.rank(cache) != rank {
+        return Err(LowerError::invalid(format!(
+            "an update of {} cannot be written along axis {axis} of {}",
+            cx.ty(update),
+            cx.ty(cache)
+        )));
+    }
+    let len = cx.shape(cache)[axis];
+    let mut places = tables::iota(cx, dims[axis], axis, rank)?;
+    if let Some(first) = cx.optional(2) {
+        let first = cx.cast(first, DType::I64)?;
+        let mut samples = vec![1; rank];
+        samples[0] = cx.shape(first).count();
+        let first = cx.reshape(first, &samples)?;
+        places = cx.binary(BinaryFn::Add, first, places)?;
+    }
+    match cx.string("mode")?.unwrap_or("linear") {
+        "linear" => {}
+        "circular" => places = cx.binary_scalar(BinaryFn::Mod, places, len as f64)?,
+        other => return Err(LowerError::unsupported(format!("`mode` `{other}` is not one of ONNX's"))),
+    }
+    let places = cx.broadcast(places, &dims)?;
+    let reduction = ScatterReduction::Replace;
+    Ok(vec![cx.add(ScatterElements { axis, reduction }, &[cache, places, update])?])
 }
 
 fn one_hot(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
