@@ -4,7 +4,7 @@
 //! shape that is given for an input; a dimension without a name can be addressed as `INPUT:AXIS`. A name that is a sum or
 //! product of others (`past + 1`) follows from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use onnx_protobuf::tensor_shape_proto::dimension::Value as DimValue;
 use onnx_protobuf::type_proto::Value as TypeValue;
@@ -102,17 +102,19 @@ pub struct Unbound {
 
 fn unbound(missing: &[Unbound]) -> String {
     let mut parts = Vec::new();
-    let mut flags = Vec::new();
+    let mut flags = BTreeSet::new();
     let mut shapes = false;
     for one in missing {
         match &one.name {
             Some(name) => {
                 parts.push(format!("dimension `{name}` (of {})", list(&one.inputs)));
-                flags.push(if name.contains(char::is_whitespace) {
-                    format!("--dim '{name}=N'")
-                } else {
-                    format!("--dim {name}=N")
-                });
+                // An expression follows from the names in it.
+                let is_expression = evaluate(name, &|_| Some(1)).is_some();
+                let names = if is_expression { tokens(name) } else { vec![name.as_str()] };
+                let is_name = |name: &&str| !"+-*()".contains(*name) && name.parse::<i64>().is_err();
+                let quote = |name: &str| if name.contains(char::is_whitespace) { "'" } else { "" };
+                flags
+                    .extend(names.into_iter().filter(is_name).map(|name| format!("--dim {0}{name}=N{0}", quote(name))));
             }
             None => {
                 parts.push(format!("the shape of {}", list(&one.inputs)));
@@ -120,9 +122,11 @@ fn unbound(missing: &[Unbound]) -> String {
             }
         }
     }
+    let flags = flags.into_iter().collect::<Vec<_>>().join(" ");
     let advice = match (flags.is_empty(), shapes) {
-        (false, false) => format!("pass {}, or --shapes-from with a file of inputs", flags.join(" ")),
-        _ => "pass --shapes-from with a file of inputs".to_owned(),
+        (true, _) => "pass --shapes-from with a file of inputs".to_owned(),
+        (false, false) => format!("pass {flags}, or --shapes-from with a file of inputs"),
+        (false, true) => format!("pass --shapes-from with a file of inputs, and {flags} for what is not in it"),
     };
     format!("the model leaves open {}; {advice}", parts.join(", "))
 }
@@ -138,7 +142,7 @@ fn has(wanted: &str, what: &str, names: &[String]) -> String {
 /// The inputs that a model declares. Those that are initializers too are constants, and left out.
 pub fn declared_inputs(model: &ModelProto) -> Result<Vec<DeclaredInput>, ImportError> {
     let graph = model.graph.get_or_default();
-    let constants: std::collections::HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let constants: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     graph.input.iter().filter(|input| !constants.contains(input.name.as_str())).map(declared).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Lowers the nodes of a graph, of the bodies it runs and of the functions it calls.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use onnx_protobuf::{GraphProto, NodeProto, TensorProto};
@@ -205,12 +205,12 @@ impl<'m> Importer<'m> {
             }
         }
         // An input that is left out of the call is one that is left out of the nodes which use it.
-        let given = |name: &String| function.proto.input.iter().zip(inputs).any(|(n, v)| n == name && v.is_some());
-        let missing: Vec<&String> = function.proto.input.iter().filter(|name| !given(name)).collect();
+        let missing: HashSet<&str> =
+            function.proto.input.iter().map(String::as_str).filter(|&name| !scope.values.contains_key(name)).collect();
         let mut body = function.body(node);
         if !missing.is_empty() {
             let names = body.iter_mut().flat_map(|node| &mut node.input);
-            names.filter(|name| missing.contains(&&**name)).for_each(String::clear);
+            names.filter(|name| missing.contains(name.as_str())).for_each(String::clear);
         }
         self.calls.push(function.index);
         let result = self.scoped(graph, scope, name, |this, graph| {

@@ -26,8 +26,8 @@ pub fn read_npy(path: &Path) -> Result<Tensor, TensorFileError> {
         .map_err(|problem| TensorFileError::Array { place: place.clone(), problem })
 }
 
-/// Writes a tensor to a `.npy` file, in the type that [`read_npy`] documents as its counterpart: bfloat16 and 8-bit floats
-/// become float32, and 4-bit integers 8-bit ones, as NumPy has neither.
+/// Writes a tensor to a `.npy` file. NumPy has no bfloat16, 8-bit floats and 4-bit integers: the floats become float32, the
+/// integers 8-bit ones.
 ///
 /// # Errors
 /// If the file cannot be written.

@@ -2,6 +2,7 @@
 
 use onnx_protobuf::{GraphProto, NodeProto};
 
+use crate::onnx::import::ImportOptions;
 use crate::onnx::testing::*;
 
 fn constant(name: &str, value: onnx_protobuf::TensorProto) -> NodeProto {
@@ -119,4 +120,18 @@ fn scans_walk_axes_in_both_directions() {
     assert_eq!(values(&outputs[0]), [6.0, 60.0]);
     assert_eq!(outputs[1].shape().to_vec(), [2, 3]);
     assert_eq!(values(&outputs[1]), [6.0, 5.0, 3.0, 60.0, 50.0, 30.0]);
+}
+
+#[test]
+fn a_truth_value_among_the_inputs_chooses_the_branch() {
+    let yes = graph(&[], &[node("Add", &["a", "a"], &["yes"], &[])], &["yes"]);
+    let no = graph(&[], &[node("Abs", &["a"], &["no"], &[])], &["no"]);
+    let nodes = [node("If", &["c"], &["y"], &[body("then_branch", yes), body("else_branch", no)])];
+    let model = model(graph(&[input("a", FLOAT, &["1"]), input("c", BOOL, &["1"])], &nodes, &["y"]));
+    for (truth, expected) in [(true, [-4.0]), (false, [2.0])] {
+        let options = ImportOptions { switches: [("c".to_owned(), truth)].into(), ..Default::default() };
+        let graph = import_with(&model, &options).unwrap();
+        let flag = tcc_ir::Tensor::from_bools(tcc_ir::Shape::vector(1), vec![truth]).unwrap();
+        assert_eq!(values(&tcc_ir::evaluate(&graph, &[vector(&[-2.0]), flag]).unwrap()[0]), expected);
+    }
 }

@@ -119,7 +119,14 @@ fn all_unbound_dimensions_are_reported_at_once() {
         input("d", FLOAT, &["past + 1"]),
     ];
     let text = message(import(&model(graph(&inputs, &[], &["a"]))).unwrap_err());
-    for part in ["`batch` (of `a`, `b`)", "`b:1`", "the shape of `c`", "`past + 1`", "--dim batch=N", "--shapes-from"] {
+    for part in [
+        "`batch` (of `a`, `b`)",
+        "`b:1`",
+        "the shape of `c`",
+        "`past + 1`",
+        "--dim batch=N --dim past=N",
+        "--shapes-from",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
