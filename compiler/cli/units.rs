@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(hertz(1_000_000_000), "1 GHz");
         assert_eq!(seconds(0.000_123_456), "123.5 us");
         assert_eq!(seconds(0.0), "0 ns");
-        assert_eq!(number(-0.012_345), "-0.01234");
+        assert_eq!(number(-0.012_345), "-0.01235");
         assert_eq!(number(1.5e-9), "1.500e-9");
         assert_eq!(number(0.0), "0");
     }

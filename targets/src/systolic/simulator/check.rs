@@ -54,6 +54,9 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
             let Some(kept) = fold.dims.len().checked_sub(usize::from(fold.reduced)) else {
                 return Err(FaultCause::Malformed("more dimensions are folded than there are"));
             };
+            if fold.dims[kept..].contains(&0) {
+                return Err(FaultCause::Malformed("it folds over no elements"));
+            }
             if fold.dims[kept..].iter().zip(&fold.destination.strides[kept..]).any(|(&size, &s)| size > 1 && s != 0) {
                 return Err(FaultCause::Malformed("the destination moves along a folded dimension"));
             }
