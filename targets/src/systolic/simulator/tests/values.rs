@@ -269,6 +269,22 @@ fn sample_bytes() -> impl Strategy<Value = [u8; 8]> {
     ]
 }
 
+/// Functions that the machine and the reference approximate each in its own way.
+fn is_approximated(function: tcc_ir::ops::UnaryFn) -> bool {
+    use tcc_ir::ops::UnaryFn::{Erf, Exp, Sigmoid, Softplus, Tanh};
+    matches!(function, Erf | Exp | Sigmoid | Softplus | Tanh)
+}
+
+/// Whether floats of at most 32 bits differ by a few units in the last place of binary32, or by one of their own.
+fn near(dtype: DType, a: &[u8], b: &[u8]) -> bool {
+    let bits = |bytes: &[u8]| (0..).zip(bytes).map(|(byte, &value)| i64::from(value) << (8 * byte)).sum::<i64>();
+    match dtype {
+        DType::F32 => (bits(a) - bits(b)).abs() <= 8,
+        DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => (bits(a) - bits(b)).abs() <= 1,
+        _ => false,
+    }
+}
+
 proptest! {
     #[test]
     fn functions_of_one_operand_agree_with_the_reference(
@@ -279,7 +295,8 @@ proptest! {
         let a = if dtype == DType::Bool { [a[0] & 1; 8] } else { a };
         if let Some(expected) = reference(tcc_ir::ops::Unary(function).into(), dtype, &[a]) {
             let result = apply(function.name(), dtype, a, None).unwrap();
-            prop_assert!(same(dtype, &result, &expected), "{:?} instead of {:?}", result, expected);
+            let agrees = same(dtype, &result, &expected) || (is_approximated(function) && near(dtype, &result, &expected));
+            prop_assert!(agrees, "{:?} instead of {:?}", result, expected);
         }
     }
 
