@@ -22,7 +22,7 @@ pub struct WriteError {
 }
 
 /// What went wrong, in words that say what to do where the system's own do not.
-fn describe(error: &io::Error) -> String {
+pub(crate) fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull => "the disk is full".to_owned(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),

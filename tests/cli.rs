@@ -214,6 +214,49 @@ fn a_file_that_cannot_be_finished_leaves_the_earlier_one() {
     assert_eq!(names(folder.path()), ["small.onnx", "x.npz", "y.npz"]);
 }
 
+/// A disk of 512 KiB, in a mount namespace of its own: what is on it is gone with the shell. Not every system allows that.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_fills_up_is_left_as_it_was() {
+    let folder = workplace();
+    fs::create_dir(folder.path().join("disk")).unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/bert.legacy");
+    let run = |command: &str| -> Option<Run> {
+        let script =
+            format!("mount -t tmpfs -o size=512k tmpfs disk || exit 77; {command}; code=$?; ls -A disk; exit $code");
+        let run: Run = Command::new("unshare")
+            .current_dir(folder.path())
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_tcc")])
+            .arg(&model)
+            .output()
+            .ok()?
+            .into();
+        let allowed = run.code != 77 && !run.stderr.contains("unshare");
+        allowed.then_some(run)
+    };
+    let build = run("\"$0\" build \"$1/model.onnx\" --target systolic --shapes-from \"$1/inputs_0.npz\" -o disk/out");
+    let eval = run(
+        "head -c 524288 /dev/zero > disk/z; \"$0\" eval \"$1/model.onnx\" --input \"$1/inputs_0.npz\" --output disk/y.npz",
+    );
+    let (Some(build), Some(eval)) = (build, eval) else {
+        eprintln!("skipped: this system lets nobody mount a small disk");
+        return;
+    };
+    assert_eq!((build.code, build.stdout.as_str()), (2, ""), "{}", build.stderr);
+    assert!(build.stderr.starts_with("error: cannot write disk/out/"), "{}", build.stderr);
+    assert!(build.stderr.ends_with(": the disk is full\n"), "{}", build.stderr);
+    assert_eq!((eval.code, eval.stdout.as_str()), (2, "z\n"), "{}", eval.stderr);
+    assert_eq!(eval.stderr, "error: `disk/y.npz`: the disk is full\n");
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_told_before_the_work() {
+    let folder = workplace();
+    // The input is not there either: what is told first is checked first.
+    let message = fails(folder.path(), 2, &["eval", "small.onnx", "--input", "none.npz", "--output", "gone/y.npz"]);
+    assert_eq!(message, "error: `gone/y.npz`: the folder that it would be in does not exist");
+}
+
 #[test]
 fn folders_that_are_no_builds() {
     let folder = workplace();

@@ -12,9 +12,10 @@ use tcc_ir::{DType, Tensor, evaluate};
 /// Float results may differ from ONNX Runtime's by this much of the largest value of the output.
 const FLOAT_TOLERANCE: f64 = 1e-4;
 
-/// Half-precision results are rounded to 11 bits after every operator, here and there in different places. ONNX Runtime's own
-/// results differ from PyTorch's by as much.
-const HALF_TOLERANCE: f64 = 4e-3;
+/// Half-precision values are rounded to 11 bits here and there, and ONNX Runtime does not in places that depend on what
+/// its graph looks like (a normalisation whose shape is asked for is rounded, another is not). 2.4e-3 is the largest
+/// difference; ONNX Runtime's own results are up to 3.5e-3 from PyTorch's.
+const HALF_TOLERANCE: f64 = 3e-3;
 
 struct Compared {
     output: String,
@@ -39,9 +40,7 @@ fn evaluate_set(folder: &Path, set: usize) -> Result<Vec<Compared>, String> {
         let tensors = read_npz(&folder.join(format!("{kind}_{set}.npz"))).map_err(|error| error.to_string())?;
         Ok(tensors.into_iter().map(|NamedTensor { name, tensor }| (name, tensor)).collect())
     };
-    // Where ONNX Runtime was allowed to round activations (`accuracy_level`), `exact` is what it computes without.
-    let exact = folder.join(format!("exact_{set}.npz")).exists();
-    let (inputs, expected) = (load("inputs")?, load(if exact { "exact" } else { "expected" })?);
+    let (inputs, expected) = (load("inputs")?, load("expected")?);
     let shapes = inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
     // A merged decoder chooses its branch by an input of one truth value.
     let switches = inputs.iter().filter_map(|(name, tensor)| Some((name.clone(), truth(tensor)?))).collect();

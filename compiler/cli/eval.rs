@@ -3,7 +3,7 @@
 use tcc::inputs::{self, Inputs};
 use tcc::onnx::import::ImportOptions;
 use tcc::onnx::{dims, model};
-use tcc::tensors::NamedTensor;
+use tcc::tensors::{NamedTensor, NpzFile};
 use tcc_ir::{Graph, Tensor};
 
 use super::arguments::EvalArguments;
@@ -14,6 +14,7 @@ use super::{build, outputs, print};
 /// Evaluates a model.
 pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
     let progress = Progress::new();
+    let output = arguments.data.output.as_deref().map(NpzFile::create).transpose()?;
     let inputs = Inputs::read(&arguments.data.input)?;
     progress.stage("reading the model");
     let mut options = ImportOptions { dims: build::dims_of(&arguments.dims)?, ..ImportOptions::default() };
@@ -31,8 +32,8 @@ pub fn run(arguments: &EvalArguments) -> Result<Exit, Failure> {
     let results = evaluate(model.graph(), &tensors, &progress)?;
     let names = model.graph().outputs().iter().map(|output| output.name.to_string());
     let results: Vec<NamedTensor> = names.zip(results).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
-    if let Some(path) = &arguments.data.output {
-        outputs::write(path, &results)?;
+    if let Some(file) = output {
+        file.write(&results)?;
     }
     drop(progress);
     print(&outputs::page(&results)?.to_text())

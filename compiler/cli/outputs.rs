@@ -1,8 +1,6 @@
-//! Outputs of a model: a summary to look at, and a file to keep.
+//! Outputs of a model: a summary to look at.
 
-use std::path::Path;
-
-use tcc::tensors::{self, NamedTensor};
+use tcc::tensors::NamedTensor;
 use tcc_ir::{Tensor, Values};
 
 use super::failure::Failure;
@@ -21,11 +19,6 @@ pub fn page(outputs: &[NamedTensor]) -> Result<Page, Failure> {
         rows: rows.map_err(Failure::fault)?,
     };
     Ok(Page { title: String::new(), sections: vec![section] })
-}
-
-/// Writes outputs to a file, whole or not at all.
-pub fn write(path: &Path, outputs: &[NamedTensor]) -> Result<(), Failure> {
-    Ok(tensors::write_npz(path, outputs)?)
 }
 
 fn row(name: &str, tensor: &Tensor) -> Result<Vec<Cell>, tcc_ir::AbsentData> {

@@ -2,7 +2,7 @@
 
 use tcc::accuracy::{self, OutputCheck, Tolerance};
 use tcc::inputs::Inputs;
-use tcc::tensors::NamedTensor;
+use tcc::tensors::{NamedTensor, NpzFile};
 use tcc::{Artifact, ImportedModel};
 use tcc_ir::Tensor;
 
@@ -15,6 +15,7 @@ use super::{eprint_line, eval, outputs, print, units};
 /// Executes a built program.
 pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     let progress = Progress::new();
+    let output = arguments.data.output.as_deref().map(NpzFile::create).transpose()?;
     let artifact = Artifact::open(&arguments.build)?;
     let inputs = Inputs::read(&arguments.data.input)?.arrange(artifact.inputs())?;
     for (name, value) in artifact.switches() {
@@ -34,8 +35,8 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     let names = artifact.outputs().iter().map(|port| port.name.clone());
     let results: Vec<NamedTensor> =
         names.zip(simulation.outputs).map(|(name, tensor)| NamedTensor { name, tensor }).collect();
-    if let Some(path) = &arguments.data.output {
-        outputs::write(path, &results)?;
+    if let Some(file) = output {
+        file.write(&results)?;
     }
     let mut page = outputs::page(&results)?;
     let mut failed = Vec::new();

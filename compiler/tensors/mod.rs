@@ -11,7 +11,7 @@ use tcc_ir::Tensor;
 
 pub use error::TensorFileError;
 pub use npy::{read_npy, write_npy};
-pub use npz::{read_npz, write_npz};
+pub use npz::{NpzFile, read_npz, write_npz};
 pub use proto::{read_folder, read_proto};
 
 /// A tensor with the name it has in its file.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 use zip::write::SimpleFileOptions;
@@ -12,6 +12,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 use super::NamedTensor;
 use super::error::{ArrayProblem, TensorFileError};
 use super::npy::{self, Encoded};
+use crate::staging::describe;
 
 /// Deflate cannot do better than this; an entry that claims to is hostile.
 const MAX_RATIO: u64 = 1040;
@@ -50,37 +51,64 @@ pub fn read_npz(path: &Path) -> Result<Vec<NamedTensor>, TensorFileError> {
     Ok(tensors)
 }
 
-/// Writes tensors to a `.npz` file, whole or not at all. The bytes of the file depend on nothing but the tensors.
-///
-/// NumPy has no bfloat16, 8-bit floats and 4-bit integers: the floats become float32, the integers 8-bit ones.
+/// Writes tensors to a `.npz` file, whole or not at all. See [`NpzFile`].
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write_npz(path: &Path, tensors: &[NamedTensor]) -> Result<(), TensorFileError> {
-    let file = path.display().to_string();
-    let io = |reason: String| TensorFileError::Io { file: file.clone(), reason };
-    // Never a device or a pipe: the file is replaced, and /dev/null must stay what it is.
-    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(io("it exists and is not a regular file".to_owned()));
+    NpzFile::create(path)?.write(tensors)
+}
+
+/// A `.npz` file that is going to be written. To create it first and compute its content then tells at once that a place
+/// cannot be written. Unless [`NpzFile::write`] succeeds, what is at the place stays as it is.
+#[derive(Debug)]
+pub struct NpzFile {
+    path: PathBuf,
+    temporary: NamedTempFile,
+}
+
+impl NpzFile {
+    /// Starts a file that will be at `path`.
+    ///
+    /// # Errors
+    /// If there can be no file.
+    pub fn create(path: &Path) -> Result<Self, TensorFileError> {
+        let io = |reason: String| TensorFileError::Io { file: path.display().to_string(), reason };
+        // Never a device or a pipe: the file is replaced, and /dev/null must stay what it is.
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(io("it exists and is not a regular file".to_owned()));
+        }
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = temporary(folder).map_err(|error| io(describe(&error)))?;
+        Ok(NpzFile { path: path.to_owned(), temporary })
     }
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = temporary(folder).map_err(|error| io(error.to_string()))?;
-    // In memory first: an archive that cannot be finished on disk would complain on stderr by itself.
-    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-    for NamedTensor { name, tensor } in tensors {
-        let encoded = Encoded::new(tensor)
-            .map_err(|problem| TensorFileError::Array { place: format!("{file}:{name}"), problem })?;
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Stored)
-            .last_modified_time(zip::DateTime::default())
-            .large_file(encoded.len() > LARGE_ENTRY);
-        archive.start_file(format!("{name}.npy"), options).map_err(|error| io(error.to_string()))?;
-        encoded.write(&mut archive).map_err(|error| io(error.to_string()))?;
+
+    /// Writes the tensors and puts the file in its place. Its bytes depend on nothing but the tensors.
+    ///
+    /// NumPy has no bfloat16, 8-bit floats and 4-bit integers: the floats become float32, the integers 8-bit ones.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(mut self, tensors: &[NamedTensor]) -> Result<(), TensorFileError> {
+        let file = self.path.display().to_string();
+        let io = |reason: String| TensorFileError::Io { file: file.clone(), reason };
+        // In memory first: an archive that cannot be finished on disk would complain on stderr by itself.
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+        for NamedTensor { name, tensor } in tensors {
+            let encoded = Encoded::new(tensor)
+                .map_err(|problem| TensorFileError::Array { place: format!("{file}:{name}"), problem })?;
+            let options = SimpleFileOptions::default()
+                .compression_method(CompressionMethod::Stored)
+                .last_modified_time(zip::DateTime::default())
+                .large_file(encoded.len() > LARGE_ENTRY);
+            archive.start_file(format!("{name}.npy"), options).map_err(|error| io(error.to_string()))?;
+            encoded.write(&mut archive).map_err(|error| io(error.to_string()))?;
+        }
+        let archive = archive.finish().map_err(|error| io(error.to_string()))?.into_inner();
+        self.temporary.write_all(&archive).map_err(|error| io(describe(&error)))?;
+        self.temporary.persist(&self.path).map_err(|error| io(describe(&error.error)))?;
+        Ok(())
     }
-    let archive = archive.finish().map_err(|error| io(error.to_string()))?.into_inner();
-    temporary.write_all(&archive).map_err(|error| io(error.to_string()))?;
-    temporary.persist(path).map_err(|error| io(error.error.to_string()))?;
-    Ok(())
 }
 
 /// A file that goes away unless it is moved to its place when it is whole.

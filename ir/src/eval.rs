@@ -1,4 +1,8 @@
 //! Reference evaluation: runs a graph operator by operator. This is the oracle for everything that tcc emits.
+//!
+//! Values of 16-bit floats are rounded to their type where a model stores or moves them, not after every arithmetic
+//! operator: between two of those they stay in binary32, as on machines with a binary32 vector unit and in ONNX Runtime,
+//! whose CPU kernels for arithmetic take binary32 only. [`crate::op::Operator::keeps_excess_precision`] says which is which.
 
 use std::sync::Arc;
 
@@ -6,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::graph::Def;
 use crate::op::OpError;
-use crate::{Graph, GraphError, NodeId, Tensor, TensorType};
+use crate::{DType, Graph, GraphError, NodeId, Tensor, TensorType};
 
 /// Why a graph could not be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,14 +72,25 @@ pub fn evaluate_with(
         }
     }
     for (id, node) in graph.nodes() {
-        let operands: SmallVec<[&Tensor; 3]> =
-            node.inputs.iter().filter_map(|input| tensors[input.index()].as_ref()).collect();
-        let types = graph.output_types(node);
-        let results = node
-            .op
-            .eval(&operands, &types)
-            .and_then(|results| check(results, &types))
-            .map_err(|error| GraphError { origin: node.origin.clone(), op: node.op.name(), error })?;
+        let at_node = |error| GraphError { origin: node.origin.clone(), op: node.op.name(), error };
+        let excess = node.op.keeps_excess_precision();
+        let operands: SmallVec<[Tensor; 3]> = node
+            .inputs
+            .iter()
+            .filter_map(|&input| {
+                let tensor = tensors[input.index()].as_ref()?;
+                Some(if excess { Ok(tensor.clone()) } else { rounded(tensor, graph.ty(input)) })
+            })
+            .collect::<Result<_, _>>()
+            .map_err(at_node)?;
+        let mut types = graph.output_types(node);
+        if excess {
+            let halves = types.iter_mut().filter(|ty| matches!(ty.dtype, DType::F16 | DType::BF16));
+            halves.for_each(|ty| ty.dtype = DType::F32);
+        }
+        let references: SmallVec<[&Tensor; 3]> = operands.iter().collect();
+        let results = node.op.eval(&references, &types).and_then(|results| check(results, &types)).map_err(at_node)?;
+        drop(references);
         drop(operands);
         observe(id, &results);
         for (&output, tensor) in node.outputs.iter().zip(results) {
@@ -91,7 +106,17 @@ pub fn evaluate_with(
             }
         }
     }
-    Ok(graph.outputs().iter().filter_map(|output| tensors[output.value.index()].clone()).collect())
+    let outputs = graph.outputs().iter().filter_map(|output| {
+        let tensor = tensors[output.value.index()].as_ref()?;
+        let at_output = |error| GraphError { origin: output.name.clone(), op: "output", error };
+        Some(rounded(tensor, graph.ty(output.value)).map_err(|error| at_output(error).into()))
+    });
+    outputs.collect()
+}
+
+/// `tensor` in its value's own type, which it does not have while it holds excess precision.
+fn rounded(tensor: &Tensor, ty: &TensorType) -> Result<Tensor, OpError> {
+    if tensor.ty() == ty { Ok(tensor.clone()) } else { Ok(Tensor::narrow(ty.clone(), tensor.widen()?)) }
 }
 
 /// An evaluation that disagrees with its own shape rule is a defect in tcc; it must not pass silently.

@@ -45,6 +45,13 @@ pub trait Operator: Clone + Eq + Ord + Hash + fmt::Debug + Serialize + Deseriali
     /// Computes the outputs. `inputs` have passed [`Operator::infer`], and `outputs` is what it returned.
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError>;
 
+    /// Whether evaluation may keep more than 16-bit precision through this operator: it computes in binary32 from operands
+    /// that are themselves not yet rounded. Arithmetic does; what stores or moves elements rounds them to their type first.
+    /// See [`crate::evaluate`].
+    fn keeps_excess_precision(&self) -> bool {
+        false
+    }
+
     /// How much arithmetic this is, independent of any machine.
     fn work(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Work {
         let _ = inputs;

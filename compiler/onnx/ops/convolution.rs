@@ -9,7 +9,7 @@ use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, onnx};
 
-pub(super) const FAMILY: &[Entry] = &[onnx("Conv", conv), onnx("ConvTranspose", conv_transpose)];
+pub(super) const FAMILY: &[Entry] = &[onnx("Conv", |cx| Ok(vec![conv(cx)?])), onnx("ConvTranspose", conv_transpose)];
 
 /// Spatial extents of the input and of the filters, which must be of as many axes.
 fn spatial(cx: &NodeContext<'_>, x: ValueId, w: ValueId) -> Result<(Vec<usize>, Vec<usize>), LowerError> {
@@ -30,15 +30,16 @@ fn groups(cx: &NodeContext<'_>) -> Result<usize, LowerError> {
 }
 
 /// Adds input 2, one number for each channel.
-fn with_bias(cx: &mut NodeContext<'_>, y: ValueId) -> Result<Vec<ValueId>, LowerError> {
-    let Some(bias) = cx.optional(2) else { return Ok(vec![y]) };
+fn with_bias(cx: &mut NodeContext<'_>, y: ValueId) -> Result<ValueId, LowerError> {
+    let Some(bias) = cx.optional(2) else { return Ok(y) };
     let mut dims = vec![1; cx.rank(y)];
     dims[1] = cx.shape(bias).count();
     let bias = cx.reshape(bias, &dims)?;
-    Ok(vec![cx.binary(BinaryFn::Add, y, bias)?])
+    cx.binary(BinaryFn::Add, y, bias)
 }
 
-fn conv(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
+/// A convolution of input 0 with the filters of input 1, and the bias of input 2 if there is one.
+pub(super) fn conv(cx: &mut NodeContext<'_>) -> Result<ValueId, LowerError> {
     let (x, w) = (cx.input(0)?, cx.input(1)?);
     let (dims, kernel) = spatial(cx, x, w)?;
     let windows = Windows::of(cx, &dims, kernel)?;
@@ -105,7 +106,7 @@ fn conv_transpose(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> 
         w_zero: false,
     };
     let y = cx.add(op, &[spread, w])?;
-    with_bias(cx, y)
+    Ok(vec![with_bias(cx, y)?])
 }
 
 /// Filters `[C, M/groups, kernel..]` of a transposed convolution as those of a convolution: `[M, C/groups, kernel..]`,

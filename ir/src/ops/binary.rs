@@ -125,6 +125,10 @@ impl Operator for Binary {
         one(if self.0.is_comparison() { DType::Bool } else { a.dtype }, a.shape.broadcast(&b.shape)?)
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        !matches!(self.0, BinaryFn::Max | BinaryFn::Min | BinaryFn::Mod)
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         use BinaryFn::*;
         let [a, b] = operands(inputs)?;

@@ -22,6 +22,10 @@ impl Operator for Cast {
         one(self.to, x.shape.clone())
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        !matches!(self.to, DType::F16 | DType::BF16)
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let [x] = operands(inputs)?;
         if x.dtype() == self.to {

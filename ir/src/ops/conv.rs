@@ -179,6 +179,10 @@ impl Operator for Conv {
     }
 
     /// Unrolls windows into a matrix and multiplies, as the decomposition does, but a few images at a time.
+    fn keeps_excess_precision(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let (x, w, out) = (inputs[0], inputs[1], &outputs[0]);
         let dims = self.dims(x.ty(), w.ty())?;

@@ -30,6 +30,10 @@ impl Operator for Gelu {
         float::as_first(inputs)
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         float::evaluate(self, inputs, outputs)
     }

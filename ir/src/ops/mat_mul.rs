@@ -110,6 +110,10 @@ impl Operator for MatMul {
         one(Self::result_dtype(a.dtype), Shape::new(dims.batch.iter().copied().chain([dims.m, dims.n]))?)
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let (a, b) = (inputs[0], inputs[1]);
         let dims = self.dims(a.ty(), b.ty())?;

@@ -57,6 +57,11 @@ macro_rules! operators {
                 match self { $(Op::$Operator(op) => op.eval(inputs, outputs),)* }
             }
 
+            /// See [`Operator::keeps_excess_precision`].
+            pub fn keeps_excess_precision(&self) -> bool {
+                match self { $(Op::$Operator(op) => op.keeps_excess_precision(),)* }
+            }
+
             /// See [`Operator::work`].
             pub fn work(&self, inputs: &[&TensorType], outputs: &[TensorType]) -> Work {
                 match self { $(Op::$Operator(op) => op.work(inputs, outputs),)* }

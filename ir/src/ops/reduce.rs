@@ -51,6 +51,10 @@ impl Operator for Reduce {
         one(x.dtype, Shape::new(dims)?)
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let [x] = operands(inputs)?;
         if self.is_row_wise(x.ty()) {

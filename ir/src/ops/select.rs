@@ -24,6 +24,10 @@ impl Operator for Select {
         one(yes.dtype, condition.shape.broadcast(&yes.shape)?.broadcast(&no.shape)?)
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let [condition, yes, no] = operands(inputs)?;
         let out = &outputs[0];

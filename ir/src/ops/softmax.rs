@@ -31,6 +31,10 @@ impl Operator for Softmax {
         one(x.dtype, x.shape.clone())
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         float::evaluate(self, inputs, outputs)
     }

@@ -160,6 +160,10 @@ impl Operator for Unary {
         one(if self.0.is_predicate() { DType::Bool } else { x.dtype }, x.shape.clone())
     }
 
+    fn keeps_excess_precision(&self) -> bool {
+        !matches!(self.0, UnaryFn::Round | UnaryFn::Sign)
+    }
+
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let [x] = operands(inputs)?;
         let result = match x.widen()? {

@@ -1,8 +1,9 @@
-//! Activations and matrix products with what ONNX Runtime's fusions merge into them.
+//! Activations, convolutions and matrix products with what ONNX Runtime's fusions merge into them.
 
 use tcc_ir::ValueId;
 use tcc_ir::ops::{BinaryFn, Gelu, MatMul, UnaryFn};
 
+use super::super::convolution::conv;
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, microsoft};
@@ -10,6 +11,7 @@ use crate::onnx::registry::{Entry, microsoft};
 pub(in crate::onnx::ops) const FAMILY: &[Entry] = &[
     microsoft("BiasGelu", |cx| gelu(cx, false)),
     microsoft("FastGelu", |cx| gelu(cx, true)),
+    microsoft("FusedConv", fused_conv),
     microsoft("FusedGemm", fused_gemm),
     microsoft("FusedMatMul", fused_mat_mul),
     microsoft("Gelu", |cx| gelu(cx, false)),
@@ -87,25 +89,44 @@ fn fused_gemm(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
         let c = times(cx, c, cx.float_or("beta", 1.0)?)?;
         y = cx.binary(BinaryFn::Add, y, c)?;
     }
-    let alpha = |default: f32| cx.float_or("activation_alpha", default).map(f64::from);
-    Ok(vec![match cx.string("activation")?.unwrap_or_default() {
-        "" => y,
-        "Relu" => cx.binary_scalar(BinaryFn::Max, y, 0.0)?,
-        "Sigmoid" => cx.unary(UnaryFn::Sigmoid, y)?,
-        "Tanh" => cx.unary(UnaryFn::Tanh, y)?,
-        "LeakyRelu" => {
-            let slope = alpha(0.01)?;
-            leaky_relu(cx, y, slope)?
-        }
+    let alpha = cx.float("activation_alpha")?;
+    let beta = cx.float("activation_beta")?;
+    Ok(vec![activation(cx, y, [alpha, beta])?])
+}
+
+/// A convolution, a tensor of the result's shape that is added, and an activation.
+fn fused_conv(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
+    let mut y = conv(cx)?;
+    if let Some(residual) = cx.optional(3) {
+        y = cx.binary(BinaryFn::Add, y, residual)?;
+    }
+    let parameters = cx.floats("activation_params")?.unwrap_or_default();
+    let parameters = [parameters.first().copied(), parameters.get(1).copied()];
+    Ok(vec![activation(cx, y, parameters)?])
+}
+
+/// The function that attribute `activation` names, of `y`. `parameters` are its alpha and beta where they are given.
+fn activation(cx: &mut NodeContext<'_>, y: ValueId, parameters: [Option<f32>; 2]) -> Result<ValueId, LowerError> {
+    let [alpha, beta] = parameters;
+    let or = |given: Option<f32>, default: f32| f64::from(given.unwrap_or(default));
+    match cx.string("activation")?.unwrap_or_default() {
+        "" => Ok(y),
+        "Relu" => cx.binary_scalar(BinaryFn::Max, y, 0.0),
+        "Sigmoid" => cx.unary(UnaryFn::Sigmoid, y),
+        "Tanh" => cx.unary(UnaryFn::Tanh, y),
+        "LeakyRelu" => leaky_relu(cx, y, or(alpha, 0.01)),
         "HardSigmoid" => {
-            let (slope, offset) = (alpha(0.2)?, cx.float_or("activation_beta", 0.5)?);
-            let line = cx.binary_scalar(BinaryFn::Mul, y, slope)?;
-            let line = cx.binary_scalar(BinaryFn::Add, line, f64::from(offset))?;
+            let line = cx.binary_scalar(BinaryFn::Mul, y, or(alpha, 0.2))?;
+            let line = cx.binary_scalar(BinaryFn::Add, line, or(beta, 0.5))?;
             let line = cx.binary_scalar(BinaryFn::Max, line, 0.0)?;
-            cx.binary_scalar(BinaryFn::Min, line, 1.0)?
+            cx.binary_scalar(BinaryFn::Min, line, 1.0)
         }
-        other => return Err(LowerError::unsupported(format!("FusedGemm with activation `{other}`"))),
-    }])
+        "Clip" => {
+            let raised = cx.binary_scalar(BinaryFn::Max, y, or(alpha, f32::MIN))?;
+            cx.binary_scalar(BinaryFn::Min, raised, or(beta, f32::MAX))
+        }
+        other => Err(LowerError::unsupported(format!("{} with activation `{other}`", cx.op_type()))),
+    }
 }
 
 /// x, or `slope · x` below 0.

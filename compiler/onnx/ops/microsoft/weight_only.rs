@@ -1,7 +1,7 @@
 //! Products and look-ups with weights quantised by blocks. The packed integers stay as they are in the file: four-bit
 //! weights are seen as a tensor of four-bit elements over the same bytes.
 
-use tcc_ir::ops::{BinaryFn, MatMul};
+use tcc_ir::ops::{BinaryFn, MatMul, ReduceFn, UnaryFn};
 use tcc_ir::{DType, Shape, Tensor, TensorType, ValueId};
 
 use super::super::quantization::{dequantize, dequantize_blocks};
@@ -61,6 +61,72 @@ fn size(cx: &NodeContext<'_>, name: &str, default: i64) -> Result<usize, LowerEr
         .ok_or_else(|| LowerError::Attribute { name: name.to_owned(), expected: "a positive size".to_owned() })
 }
 
+/// The zero points of weights quantised by blocks.
+enum Zeros {
+    Floats(ValueId),
+    Integers(ValueId),
+}
+
+/// Weights quantised by blocks of the K-dimension.
+struct Blocks {
+    /// Integers of shape `[columns, count, size]`.
+    weights: ValueId,
+    /// `[columns, count, 1]`.
+    scales: ValueId,
+    /// Broadcasts to `[columns, count, 1]`.
+    zeros: ValueId,
+    columns: usize,
+    /// The K-dimension: what of `count * size` is not padding.
+    rows: usize,
+    count: usize,
+    size: usize,
+}
+
+/// `x` times blocked weights as one integer product for each block. Each row of `x` is quantised to eight signed bits by
+/// the same blocks, symmetrically: the largest magnitude becomes 127.
+fn integer_product(cx: &mut NodeContext<'_>, x: ValueId, blocks: &Blocks) -> Result<ValueId, LowerError> {
+    let &Blocks { weights, scales, zeros, columns, rows, count, size } = blocks;
+    let (dtype, rank) = (cx.dtype(x), cx.rank(x));
+    let mut dims = cx.shape(x).to_vec();
+    if dims.last() != Some(&rows) {
+        return Err(LowerError::invalid(format!("input 0 of shape {} must end with K = {rows}", cx.shape(x))));
+    }
+    let m = dims[..rank - 1].iter().product();
+    let x = cx.cast(x, DType::F32)?;
+    let mut x = cx.reshape(x, &[m, rows])?;
+    if count * size > rows {
+        let zero = cx.scalar_like(x, 0.0);
+        let padding = cx.broadcast(zero, &[m, count * size - rows])?;
+        x = cx.concat(&[x, padding], 1)?;
+    }
+    let x = cx.reshape(x, &[m, count, size])?;
+    let x = cx.transpose(x, &[1, 0, 2])?;
+    let magnitude = cx.unary(UnaryFn::Abs, x)?;
+    let largest = cx.reduce(ReduceFn::Max, magnitude, &[2], true)?;
+    let x_scales = cx.binary_scalar(BinaryFn::Div, largest, 127.0)?;
+    let top = cx.scalar_like(largest, 127.0);
+    let inverse = cx.binary(BinaryFn::Div, top, largest)?;
+    let zero = cx.scalar_like(largest, 0.0);
+    let empty = cx.binary(BinaryFn::Eq, largest, zero)?;
+    let inverse = cx.select(empty, zero, inverse)?;
+    let scaled = cx.binary(BinaryFn::Mul, x, inverse)?;
+    let rounded = cx.unary(UnaryFn::Round, scaled)?;
+    let x = cx.cast(rounded, DType::I8)?;
+    let weights = cx.transpose(weights, &[1, 0, 2])?;
+    let zeros = if cx.rank(zeros) == 0 { zeros } else { cx.transpose(zeros, &[1, 0, 2])? };
+    let product = MatMul { transpose_b: true, b_zero: true, ..MatMul::default() };
+    let sums = cx.add(product, &[x, weights, zeros])?;
+    let sums = cx.cast(sums, DType::F32)?;
+    let scales = cx.cast(scales, DType::F32)?;
+    let scales = cx.transpose(scales, &[1, 2, 0])?;
+    let scales = cx.binary(BinaryFn::Mul, x_scales, scales)?;
+    let parts = cx.binary(BinaryFn::Mul, sums, scales)?;
+    let y = cx.reduce(ReduceFn::Sum, parts, &[0], false)?;
+    dims[rank - 1] = columns;
+    let y = cx.reshape(y, &dims)?;
+    cx.cast(y, dtype)
+}
+
 fn mat_mul_n_bits(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     if cx.optional(4).is_some() {
         return Err(LowerError::unsupported("MatMulNBits with g_idx; quantise without reordering (act_order)"));
@@ -74,32 +140,44 @@ fn mat_mul_n_bits(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> 
     }
     let blocks = rows.div_ceil(block);
     let weights = unpack(cx, 1, bits, &[columns, blocks, block])?;
-    let scales = cx.cast(scales, cx.dtype(x))?;
     let scales = cx.reshape(scales, &[columns, blocks, 1])?;
-    let weights = match cx.optional(3) {
-        Some(zeros) if cx.dtype(zeros).is_float() => {
-            let zeros = cx.cast(zeros, cx.dtype(x))?;
-            let zeros = cx.reshape(zeros, &[columns, blocks, 1])?;
-            let wide = cx.cast(weights, cx.dtype(x))?;
-            let centred = cx.binary(BinaryFn::Sub, wide, zeros)?;
-            cx.binary(BinaryFn::Mul, centred, scales)?
-        }
+    let zeros = match cx.optional(3) {
+        Some(zeros) if cx.dtype(zeros).is_float() => Zeros::Floats(cx.reshape(zeros, &[columns, blocks, 1])?),
         Some(_) => {
             // Each column's zero points begin on a byte of their own.
             let per_byte = (8 / bits) as usize;
             let padded = blocks.div_ceil(per_byte) * per_byte;
             let zeros = unpack(cx, 3, bits, &[columns, padded, 1])?;
-            let zeros = cx.slice(zeros, 1, 0, blocks)?;
-            dequantize(cx, weights, scales, Some(zeros))?
+            Zeros::Integers(cx.slice(zeros, 1, 0, blocks)?)
         }
-        None => {
-            let middle = cx.constant(Tensor::scalar_of(dtype, f64::from(1u32 << (bits - 1))));
-            dequantize(cx, weights, scales, Some(middle))?
+        None => Zeros::Integers(cx.constant(Tensor::scalar_of(dtype, f64::from(1u32 << (bits - 1))))),
+    };
+    // The accuracy level is the least that the model asks for: from 4 on, activations may be rounded to eight bits. That is
+    // what ONNX Runtime does for the widths and blocks below, and what lets a machine multiply integers.
+    let integer = cx.int_or("accuracy_level", 0)? >= 4
+        && matches!(bits, 4 | 8)
+        && matches!(block, 16 | 32 | 64 | 128 | 256);
+    let mut y = match zeros {
+        Zeros::Integers(zeros) if integer => {
+            integer_product(cx, x, &Blocks { weights, scales, zeros, columns, rows, count: blocks, size: block })?
+        }
+        zeros => {
+            let dtype = cx.dtype(x);
+            let scales = cx.cast(scales, dtype)?;
+            let weights = match zeros {
+                Zeros::Integers(zeros) => dequantize(cx, weights, scales, Some(zeros))?,
+                Zeros::Floats(zeros) => {
+                    let zeros = cx.cast(zeros, dtype)?;
+                    let wide = cx.cast(weights, dtype)?;
+                    let centred = cx.binary(BinaryFn::Sub, wide, zeros)?;
+                    cx.binary(BinaryFn::Mul, centred, scales)?
+                }
+            };
+            let weights = cx.reshape(weights, &[columns, blocks * block])?;
+            let weights = cx.slice(weights, 1, 0, rows)?;
+            cx.add(MatMul { transpose_b: true, ..MatMul::default() }, &[x, weights])?
         }
     };
-    let weights = cx.reshape(weights, &[columns, blocks * block])?;
-    let weights = cx.slice(weights, 1, 0, rows)?;
-    let mut y = cx.add(MatMul { transpose_b: true, ..MatMul::default() }, &[x, weights])?;
     if let Some(bias) = cx.optional(5) {
         y = cx.binary(BinaryFn::Add, y, bias)?;
     }
