@@ -131,3 +131,49 @@ fn check(results: Vec<Tensor>, types: &[TensorType]) -> Result<Vec<Tensor>, OpEr
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use half::f16;
+
+    use super::*;
+    use crate::Shape;
+    use crate::ops::{Binary, BinaryFn, Cast, Reshape};
+
+    /// (x + y) - x, with or without something between the two that stores the sum. In 11 bits the sum loses y.
+    fn small_addend(stored: bool) -> Vec<f64> {
+        let mut graph = Graph::new("halves");
+        let ty = TensorType::new(DType::F16, Shape::vector(1));
+        let x = graph.add_input("x", ty.clone());
+        let y = graph.add_input("y", ty.clone());
+        let mut sum = graph.add(Binary(BinaryFn::Add), &[x, y]).unwrap();
+        if stored {
+            sum = graph.add(Reshape { shape: ty.shape.clone() }, &[sum]).unwrap();
+        }
+        let difference = graph.add(Binary(BinaryFn::Sub), &[sum, x]).unwrap();
+        graph.add_output("difference", difference);
+        let operand = |value: f32| Tensor::from_vec(Shape::vector(1), vec![f16::from_f32(value)]).unwrap();
+        let results = evaluate(&graph, &[operand(1024.0), operand(0.25)]).unwrap();
+        assert_eq!(results[0].ty(), &ty);
+        results[0].to_f64s().unwrap()
+    }
+
+    #[test]
+    fn halves_are_rounded_where_they_are_stored() {
+        assert_eq!(small_addend(false), [0.25]);
+        assert_eq!(small_addend(true), [0.0]);
+    }
+
+    #[test]
+    fn a_cast_to_halves_rounds() {
+        let mut graph = Graph::new("halves");
+        let x = graph.add_input("x", TensorType::new(DType::F32, Shape::vector(1)));
+        let half = graph.add(Cast { to: DType::F16 }, &[x]).unwrap();
+        let back = graph.add(Cast { to: DType::F32 }, &[half]).unwrap();
+        graph.add_output("back", back);
+        let results = evaluate(&graph, &[Tensor::from_vec(Shape::vector(1), vec![1024.25f32]).unwrap()]).unwrap();
+        assert_eq!(results[0].to_f64s().unwrap(), [1024.0]);
+    }
+}
