@@ -79,14 +79,13 @@ pub fn evaluate_with(
             .iter()
             .filter_map(|&input| {
                 let tensor = tensors[input.index()].as_ref()?;
-                Some(if excess { Ok(tensor.clone()) } else { rounded(tensor, graph.ty(input)) })
+                Some(if excess { widened(tensor) } else { rounded(tensor, graph.ty(input)) })
             })
             .collect::<Result<_, _>>()
             .map_err(at_node)?;
         let mut types = graph.output_types(node);
         if excess {
-            let halves = types.iter_mut().filter(|ty| matches!(ty.dtype, DType::F16 | DType::BF16));
-            halves.for_each(|ty| ty.dtype = DType::F32);
+            types.iter_mut().filter(|ty| is_half(ty.dtype)).for_each(|ty| ty.dtype = DType::F32);
         }
         let references: SmallVec<[&Tensor; 3]> = operands.iter().collect();
         let results = node.op.eval(&references, &types).and_then(|results| check(results, &types)).map_err(at_node)?;
@@ -112,6 +111,19 @@ pub fn evaluate_with(
         Some(rounded(tensor, graph.ty(output.value)).map_err(|error| at_output(error).into()))
     });
     outputs.collect()
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// `tensor` in binary32 if it is of halves.
+fn widened(tensor: &Tensor) -> Result<Tensor, OpError> {
+    if !is_half(tensor.dtype()) {
+        return Ok(tensor.clone());
+    }
+    let ty = TensorType::new(DType::F32, tensor.shape().clone());
+    Ok(Tensor::narrow(ty, tensor.widen()?))
 }
 
 /// `tensor` in its value's own type, which it does not have while it holds excess precision.

@@ -1,17 +1,18 @@
-//! Integer products: a product of two dequantised operands becomes an integer product that is scaled afterwards.
+//! Integer products: a product or convolution of two dequantised operands becomes an integer one that is scaled
+//! afterwards.
 //!
 //! `(a - za)·sa · (b - zb)·sb` summed over K is `sa·sb` times the integer sum, if neither scale changes along K. Models
 //! that are quantised by inserting QuantizeLinear and DequantizeLinear around float operators get their integer
 //! arithmetic back this way. The integer sum is exact, so the result differs from the float one by rounding only: by
 //! less, as long as the sum fits in 32 bits, which K of at most 2^15 guarantees for 8-bit operands.
 
-use tcc_ir::ops::{Binary, BinaryFn, Cast, Dequantize, MatMul, Reshape};
+use tcc_ir::ops::{Binary, BinaryFn, Cast, Conv, Dequantize, MatMul, Reshape};
 use tcc_ir::{DType, Def, Graph, GraphError, Node, Op, Shape, ValueId, is_view};
 
 /// Longest K-dimension: 2^15 products of 9-bit by 9-bit numbers stay below 2^31.
 const MAX_K: usize = 1 << 15;
 
-/// Rewrites every product of two dequantised 8-bit operands with scales that do not change along K.
+/// Rewrites every product and convolution of two dequantised 8-bit operands with scales that do not change along K.
 pub fn integer_products(graph: &Graph) -> Result<Graph, GraphError> {
     let mut rewritten = Graph::new(graph.name().clone());
     let mut map: Vec<ValueId> = Vec::with_capacity(graph.value_count());
@@ -26,6 +27,9 @@ pub fn integer_products(graph: &Graph) -> Result<Graph, GraphError> {
                 let product = match &node.op {
                     Op::MatMul(op) if !op.a_zero && !op.b_zero => {
                         integer_product(graph, &mut rewritten, &map, node, *op)?
+                    }
+                    Op::Conv(op) if !op.x_zero && !op.w_zero => {
+                        integer_convolution(graph, &mut rewritten, &map, node, op)?
                     }
                     _ => None,
                 };
@@ -72,8 +76,13 @@ fn integer_product(
     if !fits || old.ty(node.output()).dtype != DType::F32 {
         return Ok(None);
     }
-    let Some(a) = quantized(old, new, map, node.inputs[0], !op.transpose_a)? else { return Ok(None) };
-    let Some(b) = quantized(old, new, map, node.inputs[1], op.transpose_b)? else { return Ok(None) };
+    // K is the last axis of an operand, or the last but one.
+    let constant_along = |k_last: bool| {
+        let from_end = if k_last { 1 } else { 2 };
+        move |shape: &Shape| shape.rank().checked_sub(from_end).is_none_or(|axis| shape[axis] == 1)
+    };
+    let Some(a) = quantized(old, new, map, node.inputs[0], &constant_along(!op.transpose_a))? else { return Ok(None) };
+    let Some(b) = quantized(old, new, map, node.inputs[1], &constant_along(op.transpose_b))? else { return Ok(None) };
     let product = MatMul { a_zero: a.zero.is_some(), b_zero: b.zero.is_some(), ..op };
     let operands: Vec<ValueId> = [Some(a.integers), Some(b.integers), a.zero, b.zero].into_iter().flatten().collect();
     let sum = new.add(product, &operands)?;
@@ -102,14 +111,49 @@ fn turned(graph: &mut Graph, scale: ValueId, transposed: bool) -> Result<ValueId
     graph.add(Reshape { shape }, &[scale])
 }
 
-/// The integers behind a float operand, if it is dequantised from 8-bit ones with a scale and zero point that do not
-/// change along K, which is the last axis if `k_last`, else the last but one.
+/// Scales of the filters may differ from filter to filter.
+fn integer_convolution(
+    old: &Graph,
+    new: &mut Graph,
+    map: &[ValueId],
+    node: &Node,
+    op: &Conv,
+) -> Result<Option<ValueId>, GraphError> {
+    let filters = old.shape(node.inputs[1]);
+    let (rank, m) = (filters.rank(), filters[0]);
+    if filters[1..].iter().product::<usize>() > MAX_K || old.ty(node.output()).dtype != DType::F32 {
+        return Ok(None);
+    }
+    let by_filter = |shape: &Shape| shape.rank() == rank && shape[1..].iter().all(|&dim| dim == 1);
+    let Some(x) = quantized(old, new, map, node.inputs[0], &|_| false)? else { return Ok(None) };
+    let Some(w) = quantized(old, new, map, node.inputs[1], &by_filter)? else { return Ok(None) };
+    let mut laid = |value: ValueId, spatial: usize| -> Result<ValueId, GraphError> {
+        if new.shape(value).count() == 1 {
+            return Ok(value);
+        }
+        let shape = Shape::new([m].into_iter().chain(std::iter::repeat_n(1, spatial)));
+        let shape =
+            shape.map_err(|error| GraphError { origin: new.origin().clone(), op: "reshape", error: error.into() })?;
+        new.add(Reshape { shape }, &[value])
+    };
+    let w_zero = w.zero.map(|zero| laid(zero, 0)).transpose()?;
+    let w_scale = laid(w.scale, rank - 2)?;
+    let convolution = Conv { x_zero: x.zero.is_some(), w_zero: w_zero.is_some(), ..op.clone() };
+    let operands: Vec<ValueId> = [Some(x.integers), Some(w.integers), x.zero, w_zero].into_iter().flatten().collect();
+    let sum = new.add(convolution, &operands)?;
+    let sum = new.add(Cast { to: DType::F32 }, &[sum])?;
+    let scale = new.add(Binary(BinaryFn::Mul), &[x.scale, w_scale])?;
+    Ok(Some(new.add(Binary(BinaryFn::Mul), &[sum, scale])?))
+}
+
+/// The integers behind a float operand, if it is dequantised from 8-bit ones with a scale and zero point of one value, or
+/// of a shape that is `allowed`.
 fn quantized(
     old: &Graph,
     new: &mut Graph,
     map: &[ValueId],
     operand: ValueId,
-    k_last: bool,
+    allowed: &dyn Fn(&Shape) -> bool,
 ) -> Result<Option<Quantized>, GraphError> {
     // Views on the way are laid over the integers instead, where one scale serves all elements.
     let mut views: Vec<&Node> = Vec::new();
@@ -132,13 +176,9 @@ fn quantized(
     }
     let shape = old.shape(operand);
     let single = |value: ValueId| old.shape(value).count() == 1;
-    let along_k = |value: ValueId| {
-        let own = old.shape(value);
-        let from_end = if k_last { 1 } else { 2 };
-        single(value) || own.rank().checked_sub(from_end).is_none_or(|axis| own[axis] == 1)
-    };
+    let allowed = |value: ValueId| single(value) || allowed(old.shape(value));
     let whole = single(scale) && zero.is_none_or(single);
-    if !(whole || (views.is_empty() && along_k(scale) && zero.is_none_or(along_k))) || shape.rank() < 2 {
+    if !(whole || (views.is_empty() && allowed(scale) && zero.is_none_or(allowed))) || shape.rank() < 2 {
         return Ok(None);
     }
     let mut laid = map[integers.index()];
@@ -156,4 +196,121 @@ fn quantized(
     let scale = flat(scale)?;
     let zero = zero.map(flat).transpose()?;
     Ok(Some(Quantized { integers: laid, scale, zero }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use tcc_ir::ops::Transpose;
+    use tcc_ir::{Tensor, TensorType, evaluate};
+
+    use super::*;
+
+    /// Numbers that are spread over 0..256 and always the same.
+    fn bytes(seed: u64, count: usize) -> Vec<u8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    fn shape(dims: &[usize]) -> Shape {
+        Shape::new(dims.iter().copied()).unwrap()
+    }
+
+    /// A dequantised input: `parameters` is the shape of its scales and zero points.
+    fn operand(graph: &mut Graph, name: &str, dtype: DType, dims: &[usize], parameters: &[usize]) -> ValueId {
+        let x = graph.add_input(name, TensorType::new(dtype, shape(dims)));
+        let count = parameters.iter().product();
+        let scales = (0..count).map(|index| 0.01 + 0.003 * index as f32).collect();
+        let scale = graph.constant(Tensor::from_vec(shape(parameters), scales).unwrap());
+        let zeros = bytes(7, count);
+        let zero = match dtype {
+            DType::U8 => Tensor::from_vec(shape(parameters), zeros).unwrap(),
+            _ => Tensor::from_vec(shape(parameters), zeros.iter().map(|&zero| zero as i8).collect()).unwrap(),
+        };
+        let zero = graph.constant(zero);
+        graph.add(Dequantize { zero: true }, &[x, scale, zero]).unwrap()
+    }
+
+    /// How many contractions of integers there are after the pass, which must not change what the graph computes.
+    fn integer_contractions(graph: &Graph) -> usize {
+        let inputs: Vec<Tensor> = graph
+            .inputs()
+            .iter()
+            .enumerate()
+            .map(|(index, &input)| {
+                let ty = graph.ty(input);
+                let values = bytes(index as u64 + 1, ty.shape.count());
+                match ty.dtype {
+                    DType::U8 => Tensor::from_vec(ty.shape.clone(), values).unwrap(),
+                    _ => Tensor::from_vec(ty.shape.clone(), values.iter().map(|&x| x as i8).collect()).unwrap(),
+                }
+            })
+            .collect();
+        let rewritten = integer_products(graph).unwrap();
+        let (before, after) = (evaluate(graph, &inputs).unwrap(), evaluate(&rewritten, &inputs).unwrap());
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before.ty(), after.ty());
+            let (before, after) = (before.to_f64s().unwrap(), after.to_f64s().unwrap());
+            let largest = before.iter().fold(0f64, |most, x| most.max(x.abs()));
+            assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() <= 1e-6 * largest), "{before:?} {after:?}");
+        }
+        let integer = |node: &Node| {
+            matches!(node.op, Op::MatMul(_) | Op::Conv(_)) && rewritten.ty(node.output()).dtype == DType::I32
+        };
+        rewritten.nodes().filter(|(_, node)| integer(node)).count()
+    }
+
+    #[test]
+    fn products_with_scales_that_do_not_change_along_k() {
+        for (b_scales, transpose_b, expected) in
+            [(&[][..], false, 1), (&[1, 6], false, 1), (&[5, 1], false, 0), (&[6, 1], true, 1), (&[1, 5], true, 0)]
+        {
+            let mut graph = Graph::new("g");
+            let a = operand(&mut graph, "a", DType::U8, &[2, 3, 5], &[1]);
+            let b_dims = if transpose_b { [6, 5] } else { [5, 6] };
+            let b = operand(&mut graph, "b", DType::I8, &b_dims, b_scales);
+            let y = graph.add(MatMul { transpose_b, ..MatMul::default() }, &[a, b]).unwrap();
+            graph.add_output("y", y);
+            assert_eq!(integer_contractions(&graph), expected, "{b_scales:?} {transpose_b}");
+        }
+    }
+
+    #[test]
+    fn views_between_are_laid_over_the_integers() {
+        let mut graph = Graph::new("g");
+        let a = operand(&mut graph, "a", DType::U8, &[3, 5], &[]);
+        let b = operand(&mut graph, "b", DType::I8, &[6, 5], &[]);
+        let b = graph.add(Transpose { perm: vec![1, 0] }, &[b]).unwrap();
+        let y = graph.add(MatMul::default(), &[a, b]).unwrap();
+        graph.add_output("y", y);
+        assert_eq!(integer_contractions(&graph), 1);
+    }
+
+    #[test]
+    fn convolutions_with_scales_of_filters() {
+        for (scales, groups, expected) in
+            [(&[][..], 1, 1), (&[4, 1, 1, 1], 1, 1), (&[4, 1, 1, 1], 2, 1), (&[1, 2, 1, 1], 2, 0)]
+        {
+            let mut graph = Graph::new("g");
+            let x = operand(&mut graph, "x", DType::U8, &[2, 4, 5, 6], &[1]);
+            let w = operand(&mut graph, "w", DType::I8, &[4, 4 / groups, 3, 2], scales);
+            let conv = Conv {
+                strides: vec![2, 1],
+                low: vec![1, 0],
+                high: vec![1, 1],
+                dilations: vec![1, 2],
+                groups,
+                x_zero: false,
+                w_zero: false,
+            };
+            let y = graph.add(conv, &[x, w]).unwrap();
+            graph.add_output("y", y);
+            assert_eq!(integer_contractions(&graph), expected, "{scales:?} {groups}");
+        }
+    }
 }

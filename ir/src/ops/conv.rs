@@ -178,11 +178,11 @@ impl Operator for Conv {
         one(MatMul::result_dtype(x.dtype), Shape::new(dims.result())?)
     }
 
-    /// Unrolls windows into a matrix and multiplies, as the decomposition does, but a few images at a time.
     fn keeps_excess_precision(&self) -> bool {
         true
     }
 
+    /// Unrolls windows into a matrix and multiplies, as the decomposition does, but a few images at a time.
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let (x, w, out) = (inputs[0], inputs[1], &outputs[0]);
         let dims = self.dims(x.ty(), w.ty())?;

@@ -56,10 +56,6 @@ impl Operator for Pad {
         one(x.dtype, Shape::new(dims)?)
     }
 
-    fn keeps_excess_precision(&self) -> bool {
-        true
-    }
-
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
         let [x, value] = operands(inputs)?;
         let out = &outputs[0];

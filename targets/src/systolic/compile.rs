@@ -3,20 +3,50 @@
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
 use tcc_passes::{FusionLimits, clean_up, fuse, integer_products, legalize};
 
+use super::isa::Instruction;
 use super::layout::{Layout, storage};
+use super::lower::KernelRange;
 use super::program::{SystolicProgram, format};
 use super::{SystolicMachine, legal, lower};
 use crate::machine::Machine;
 use crate::target::TargetError;
 
-/// Most nodes in one kernel: bounds the buffers that one tile needs.
-const KERNEL_NODES: usize = 48;
+/// Most nodes in one kernel: bounds the buffers that one tile needs. Where a kernel does not fit all the same, the next
+/// number is tried; a single node always fits, but for rows that no buffer holds.
+const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
 
-/// The plan that [`compile`] lowers.
+/// The plan that [`compile`] lowers, unless a kernel of it needs more buffers than the scratchpad holds.
 pub(super) fn plan(graph: &Graph, facts: &SystolicMachine) -> Result<Plan, TargetError> {
-    let legal = clean_up(&legalize(&integer_products(graph)?, &legal::judge)?);
-    let limits = FusionLimits { row_bytes: Bytes(u64::from(facts.scratchpad.bytes) / 8), nodes: KERNEL_NODES };
-    Ok(fuse(legal, limits))
+    Ok(fuse_up_to(KERNEL_NODES[0], legal(graph)?, facts))
+}
+
+/// The graph in the operators that the machine runs.
+fn legal(graph: &Graph) -> Result<Graph, TargetError> {
+    Ok(clean_up(&legalize(&integer_products(graph)?, &legal::judge)?))
+}
+
+fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
+    fuse(legal, FusionLimits { row_bytes: Bytes(u64::from(facts.scratchpad.bytes) / 8), nodes })
+}
+
+/// A plan, where its values lie, and its instructions.
+type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
+
+/// Fuses as much as the scratchpad holds.
+fn lower_fused(graph: &Graph, facts: &SystolicMachine) -> Result<Lowered, TargetError> {
+    let legal = legal(graph)?;
+    let mut does_not_fit = None;
+    for nodes in KERNEL_NODES {
+        let plan = fuse_up_to(nodes, legal.clone(), facts);
+        let array_only = array_operands(&plan);
+        let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
+        match lower::lower(&plan, &mut layout, facts) {
+            Ok((instructions, ranges)) => return Ok((plan, layout, instructions, ranges)),
+            Err(error @ TargetError::DoesNotFit { .. }) => does_not_fit = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(does_not_fit.unwrap_or_else(|| TargetError::Fault("nothing was tried; please report this".to_owned())))
 }
 
 /// Compiles a graph.
@@ -25,10 +55,7 @@ pub(super) fn compile(
     facts: &SystolicMachine,
     graph: &Graph,
 ) -> Result<SystolicProgram, TargetError> {
-    let plan = plan(graph, facts)?;
-    let array_only = array_operands(&plan);
-    let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
-    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
+    let (plan, layout, instructions, ranges) = lower_fused(graph, facts)?;
     if layout.total_bytes > facts.dram.bytes {
         return Err(TargetError::DoesNotFit {
             what: format!("model `{}`", graph.name()),

@@ -9,8 +9,11 @@ use super::isa::{DmaDim, Instruction, MAX_DIMS, Memory, Operation, RowTransfer, 
 use super::machine::SystolicMachine;
 use tcc_ir::ops::ScatterReduction;
 
-/// Granularity at which on-chip hazards are tracked, in bytes. Buffers are aligned to it, so that no two share a page.
-pub(super) const PAGE_BYTES: u32 = 1024;
+/// Granularity at which on-chip hazards are tracked, in bytes: a power of two, and about a sixteen-thousandth of the
+/// scratchpad. Buffers are aligned to it, so that no two share a page.
+fn page_bytes(machine: &SystolicMachine) -> u32 {
+    (machine.scratchpad.bytes >> 14).next_power_of_two().clamp(64, 4096)
+}
 
 /// Granularity at which hazards in DRAM are tracked, in bytes; buffers there are aligned to it as well.
 pub(super) const DRAM_BLOCK_BYTES: u64 = 4096;
@@ -63,11 +66,16 @@ pub(super) struct Emitter<'m> {
     program: Vec<Instruction>,
     dispatched: [u32; Unit::COUNT],
     dram: Tracker,
+    page_bytes: u32,
     scratchpad: Tracker,
     accumulators: Tracker,
     /// First DRAM address that is ever written; below it lie the weights, which need no tracking.
     writable: u64,
+    /// Where the next buffer goes.
     next: u32,
+    /// Bytes of the kernel's buffers so far, and how many it may have.
+    taken: u64,
+    room: u64,
     /// Rows of the array that the weights in the shadow registers, and those in use, take.
     shadow_k: u32,
     active_k: u32,
@@ -75,15 +83,19 @@ pub(super) struct Emitter<'m> {
 
 impl<'m> Emitter<'m> {
     pub(super) fn new(machine: &'m SystolicMachine, writable: u64) -> Self {
+        let page_bytes = page_bytes(machine);
         Emitter {
             machine,
             program: Vec::new(),
             dispatched: [0; Unit::COUNT],
             dram: Tracker::new(DRAM_BLOCK_BYTES),
-            scratchpad: Tracker::new(u64::from(PAGE_BYTES)),
-            accumulators: Tracker::new(u64::from(PAGE_BYTES)),
+            page_bytes,
+            scratchpad: Tracker::new(u64::from(page_bytes)),
+            accumulators: Tracker::new(u64::from(page_bytes)),
             writable,
             next: 0,
+            taken: 0,
+            room: 0,
             shadow_k: 0,
             active_k: 0,
         }
@@ -98,15 +110,37 @@ impl<'m> Emitter<'m> {
         self.program
     }
 
-    /// Takes `bytes` of the scratchpad, round robin. Buffers of one kernel never overlap as long as together they take
-    /// at most half of it; those of earlier kernels are waited for where they are overwritten.
+    /// What a buffer of `bytes` takes of the scratchpad.
+    pub(super) fn allocated(&self, bytes: u64) -> u64 {
+        bytes.max(1).next_multiple_of(u64::from(self.page_bytes))
+    }
+
+    /// Begins a kernel. Its buffers never overlap as long as together they take at most half of the scratchpad, which
+    /// they share with those of the kernels before and after; `alone` gives it all of the scratchpad.
+    pub(super) fn begin_kernel(&mut self, alone: bool) {
+        let all = u64::from(self.machine.scratchpad.bytes);
+        self.taken = 0;
+        self.room = if alone { all } else { all / 2 };
+        if alone {
+            self.next = 0;
+        }
+    }
+
+    /// Bytes that the kernel's buffers take beyond what it may: its code is wrong then.
+    pub(super) fn excess(&self) -> u64 {
+        self.taken.saturating_sub(self.room)
+    }
+
+    /// Takes `bytes` of the scratchpad, round robin. Buffers of earlier kernels are waited for where they are overwritten.
     pub(super) fn allocate(&mut self, bytes: u64) -> u32 {
-        let bytes = bytes.next_multiple_of(u64::from(PAGE_BYTES)).max(u64::from(PAGE_BYTES)) as u32;
-        if self.next + bytes > self.machine.scratchpad.bytes {
+        let bytes = self.allocated(bytes);
+        self.taken = self.taken.saturating_add(bytes);
+        let all = u64::from(self.machine.scratchpad.bytes);
+        if u64::from(self.next) + bytes > all {
             self.next = 0;
         }
         let address = self.next;
-        self.next += bytes;
+        self.next += bytes.min(all) as u32;
         address
     }
 

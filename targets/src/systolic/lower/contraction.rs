@@ -156,7 +156,7 @@ impl Lowering<'_, '_> {
     /// A product over an empty K-dimension is zero, and its epilogue goes on from that.
     fn sum_of_nothing(&mut self, kernel: &Kernel, product: &Product) -> Result<(), TargetError> {
         let columns = self.machine.array.columns as usize;
-        let rows = (EPILOGUE_ELEMENTS / columns).clamp(1, self.machine.accumulators.rows as usize);
+        let rows = (self.squeezed(EPILOGUE_ELEMENTS) / columns).clamp(1, self.machine.accumulators.rows as usize);
         let Some(anchor) = kernel.anchor.node() else { return Ok(()) };
         for batch in tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]) {
             for m in tile::tiles(&product.m.sizes, &tile::fill(&product.m.sizes, rows)) {
@@ -197,8 +197,10 @@ impl Lowering<'_, '_> {
 
     fn array_product(&mut self, kernel: &Kernel, anchor: NodeId, product: &Product) -> Result<(), TargetError> {
         let machine = self.machine;
-        let (rows, columns) = (machine.array.rows as usize, machine.array.columns as usize);
-        let scratchpad = machine.scratchpad.bytes as usize;
+        // Only a scratchpad that is small beside the array makes it necessary to leave a part of the array idle.
+        let (rows, columns) =
+            (self.squeezed(machine.array.rows as usize), self.squeezed(machine.array.columns as usize));
+        let scratchpad = self.squeezed(machine.scratchpad.bytes as usize);
         let half = (machine.accumulators.rows / 2) as usize;
         let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, rows));
         let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
@@ -206,7 +208,7 @@ impl Lowering<'_, '_> {
         let a_element = element_bytes(product.a.dtype) as usize;
         let panel_row = product.k.count() * a_element;
         let resident = panel_row * 8 <= scratchpad / 4;
-        let m_limit = if resident { (scratchpad / 4 / panel_row.max(1)).min(half) } else { half.min(rows) };
+        let m_limit = if resident { (scratchpad / 4 / panel_row.max(1)).clamp(1, half) } else { half.min(rows) };
         let m_tiles = tile::tiles(&product.m.sizes, &tile::fill(&product.m.sizes, m_limit));
         let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
         self.tiling = format!(
@@ -360,7 +362,7 @@ impl Lowering<'_, '_> {
         buffers: &mut EpilogueBuffers,
     ) -> Result<(), TargetError> {
         let graph = &self.plan.graph;
-        let rows = (EPILOGUE_ELEMENTS / n.count().max(1)).max(1);
+        let rows = (self.squeezed(EPILOGUE_ELEMENTS) / n.count().max(1)).max(1);
         let product_value = graph.node(anchor).output();
         // The results of each node, and the product itself where others want it.
         let mut own: Vec<ValueId> = kernel.epilogue.iter().map(|&id| graph.node(id).output()).collect();
@@ -449,7 +451,7 @@ impl Lowering<'_, '_> {
         let dtype = graph.ty(graph.node(anchor).output()).dtype;
         let k = product.k.count();
         let element = element_bytes(product.a.dtype).max(element_bytes(dtype)) as usize;
-        let budget = self.machine.scratchpad.bytes as usize / 8;
+        let budget = self.squeezed(self.machine.scratchpad.bytes as usize / 8);
         let k_lens = tile::fill(&product.k.sizes, (budget / element / 64).max(1));
         let k_tiles = tile::tiles(&product.k.sizes, &k_lens);
         let k_len = k_lens.iter().product::<usize>();

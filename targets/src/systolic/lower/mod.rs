@@ -28,22 +28,48 @@ pub(super) struct KernelRange {
     pub tiling: String,
 }
 
+/// Most often that the pieces of a kernel are halved to make its buffers fit the scratchpad.
+const MAX_SQUEEZE: u32 = 16;
+
 /// Writes all kernels of a plan as one program.
+///
+/// Tiles are chosen for buffers that leave half of the scratchpad to the neighbours. Where the buffers of a kernel turn out
+/// to take more, all is written again with that kernel squeezed: first it gets the scratchpad for itself, then smaller and
+/// smaller pieces.
 pub(super) fn lower(
     plan: &Plan,
     layout: &mut Layout,
     machine: &SystolicMachine,
 ) -> Result<(Vec<Instruction>, Vec<KernelRange>), TargetError> {
-    let emitter = Emitter::new(machine, layout.weights_bytes);
-    let mut lowering = Lowering { plan, layout, machine, emitter, tiling: String::new() };
-    let mut ranges = Vec::with_capacity(plan.kernels.len());
-    for kernel in &plan.kernels {
-        let start = lowering.emitter.len();
-        lowering.kernel(kernel)?;
-        let tiling = std::mem::take(&mut lowering.tiling);
-        ranges.push(KernelRange { range: start..lowering.emitter.len(), tiling });
+    let placed = layout.total_bytes;
+    let mut squeezes = vec![0; plan.kernels.len()];
+    loop {
+        // What kernels took for copies of their own is given back.
+        layout.total_bytes = placed;
+        let emitter = Emitter::new(machine, layout.weights_bytes);
+        let mut lowering = Lowering { plan, layout, machine, emitter, tiling: String::new(), squeeze: 0 };
+        let mut ranges = Vec::with_capacity(plan.kernels.len());
+        let mut complete = true;
+        for (kernel, squeeze) in plan.kernels.iter().zip(&mut squeezes) {
+            let start = lowering.emitter.len();
+            lowering.squeeze = *squeeze;
+            lowering.emitter.begin_kernel(*squeeze > 0);
+            lowering.kernel(kernel)?;
+            let excess = lowering.emitter.excess();
+            if excess > 0 {
+                if *squeeze == MAX_SQUEEZE {
+                    return Err(lowering.does_not_fit(kernel, excess));
+                }
+                *squeeze += 1;
+                complete = false;
+            }
+            let tiling = std::mem::take(&mut lowering.tiling);
+            ranges.push(KernelRange { range: start..lowering.emitter.len(), tiling });
+        }
+        if complete {
+            return Ok((lowering.emitter.finish(), ranges));
+        }
     }
-    Ok((lowering.emitter.finish(), ranges))
 }
 
 /// An operand of a kernel that lies in DRAM.
@@ -73,6 +99,8 @@ struct Lowering<'a, 'm> {
     machine: &'m SystolicMachine,
     emitter: Emitter<'m>,
     tiling: String,
+    /// How hard the kernel is squeezed: 0 not at all, 1 is alone on chip, then each step halves its pieces.
+    squeeze: u32,
 }
 
 impl Lowering<'_, '_> {
@@ -80,7 +108,7 @@ impl Lowering<'_, '_> {
         match &kernel.anchor {
             Anchor::ElementWise | Anchor::Reduction(_) => self.vector_kernel(kernel),
             Anchor::Contraction(node) => self.contraction_kernel(kernel, *node),
-            Anchor::Selection(node) => self.selection_kernel(*node),
+            Anchor::Selection(node) => self.selection_kernel(kernel, *node),
             Anchor::Movement(node) => self.movement_kernel(*node),
             Anchor::Copy { value, source } => {
                 let from = self.operand_of(source)?;
@@ -101,6 +129,24 @@ impl Lowering<'_, '_> {
             machine: "the systolic target".to_owned(),
             reason: format!("it {what}; this is a defect in tcc, please report it"),
         }
+    }
+
+    /// An error for a kernel whose smallest pieces take `excess` bytes more than the scratchpad has.
+    fn does_not_fit(&self, kernel: &Kernel, excess: u64) -> TargetError {
+        let capacity = u64::from(self.machine.scratchpad.bytes);
+        TargetError::DoesNotFit {
+            what: format!("one row of kernel `{}`", self.plan.origins(kernel).join(", ")),
+            machine: "the machine".to_owned(),
+            memory: "scratchpad".to_owned(),
+            needed: capacity + excess,
+            capacity,
+            hint: "a machine with a larger scratchpad can hold it".to_owned(),
+        }
+    }
+
+    /// The size of a piece of the kernel, for how hard it is squeezed.
+    fn squeezed(&self, size: usize) -> usize {
+        (size >> self.squeeze.saturating_sub(1)).max(1)
     }
 
     /// The buffer behind an access.
@@ -180,7 +226,8 @@ impl Lowering<'_, '_> {
             };
         };
         let element = element_bytes(from.dtype);
-        let budget = (self.machine.scratchpad.bytes as usize / 8).min(COPY_TILE_BYTES) / element as usize;
+        let budget =
+            self.squeezed((self.machine.scratchpad.bytes as usize / 8).min(COPY_TILE_BYTES)) / element as usize;
         let fixed = vec![false; nest.sizes.len()];
         let lens = tile::grow(&nest.sizes, &fixed, |lens| lens.iter().product::<usize>() <= budget);
         let tiles = tile::tiles(&nest.sizes, &lens);

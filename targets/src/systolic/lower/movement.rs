@@ -100,7 +100,7 @@ impl Lowering<'_, '_> {
         let number = self.operand(node.inputs[1])?;
         let element = element_bytes(number.dtype) as u64;
         let count = result.view.shape().count();
-        let chunk = count.min(COPY_CHUNK);
+        let chunk = count.min(self.squeezed(COPY_CHUNK));
         let place = |lowering: &mut Self, count: usize, stride: i64| ChipOperand {
             memory: Memory::Scratchpad,
             address: lowering.emitter.allocate(count as u64 * element),
@@ -169,7 +169,7 @@ impl Lowering<'_, '_> {
         let row_bytes = shape[gather.axis + 1..].iter().product::<usize>() as u64 * element;
         let count = indices.view.shape().count();
         // A long row is cut into pieces; many rows are taken a tile at a time.
-        let limit = ROWS_BYTES.min(u64::from(self.machine.scratchpad.bytes) / 16);
+        let limit = self.squeezed((ROWS_BYTES as usize).min(self.machine.scratchpad.bytes as usize / 16)) as u64;
         let piece = row_bytes.min(limit);
         let per_tile = ((limit / piece) as usize).clamp(1, count);
         self.tiling = format!("{per_tile} of {count} rows of {row_bytes} bytes from {rows}, {outer} times");
@@ -225,7 +225,7 @@ impl Lowering<'_, '_> {
         if count == 0 || row_bytes == 0 {
             return Ok(());
         }
-        let limit = ROWS_BYTES.min(u64::from(self.machine.scratchpad.bytes) / 16);
+        let limit = self.squeezed((ROWS_BYTES as usize).min(self.machine.scratchpad.bytes as usize / 16)) as u64;
         let piece = row_bytes.min(limit);
         let per_tile = ((limit / piece) as usize).clamp(1, count);
         self.tiling = format!("{per_tile} of {count} rows of {row_bytes} bytes into {}", shape[0]);

@@ -1,7 +1,7 @@
 //! Operators along one axis that need the whole of it: running sums, greatest elements, the place of the greatest.
 
 use tcc_ir::ops::ArgFn;
-use tcc_ir::{DType, Nest, NodeId, Op, ValueId};
+use tcc_ir::{DType, Kernel, Nest, NodeId, Op, ValueId};
 
 use super::tile;
 use super::{ChipOperand, Lowering, element_bytes};
@@ -18,7 +18,7 @@ enum Along {
 }
 
 impl Lowering<'_, '_> {
-    pub(super) fn selection_kernel(&mut self, id: NodeId) -> Result<(), TargetError> {
+    pub(super) fn selection_kernel(&mut self, kernel: &Kernel, id: NodeId) -> Result<(), TargetError> {
         let graph = &self.plan.graph;
         let node = graph.node(id);
         let (axis, along, values, positions): (usize, Along, Option<ValueId>, Option<ValueId>) = match &node.op {
@@ -70,20 +70,14 @@ impl Lowering<'_, '_> {
             Along::Sum { .. } => length,
             Along::Sort { k, .. } => k,
         };
-        let rows = (TILE_BYTES / (length * element.max(8)).max(1)).max(1);
+        let rows = (self.squeezed(TILE_BYTES) / (length * element.max(8)).max(1)).max(1);
         let lens = tile::fill(&[dims[0], dims[2]], rows);
         let tiles = tile::tiles(&[dims[0], dims[2]], &lens);
         let most = lens.iter().product::<usize>();
-        let needed = (most * (length + 2 * kept) * element.max(8) * 2) as u64;
-        if needed > u64::from(self.machine.scratchpad.bytes) / 2 {
-            return Err(TargetError::DoesNotFit {
-                what: format!("one row of node `{}`", node.origin),
-                machine: "the machine".to_owned(),
-                memory: "scratchpad".to_owned(),
-                needed,
-                capacity: u64::from(self.machine.scratchpad.bytes) / 2,
-                hint: "a machine with a larger scratchpad can hold it".to_owned(),
-            });
+        let whole = u64::from(self.machine.scratchpad.bytes);
+        let needed = (most * (length * element + kept * (element + 8))) as u64;
+        if needed > whole {
+            return Err(self.does_not_fit(kernel, needed - whole));
         }
         self.tiling = format!("{most} rows of {length} at a time");
         let turns = tiles.len().min(2);

@@ -76,33 +76,26 @@ impl Lowering<'_, '_> {
         // A reduction on its own may be too long for the scratchpad; it then goes on from tile to tile.
         let streams = nodes.len() == 1 && domain.reduced.contains(&true);
         let fixed: Vec<bool> = domain.reduced.iter().map(|&reduced| reduced && !streams).collect();
-        let budget = u64::from(self.machine.scratchpad.bytes) / 3;
+        // Two buffers of each value.
         let footprint = |lens: &[usize]| -> u64 {
-            let outside: u64 = externals
+            let outside = externals
                 .iter()
-                .map(|external| 2 * domain.bytes(graph.shape(external.value), external.operand.dtype, lens))
-                .sum();
-            let inside: u64 = own
-                .iter()
-                .map(|&value| 2 * domain.bytes(graph.shape(value), storage(graph.ty(value).dtype), lens).max(1024))
-                .sum();
-            outside + inside + 2048 * externals.len() as u64
+                .map(|external| domain.bytes(graph.shape(external.value), external.operand.dtype, lens));
+            let inside =
+                own.iter().map(|&value| domain.bytes(graph.shape(value), storage(graph.ty(value).dtype), lens));
+            outside.chain(inside).map(|bytes| 2 * self.emitter.allocated(bytes)).sum()
         };
+        // A third lets the next kernel begin to load while this one still works.
+        let whole = u64::from(self.machine.scratchpad.bytes);
+        let budget = if self.squeeze == 0 { whole / 3 } else { self.squeezed(whole as usize) as u64 };
         let fits = |lens: &[usize]| lens.iter().product::<usize>() <= TILE_ELEMENTS && footprint(lens) <= budget;
         let mut lens = tile::grow(&domain.sizes, &fixed, fits);
         if lens.iter().product::<usize>() > TILE_ELEMENTS {
-            // Rows longer than a usual tile still fit, one by one.
+            // Rows longer than a usual tile may still fit, one by one.
             lens = domain.sizes.iter().zip(&fixed).map(|(&size, &fixed)| if fixed { size } else { 1 }).collect();
         }
-        if footprint(&lens) > budget {
-            return Err(TargetError::DoesNotFit {
-                what: format!("one row of kernel `{}`", self.plan.origins(kernel).join(", ")),
-                machine: "the machine".to_owned(),
-                memory: "scratchpad".to_owned(),
-                needed: footprint(&lens),
-                capacity: budget,
-                hint: "a machine with a larger scratchpad can hold it".to_owned(),
-            });
+        if footprint(&lens) > whole {
+            return Err(self.does_not_fit(kernel, footprint(&lens) - whole));
         }
         // Reduced dimensions go innermost in the order of tiles, so that a streamed reduction finishes before the next.
         let kept: Vec<usize> = (0..lens.len()).filter(|&dim| !domain.reduced[dim]).collect();
@@ -436,7 +429,7 @@ impl Lowering<'_, '_> {
     pub(super) fn fill(&mut self, value: ValueId, number: Source) -> Result<(), TargetError> {
         let result = self.result(value)?;
         let count = result.view.shape().count();
-        let chunk = count.min(TILE_ELEMENTS);
+        let chunk = count.min(self.squeezed(TILE_ELEMENTS));
         let chip = ChipOperand {
             memory: Memory::Scratchpad,
             address: self.emitter.allocate(chunk as u64 * element_bytes(result.dtype) as u64),
