@@ -61,8 +61,16 @@ impl Operator for Pad {
     }
 
     fn eval(&self, inputs: &[&Tensor], outputs: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
-        let [x, value] = operands(inputs)?;
         let out = &outputs[0];
+        // Operands with and without excess precision may meet here; what is moved must have the width of the result.
+        let of_result = |tensor: &Tensor| -> Result<Tensor, OpError> {
+            if tensor.dtype() == out.dtype {
+                return Ok(tensor.clone());
+            }
+            Ok(Tensor::narrow(TensorType::new(out.dtype, tensor.shape().clone()), tensor.widen()?))
+        };
+        let [x, value] = operands(inputs)?;
+        let (x, value) = (&of_result(x)?, &of_result(value)?);
         by_width!(out.dtype, T => {
             let value = units::<T>(value)?.first().copied().unwrap_or_default();
             let mut padded = vec![value; out.shape.count()];
