@@ -28,17 +28,23 @@ pub(super) fn compile(
     let plan = plan(graph, facts)?;
     let array_only = array_operands(&plan);
     let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
-    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
-    if layout.total_bytes > facts.dram.bytes {
-        return Err(TargetError::DoesNotFit {
+    let fits = |layout: &Layout| {
+        if layout.total_bytes <= facts.dram.bytes {
+            return Ok(());
+        }
+        Err(TargetError::DoesNotFit {
             what: format!("model `{}`", graph.name()),
             machine: machine.name.clone(),
             memory: "dram".to_owned(),
             needed: layout.total_bytes,
             capacity: facts.dram.bytes,
             hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
-        });
-    }
+        })
+    };
+    // Before a program is written whose length grows with the model's dimensions, and again with what lowering adds.
+    fits(&layout)?;
+    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
+    fits(&layout)?;
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
         let buffer = layout
             .buffer(value)
