@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::Shape;
-    use crate::ops::{Binary, BinaryFn, Cast, Reshape};
+    use crate::ops::{Binary, BinaryFn, Cast, Pad, Reshape};
 
     /// (x + y) - x, with or without something between the two that stores the sum. In 11 bits the sum loses y.
     fn small_addend(stored: bool) -> Vec<f64> {
@@ -176,6 +176,23 @@ mod tests {
     fn halves_are_rounded_where_they_are_stored() {
         assert_eq!(small_addend(false), [0.25]);
         assert_eq!(small_addend(true), [0.0]);
+    }
+
+    #[test]
+    fn halves_are_padded() {
+        let mut graph = Graph::new("halves");
+        let x = graph.add_input("x", TensorType::new(DType::F16, Shape::vector(2)));
+        let value = graph.constant(Tensor::scalar_of(DType::F16, -1.0));
+        let rounded = graph.add(Pad { low: vec![1], high: vec![2], interior: vec![0] }, &[x, value]).unwrap();
+        // A product that is not rounded yet, padded with a constant that is.
+        let product = graph.add(Binary(BinaryFn::Mul), &[x, x]).unwrap();
+        let excess = graph.add(Pad { low: vec![0], high: vec![1], interior: vec![0] }, &[product, value]).unwrap();
+        graph.add_output("rounded", rounded);
+        graph.add_output("excess", excess);
+        let x = Tensor::from_vec(Shape::vector(2), [2.0, 3.0].map(f16::from_f32).to_vec()).unwrap();
+        let results = evaluate(&graph, &[x]).unwrap();
+        assert_eq!(results[0].to_f64s().unwrap(), [-1.0, 2.0, 3.0, -1.0, -1.0]);
+        assert_eq!(results[1].to_f64s().unwrap(), [4.0, 9.0, -1.0]);
     }
 
     #[test]

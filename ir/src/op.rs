@@ -94,7 +94,11 @@ impl std::ops::Add for Work {
     type Output = Work;
 
     fn add(self, other: Work) -> Work {
-        Work { macs: self.macs + other.macs, scalar_ops: self.scalar_ops + other.scalar_ops }
+        // Sixteen nodes of the greatest shapes would overflow.
+        Work {
+            macs: self.macs.saturating_add(other.macs),
+            scalar_ops: self.scalar_ops.saturating_add(other.scalar_ops),
+        }
     }
 }
 

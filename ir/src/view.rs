@@ -149,7 +149,9 @@ impl View {
         let mut groups = self.groups()?;
         let mut offset = self.offset;
         for (axis, group) in groups.iter_mut().enumerate() {
-            let (start, step, size) = (slice.starts[axis], slice.steps[axis], slice.sizes[axis]);
+            let (start, size) = (slice.starts[axis], slice.sizes[axis]);
+            // The step of a single element leads nowhere, and may be huge.
+            let step = if size > 1 { slice.steps[axis] } else { 1 };
             if start == 0 && step == 1 && size == self.shape[axis] {
                 continue;
             }
@@ -165,9 +167,12 @@ impl View {
             [atom] => atom.stride,
             _ => return None,
         };
-        groups[window.axis] =
-            SmallVec::from_slice(&[Atom { size: shape[window.axis], stride: stride * window.step as i64 }]);
-        let within = Atom { size: window.size, stride: stride * window.dilation as i64 };
+        // Where there is one position or element, the distance to the next means nothing and may be huge.
+        let positions = shape[window.axis];
+        let step = if positions > 1 { stride * window.step as i64 } else { 0 };
+        groups[window.axis] = SmallVec::from_slice(&[Atom { size: positions, stride: step }]);
+        let dilated = if positions > 0 && window.size > 1 { stride * window.dilation as i64 } else { 0 };
+        let within = Atom { size: window.size, stride: dilated };
         groups.insert(window.axis + 1, SmallVec::from_slice(&[within]));
         Some(View::from_groups(shape.clone(), self.offset, groups))
     }

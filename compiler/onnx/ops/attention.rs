@@ -30,14 +30,11 @@ pub(super) fn merge_heads(cx: &mut NodeContext<'_>, x: ValueId) -> Result<ValueI
     cx.reshape(merged, &[shape[0], shape[2], shape[1] * shape[3]])
 }
 
-/// An attribute that counts heads: at least 1, or not there.
+/// An attribute that counts heads: at least 1, and few enough to compute with, or not there.
 pub(super) fn head_count(cx: &NodeContext<'_>, name: &str) -> Result<Option<usize>, LowerError> {
     match cx.int(name)? {
         None | Some(0) => Ok(None),
-        Some(heads) => usize::try_from(heads).map(Some).map_err(|_| LowerError::Attribute {
-            name: name.to_owned(),
-            expected: "a positive number of heads".to_owned(),
-        }),
+        Some(heads) => Ok(Some(tables::counts(name, &[heads], 1)?[0])),
     }
 }
 

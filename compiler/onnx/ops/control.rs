@@ -3,6 +3,7 @@
 use onnx_protobuf::GraphProto;
 use tcc_ir::{DType, Shape, Tensor, TensorType, ValueId};
 
+use super::recurrent::MAX_STEPS;
 use crate::onnx::context::NodeContext;
 use crate::onnx::dims::static_type;
 use crate::onnx::error::LowerError;
@@ -58,8 +59,10 @@ fn unroll(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let mut slices: Vec<Vec<ValueId>> = vec![Vec::new(); scans];
     let mut trip = 0;
     while running && trip < trips {
+        if trip as usize >= MAX_STEPS {
+            return Err(too_long("loop"));
+        }
         let outputs = iterate(cx, body, trip, &carried)?;
-        // Without a bound on trips and a condition that is always true, the importer's budget ends the loop.
         running = truth(cx, outputs[0])?.ok_or_else(|| data_dependent("condition"))?;
         for (before, &after) in carried.iter().zip(&outputs[1..]) {
             if cx.dtype(*before) != cx.dtype(after) {
@@ -93,6 +96,12 @@ fn unroll(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
         });
     }
     Ok(results)
+}
+
+fn too_long(what: &str) -> LowerError {
+    LowerError::unsupported(format!(
+        "a {what} is unrolled, and it has more than the {MAX_STEPS} iterations that tcc unrolls; reduce their number"
+    ))
 }
 
 fn data_dependent(what: &str) -> LowerError {
@@ -174,6 +183,9 @@ fn scan(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
         return Err(LowerError::invalid(format!("the scanned axes have different extents: {lengths:?}")));
     }
 
+    if length > MAX_STEPS {
+        return Err(too_long("scan"));
+    }
     let mut state = inputs[..states].to_vec();
     let mut slices: Vec<Vec<ValueId>> = vec![Vec::new(); outputs];
     for step in 0..length {

@@ -1,6 +1,6 @@
 //! Einstein's summation, brought to permutations, products of matrices and sums.
 
-use tcc_ir::ValueId;
+use tcc_ir::{Shape, ValueId};
 use tcc_ir::ops::{BinaryFn, ReduceFn, Slice};
 
 use crate::onnx::context::NodeContext;
@@ -171,7 +171,9 @@ fn multiply(cx: &mut NodeContext<'_>, a: Term, b: Term, kept: &[Label]) -> Resul
     }
     let row_dims: Vec<usize> = rows.iter().map(|label| extent(cx, &a, label)).collect();
     let column_dims: Vec<usize> = columns.iter().map(|label| extent(cx, &b, label)).collect();
-    let (m, k, n) = (row_dims.iter().product(), sums.iter().product(), column_dims.iter().product());
+    // Each of the sums is an extent of one of two terms, so that together they may be more than either term has elements.
+    let k = Shape::new(sums.iter().copied())?.count();
+    let (m, n) = (row_dims.iter().product(), column_dims.iter().product());
     let left = write_out(cx, &a, &summed, &sums)?;
     let left = arrange(cx, left, &a.labels, [&batch, &rows, &summed], [m, k])?;
     let right = write_out(cx, &b, &summed, &sums)?;

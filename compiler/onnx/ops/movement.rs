@@ -101,7 +101,7 @@ fn unsqueeze(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let axes = cx.axes(&axes, rank)?;
     let mut old = cx.shape(x).to_vec().into_iter();
     let dims: Vec<usize> =
-        (0..rank).map(|axis| if axes.contains(&axis) { 1 } else { old.next().unwrap_or(1) }).collect();
+        (0..rank).map(|axis| if axes.binary_search(&axis).is_ok() { 1 } else { old.next().unwrap_or(1) }).collect();
     Ok(vec![cx.reshape(x, &dims)?])
 }
 

@@ -115,6 +115,8 @@ fn blocked(
     size: usize,
 ) -> Result<Blocked, LowerError> {
     let dims = cx.shape(x).to_vec();
+    // A block that is longer than the axis holds all of it, and is not repeated any further.
+    let size = size.min(dims[axis]).max(1);
     let expected: Vec<usize> =
         dims.iter().enumerate().map(|(i, &dim)| if i == axis { dim.div_ceil(size) } else { dim }).collect();
     for parameter in [Some(scale), zero].into_iter().flatten() {

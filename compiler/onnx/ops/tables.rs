@@ -6,7 +6,7 @@ use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 
 /// Most elements that a lowering makes up out of nothing, so that a hostile attribute cannot ask for all memory.
-const MAX_TABLE_ELEMENTS: usize = 1 << 26;
+const MAX_TABLE_ELEMENTS: usize = 1 << 24;
 
 /// A constant of `dims` whose elements, in row-major order, are `values` rounded to `dtype`.
 pub(super) fn table(

@@ -96,7 +96,7 @@ fn loops_without_a_trip_have_empty_scans() {
 fn endless_loops_end() {
     let identity = node("Identity", &["before"], &["again"], &[]);
     let text = import(&loop_model(i64::MAX, identity)).unwrap_err().to_string();
-    assert!(text.contains("nodes once its loops are unrolled"), "{text}");
+    assert!(text.contains("iterations that tcc unrolls"), "{text}");
 }
 
 #[test]

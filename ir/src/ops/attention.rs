@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::float::{self, Float, FloatKernel};
+use super::indexing::check_counted;
 use super::mat_mul::product;
 use super::{Binary, BinaryFn, MatMul, Reduce, ReduceFn, Reshape, Select, Softmax, Unary, UnaryFn};
 use crate::op::{OpError, Operator, OutputTypes, Work, one, same_dtype};
@@ -183,6 +184,7 @@ impl Attention {
             let positions = |count: usize, offset: i64| -> Vec<i64> {
                 (0..count).map(|i| (i as i64).saturating_add(offset)).collect()
             };
+            check_counted(graph, queries.max(keys))?;
             let column = Shape::new([queries, 1]).unwrap_or_default();
             let position = |graph: &mut Graph, offset: i64| {
                 let value = graph.constant(Tensor::vector_i64(positions(queries, offset)));

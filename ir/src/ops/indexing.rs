@@ -117,8 +117,21 @@ fn constant(graph: &mut Graph, dims: &[usize], values: Vec<i64>) -> Result<Value
     Ok(graph.constant(tensor))
 }
 
+/// Most numbers that a decomposition counts out: the shapes of a model are not bounded by its size.
+const MAX_COUNTED: usize = 1 << 26;
+
+/// Fails if `count` numbers in a row would be absurdly many. To be called before they are made.
+pub(crate) fn check_counted(graph: &Graph, count: usize) -> Result<(), GraphError> {
+    if count <= MAX_COUNTED {
+        return Ok(());
+    }
+    let message = format!("an axis of {count} elements is to be counted out, but at most {MAX_COUNTED} can be");
+    Err(failure(graph, "constant", OpError::Value(message)))
+}
+
 /// A constant that counts along `axis`, in steps of `step`, and broadcasts along the other axes.
 fn count_along(graph: &mut Graph, rank: usize, axis: usize, len: usize, step: usize) -> Result<ValueId, GraphError> {
+    check_counted(graph, len)?;
     let mut dims = vec![1; rank];
     dims[axis] = len;
     constant(graph, &dims, (0..len).map(|i| (i * step) as i64).collect())

@@ -33,15 +33,31 @@ fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
 type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
 
 /// Fuses as much as the scratchpad holds.
-fn lower_fused(graph: &Graph, facts: &SystolicMachine) -> Result<Lowered, TargetError> {
+fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<Lowered, TargetError> {
+    let fits_dram = |layout: &Layout| match layout.total_bytes {
+        needed if needed > facts.dram.bytes => Err(TargetError::DoesNotFit {
+            what: format!("model `{}`", graph.name()),
+            machine: machine.name.clone(),
+            memory: "dram".to_owned(),
+            needed,
+            capacity: facts.dram.bytes,
+            hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
+        }),
+        _ => Ok(()),
+    };
     let legal = legal(graph)?;
     let mut does_not_fit = None;
     for nodes in KERNEL_NODES {
         let plan = fuse_up_to(nodes, legal.clone(), facts);
         let array_only = array_operands(&plan);
         let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
+        // What is far too large would take forever to cut into tiles; lowering may then add copies.
+        fits_dram(&layout)?;
         match lower::lower(&plan, &mut layout, facts) {
-            Ok((instructions, ranges)) => return Ok((plan, layout, instructions, ranges)),
+            Ok((instructions, ranges)) => {
+                fits_dram(&layout)?;
+                return Ok((plan, layout, instructions, ranges));
+            }
             Err(error @ TargetError::DoesNotFit { .. }) => does_not_fit = Some(error),
             Err(error) => return Err(error),
         }
@@ -55,17 +71,7 @@ pub(super) fn compile(
     facts: &SystolicMachine,
     graph: &Graph,
 ) -> Result<SystolicProgram, TargetError> {
-    let (plan, layout, instructions, ranges) = lower_fused(graph, facts)?;
-    if layout.total_bytes > facts.dram.bytes {
-        return Err(TargetError::DoesNotFit {
-            what: format!("model `{}`", graph.name()),
-            machine: machine.name.clone(),
-            memory: "dram".to_owned(),
-            needed: layout.total_bytes,
-            capacity: facts.dram.bytes,
-            hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
-        });
-    }
+    let (plan, layout, instructions, ranges) = lower_fused(machine, facts, graph)?;
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
         let buffer = layout
             .buffer(value)

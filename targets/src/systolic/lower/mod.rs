@@ -9,7 +9,7 @@ mod vector;
 use std::ops::Range;
 
 use smallvec::SmallVec;
-use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Tensor, ValueId, Values, View};
+use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Shape, Tensor, ValueId, Values, View};
 
 pub(super) use contraction::on_array;
 
@@ -248,9 +248,26 @@ impl Lowering<'_, '_> {
     fn densify(&mut self, from: &DramOperand) -> Result<DramOperand, TargetError> {
         let shape = from.view.shape().clone();
         let base = self.layout.scratch(from.dtype.bytes(shape.count()) as u64);
-        let dense = DramOperand { base, dtype: from.dtype, view: View::dense(shape) };
-        self.copy(from, &dense)?;
-        Ok(dense)
+        // Before the copy, whose program grows with the shape.
+        if self.layout.total_bytes > self.machine.dram.bytes {
+            return Err(TargetError::DoesNotFit {
+                what: format!("a copy of shape {shape}"),
+                machine: "the systolic target".to_owned(),
+                memory: "dram".to_owned(),
+                needed: self.layout.total_bytes,
+                capacity: self.machine.dram.bytes,
+                hint: "choose a machine with more memory, or smaller dimensions".to_owned(),
+            });
+        }
+        // As one dimension: a view may cut its own shape so that the two have no nest in common.
+        let flat = Shape::vector(shape.count());
+        let source = DramOperand { view: from.view.reshape(flat.clone()), ..from.clone() };
+        let target = DramOperand { base, dtype: from.dtype, view: View::dense(flat.clone()) };
+        if Nest::refine(&flat, &[&source.view, &target.view]).is_none() {
+            return Err(TargetError::Fault("a view that cannot be walked".to_owned()));
+        }
+        self.copy(&source, &target)?;
+        Ok(DramOperand { view: View::dense(shape), ..target })
     }
 
     /// Several buffers of `bytes` each, to be taken in turn.
