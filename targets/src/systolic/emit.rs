@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use tcc_ir::ops::ScatterReduction;
+
 use super::isa::{DmaDim, Instruction, MAX_DIMS, Memory, Operation, RowTransfer, Source, Transfer, Unit, Waits, Walk};
 use super::machine::SystolicMachine;
-use tcc_ir::ops::ScatterReduction;
 
 /// Granularity at which on-chip hazards are tracked, in bytes. Buffers are aligned to it, so that no two share a page.
 pub(super) const PAGE_BYTES: u32 = 1024;
@@ -68,6 +69,10 @@ pub(super) struct Emitter<'m> {
     /// First DRAM address that is ever written; below it lie the weights, which need no tracking.
     writable: u64,
     next: u32,
+    /// Bytes of the scratchpad between the first buffer since the last [`Emitter::release`] and `next`, going round.
+    taken: u64,
+    /// The most that `taken` has ever been.
+    most_taken: u64,
     /// Rows of the array that the weights in the shadow registers, and those in use, take.
     shadow_k: u32,
     active_k: u32,
@@ -84,6 +89,8 @@ impl<'m> Emitter<'m> {
             accumulators: Tracker::new(u64::from(PAGE_BYTES)),
             writable,
             next: 0,
+            taken: 0,
+            most_taken: 0,
             shadow_k: 0,
             active_k: 0,
         }
@@ -98,16 +105,39 @@ impl<'m> Emitter<'m> {
         self.program
     }
 
-    /// Takes `bytes` of the scratchpad, round robin. Buffers of one kernel never overlap as long as together they take
-    /// at most half of it; those of earlier kernels are waited for where they are overwritten.
+    /// Says that what the buffers so far hold is not needed any more. They may be overwritten, after what uses them
+    /// has been waited for.
+    pub(super) fn release(&mut self) {
+        self.taken = 0;
+    }
+
+    /// Takes `bytes` of the scratchpad, round robin. Buffers overlap once more is taken between two releases than there
+    /// is; [`Emitter::most_taken`] then says so.
     pub(super) fn allocate(&mut self, bytes: u64) -> u32 {
-        let bytes = bytes.next_multiple_of(u64::from(PAGE_BYTES)).max(u64::from(PAGE_BYTES)) as u32;
-        if self.next + bytes > self.machine.scratchpad.bytes {
+        let capacity = u64::from(self.machine.scratchpad.bytes);
+        let bytes = bytes.max(1).next_multiple_of(u64::from(PAGE_BYTES));
+        if u64::from(self.next) + bytes > capacity {
+            if self.taken > 0 {
+                self.taken += capacity - u64::from(self.next);
+            }
             self.next = 0;
         }
         let address = self.next;
-        self.next += bytes;
+        self.taken = self.taken.saturating_add(bytes);
+        self.most_taken = self.most_taken.max(self.taken);
+        // What is larger than the scratchpad has made the program useless already.
+        self.next += bytes.min(capacity) as u32;
         address
+    }
+
+    /// Bytes of the scratchpad that are not in use.
+    pub(super) fn room(&self) -> u64 {
+        u64::from(self.machine.scratchpad.bytes).saturating_sub(self.taken)
+    }
+
+    /// The most bytes of the scratchpad that were in use between two releases, so far.
+    pub(super) fn most_taken(&self) -> u64 {
+        self.most_taken
     }
 
     /// Appends an instruction.
@@ -139,7 +169,8 @@ impl<'m> Emitter<'m> {
         let mut waits = Waits::default();
         for (index, &latest) in latest.iter().enumerate() {
             if latest > 0 {
-                waits.0[index] = Some(u16::try_from(self.dispatched[index] - latest).unwrap_or(u16::MAX - 1));
+                // Where the distance does not fit, later instructions are waited for too.
+                waits.0[index] = Some(u16::try_from(self.dispatched[index] - latest).unwrap_or(u16::MAX));
             }
         }
         self.dispatched[unit.index()] += 1;
@@ -317,24 +348,10 @@ fn touches(op: &Operation, machine: &SystolicMachine, active_k: u32) -> Vec<Touc
             vec![walk_touch(&scan.source, &scan.dims, false), walk_touch(&scan.destination, &scan.dims, true)]
         }
         Operation::Sort(sort) => {
-            let mut kept = sort.dims.clone();
-            if let Some(last) = kept.last_mut() {
-                *last = sort.k;
-            }
+            let kept = sort.kept_dims();
             let mut touches = vec![walk_touch(&sort.source, &sort.dims, false)];
             touches.extend(sort.values.iter().chain(&sort.positions).map(|walk| walk_touch(walk, &kept, true)));
             touches
-        }
-    }
-}
-
-/// Raises `(scratchpad, accumulators)` to the highest address that an instruction reaches.
-pub(super) fn reach_on_chip(op: &Operation, machine: &SystolicMachine, peaks: &mut (u64, u64)) {
-    for touch in touches(op, machine, 1) {
-        match touch.space {
-            Space::Dram => {}
-            Space::Scratchpad => peaks.0 = peaks.0.max(touch.range.end),
-            Space::Accumulators => peaks.1 = peaks.1.max(touch.range.end),
         }
     }
 }

@@ -39,7 +39,19 @@ pub(super) fn lower(
     let mut ranges = Vec::with_capacity(plan.kernels.len());
     for kernel in &plan.kernels {
         let start = lowering.emitter.len();
+        lowering.emitter.release();
         lowering.kernel(kernel)?;
+        let (needed, capacity) = (lowering.emitter.most_taken(), u64::from(machine.scratchpad.bytes));
+        if needed > capacity {
+            return Err(TargetError::DoesNotFit {
+                what: format!("a tile of kernel `{}`", plan.origins(kernel).join(", ")),
+                machine: "the machine".to_owned(),
+                memory: "scratchpad".to_owned(),
+                needed,
+                capacity,
+                hint: "a machine with a larger scratchpad or a smaller array can hold it".to_owned(),
+            });
+        }
         let tiling = std::mem::take(&mut lowering.tiling);
         ranges.push(KernelRange { range: start..lowering.emitter.len(), tiling });
     }
@@ -166,7 +178,8 @@ impl Lowering<'_, '_> {
         self.emitter.transfer(store, dram, chip, element as u8, &dims);
     }
 
-    /// Copies between two views of as many elements in DRAM, through the scratchpad.
+    /// Copies between two views of as many elements in DRAM, through the scratchpad. No buffer of the kernel may be in
+    /// use.
     fn copy(&mut self, from: &DramOperand, to: &DramOperand) -> Result<(), TargetError> {
         if to.view.shape().count() == 0 {
             return Ok(());
@@ -185,6 +198,7 @@ impl Lowering<'_, '_> {
         let lens = tile::grow(&nest.sizes, &fixed, |lens| lens.iter().product::<usize>() <= budget);
         let tiles = tile::tiles(&nest.sizes, &lens);
         let bytes = lens.iter().product::<usize>() as u64 * element as u64;
+        self.emitter.release();
         let buffers = self.buffers(bytes, tiles.len().min(2));
         for (index, tile) in tiles.iter().enumerate() {
             let chip = buffers[index % buffers.len()];
@@ -194,6 +208,7 @@ impl Lowering<'_, '_> {
             let target = to.address(tile.offset(&nest.strides[1]));
             self.move_tile(true, target, to.dtype, &tile.lens, &nest.strides[1], chip, &strides);
         }
+        self.emitter.release();
         Ok(())
     }
 
@@ -325,3 +340,6 @@ fn map_function(op: &Op) -> Option<MapFn> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
