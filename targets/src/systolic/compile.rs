@@ -28,17 +28,21 @@ pub(super) fn compile(
     let plan = plan(graph, facts)?;
     let array_only = array_operands(&plan);
     let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
-    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
-    if layout.total_bytes > facts.dram.bytes {
-        return Err(TargetError::DoesNotFit {
+    let fits = |layout: &Layout| match layout.total_bytes {
+        needed if needed > facts.dram.bytes => Err(TargetError::DoesNotFit {
             what: format!("model `{}`", graph.name()),
             machine: machine.name.clone(),
             memory: "dram".to_owned(),
-            needed: layout.total_bytes,
+            needed,
             capacity: facts.dram.bytes,
             hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
-        });
-    }
+        }),
+        _ => Ok(()),
+    };
+    // What is far too large would take forever to cut into tiles; lowering may then add copies.
+    fits(&layout)?;
+    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
+    fits(&layout)?;
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
         let buffer = layout
             .buffer(value)
