@@ -98,8 +98,9 @@ pub(super) fn along_axis(
     cx.reshape(parameter, &dims)
 }
 
-/// A tensor whose scales hold for blocks of an axis, with that axis cut into blocks of an own axis.
-struct Blocked {
+/// A tensor with scales and zero points that broadcast to it. Where they hold for blocks of an axis, that axis may be
+/// cut into blocks of an own axis.
+struct Scaled {
     x: ValueId,
     scale: ValueId,
     zero: Option<ValueId>,
@@ -113,7 +114,7 @@ fn blocked(
     zero: Option<ValueId>,
     axis: usize,
     size: usize,
-) -> Result<Blocked, LowerError> {
+) -> Result<Scaled, LowerError> {
     let dims = cx.shape(x).to_vec();
     // A block that is longer than the axis holds all of it, and is not repeated any further.
     let size = size.min(dims[axis]).max(1);
@@ -136,7 +137,7 @@ fn blocked(
         let x = cx.reshape(x, &cut)?;
         let scale = cx.reshape(scale, &unit)?;
         let zero = zero.map(|zero| cx.reshape(zero, &unit)).transpose()?;
-        return Ok(Blocked { x, scale, zero });
+        return Ok(Scaled { x, scale, zero });
     }
     let mut repeat = |parameter: ValueId| -> Result<ValueId, LowerError> {
         let parameter = cx.reshape(parameter, &unit)?;
@@ -150,7 +151,26 @@ fn blocked(
     };
     let scale = repeat(scale)?;
     let zero = zero.map(repeat).transpose()?;
-    Ok(Blocked { x, scale, zero })
+    Ok(Scaled { x, scale, zero })
+}
+
+/// Makes scales and zero points broadcast to x: those of blocks along `axis` if there is a block size, else one for all
+/// or for each index of `axis`.
+fn scaled(
+    cx: &mut NodeContext<'_>,
+    x: ValueId,
+    scale: ValueId,
+    zero: Option<ValueId>,
+    axis: usize,
+    block: Option<usize>,
+) -> Result<Scaled, LowerError> {
+    if let Some(size) = block {
+        return blocked(cx, x, scale, zero, axis, size);
+    }
+    let rank = cx.rank(x);
+    let scale = along_axis(cx, scale, rank, axis)?;
+    let zero = zero.map(|zero| along_axis(cx, zero, rank, axis)).transpose()?;
+    Ok(Scaled { x, scale, zero })
 }
 
 /// The block size of a node, if it has one, and its axis.
@@ -166,19 +186,21 @@ fn block_attributes(cx: &NodeContext<'_>, x: ValueId, scale: ValueId) -> Result<
     Ok((axis, (block != 0).then_some(block)))
 }
 
-/// Turns integers into floats by scales that hold for blocks of `size` along `axis`.
-pub(super) fn dequantize_blocks(
+/// Turns integers into floats by scales that hold for blocks along `axis` if there is a block size, else for all
+/// elements or for each index of `axis`.
+pub(super) fn dequantize_along(
     cx: &mut NodeContext<'_>,
     x: ValueId,
     scale: ValueId,
     zero: Option<ValueId>,
     axis: usize,
-    size: usize,
+    block: Option<usize>,
 ) -> Result<ValueId, LowerError> {
     let dims = cx.shape(x).to_vec();
-    let parts = blocked(cx, x, scale, zero, axis, size)?;
+    let parts = scaled(cx, x, scale, zero, axis, block)?;
     let y = dequantize(cx, parts.x, parts.scale, parts.zero)?;
-    cx.reshape(y, &dims)
+    // Only blocks have given x an axis more.
+    if block.is_some() { cx.reshape(y, &dims) } else { Ok(y) }
 }
 
 /// Turns integers into floats. Scale and zero point broadcast to x.
@@ -224,32 +246,15 @@ fn quantize_linear(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError>
     let dims = cx.shape(x).to_vec();
     let (axis, block) = block_attributes(cx, x, scale)?;
     let (x, scale) = (cx.cast(x, precision)?, cx.cast(scale, precision)?);
-    let y = match block {
-        Some(size) => {
-            let parts = blocked(cx, x, scale, zero, axis, size)?;
-            quantize(cx, parts.x, parts.scale, parts.zero, to)?
-        }
-        None => {
-            let scale = along_axis(cx, scale, dims.len(), axis)?;
-            let zero = zero.map(|zero| along_axis(cx, zero, dims.len(), axis)).transpose()?;
-            quantize(cx, x, scale, zero, to)?
-        }
-    };
+    let parts = scaled(cx, x, scale, zero, axis, block)?;
+    let y = quantize(cx, parts.x, parts.scale, parts.zero, to)?;
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
 fn dequantize_linear(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, LowerError> {
     let (x, scale, zero) = (cx.input(0)?, cx.input(1)?, cx.optional(2));
     let (axis, block) = block_attributes(cx, x, scale)?;
-    let y = match block {
-        Some(size) => dequantize_blocks(cx, x, scale, zero, axis, size)?,
-        None => {
-            let rank = cx.rank(x);
-            let scale = along_axis(cx, scale, rank, axis)?;
-            let zero = zero.map(|zero| along_axis(cx, zero, rank, axis)).transpose()?;
-            dequantize(cx, x, scale, zero)?
-        }
-    };
+    let y = dequantize_along(cx, x, scale, zero, axis, block)?;
     Ok(vec![match cx.int_or("output_dtype", 0)? {
         0 => y,
         number => cx.cast(y, float_of(number, "output_dtype")?)?,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::elementwise::zip;
 use crate::op::{OpError, Operator, OutputTypes, one, operands, same_dtype};
-use crate::{DType, Tensor, TensorType, Values};
+use crate::{DType, Shape, Tensor, TensorType, Values};
 
 /// Applies one scalar function to every pair of elements. Both operands have the same element type; shapes broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -139,11 +139,7 @@ impl Operator for Binary {
             ($a:expr, $b:expr, $Class:ident, $float:ident) => {{
                 let (a, b) = (($a, sa), ($b, sb));
                 match self.0 {
-                    Eq => truth(zip(a, b, so, |a, b| u64::from(a == b))),
-                    Ge => truth(zip(a, b, so, |a, b| u64::from(a >= b))),
-                    Gt => truth(zip(a, b, so, |a, b| u64::from(a > b))),
-                    Le => truth(zip(a, b, so, |a, b| u64::from(a <= b))),
-                    Lt => truth(zip(a, b, so, |a, b| u64::from(a < b))),
+                    Eq | Ge | Gt | Le | Lt => truth(compare(self.0, a, b, so)),
                     Add => Values::$Class(zip(a, b, so, |a, b| a + b).into()),
                     Sub => Values::$Class(zip(a, b, so, |a, b| a - b).into()),
                     Mul => Values::$Class(zip(a, b, so, |a, b| a * b).into()),
@@ -182,11 +178,7 @@ impl Operator for Binary {
                 let (a, b) = ((&a[..], sa), (&b[..], sb));
                 let number = |values: Vec<i64>| Values::Signed(values.into());
                 match self.0 {
-                    Eq => truth(zip(a, b, so, |a, b| u64::from(a == b))),
-                    Ge => truth(zip(a, b, so, |a, b| u64::from(a >= b))),
-                    Gt => truth(zip(a, b, so, |a, b| u64::from(a > b))),
-                    Le => truth(zip(a, b, so, |a, b| u64::from(a <= b))),
-                    Lt => truth(zip(a, b, so, |a, b| u64::from(a < b))),
+                    Eq | Ge | Gt | Le | Lt => truth(compare(self.0, a, b, so)),
                     Add => number(zip(a, b, so, i64::wrapping_add)),
                     Sub => number(zip(a, b, so, i64::wrapping_sub)),
                     Mul => number(zip(a, b, so, i64::wrapping_mul)),
@@ -212,11 +204,7 @@ impl Operator for Binary {
                 }
                 let (a, b) = ((&a[..], sa), (&b[..], sb));
                 match self.0 {
-                    Eq => truth(zip(a, b, so, |a, b| u64::from(a == b))),
-                    Ge => truth(zip(a, b, so, |a, b| u64::from(a >= b))),
-                    Gt => truth(zip(a, b, so, |a, b| u64::from(a > b))),
-                    Le => truth(zip(a, b, so, |a, b| u64::from(a <= b))),
-                    Lt => truth(zip(a, b, so, |a, b| u64::from(a < b))),
+                    Eq | Ge | Gt | Le | Lt => truth(compare(self.0, a, b, so)),
                     Add => truth(zip(a, b, so, u64::wrapping_add)),
                     Sub => truth(zip(a, b, so, u64::wrapping_sub)),
                     Mul => truth(zip(a, b, so, u64::wrapping_mul)),
@@ -235,6 +223,22 @@ impl Operator for Binary {
             _ => return Err(OpError::dtype(1, format!("{} as operand 0", a.dtype()), b.dtype())),
         };
         Ok(vec![Tensor::narrow(out.clone(), values)])
+    }
+}
+
+/// Applies a comparison; 1 is true.
+fn compare<T: PartialOrd + Copy + Sync>(
+    function: BinaryFn,
+    a: (&[T], &Shape),
+    b: (&[T], &Shape),
+    target: &Shape,
+) -> Vec<u64> {
+    match function {
+        BinaryFn::Ge => zip(a, b, target, |a, b| u64::from(a >= b)),
+        BinaryFn::Gt => zip(a, b, target, |a, b| u64::from(a > b)),
+        BinaryFn::Le => zip(a, b, target, |a, b| u64::from(a <= b)),
+        BinaryFn::Lt => zip(a, b, target, |a, b| u64::from(a < b)),
+        _ => zip(a, b, target, |a, b| u64::from(a == b)),
     }
 }
 

@@ -80,6 +80,15 @@ impl Operator for ScatterNd {
 }
 
 impl ScatterReduction {
+    /// All of them.
+    pub const ALL: [ScatterReduction; 5] = [
+        ScatterReduction::Replace,
+        ScatterReduction::Add,
+        ScatterReduction::Mul,
+        ScatterReduction::Max,
+        ScatterReduction::Min,
+    ];
+
     /// Fails unless data (operand 0) and updates (operand 2) have one type on which this is defined.
     pub(crate) fn check_dtypes(self, inputs: &[&TensorType]) -> Result<(), OpError> {
         crate::op::same_dtype(inputs, 2)?;

@@ -144,12 +144,7 @@ fn map(limits: Limits) -> impl Strategy<Value = Map> {
     ];
     (function, dims(limits)).prop_flat_map(move |(function, dims)| {
         let rank = dims.len();
-        let arity = match function {
-            MapFn::Copy | MapFn::Unary(_) => 1,
-            MapFn::Binary(_) => 2,
-            MapFn::Select => 3,
-        };
-        (walk(limits, rank), prop::collection::vec(source(limits, rank), arity)).prop_map(
+        (walk(limits, rank), prop::collection::vec(source(limits, rank), function.operands())).prop_map(
             move |(destination, sources)| Map {
                 function,
                 dims: dims.clone().into(),
@@ -161,27 +156,25 @@ fn map(limits: Limits) -> impl Strategy<Value = Map> {
 }
 
 fn fold(limits: Limits) -> impl Strategy<Value = Fold> {
-    let function = select(&[FoldFn::Sum, FoldFn::Product, FoldFn::Max, FoldFn::Min, FoldFn::Dot][..]);
+    let function = select(&FoldFn::ALL[..]);
     (function, dims(limits), any::<bool>(), any::<prop::sample::Index>()).prop_flat_map(
         move |(function, dims, accumulate, reduced)| {
             let rank = dims.len();
             let reduced = reduced.index(rank + 1);
-            let arity = if function == FoldFn::Dot { 2 } else { 1 };
-            (walk(limits, rank), prop::collection::vec(source(limits, rank), arity), any::<bool>()).prop_map(
-                move |(mut destination, sources, stand_still)| {
-                    if stand_still {
-                        destination.strides[rank - reduced..].fill(0);
-                    }
-                    Fold {
-                        function,
-                        dims: dims.clone().into(),
-                        reduced: reduced as u8,
-                        accumulate,
-                        destination,
-                        sources: sources.into(),
-                    }
-                },
-            )
+            let sources = prop::collection::vec(source(limits, rank), function.operands());
+            (walk(limits, rank), sources, any::<bool>()).prop_map(move |(mut destination, sources, stand_still)| {
+                if stand_still {
+                    destination.strides[rank - reduced..].fill(0);
+                }
+                Fold {
+                    function,
+                    dims: dims.clone().into(),
+                    reduced: reduced as u8,
+                    accumulate,
+                    destination,
+                    sources: sources.into(),
+                }
+            })
         },
     )
 }
@@ -219,8 +212,7 @@ fn sort(limits: Limits) -> impl Strategy<Value = Sort> {
 
 /// Any well-formed instruction within the limits.
 pub(crate) fn instruction(limits: Limits) -> impl Strategy<Value = Instruction> {
-    use ScatterReduction::{Add, Max, Min, Mul, Replace};
-    let reduction = select(&[Replace, Add, Mul, Max, Min][..]);
+    let reduction = select(&ScatterReduction::ALL[..]);
     let op = prop_oneof![
         1 => transfer(limits).prop_map(Operation::Load),
         1 => transfer(limits).prop_map(Operation::Store),

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use tcc_ir::ops::ScatterReduction;
+
 use super::isa::{DmaDim, Instruction, MAX_DIMS, Memory, Operation, RowTransfer, Source, Transfer, Unit, Waits, Walk};
 use super::machine::SystolicMachine;
-use tcc_ir::ops::ScatterReduction;
 
 /// Granularity at which on-chip hazards are tracked, in bytes: a power of two, and about a sixteen-thousandth of the
 /// scratchpad. Buffers are aligned to it, so that no two share a page.
@@ -73,9 +74,10 @@ pub(super) struct Emitter<'m> {
     writable: u64,
     /// Where the next buffer goes.
     next: u32,
-    /// Bytes of the kernel's buffers so far, and how many it may have.
+    /// Bytes of the scratchpad between the first buffer since the last [`Emitter::release`] and `next`, going round.
     taken: u64,
-    room: u64,
+    /// The most that `taken` has been since the kernel began.
+    most_taken: u64,
     /// Rows of the array that the weights in the shadow registers, and those in use, take.
     shadow_k: u32,
     active_k: u32,
@@ -95,7 +97,7 @@ impl<'m> Emitter<'m> {
             writable,
             next: 0,
             taken: 0,
-            room: 0,
+            most_taken: 0,
             shadow_k: 0,
             active_k: 0,
         }
@@ -115,33 +117,49 @@ impl<'m> Emitter<'m> {
         bytes.max(1).next_multiple_of(u64::from(self.page_bytes))
     }
 
-    /// Begins a kernel. Its buffers never overlap as long as together they take at most half of the scratchpad, which
-    /// they share with those of the kernels before and after; `alone` gives it all of the scratchpad.
+    /// Begins a kernel. Its buffers go where those of the kernel before end, or, if it is `alone`, to the start of the
+    /// scratchpad, so that no gap is left at its end.
     pub(super) fn begin_kernel(&mut self, alone: bool) {
-        let all = u64::from(self.machine.scratchpad.bytes);
-        self.taken = 0;
-        self.room = if alone { all } else { all / 2 };
+        self.release();
+        self.most_taken = 0;
         if alone {
             self.next = 0;
         }
     }
 
-    /// Bytes that the kernel's buffers take beyond what it may: its code is wrong then.
-    pub(super) fn excess(&self) -> u64 {
-        self.taken.saturating_sub(self.room)
+    /// Says that what the buffers so far hold is not needed any more. They may be overwritten, after what uses them
+    /// has been waited for.
+    pub(super) fn release(&mut self) {
+        self.taken = 0;
     }
 
-    /// Takes `bytes` of the scratchpad, round robin. Buffers of earlier kernels are waited for where they are overwritten.
+    /// Bytes that the kernel's buffers took beyond what there is: its code is wrong then.
+    pub(super) fn excess(&self) -> u64 {
+        self.most_taken.saturating_sub(u64::from(self.machine.scratchpad.bytes))
+    }
+
+    /// Takes `bytes` of the scratchpad, round robin. Buffers overlap once more is taken between two releases than there
+    /// is; [`Emitter::excess`] then says so.
     pub(super) fn allocate(&mut self, bytes: u64) -> u32 {
+        let capacity = u64::from(self.machine.scratchpad.bytes);
         let bytes = self.allocated(bytes);
-        self.taken = self.taken.saturating_add(bytes);
-        let all = u64::from(self.machine.scratchpad.bytes);
-        if u64::from(self.next) + bytes > all {
+        if u64::from(self.next) + bytes > capacity {
+            if self.taken > 0 {
+                self.taken += capacity - u64::from(self.next);
+            }
             self.next = 0;
         }
         let address = self.next;
-        self.next += bytes.min(all) as u32;
+        self.taken = self.taken.saturating_add(bytes);
+        self.most_taken = self.most_taken.max(self.taken);
+        // What is larger than the scratchpad has made the kernel useless already.
+        self.next += bytes.min(capacity) as u32;
         address
+    }
+
+    /// Bytes of the scratchpad that are not in use.
+    pub(super) fn room(&self) -> u64 {
+        u64::from(self.machine.scratchpad.bytes).saturating_sub(self.taken)
     }
 
     /// Appends an instruction.
@@ -173,7 +191,8 @@ impl<'m> Emitter<'m> {
         let mut waits = Waits::default();
         for (index, &latest) in latest.iter().enumerate() {
             if latest > 0 {
-                waits.0[index] = Some(u16::try_from(self.dispatched[index] - latest).unwrap_or(u16::MAX - 1));
+                // Where the distance does not fit, later instructions are waited for too.
+                waits.0[index] = Some(u16::try_from(self.dispatched[index] - latest).unwrap_or(u16::MAX));
             }
         }
         self.dispatched[unit.index()] += 1;
@@ -351,24 +370,10 @@ fn touches(op: &Operation, machine: &SystolicMachine, active_k: u32) -> Vec<Touc
             vec![walk_touch(&scan.source, &scan.dims, false), walk_touch(&scan.destination, &scan.dims, true)]
         }
         Operation::Sort(sort) => {
-            let mut kept = sort.dims.clone();
-            if let Some(last) = kept.last_mut() {
-                *last = sort.k;
-            }
+            let kept = sort.kept_dims();
             let mut touches = vec![walk_touch(&sort.source, &sort.dims, false)];
             touches.extend(sort.values.iter().chain(&sort.positions).map(|walk| walk_touch(walk, &kept, true)));
             touches
-        }
-    }
-}
-
-/// Raises `(scratchpad, accumulators)` to the highest address that an instruction reaches.
-pub(super) fn reach_on_chip(op: &Operation, machine: &SystolicMachine, peaks: &mut (u64, u64)) {
-    for touch in touches(op, machine, 1) {
-        match touch.space {
-            Space::Dram => {}
-            Space::Scratchpad => peaks.0 = peaks.0.max(touch.range.end),
-            Space::Accumulators => peaks.1 = peaks.1.max(touch.range.end),
         }
     }
 }

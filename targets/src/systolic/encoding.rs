@@ -88,18 +88,6 @@ pub enum DecodeProblem {
     UnusedBits(u32),
 }
 
-const REDUCTIONS: [ScatterReduction; 5] = [
-    ScatterReduction::Replace,
-    ScatterReduction::Add,
-    ScatterReduction::Mul,
-    ScatterReduction::Max,
-    ScatterReduction::Min,
-];
-
-const FOLDS: [FoldFn; 5] = [FoldFn::Sum, FoldFn::Product, FoldFn::Max, FoldFn::Min, FoldFn::Dot];
-
-const MEMORIES: [Memory; 2] = [Memory::Scratchpad, Memory::Accumulators];
-
 /// The position of a value in the list that numbers it. All lists are complete.
 fn number<T: PartialEq>(list: &[T], value: &T) -> u32 {
     list.iter().position(|candidate| candidate == value).map_or(u32::MAX, |index| index as u32)
@@ -162,7 +150,7 @@ impl Writer {
                 3
             }
             Operation::StoreRows(rows, reduction, dtype) => {
-                self.rows(rows, number(&REDUCTIONS, reduction) << 8 | dtype_number(*dtype) << 16);
+                self.rows(rows, number(&ScatterReduction::ALL, reduction) << 8 | dtype_number(*dtype) << 16);
                 4
             }
             Operation::Preload(preload) => {
@@ -204,7 +192,7 @@ impl Writer {
             }
             Operation::Fold(fold) => {
                 self.word(
-                    number(&FOLDS, &fold.function)
+                    number(&FoldFn::ALL, &fold.function)
                         | (fold.dims.len() as u32) << 8
                         | u32::from(fold.reduced) << 16
                         | (fold.sources.len() as u32) << 24
@@ -271,7 +259,7 @@ impl Writer {
 
     fn walk(&mut self, walk: &Walk, rank: usize) {
         debug_assert_eq!(walk.strides.len(), rank);
-        self.word(number(&MEMORIES, &walk.memory) << 8 | dtype_number(walk.dtype) << 16);
+        self.word(number(&Memory::ALL, &walk.memory) << 8 | dtype_number(walk.dtype) << 16);
         self.word(walk.address);
         for &stride in &walk.strides {
             self.signed(stride);
@@ -365,12 +353,12 @@ impl Fields {
     }
 
     /// A number of operands, which its function fixes.
-    fn operands(&mut self, bits: u32, expected: u32) -> Result<usize, DecodeError> {
+    fn operands(&mut self, bits: u32, expected: usize) -> Result<usize, DecodeError> {
         let count = self.take(bits);
-        if count != expected {
+        if count as usize != expected {
             Err(self.value("number of operands of the function", count))
         } else {
-            Ok(count as usize)
+            Ok(expected)
         }
     }
 
@@ -438,7 +426,7 @@ impl Reader<'_> {
             }
             4 => {
                 let (rows, mut fields) = self.rows()?;
-                let reduction = fields.named(8, &REDUCTIONS, "reduction")?;
+                let reduction = fields.named(8, &ScatterReduction::ALL, "reduction")?;
                 let dtype = fields.dtype()?;
                 fields.finish()?;
                 Operation::StoreRows(rows, reduction, dtype)
@@ -542,15 +530,15 @@ impl Reader<'_> {
 
     fn map(&mut self) -> Result<Operation, DecodeError> {
         let mut fields = self.fields()?;
-        let (function, operands) = match fields.take(8) {
-            0 => (fields.named(8, &[MapFn::Copy], "function of a copy")?, 1),
-            1 => (MapFn::Unary(fields.named(8, UnaryFn::ALL, "unary function")?), 1),
-            2 => (MapFn::Binary(fields.named(8, BinaryFn::ALL, "binary function")?), 2),
-            3 => (fields.named(8, &[MapFn::Select], "function of a select")?, 3),
+        let function = match fields.take(8) {
+            0 => fields.named(8, &[MapFn::Copy], "function of a copy")?,
+            1 => MapFn::Unary(fields.named(8, UnaryFn::ALL, "unary function")?),
+            2 => MapFn::Binary(fields.named(8, BinaryFn::ALL, "binary function")?),
+            3 => fields.named(8, &[MapFn::Select], "function of a select")?,
             kind => return Err(fields.value("kind of map", kind)),
         };
         let rank = fields.rank()?;
-        let count = fields.operands(8, operands)?;
+        let count = fields.operands(8, function.operands())?;
         fields.finish()?;
         Ok(Operation::Map(Map {
             function,
@@ -562,13 +550,13 @@ impl Reader<'_> {
 
     fn fold(&mut self) -> Result<Operation, DecodeError> {
         let mut fields = self.fields()?;
-        let function = fields.named(8, &FOLDS, "fold function")?;
+        let function = fields.named(8, &FoldFn::ALL, "fold function")?;
         let rank = fields.rank()?;
         let reduced = fields.take(8) as u8;
         if usize::from(reduced) > rank {
             return Err(fields.value("number of folded dimensions", u32::from(reduced)));
         }
-        let count = fields.operands(4, if function == FoldFn::Dot { 2 } else { 1 })?;
+        let count = fields.operands(4, function.operands())?;
         let accumulate = fields.flag();
         fields.finish()?;
         Ok(Operation::Fold(Fold {
@@ -626,7 +614,7 @@ impl Reader<'_> {
     }
 
     fn rest_of_walk(&mut self, mut fields: Fields, rank: usize) -> Result<Walk, DecodeError> {
-        let memory = fields.named(8, &MEMORIES, "memory")?;
+        let memory = fields.named(8, &Memory::ALL, "memory")?;
         let dtype = fields.dtype()?;
         fields.finish()?;
         let address = self.word()?;

@@ -75,6 +75,11 @@ pub enum Memory {
     Accumulators,
 }
 
+impl Memory {
+    /// All memories, in the order of their numbers.
+    pub const ALL: [Memory; 2] = [Memory::Scratchpad, Memory::Accumulators];
+}
+
 /// Most dimensions of a loop nest.
 pub const MAX_DIMS: usize = 8;
 
@@ -207,6 +212,17 @@ pub enum MapFn {
     Select,
 }
 
+impl MapFn {
+    /// Number of operands.
+    pub fn operands(self) -> usize {
+        match self {
+            MapFn::Copy | MapFn::Unary(_) => 1,
+            MapFn::Binary(_) => 2,
+            MapFn::Select => 3,
+        }
+    }
+}
+
 /// An element-wise vector instruction. It computes in the number class of its first value operand (operand 1 of a
 /// select), then converts to the destination's type.
 #[derive(Clone, Debug, PartialEq)]
@@ -234,6 +250,16 @@ pub enum FoldFn {
     Min,
     /// Sum of products of two operands.
     Dot,
+}
+
+impl FoldFn {
+    /// All functions, in the order of their numbers.
+    pub const ALL: [FoldFn; 5] = [FoldFn::Sum, FoldFn::Product, FoldFn::Max, FoldFn::Min, FoldFn::Dot];
+
+    /// Number of operands.
+    pub fn operands(self) -> usize {
+        if self == FoldFn::Dot { 2 } else { 1 }
+    }
 }
 
 /// A reduction: the destination has stride 0 along the reduced dimensions, which are the innermost `reduced` ones.
@@ -283,6 +309,17 @@ pub struct Sort {
     pub values: Option<Walk>,
     /// Where their positions go, if they are wanted: i32 or i64; the innermost dimension has `k` steps.
     pub positions: Option<Walk>,
+}
+
+impl Sort {
+    /// The loop nest of the results: that of the source with `k` steps along the innermost dimension.
+    pub fn kept_dims(&self) -> SmallVec<[u32; 4]> {
+        let mut dims = self.dims.clone();
+        if let Some(length) = dims.last_mut() {
+            *length = self.k;
+        }
+        dims
+    }
 }
 
 /// What an instruction does.

@@ -1,7 +1,7 @@
 //! Where everything lies in DRAM: weights first, as the machine wants them, then inputs, results, and what kernels hand
 //! to each other, which shares memory where lifetimes do not overlap.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 
 use half::bf16;
@@ -159,7 +159,8 @@ impl Layout {
     }
 }
 
-/// Alignment of weights, in bytes: a burst of every machine's DRAM.
+/// Alignment of weights, in bytes: the usual burst of DRAM. It does not depend on the machine, so that weights pack alike
+/// for all.
 const WEIGHT_ALIGNMENT: u64 = 64;
 
 /// The roots that each kernel reads from memory.
@@ -168,10 +169,12 @@ fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
     plan.kernels
         .iter()
         .map(|kernel| {
-            let own: Vec<ValueId> = kernel.nodes().flat_map(|node| graph.node(node).outputs.to_vec()).collect();
+            // A concatenation may have very many operands.
+            let mut known: HashSet<ValueId> =
+                kernel.nodes().flat_map(|node| graph.node(node).outputs.to_vec()).collect();
             let mut roots: Vec<ValueId> = Vec::new();
             let mut read = |root: ValueId| {
-                if !own.contains(&root) && !roots.contains(&root) {
+                if known.insert(root) {
                     roots.push(root);
                 }
             };
@@ -189,7 +192,7 @@ fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
 /// Free stretches of memory, by offset.
 #[derive(Default)]
 struct FreeList {
-    holes: std::collections::BTreeMap<u64, u64>,
+    holes: BTreeMap<u64, u64>,
     end: u64,
 }
 

@@ -5,10 +5,22 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::isa::Walk;
+use super::isa::{Source, Walk};
 
 /// Most walks of one instruction: a destination and three sources.
 pub(crate) const OPERANDS: usize = 4;
+
+/// The walks of an instruction by operand: the destination, then the sources. Numbers do not walk.
+pub(crate) fn walks_of<'w>(destination: &'w Walk, sources: &'w [Source]) -> [Option<&'w Walk>; OPERANDS] {
+    let mut walks = [None; OPERANDS];
+    walks[0] = Some(destination);
+    for (walk, source) in walks[1..].iter_mut().zip(sources) {
+        if let Source::Walk(source) = source {
+            *walk = Some(source);
+        }
+    }
+    walks
+}
 
 /// Steps of the operands of an instruction, in nibbles: four-bit elements are half a byte apart.
 pub(crate) type Steps = [i64; OPERANDS];

@@ -10,7 +10,7 @@ use tcc_ir::{DType, Shape, Tensor, TensorType};
 
 use super::isa::{Instruction, Operation, Unit};
 use super::layout::{self, PackedConstant};
-use super::simulator::{Dram, Simulator};
+use super::simulator::{Dram, Simulator, Space, for_each_access};
 use super::timing::{self, Timing};
 use super::{assembly, encoding};
 use crate::machine::Machine;
@@ -116,15 +116,20 @@ fn port(port: &format::Port) -> Result<Port, TargetError> {
     Ok(Port { name: port.name.clone(), ty: TensorType::new(dtype, shape) })
 }
 
+/// The sum of figures that a damaged program may have made absurd.
+fn total(figures: impl Iterator<Item = u64>) -> u64 {
+    figures.fold(0, u64::saturating_add)
+}
+
 /// Bytes that an instruction moves from or to DRAM.
 fn moved_bytes(op: &Operation) -> u64 {
     match op {
         Operation::Load(transfer) | Operation::Store(transfer) => {
-            let count: u64 = transfer.dims.iter().map(|dim| u64::from(dim.size)).product();
-            count * u64::from(transfer.element_bytes)
+            let element = u64::from(transfer.element_bytes);
+            transfer.dims.iter().fold(element, |bytes, dim| bytes.saturating_mul(u64::from(dim.size)))
         }
         Operation::LoadRows(rows) | Operation::StoreRows(rows, ..) => {
-            u64::from(rows.outer) * u64::from(rows.count) * u64::from(rows.row_bytes)
+            (u64::from(rows.outer) * u64::from(rows.count)).saturating_mul(u64::from(rows.row_bytes))
         }
         Operation::Preload(_)
         | Operation::Multiply(_)
@@ -208,7 +213,7 @@ impl Program for SystolicProgram {
     fn report(&self) -> Report {
         let timing = self.timing();
         let cycles = timing.cycles();
-        let macs: u64 = self.format.kernels.iter().map(|kernel| kernel.macs).sum();
+        let macs = total(self.format.kernels.iter().map(|kernel| kernel.macs));
         let kernel_cycles = timing.kernels(&self.ranges);
         let kernels: Vec<KernelReport> = self
             .format
@@ -221,7 +226,7 @@ impl Program for SystolicProgram {
                 origins: kernel.origins.clone(),
                 cycles: counted.cycles,
                 macs: kernel.macs,
-                dram_bytes: self.instructions[range.clone()].iter().map(|each| moved_bytes(&each.op)).sum(),
+                dram_bytes: total(self.instructions[range.clone()].iter().map(|each| moved_bytes(&each.op))),
                 bound_by: binding(counted.busiest()).to_owned(),
                 utilization: self.share_of_peak(kernel.macs, counted.cycles),
                 tiling: kernel.tiling.clone(),
@@ -254,7 +259,7 @@ impl Program for SystolicProgram {
             macs,
             utilization: self.share_of_peak(macs, cycles),
             lower_bound_cycles: work.max(reads).max(writes),
-            dram_bytes: kernels.iter().map(|kernel| kernel.dram_bytes).sum(),
+            dram_bytes: total(kernels.iter().map(|kernel| kernel.dram_bytes)),
             breakdown,
             memory: vec![
                 memory("dram", self.format.dram_bytes, dram.bytes),
@@ -353,13 +358,21 @@ fn operation_name(op: &Operation) -> String {
     }
 }
 
-/// Highest addresses that instructions reach in the scratchpad and the accumulators.
+/// Highest addresses that instructions reach in the scratchpad and the accumulators. Rows that pass through the array
+/// are left out: something has put them there.
 fn chip_peaks(instructions: &[Instruction], machine: &SystolicMachine) -> (u64, u64) {
-    let mut peaks = (0, 0);
+    let (mut scratchpad, mut accumulators) = (0, 0);
     for instruction in instructions {
-        super::emit::reach_on_chip(&instruction.op, machine, &mut peaks);
+        for_each_access(&instruction.op, machine, |access| {
+            let end = access.bounds().map_or(0, |(_, end)| u64::try_from(end.max(0)).unwrap_or(u64::MAX));
+            match access.space {
+                Space::Scratchpad => scratchpad = end.max(scratchpad),
+                Space::Accumulators => accumulators = end.max(accumulators),
+                Space::Dram => {}
+            }
+        });
     }
-    peaks
+    (scratchpad, accumulators)
 }
 
 /// What the figures rest on, in sentences.

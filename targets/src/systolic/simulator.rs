@@ -17,6 +17,7 @@ mod sort;
 mod vector;
 
 pub use access::Space;
+pub(super) use access::for_each as for_each_access;
 pub use dram::Dram;
 pub use fault::{Fault, FaultCause};
 

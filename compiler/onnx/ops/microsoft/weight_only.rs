@@ -4,7 +4,7 @@
 use tcc_ir::ops::{BinaryFn, MatMul, ReduceFn, UnaryFn};
 use tcc_ir::{DType, Shape, Tensor, TensorType, ValueId};
 
-use super::super::quantization::{dequantize, dequantize_blocks};
+use super::super::quantization::{dequantize, dequantize_along};
 use crate::onnx::context::NodeContext;
 use crate::onnx::error::LowerError;
 use crate::onnx::registry::{Entry, microsoft};
@@ -229,5 +229,5 @@ fn gather_block_quantized(cx: &mut NodeContext<'_>) -> Result<Vec<ValueId>, Lowe
     let scales = cx.gather(scales, indices, gather_axis)?;
     let zeros = zeros.map(|zeros| cx.gather(zeros, indices, gather_axis)).transpose()?;
     let axis = if axis > gather_axis { axis + cx.rank(indices) - 1 } else { axis };
-    Ok(vec![dequantize_blocks(cx, data, scales, zeros, axis, block)?])
+    Ok(vec![dequantize_along(cx, data, scales, zeros, axis, Some(block))?])
 }

@@ -213,8 +213,7 @@ impl<'a> Parser<'a> {
                 let rows = self.rows()?;
                 self.key("reduction")?;
                 let reduction = self.read("a reduction", |word| {
-                    use ScatterReduction::{Add, Max, Min, Mul, Replace};
-                    [Replace, Add, Mul, Max, Min].into_iter().find(|&reduction| reduction_name(reduction) == word)
+                    ScatterReduction::ALL.into_iter().find(|&reduction| reduction_name(reduction) == word)
                 })?;
                 Ok(Operation::StoreRows(rows, reduction, self.dtype_field("dtype")?))
             }
@@ -358,29 +357,25 @@ impl<'a> Parser<'a> {
     }
 
     fn map(&mut self) -> Parsed<Operation> {
-        let (function, operands) = self.read("a function", |word| {
+        let function = self.read("a function", |word| {
             let unary = || UnaryFn::ALL.iter().find(|function| function.name() == word);
             let binary = || BinaryFn::ALL.iter().find(|function| function.name() == word);
             match word {
-                "copy" => Some((MapFn::Copy, 1)),
-                "select" => Some((MapFn::Select, 3)),
-                _ => unary()
-                    .map(|&function| (MapFn::Unary(function), 1))
-                    .or_else(|| binary().map(|&function| (MapFn::Binary(function), 2))),
+                "copy" => Some(MapFn::Copy),
+                "select" => Some(MapFn::Select),
+                _ => unary().map(|&function| MapFn::Unary(function)).or_else(|| binary().copied().map(MapFn::Binary)),
             }
         })?;
         let dims = self.dims()?;
         let destination = self.walk(dims.len())?;
         self.expect("<-")?;
-        let sources = self.sources(operands, dims.len())?;
+        let sources = self.sources(function.operands(), dims.len())?;
         Ok(Operation::Map(Map { function, dims, destination, sources }))
     }
 
     fn fold(&mut self) -> Parsed<Operation> {
-        let function = self.read("a fold function", |word| {
-            use FoldFn::{Dot, Max, Min, Product, Sum};
-            [Sum, Product, Max, Min, Dot].into_iter().find(|&function| fold_name(function) == word)
-        })?;
+        let function =
+            self.read("a fold function", |word| FoldFn::ALL.into_iter().find(|&function| fold_name(function) == word))?;
         let dims = self.dims()?;
         let reduced: u8 = self.field("reduced")?;
         if usize::from(reduced) > dims.len() {
@@ -389,7 +384,7 @@ impl<'a> Parser<'a> {
         let accumulate = self.flag("accumulate");
         let destination = self.walk(dims.len())?;
         self.expect("<-")?;
-        let sources = self.sources(if function == FoldFn::Dot { 2 } else { 1 }, dims.len())?;
+        let sources = self.sources(function.operands(), dims.len())?;
         Ok(Operation::Fold(Fold { function, dims, reduced, accumulate, destination, sources }))
     }
 

@@ -12,6 +12,7 @@ use tcc_ir::{Atom, DType, Kernel, Nest, NodeId, Op, Shape, ValueId, View};
 
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
+use crate::systolic::emit::Emitter;
 use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Multiply, Operation, Preload, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -96,9 +97,9 @@ impl Lowering<'_, '_> {
         let dims = op
             .dims(graph.ty(node.inputs[0]), graph.ty(node.inputs[1]))
             .map_err(|error| TargetError::Fault(error.to_string()))?;
-        let mut zeros = node.inputs[2..].iter();
-        let mut zero = |present: bool| zeros.next().filter(|_| present).copied();
-        let (a_zero, b_zero) = if op.a_zero { (zero(true), zero(op.b_zero)) } else { (None, zero(op.b_zero)) };
+        let mut zeros = node.inputs[2..].iter().copied();
+        let mut zero = |present: bool| if present { zeros.next() } else { None };
+        let (a_zero, b_zero) = (zero(op.a_zero), zero(op.b_zero));
         let mut a = self.operand(node.inputs[0])?;
         let mut b = self.operand(node.inputs[1])?;
         let shape = graph.shape(node.output()).clone();
@@ -115,29 +116,20 @@ impl Lowering<'_, '_> {
         // A view whose dimensions cannot be told apart, or that does not interleave with the others, is copied first.
         let spaces = loop {
             let all: Vec<&DramOperand> = [&a, &b].into_iter().chain(&externals).collect();
-            match refine(&all, op, &dims.batch, [dims.m, dims.n, dims.k], &shape) {
+            let which = match refine(&all, op, &dims.batch, [dims.m, dims.n, dims.k], &shape) {
                 Ok(spaces) => break spaces,
-                Err(which) if !all[which].view.is_dense() => {
-                    let dense = self.densify(&all[which].clone())?;
-                    match which {
-                        A => a = dense,
-                        B => b = dense,
-                        other => externals[other - 2] = dense,
-                    }
-                }
+                Err(which) if !all[which].view.is_dense() => which,
                 // The culprit is dense already, so one of the others must give way.
-                Err(_) => {
-                    let Some(which) = (0..all.len()).find(|&index| !all[index].view.is_dense()) else {
-                        return Err(self.defect(kernel, "has operands that no loop nest walks"));
-                    };
-                    let dense = self.densify(&all[which].clone())?;
-                    match which {
-                        A => a = dense,
-                        B => b = dense,
-                        other => externals[other - 2] = dense,
-                    }
-                }
-            }
+                Err(_) => (0..all.len())
+                    .find(|&index| !all[index].view.is_dense())
+                    .ok_or_else(|| self.defect(kernel, "has operands that no loop nest walks"))?,
+            };
+            let operand = match which {
+                A => &mut a,
+                B => &mut b,
+                other => &mut externals[other - 2],
+            };
+            *operand = self.densify(operand)?;
         };
         let [mut batch, mut m, mut n, k] = spaces;
         batch.give(&mut m, |space, dim| space.strides[B][dim] == 0);
@@ -161,6 +153,7 @@ impl Lowering<'_, '_> {
         for batch in tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]) {
             for m in tile::tiles(&product.m.sizes, &tile::fill(&product.m.sizes, rows)) {
                 for n in tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns)) {
+                    self.emitter.release();
                     let accumulators = self.accumulator_tile(anchor, 0, &m, &n);
                     let lens: Vec<usize> = m.lens.iter().chain(&n.lens).copied().collect();
                     let zero = match accumulators.dtype {
@@ -168,14 +161,8 @@ impl Lowering<'_, '_> {
                         _ => Source::Float(0.0),
                     };
                     self.map(MapFn::Copy, &lens, &accumulators, &[ChipSource::Immediate(zero)]);
-                    self.epilogue(
-                        kernel,
-                        anchor,
-                        product,
-                        (&batch, &m, &n),
-                        &accumulators,
-                        &mut EpilogueBuffers::default(),
-                    )?;
+                    let mut buffers = EpilogueBuffers::new(&self.emitter);
+                    self.epilogue(kernel, anchor, product, (&batch, &m, &n), &accumulators, &mut buffers)?;
                 }
             }
         }
@@ -211,19 +198,18 @@ impl Lowering<'_, '_> {
         let m_limit = if resident { (scratchpad / 4 / panel_row.max(1)).clamp(1, half) } else { half.min(rows) };
         let m_tiles = tile::tiles(&product.m.sizes, &tile::fill(&product.m.sizes, m_limit));
         let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
+        let first_lens = |tiles: &[Tile]| tiles.first().map(|tile| tile.lens.clone()).unwrap_or_default();
         self.tiling = format!(
             "M {:?} K {:?} N {:?} of M {:?} K {:?} N {:?}, {} batches, A {}",
-            m_tiles.first().map(|tile| &tile.lens),
-            k_tiles.first().map(|tile| &tile.lens),
-            n_tiles.first().map(|tile| &tile.lens),
+            first_lens(&m_tiles),
+            first_lens(&k_tiles),
+            first_lens(&n_tiles),
             product.m.sizes,
             product.k.sizes,
             product.n.sizes,
             batches.len(),
             if resident { "resident" } else { "streamed" }
-        )
-        .replace("Some(", "")
-        .replace(')', "");
+        );
 
         let widest = |tiles: &[Tile]| tiles.iter().map(Tile::count).max().unwrap_or(1) as u64;
         let a_tile_bytes = widest(&m_tiles) * widest(&k_tiles) * a_element as u64;
@@ -238,7 +224,7 @@ impl Lowering<'_, '_> {
         let b_zero = self.zero_point(product.b_zero.as_ref());
         let a_order = Order::of(&product.m, &product.k, A);
         let b_order = Order::of(&product.k, &product.n, B);
-        let mut buffers = EpilogueBuffers::default();
+        let mut buffers = EpilogueBuffers::new(&self.emitter);
         let (mut panel, mut weight, mut streamed, mut bank) = (0, 0, 0, 0);
         let mut loaded: Vec<Option<(u64, Vec<usize>)>> = vec![None; weights.len()];
         for batch in &batches {
@@ -362,13 +348,18 @@ impl Lowering<'_, '_> {
         buffers: &mut EpilogueBuffers,
     ) -> Result<(), TargetError> {
         let graph = &self.plan.graph;
-        let rows = (self.squeezed(EPILOGUE_ELEMENTS) / n.count().max(1)).max(1);
         let product_value = graph.node(anchor).output();
         // The results of each node, and the product itself where others want it.
         let mut own: Vec<ValueId> = kernel.epilogue.iter().map(|&id| graph.node(id).output()).collect();
         if kernel.outputs.contains(&product_value) {
             own.insert(0, product_value);
         }
+        // Two buffers of every value must find place beside those of the product itself.
+        let stored = |value: ValueId| element_bytes(storage(graph.ty(value).dtype)) as usize;
+        let values = own.iter().copied().chain(product.externals.iter().map(|(value, ..)| *value));
+        let element = 2 * values.map(stored).sum::<usize>();
+        let most = self.squeezed((buffers.room as usize / element.max(1)).min(EPILOGUE_ELEMENTS));
+        let rows = (most / n.count().max(1)).max(1);
         for part in tile::tiles(&m.lens, &tile::fill(&m.lens, rows)) {
             let lens: Vec<usize> = part.lens.iter().chain(&n.lens).copied().collect();
             let turn = buffers.turn();
@@ -462,7 +453,7 @@ impl Lowering<'_, '_> {
         let a_buffers = self.buffers((m_count * k_len * element) as u64, 2);
         let b_buffers = self.buffers((n_count * k_len * element) as u64, 2);
         let sums = self.buffers((m_count * n_count * element) as u64, 2);
-        let mut buffers = EpilogueBuffers::default();
+        let mut buffers = EpilogueBuffers::new(&self.emitter);
         let mut turn = 0;
         let mut bank = 0;
         for batch in tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]) {
@@ -552,14 +543,20 @@ impl Order {
 }
 
 /// Buffers of the epilogue, allocated when first needed and then taken in turn.
-#[derive(Default)]
 struct EpilogueBuffers {
+    /// Bytes that all buffers together may take.
+    room: u64,
     known: Vec<(ValueId, usize, u32, u64)>,
     loaded: Vec<(ValueId, usize, u64, Vec<usize>)>,
     count: usize,
 }
 
 impl EpilogueBuffers {
+    /// Half of the scratchpad that is left: the rest goes for whole pages and the gap at the end of the scratchpad.
+    fn new(emitter: &Emitter<'_>) -> Self {
+        EpilogueBuffers { room: emitter.room() / 2, known: Vec::new(), loaded: Vec::new(), count: 0 }
+    }
+
     fn turn(&mut self) -> usize {
         self.count += 1;
         self.count % 2

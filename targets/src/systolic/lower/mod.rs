@@ -212,7 +212,8 @@ impl Lowering<'_, '_> {
         self.emitter.transfer(store, dram, chip, element as u8, &dims);
     }
 
-    /// Copies between two views of as many elements in DRAM, through the scratchpad.
+    /// Copies between two views of as many elements in DRAM, through the scratchpad. No buffer of the kernel may be in
+    /// use.
     fn copy(&mut self, from: &DramOperand, to: &DramOperand) -> Result<(), TargetError> {
         if to.view.shape().count() == 0 {
             return Ok(());
@@ -232,6 +233,7 @@ impl Lowering<'_, '_> {
         let lens = tile::grow(&nest.sizes, &fixed, |lens| lens.iter().product::<usize>() <= budget);
         let tiles = tile::tiles(&nest.sizes, &lens);
         let bytes = lens.iter().product::<usize>() as u64 * element as u64;
+        self.emitter.release();
         let buffers = self.buffers(bytes, tiles.len().min(2));
         for (index, tile) in tiles.iter().enumerate() {
             let chip = buffers[index % buffers.len()];
@@ -241,6 +243,7 @@ impl Lowering<'_, '_> {
             let target = to.address(tile.offset(&nest.strides[1]));
             self.move_tile(true, target, to.dtype, &tile.lens, &nest.strides[1], chip, &strides);
         }
+        self.emitter.release();
         Ok(())
     }
 
@@ -389,3 +392,6 @@ fn map_function(op: &Op) -> Option<MapFn> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

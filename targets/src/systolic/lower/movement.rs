@@ -168,45 +168,60 @@ impl Lowering<'_, '_> {
         let rows = shape[gather.axis];
         let row_bytes = shape[gather.axis + 1..].iter().product::<usize>() as u64 * element;
         let count = indices.view.shape().count();
-        // A long row is cut into pieces; many rows are taken a tile at a time.
-        let limit = self.squeezed((ROWS_BYTES as usize).min(self.machine.scratchpad.bytes as usize / 16)) as u64;
-        let piece = row_bytes.min(limit);
-        let per_tile = ((limit / piece) as usize).clamp(1, count);
-        self.tiling = format!("{per_tile} of {count} rows of {row_bytes} bytes from {rows}, {outer} times");
-        let (lists, places) = (self.index_buffers(&indices, per_tile), self.buffers(piece * per_tile as u64, 2));
+        let place = format!("from {rows}, {outer} times");
+        self.for_each_piece(&indices, outer, row_bytes, element, &place, |lowering, piece| {
+            let dram = data.address(0) + piece.table * rows as u64 * row_bytes;
+            lowering.emitter.emit(Operation::LoadRows(piece.transfer(dram, rows as u64, row_bytes)));
+            let first = piece.table * count as u64 + piece.start as u64;
+            lowering.move_piece(true, &result, first, row_bytes, &piece);
+        });
+        Ok(())
+    }
+
+    /// Cuts rows that indices name into pieces that the scratchpad takes, and calls `f` with each after its indices have
+    /// been loaded. A long row is cut; of short ones many are taken at a time.
+    fn for_each_piece(
+        &mut self,
+        indices: &DramOperand,
+        tables: usize,
+        row_bytes: u64,
+        element: u64,
+        place: &str,
+        mut f: impl FnMut(&mut Self, RowPiece),
+    ) {
+        let count = indices.view.shape().count();
+        let scratchpad = u64::from(self.machine.scratchpad.bytes);
+        let limit = self.squeezed(ROWS_BYTES.min(scratchpad / 16) as usize) as u64;
+        let piece = row_bytes.min((limit / element).max(1) * element);
+        // Four lists of indices, of eight bytes each, take a quarter of the scratchpad at most: as much as four pieces.
+        let per_tile = ((limit / piece).min(limit / 8) as usize).clamp(1, count);
+        self.tiling = format!("{per_tile} of {count} rows of {row_bytes} bytes {place}");
+        let (lists, places) = (self.index_buffers(indices, per_tile), self.buffers(piece * per_tile as u64, 2));
         let (mut list, mut place) = (0, 0);
-        for table in 0..outer as u64 {
+        for table in 0..tables as u64 {
             for tile in tile::tiles(&[count], &[per_tile]) {
-                let (start, len) = (tile.starts[0], tile.lens[0]);
-                let (index_address, index_dtype) = self.load_indices(&indices, start, len, lists[list % lists.len()]);
+                let (start, count) = (tile.starts[0], tile.lens[0]);
+                let (address, index_dtype) = self.load_indices(indices, start, count, lists[list % lists.len()]);
                 list += 1;
-                let mut done = 0;
-                while done < row_bytes {
-                    let bytes = piece.min(row_bytes - done);
+                let mut from = 0;
+                while from < row_bytes {
+                    let bytes = piece.min(row_bytes - from);
                     let chip = places[place % places.len()];
                     place += 1;
-                    self.emitter.emit(Operation::LoadRows(RowTransfer {
-                        dram: data.address(0) + table * rows as u64 * row_bytes + done,
-                        scratchpad: chip,
-                        row_bytes: bytes as u32,
-                        row_stride: row_bytes,
-                        rows: rows as u64,
-                        outer: 1,
-                        outer_stride: 0,
-                        indices: index_address,
-                        index_dtype,
-                        count: len as u32,
-                    }));
-                    let first = (table * count as u64 + start as u64) * row_bytes + done;
-                    let strides = [(row_bytes / element) as i64, 1];
-                    let lens = [len, (bytes / element) as usize];
-                    let dram = result.address((first / element) as i64);
-                    self.move_tile(true, dram, data.dtype, &lens, &strides, chip, &[(bytes / element) as i64, 1]);
-                    done += bytes;
+                    f(self, RowPiece { table, start, count, from, bytes, chip, indices: address, index_dtype });
+                    from += bytes;
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Moves a piece between the scratchpad and dense rows in DRAM, of which it belongs to row `first` and the following.
+    fn move_piece(&mut self, store: bool, rows: &DramOperand, first: u64, row_bytes: u64, piece: &RowPiece) {
+        let element = element_bytes(rows.dtype);
+        let width = piece.bytes as i64 / element;
+        let dram = rows.address((first * row_bytes + piece.from) as i64 / element);
+        let lens = [piece.count, width as usize];
+        self.move_tile(store, dram, rows.dtype, &lens, &[row_bytes as i64 / element, 1], piece.chip, &[width, 1]);
     }
 
     fn scatter(&mut self, node: &Node, scatter: ScatterNd) -> Result<(), TargetError> {
@@ -225,43 +240,48 @@ impl Lowering<'_, '_> {
         if count == 0 || row_bytes == 0 {
             return Ok(());
         }
-        let limit = self.squeezed((ROWS_BYTES as usize).min(self.machine.scratchpad.bytes as usize / 16)) as u64;
-        let piece = row_bytes.min(limit);
-        let per_tile = ((limit / piece) as usize).clamp(1, count);
-        self.tiling = format!("{per_tile} of {count} rows of {row_bytes} bytes into {}", shape[0]);
-        let (lists, places) = (self.index_buffers(&indices, per_tile), self.buffers(piece * per_tile as u64, 2));
-        let (mut list, mut place) = (0, 0);
-        for tile in tile::tiles(&[count], &[per_tile]) {
-            let (start, len) = (tile.starts[0], tile.lens[0]);
-            let (index_address, index_dtype) = self.load_indices(&indices, start, len, lists[list % lists.len()]);
-            list += 1;
-            let mut done = 0;
-            while done < row_bytes {
-                let bytes = piece.min(row_bytes - done);
-                let chip = places[place % places.len()];
-                place += 1;
-                let first = (start as u64 * row_bytes + done) / element;
-                let lens = [len, (bytes / element) as usize];
-                let strides = [(row_bytes / element) as i64, 1];
-                let dram = updates.address(first as i64);
-                self.move_tile(false, dram, updates.dtype, &lens, &strides, chip, &[(bytes / element) as i64, 1]);
-                let rows = RowTransfer {
-                    dram: result.address(0) + done,
-                    scratchpad: chip,
-                    row_bytes: bytes as u32,
-                    row_stride: row_bytes,
-                    rows: shape[0] as u64,
-                    outer: 1,
-                    outer_stride: 0,
-                    indices: index_address,
-                    index_dtype,
-                    count: len as u32,
-                };
-                self.emitter.emit(Operation::StoreRows(rows, scatter.reduction, data.dtype));
-                done += bytes;
-            }
-        }
+        let place = format!("into {}", shape[0]);
+        self.for_each_piece(&indices, 1, row_bytes, element, &place, |lowering, piece| {
+            lowering.move_piece(false, &updates, piece.start as u64, row_bytes, &piece);
+            let rows = piece.transfer(result.address(0), shape[0] as u64, row_bytes);
+            lowering.emitter.emit(Operation::StoreRows(rows, scatter.reduction, data.dtype));
+        });
         Ok(())
+    }
+}
+
+/// A piece of some rows of a table: what one transfer moves.
+struct RowPiece {
+    /// Which table.
+    table: u64,
+    /// Place of the first index in the list, and number of indices.
+    start: usize,
+    count: usize,
+    /// The part of each row, in bytes.
+    from: u64,
+    bytes: u64,
+    /// Where the piece lies on chip.
+    chip: u32,
+    /// Where its indices lie on chip.
+    indices: u32,
+    index_dtype: DType,
+}
+
+impl RowPiece {
+    /// The transfer to or from a dense table of `rows` rows at `dram`.
+    fn transfer(&self, dram: u64, rows: u64, row_bytes: u64) -> RowTransfer {
+        RowTransfer {
+            dram: dram + self.from,
+            scratchpad: self.chip,
+            row_bytes: self.bytes as u32,
+            row_stride: row_bytes,
+            rows,
+            outer: 1,
+            outer_stride: 0,
+            indices: self.indices,
+            index_dtype: self.index_dtype,
+            count: self.count as u32,
+        }
     }
 }
 

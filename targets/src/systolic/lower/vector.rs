@@ -89,11 +89,8 @@ impl Lowering<'_, '_> {
         let whole = u64::from(self.machine.scratchpad.bytes);
         let budget = if self.squeeze == 0 { whole / 3 } else { self.squeezed(whole as usize) as u64 };
         let fits = |lens: &[usize]| lens.iter().product::<usize>() <= TILE_ELEMENTS && footprint(lens) <= budget;
-        let mut lens = tile::grow(&domain.sizes, &fixed, fits);
-        if lens.iter().product::<usize>() > TILE_ELEMENTS {
-            // Rows longer than a usual tile may still fit, one by one.
-            lens = domain.sizes.iter().zip(&fixed).map(|(&size, &fixed)| if fixed { size } else { 1 }).collect();
-        }
+        // Where nothing fits, `grow` gives single rows; those longer than a usual tile may still fit the scratchpad.
+        let lens = tile::grow(&domain.sizes, &fixed, fits);
         if footprint(&lens) > whole {
             return Err(self.does_not_fit(kernel, footprint(&lens) - whole));
         }
@@ -410,16 +407,15 @@ impl Lowering<'_, '_> {
                 continue;
             }
             let (low, high) = ty.dtype.integer_range().unwrap_or((0, 1));
-            let number = match reduce.function {
-                ReduceFn::Sum => 0.0,
-                ReduceFn::Prod => 1.0,
-                ReduceFn::Mean => f64::NAN,
-                ReduceFn::Max if ty.dtype.is_float() => f64::NEG_INFINITY,
-                ReduceFn::Min if ty.dtype.is_float() => f64::INFINITY,
-                ReduceFn::Max => low as f64,
-                ReduceFn::Min => high as f64,
+            let (float, integer) = match reduce.function {
+                ReduceFn::Sum => (0.0, 0),
+                ReduceFn::Prod => (1.0, 1),
+                ReduceFn::Mean => (f64::NAN, 0),
+                ReduceFn::Max => (f64::NEG_INFINITY, low),
+                ReduceFn::Min => (f64::INFINITY, high),
             };
-            let source = if ty.dtype.is_float() { Source::Float(number) } else { Source::Integer(number as i64) };
+            // The greatest number of u64 wraps to -1, which is stored as the same bits.
+            let source = if ty.dtype.is_float() { Source::Float(float) } else { Source::Integer(integer as i64) };
             self.fill(value, source)?;
         }
         Ok(())

@@ -209,10 +209,7 @@ pub(crate) fn for_each(op: &Operation, machine: &SystolicMachine, mut f: impl Fn
         }
         Operation::Sort(sort) => {
             f(walk(&sort.source, &sort.dims, false));
-            let mut dims = sort.dims.clone();
-            if let Some(length) = dims.last_mut() {
-                *length = sort.k;
-            }
+            let dims = sort.kept_dims();
             for result in [&sort.values, &sort.positions].into_iter().flatten() {
                 f(walk(result, &dims, true));
             }

@@ -108,6 +108,10 @@ impl Plane {
         if kind == Kind::Float && multiply.zero_point.is_some() {
             return Err(FaultCause::Malformed("floats have no zero point"));
         }
+        // Addresses of no rows were not checked.
+        if multiply.m == 0 {
+            return Ok(());
+        }
         let zero = zero_point(scratchpad, multiply.dtype, multiply.zero_point);
         let k_step = step(multiply.dtype, multiply.k_stride);
         let row_bytes = columns * 4;

@@ -6,7 +6,7 @@ use super::access::{self, Access, Space};
 use super::dram::Dram;
 use super::fault::FaultCause;
 use crate::systolic::SystolicMachine;
-use crate::systolic::isa::{FoldFn, MAX_DIMS, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Walk};
+use crate::systolic::isa::{MAX_DIMS, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Walk};
 
 /// Most steps that the counters of a loop nest hold.
 const MAX_STEPS: u64 = 1 << 32;
@@ -26,12 +26,7 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
         Operation::Map(map) => {
             nest_form(&map.dims)?;
             walk_form(&map.destination, map.dims.len())?;
-            let arity = match map.function {
-                MapFn::Copy | MapFn::Unary(_) => 1,
-                MapFn::Binary(_) => 2,
-                MapFn::Select => 3,
-            };
-            sources_form(&map.sources, arity, map.dims.len())?;
+            sources_form(&map.sources, map.function.operands(), map.dims.len())?;
             if map.function == MapFn::Select {
                 match &map.sources[0] {
                     Source::Walk(walk) if walk.dtype != DType::Bool => {
@@ -47,7 +42,7 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
         Operation::Fold(fold) => {
             nest_form(&fold.dims)?;
             walk_form(&fold.destination, fold.dims.len())?;
-            sources_form(&fold.sources, if fold.function == FoldFn::Dot { 2 } else { 1 }, fold.dims.len())?;
+            sources_form(&fold.sources, fold.function.operands(), fold.dims.len())?;
             if fold.destination.dtype.bits() == 4 {
                 return Err(FaultCause::Type { dtype: fold.destination.dtype, role: "destination of a fold" });
             }
@@ -76,14 +71,13 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
         Operation::Sort(sort) => {
             nest_form(&sort.dims)?;
             walk_form(&sort.source, sort.dims.len())?;
-            let Some((&length, outer)) = sort.dims.split_last() else {
+            let Some(&length) = sort.dims.last() else {
                 return Err(FaultCause::Malformed("there is no dimension to sort along"));
             };
             if sort.k > length {
                 return Err(FaultCause::Malformed("more elements are kept than a row has"));
             }
-            let mut kept: Vec<u32> = outer.to_vec();
-            kept.push(sort.k);
+            let kept = sort.kept_dims();
             if let Some(values) = &sort.values
                 && values.dtype != sort.source.dtype
             {
@@ -131,6 +125,9 @@ fn transfer_form(transfer: &Transfer) -> Result<(), FaultCause> {
 }
 
 fn rows_form(rows: &RowTransfer) -> Result<(), FaultCause> {
+    if rows.row_bytes == 0 {
+        return Err(FaultCause::Malformed("its rows have no bytes"));
+    }
     if !matches!(rows.index_dtype, DType::I32 | DType::I64) {
         return Err(FaultCause::Type { dtype: rows.index_dtype, role: "indices" });
     }

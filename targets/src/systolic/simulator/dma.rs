@@ -1,14 +1,13 @@
 //! Loads and stores: copies between DRAM and the scratchpad, strided or by rows that indices name.
 
-use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, ScatterReduction};
+use tcc_ir::{DType, NumberClass};
 
 use super::dram::Dram;
 use super::fault::FaultCause;
 use super::number::{Number, encoded_bytes};
 use crate::systolic::isa::{RowTransfer, Transfer};
 use crate::systolic::nest::{Nest, NestDim, Steps};
-use tcc_ir::NumberClass;
 
 /// Which way data moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +65,10 @@ fn for_each_row(
     mut f: impl FnMut(u64, usize, &mut [u8]),
 ) -> Result<(), FaultCause> {
     let count = rows.count as usize;
+    // Addresses of no rows were not checked.
+    if count == 0 {
+        return Ok(());
+    }
     let mut indices = vec![0i64; count];
     let step = 2 * (rows.index_dtype.bits() / 8) as i64;
     i64::load(scratchpad, rows.index_dtype, 2 * i64::from(rows.indices), step, &mut indices);

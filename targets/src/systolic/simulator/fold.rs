@@ -8,8 +8,8 @@ use tcc_ir::ops::BinaryFn;
 use super::fault::FaultCause;
 use super::number::{Number, encoded_bytes};
 use super::vector::{self, CHUNK, Feed, Memories};
-use crate::systolic::isa::{Fold, FoldFn, Scan, Source, Walk};
-use crate::systolic::nest::{Nest, OPERANDS};
+use crate::systolic::isa::{Fold, FoldFn, Scan};
+use crate::systolic::nest::{Nest, OPERANDS, walks_of};
 
 /// Executes a reduction whose walks have been checked, on a unit with `lanes` lanes.
 pub(super) fn fold(
@@ -20,13 +20,7 @@ pub(super) fn fold(
 ) -> Result<(), FaultCause> {
     let dtype = vector::computed_type(&fold.sources, fold.destination.dtype);
     let kept = fold.dims.len() - usize::from(fold.reduced);
-    let mut walks: [Option<&Walk>; OPERANDS] = [None; OPERANDS];
-    walks[0] = Some(&fold.destination);
-    for (walk, source) in walks[1..].iter_mut().zip(&fold.sources) {
-        if let Source::Walk(source) = source {
-            *walk = Some(source);
-        }
-    }
+    let walks = walks_of(&fold.destination, &fold.sources);
     let outer = Nest::of_axes(&fold.dims, 0..kept, &walks);
     let inner = Nest::of_axes(&fold.dims, kept..fold.dims.len(), &walks);
     // The scalar unit, which takes types of 64 bits, adds one element after the other.

@@ -78,6 +78,25 @@ fn scatter<T: Pod, C: Copy>(values: &[C], out: &mut [u8], f: impl Fn(C) -> T) {
     }
 }
 
+/// Writes numbers as elements of a float type, given the conversions to binary64 and to binary32, through which the
+/// narrower types go.
+fn encode_floats<C: Copy>(
+    values: &[C],
+    dtype: DType,
+    out: &mut [u8],
+    double: impl Fn(C) -> f64,
+    single: impl Fn(C) -> f32,
+) {
+    match dtype {
+        DType::F64 => scatter(values, out, double),
+        DType::F16 => scatter(values, out, |x| f16::from_f32(single(x))),
+        DType::BF16 => scatter(values, out, |x| bf16::from_f32(single(x))),
+        DType::F8E4M3 => scatter(values, out, |x| F8E4M3::from_f32(single(x)).to_bits()),
+        DType::F8E5M2 => scatter(values, out, |x| F8E5M2::from_f32(single(x)).to_bits()),
+        _ => scatter(values, out, single),
+    }
+}
+
 fn each<C: Copy>(x: &mut [C], f: impl Fn(C) -> C) {
     for x in x {
         *x = f(*x);
@@ -165,12 +184,9 @@ macro_rules! float_number {
             // Rust's conversions from float to integer truncate, saturate and take NaN to 0, as casts shall.
             fn encode(values: &[$C], dtype: DType, out: &mut [u8]) {
                 match dtype {
-                    DType::F64 => scatter(values, out, |x| x as f64),
-                    DType::F32 => scatter(values, out, |x| x as f32),
-                    DType::F16 => scatter(values, out, |x| f16::from_f32(x as f32)),
-                    DType::BF16 => scatter(values, out, |x| bf16::from_f32(x as f32)),
-                    DType::F8E4M3 => scatter(values, out, |x| F8E4M3::from_f32(x as f32).to_bits()),
-                    DType::F8E5M2 => scatter(values, out, |x| F8E5M2::from_f32(x as f32).to_bits()),
+                    DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => {
+                        encode_floats(values, dtype, out, |x| x as f64, |x| x as f32);
+                    }
                     DType::I64 => scatter(values, out, |x| x as i64),
                     DType::I32 => scatter(values, out, |x| x as i32),
                     DType::I16 => scatter(values, out, |x| x as i16),
@@ -267,12 +283,9 @@ macro_rules! integer_number {
 
             fn encode(values: &[$C], dtype: DType, out: &mut [u8]) {
                 match dtype {
-                    DType::F64 => scatter(values, out, |x| x as f64),
-                    DType::F32 => scatter(values, out, |x| x as f32),
-                    DType::F16 => scatter(values, out, |x| f16::from_f32(x as f32)),
-                    DType::BF16 => scatter(values, out, |x| bf16::from_f32(x as f32)),
-                    DType::F8E4M3 => scatter(values, out, |x| F8E4M3::from_f32(x as f32).to_bits()),
-                    DType::F8E5M2 => scatter(values, out, |x| F8E5M2::from_f32(x as f32).to_bits()),
+                    DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => {
+                        encode_floats(values, dtype, out, |x| x as f64, |x| x as f32);
+                    }
                     DType::I64 | DType::U64 => scatter(values, out, |x| x as u64),
                     DType::I32 | DType::U32 => scatter(values, out, |x| x as u32),
                     DType::I16 | DType::U16 => scatter(values, out, |x| x as u16),

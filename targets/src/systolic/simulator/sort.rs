@@ -64,11 +64,7 @@ fn compare<C: Number>(a: C, b: C) -> Ordering {
 }
 
 fn write<C: Number>(values: &[C], walk: &Walk, sort: &Sort, memories: &mut Memories) {
-    let mut dims = sort.dims.clone();
-    if let Some(length) = dims.last_mut() {
-        *length = sort.k;
-    }
     let mut bytes = vec![0; values.len() * encoded_bytes(walk.dtype)];
     C::encode(values, walk.dtype, &mut bytes);
-    vector::write_back(&Nest::of_walks(&dims, &[Some(walk)]), walk, &bytes, memories);
+    vector::write_back(&Nest::of_walks(&sort.kept_dims(), &[Some(walk)]), walk, &bytes, memories);
 }

@@ -7,7 +7,7 @@ use tcc_ir::{DType, NumberClass};
 use super::fault::FaultCause;
 use super::number::{self, Number, encoded_bytes};
 use crate::systolic::isa::{Map, MapFn, Memory, Source, Walk};
-use crate::systolic::nest::{Nest, OPERANDS};
+use crate::systolic::nest::{Nest, OPERANDS, walks_of};
 
 /// Elements that are worked on at a time: small enough for several operands to stay in the first cache.
 pub(super) const CHUNK: usize = 2048;
@@ -35,18 +35,6 @@ impl Memories {
             Memory::Accumulators => &mut self.accumulators,
         }
     }
-}
-
-/// Walks and numbers as operands of a nest; operand 0 of the nest is the destination.
-pub(super) fn nest_of(dims: &[u32], destination: &Walk, sources: &[Source]) -> Nest {
-    let mut walks: [Option<&Walk>; OPERANDS] = [None; OPERANDS];
-    walks[0] = Some(destination);
-    for (walk, source) in walks[1..].iter_mut().zip(sources) {
-        if let Source::Walk(source) = source {
-            *walk = Some(source);
-        }
-    }
-    Nest::of_walks(dims, &walks)
 }
 
 /// Type in which an instruction computes: that of the first source that walks, else the widest of the number's kind that
@@ -165,30 +153,19 @@ pub(super) fn map(map: &Map, memories: &mut Memories, results: &mut Vec<u8>) -> 
     if !defined {
         return Err(FaultCause::Undefined(dtype));
     }
-    let nest = nest_of(&map.dims, &map.destination, &map.sources);
+    let nest = Nest::of_walks(&map.dims, &walks_of(&map.destination, &map.sources));
     if map.function == MapFn::Copy && dtype == map.destination.dtype {
-        copy_bits(map, dtype, &nest, memories, results)?;
-        write_back(&nest, &map.destination, results, memories);
-        return Ok(());
-    }
-    match dtype.class() {
-        NumberClass::F32 => apply::<f32>(map, dtype, &nest, memories, results)?,
-        NumberClass::F64 => apply::<f64>(map, dtype, &nest, memories, results)?,
-        NumberClass::Signed => apply::<i64>(map, dtype, &nest, memories, results)?,
-        NumberClass::Unsigned => apply::<u64>(map, dtype, &nest, memories, results)?,
+        let (map, bits) = copy_of_bits(map, dtype);
+        apply_in_class(&map, bits, &nest, memories, results)?;
+    } else {
+        apply_in_class(map, dtype, &nest, memories, results)?;
     }
     write_back(&nest, &map.destination, results, memories);
     Ok(())
 }
 
-/// A copy between equal types keeps every bit, those of a NaN too.
-fn copy_bits(
-    map: &Map,
-    dtype: DType,
-    nest: &Nest,
-    memories: &Memories,
-    results: &mut Vec<u8>,
-) -> Result<(), FaultCause> {
+/// A copy between equal types keeps every bit, those of a NaN too: the same copy of a type whose numbers are its bits.
+fn copy_of_bits(map: &Map, dtype: DType) -> (Map, DType) {
     let bits = match dtype.bits() {
         16 if dtype.is_float() => DType::U16,
         8 if dtype.is_float() => DType::U8,
@@ -201,11 +178,22 @@ fn copy_bits(
             walk.dtype = bits;
         }
     }
-    match bits.class() {
-        NumberClass::F32 => apply::<f32>(&map, bits, nest, memories, results),
-        NumberClass::F64 => apply::<f64>(&map, bits, nest, memories, results),
-        NumberClass::Signed => apply::<i64>(&map, bits, nest, memories, results),
-        NumberClass::Unsigned => apply::<u64>(&map, bits, nest, memories, results),
+    (map, bits)
+}
+
+/// Computes the results in the number class of `dtype`.
+fn apply_in_class(
+    map: &Map,
+    dtype: DType,
+    nest: &Nest,
+    memories: &Memories,
+    results: &mut Vec<u8>,
+) -> Result<(), FaultCause> {
+    match dtype.class() {
+        NumberClass::F32 => apply::<f32>(map, dtype, nest, memories, results),
+        NumberClass::F64 => apply::<f64>(map, dtype, nest, memories, results),
+        NumberClass::Signed => apply::<i64>(map, dtype, nest, memories, results),
+        NumberClass::Unsigned => apply::<u64>(map, dtype, nest, memories, results),
     }
 }
 

@@ -1,12 +1,11 @@
 //! How long each instruction keeps its unit busy, and how long after that its results take.
 
-use tcc_ir::ops::{BinaryFn, UnaryFn};
+use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
 use super::bursts;
 use crate::systolic::SystolicMachine;
 use crate::systolic::isa::{Fold, Map, MapFn, Operation, RowTransfer, Scan, Sort, Source, Transfer, Unit, Walk};
-use crate::systolic::nest::{Nest, OPERANDS};
-use tcc_ir::ops::ScatterReduction;
+use crate::systolic::nest::{Nest, OPERANDS, walks_of};
 
 /// Cycles from the end of an instruction's occupancy to its completion.
 pub fn latency(unit: Unit, machine: &SystolicMachine) -> u64 {
@@ -51,13 +50,6 @@ fn burst_cycles(bursts: u64, rate: u32, machine: &SystolicMachine) -> u64 {
     bursts.saturating_mul(u64::from(machine.dram.burst_bytes)).div_ceil(u64::from(rate))
 }
 
-fn walk_of(source: &Source) -> Option<&Walk> {
-    match source {
-        Source::Walk(walk) => Some(walk),
-        Source::Float(_) | Source::Integer(_) => None,
-    }
-}
-
 fn is_special(function: MapFn) -> bool {
     match function {
         MapFn::Copy | MapFn::Select => false,
@@ -92,11 +84,7 @@ fn walk_cycles(
     fixed_destination: bool,
     machine: &SystolicMachine,
 ) -> u64 {
-    let mut walks = [None; OPERANDS];
-    walks[0] = Some(destination);
-    for (walk, source) in walks[1..].iter_mut().zip(sources) {
-        *walk = walk_of(source);
-    }
+    let walks = walks_of(destination, sources);
     let nest = Nest::of_walks(dims, &walks);
     if walks.iter().flatten().any(|walk| walk.dtype.bits() == 64) {
         return nest.count();

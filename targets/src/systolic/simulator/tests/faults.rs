@@ -58,6 +58,17 @@ fn indices_must_name_rows() {
 }
 
 #[test]
+fn what_moves_nothing_may_name_any_address() {
+    let preload = "preload spm=0 dtype=i8 k=4:4 n=4:1\n";
+    assert!(run(&[], &format!("{preload}multiply spm=0xffffffff dtype=i8 m=0:1 k=1 row=0xffffffff switch")).is_ok());
+    let rows = "rows=1:0 outer=1:0 indices=0xffffffff index=i64 count=0";
+    assert!(run(&[], &format!("load_rows dram=0 spm=0xffffffff bytes=4 {rows}")).is_ok());
+    let rows = "rows=1:0 outer=2:0xffffffffffffffff indices=0 index=i64 count=1";
+    let empty_rows = format!("load_rows dram=0 spm=0xffffffff bytes=0 {rows}");
+    assert!(matches!(cause(&empty_rows), FaultCause::Malformed(_)));
+}
+
+#[test]
 fn the_array_wants_its_weights() {
     let preload = "preload spm=0 dtype=i8 k=4:4 n=4:1\n";
     assert_eq!(cause("multiply spm=0 dtype=i8 m=1:1 k=1 row=0"), FaultCause::NoWeights);
