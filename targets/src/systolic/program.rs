@@ -111,6 +111,9 @@ impl SystolicProgram {
 fn port(port: &format::Port) -> Result<Port, TargetError> {
     let damaged = |what: String| TargetError::Damaged(what);
     let dtype: DType = port.dtype.parse().map_err(|_| damaged(format!("port `{}` has no type", port.name)))?;
+    if port.stored != layout::storage(dtype).name() {
+        return Err(damaged(format!("port `{}` is stored as another type", port.name)));
+    }
     let dims = port.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX));
     let shape = Shape::new(dims).map_err(|error| damaged(error.to_string()))?;
     Ok(Port { name: port.name.clone(), ty: TensorType::new(dtype, shape) })
@@ -385,4 +388,43 @@ fn notes(machine: &Machine) -> Vec<String> {
          outputs over DRAM bandwidth; values handed from kernel to kernel are not in it"
             .to_owned(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn decode(format: &format::Program) -> Result<SystolicProgram, TargetError> {
+        let machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.default).unwrap();
+        let facts = machine.systolic.clone().unwrap();
+        SystolicProgram::decode(&machine, &facts, &format.encode_to_vec())
+    }
+
+    #[test]
+    fn ports_are_stored_as_their_type() {
+        let program = |stored: &str| format::Program {
+            outputs: vec![format::Port { dtype: "i4".to_owned(), stored: stored.to_owned(), ..Default::default() }],
+            ..Default::default()
+        };
+        assert!(decode(&program("i8")).is_ok());
+        assert!(matches!(decode(&program("f32")), Err(TargetError::Damaged(_))));
+    }
+
+    #[test]
+    fn absurd_figures_are_reported() {
+        let text = "load dram=0xffffffffffffffff spm=0 element=8 dims=[4294967295:-9223372036854775808:4, \
+                    4294967295:9223372036854775807:-4, 4294967295:1:1]\n";
+        let instructions = assembly::assemble(&text.repeat(2)).unwrap();
+        let kernel = |macs: u64| format::Kernel { instructions: 1, macs, ..Default::default() };
+        let program = format::Program {
+            code: encoding::encode(&instructions),
+            kernels: vec![kernel(u64::MAX), kernel(1)],
+            ..Default::default()
+        };
+        let report = decode(&program).unwrap().report();
+        assert_eq!((report.macs, report.dram_bytes), (u64::MAX, u64::MAX));
+    }
 }
