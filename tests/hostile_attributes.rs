@@ -472,7 +472,7 @@ fn watch(events: &Receiver<Event>, verbose: bool) -> Vec<String> {
 #[test]
 fn hostile_values_give_errors() {
     let filter = std::env::var("TCC_HOSTILE").ok();
-    let mut groups = [(fixtures(), 23), (node_tests(), 101)];
+    let mut groups = [(fixtures(), 13), (node_tests(), 61)];
     if let Some(filter) = &filter {
         for (seeds, every) in &mut groups {
             seeds.retain(|seed| filter == "all" || seed.name.contains(filter));
