@@ -173,11 +173,9 @@ impl Mutator {
                 Ok(AttributeType::FLOATS) => {
                     self.list(&what, &FLOATS.map(|value| value as f32), &mut attribute.floats);
                 }
-                Ok(AttributeType::STRING) => {
-                    if self.choose(1).is_some() {
-                        self.made = Some(format!("{what} becomes empty"));
-                        attribute.s.clear();
-                    }
+                Ok(AttributeType::STRING) if self.choose(1).is_some() => {
+                    self.made = Some(format!("{what} becomes empty"));
+                    attribute.s.clear();
                 }
                 Ok(AttributeType::STRINGS) => match self.choose(2) {
                     Some(0) => {
@@ -422,7 +420,7 @@ fn try_all(seeds: &[Seed], every: usize, events: &Sender<Event>) -> BTreeMap<&'s
             let mut model = seed.model.clone();
             let change = format!("{}: {}", seed.name, Mutator::apply(number, &mut model).unwrap());
             events.send(Event::Begins(change.clone())).unwrap();
-            let target = (number / every % 5 == 0).then_some(&*target);
+            let target = (number / every).is_multiple_of(5).then_some(&*target);
             let (before, start) = (peak_bytes(), Instant::now());
             let result = catch_unwind(AssertUnwindSafe(|| run(model, &seed.inputs, target)));
             let took = start.elapsed();
