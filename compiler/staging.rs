@@ -201,7 +201,7 @@ fn remove_left_behind(parent: &Path, prefix: &OsString) {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
 

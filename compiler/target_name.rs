@@ -88,7 +88,7 @@ fn read(path: &Path) -> Result<Machine, TargetNameError> {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
 

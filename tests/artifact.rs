@@ -1,7 +1,7 @@
 //! Builds on disk: complete, the same each time, read back as written, and refused when they are not what they were.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 mod common;
 

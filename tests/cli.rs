@@ -2,7 +2,7 @@
 //! documented exit code, and nothing half-written.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 mod common;
 

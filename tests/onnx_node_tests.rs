@@ -6,7 +6,7 @@
 //! the cases whose operators a compiler of transformers is expected to have.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "Tests fail by panicking.")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

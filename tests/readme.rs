@@ -1,7 +1,7 @@
 //! The README shows what the commands in it print.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Real exports through the systolic target: built, executed on its simulator, and compared with the reference evaluation.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 //! from the names of the file, and compared with the reference evaluation.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
 use std::fs;
 

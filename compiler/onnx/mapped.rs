@@ -1,6 +1,6 @@
 //! Memory maps of files: the only unsafe code of the compiler.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a memory map is unsafe to make")]
 
 use std::fs::File;
 use std::io;

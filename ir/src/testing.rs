@@ -1,7 +1,7 @@
 //! What unit tests share: small tensors, seeded random ones, and running an operator alone or decomposed.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 use crate::op::OpError;
 use crate::{

@@ -107,7 +107,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::ops::{Op, Softmax, Unary, UnaryFn};

@@ -88,7 +88,7 @@ impl ArgReduce {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{iota, numbers, refusal, run, tensor, ty};

@@ -299,7 +299,7 @@ impl FloatKernel for Attention {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{FLOATS, agrees, elements, spread, ty};

@@ -88,7 +88,7 @@ fn join<T: Unit>(parts: &[(&[T], usize)], count: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::DType;

@@ -290,7 +290,7 @@ impl Operator for Conv {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{assert_decomposes, iota, numbers, random, random_in, refusal, run, tensor, ty};

@@ -79,7 +79,7 @@ impl CumSum {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{iota, numbers, refusal, run, tensor, ty};

@@ -121,7 +121,7 @@ fn integers(x: &Tensor) -> Result<Vec<i32>, OpError> {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{FLOATS, agrees, elements, spread, ty};

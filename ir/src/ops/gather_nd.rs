@@ -61,7 +61,7 @@ impl Operator for GatherNd {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::DType;

@@ -136,7 +136,7 @@ pub(super) fn narrowed(graph: &mut Graph, value: ValueId, dtype: DType) -> Resul
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{FLOATS, agrees, elements, spread, ty};

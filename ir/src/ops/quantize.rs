@@ -127,7 +127,7 @@ impl Operator for Quantize {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{FLOATS, agrees, elements, spread, ty};

@@ -182,7 +182,7 @@ fn fold<T: Copy + Sync, A: Copy + Send + Sync>(
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{elements, spread};

@@ -171,7 +171,7 @@ fn combine<T: Copy>(mut out: Vec<T>, updates: &[T], offsets: &[usize], row: usiz
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{iota, numbers, random, random_in, refusal, run, tensor, ty};

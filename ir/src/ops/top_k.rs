@@ -101,7 +101,7 @@ impl TopK {
 #[cfg(test)]
 mod tests {
     // Tests fail by panicking.
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
     use crate::testing::{iota, numbers, random, refusal, run_all, tensor, ty};

@@ -1,7 +1,7 @@
 //! Round trips, and what is refused.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 use proptest::prelude::*;
 

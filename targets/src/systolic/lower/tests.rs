@@ -1,7 +1,7 @@
 //! Kernels on machines with little memory, against the reference.
 
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 use tcc_ir::{Shape, Tensor, evaluate, text};
 

@@ -1,5 +1,5 @@
 // Tests fail by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 use proptest::prelude::*;
 
