@@ -1,7 +1,9 @@
 //! Plans: a graph cut into kernels, which is what a target schedules.
 //!
-//! A kernel is an anchor with element-wise work before it (prologue) and after it (epilogue). Movement that is only a
-//! change of indices belongs to no kernel: whoever uses the value reads it through its [`Access`].
+//! A kernel is an anchor with work before it (prologue) and after it (epilogue). The epilogue is element-wise, or works on
+//! whole rows of the anchor's result: reductions, normalisations. The prologue of an attention makes its operands: rotary
+//! embeddings, what is appended to a cache. Movement that is only a change of indices belongs to no kernel: whoever uses
+//! the value reads it through its [`Access`]. Nor do values that follow from constants alone, which are packed like weights.
 
 use std::fmt;
 

@@ -1,0 +1,237 @@
+//! From groups of nodes to a plan: how every value is read, what leaves its kernel, and in which order kernels run.
+//!
+//! Whoever decides what is fused hands the decision in as [`Group`]s; everything that follows from it is found here.
+
+use std::collections::BinaryHeap;
+
+use std::cmp::Reverse;
+use tcc_ir::{Access, Anchor, Graph, Kernel, NodeId, Op, Plan, ValueId, View, is_view};
+
+/// The nodes of one kernel, before it is known what the kernel reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What the kernel is built around: anything but a copy.
+    pub anchor: Anchor,
+    /// Nodes before the anchor, in topological order.
+    pub prologue: Vec<NodeId>,
+    /// Nodes after the anchor, in topological order.
+    pub epilogue: Vec<NodeId>,
+}
+
+impl Group {
+    /// All nodes, in topological order.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.prologue.iter().copied().chain(self.anchor.node()).chain(self.epilogue.iter().copied())
+    }
+}
+
+/// Why groups make no plan. This is always a defect of whoever made the groups.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    /// A node that computes something is in no kernel.
+    #[error("node `{0}` is in no kernel; this is a defect in tcc, please report it")]
+    Homeless(String),
+    /// Kernels need each other's results.
+    #[error("the kernel of node `{0}` depends on itself; this is a defect in tcc, please report it")]
+    Cycle(String),
+}
+
+/// The anchor of a node, or `None` for element-wise work.
+pub fn anchor_of(id: NodeId, op: &Op) -> Option<Anchor> {
+    match op {
+        Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_) => None,
+        Op::Reduce(_) => Some(Anchor::Reduction(id)),
+        Op::MatMul(_) | Op::Conv(_) => Some(Anchor::Contraction(id)),
+        Op::Attention(_) => Some(Anchor::Attention(id)),
+        Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) => Some(Anchor::Normalization(id)),
+        Op::ArgReduce(_) | Op::CumSum(_) | Op::TopK(_) => Some(Anchor::Selection(id)),
+        _ => Some(Anchor::Movement(id)),
+    }
+}
+
+/// Values that follow from constants alone. Nothing computes them at run time: they are packed with the weights.
+pub fn derived_constants(graph: &Graph) -> Vec<bool> {
+    let mut derived = vec![false; graph.value_count()];
+    for (id, _) in graph.values() {
+        derived[id.index()] = graph.as_constant(id).is_some();
+    }
+    for (_, node) in graph.nodes() {
+        let all = node.inputs.iter().all(|input| derived[input.index()]);
+        node.outputs.iter().for_each(|output| derived[output.index()] = all);
+    }
+    derived
+}
+
+/// Makes a plan of `groups`, which hold every node once that is no view and does not follow from constants alone. No
+/// group may need, through others, a result of its own.
+///
+/// # Errors
+/// See [`AssembleError`].
+pub fn assemble(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError> {
+    let derived = derived_constants(&graph);
+    let mut home: Vec<Option<usize>> = vec![None; graph.value_count()];
+    for (index, group) in groups.iter().enumerate() {
+        for node in group.nodes() {
+            graph.node(node).outputs.iter().for_each(|output| home[output.index()] = Some(index));
+        }
+    }
+    let mut assembly = Assembly {
+        accesses: graph
+            .values()
+            .map(|(id, value)| Access { root: id, view: View::dense(value.ty.shape.clone()) })
+            .collect(),
+        home,
+        copies: Vec::new(),
+        first_copy: groups.len(),
+        derived: &derived,
+        graph: &graph,
+    };
+    for (_, node) in graph.nodes() {
+        if is_view(&node.op) {
+            assembly.see_through(node.inputs[0], &node.op, node.output());
+        } else if !derived[node.output().index()] && assembly.home[node.output().index()].is_none() {
+            return Err(AssembleError::Homeless(node.origin.to_string()));
+        }
+    }
+    for output in graph.outputs() {
+        assembly.materialize(output.value);
+    }
+    let Assembly { accesses, home, copies, .. } = assembly;
+    let mut kernels: Vec<Kernel> = groups
+        .into_iter()
+        .map(|Group { anchor, prologue, epilogue }| Kernel { anchor, prologue, epilogue, outputs: Vec::new() })
+        .collect();
+    kernels.extend(copies);
+    mark_outputs(&graph, &accesses, &home, &derived, &mut kernels);
+    let order = order(&graph, &accesses, &home, &kernels)?;
+    let mut slots: Vec<Option<Kernel>> = kernels.into_iter().map(Some).collect();
+    let kernels = order.into_iter().filter_map(|index| slots[index].take()).collect();
+    Ok(Plan { graph, kernels, accesses })
+}
+
+struct Assembly<'a> {
+    graph: &'a Graph,
+    accesses: Vec<Access>,
+    /// The kernel that computes each value, if one does.
+    home: Vec<Option<usize>>,
+    /// Kernels that write views out, which are numbered after the groups.
+    copies: Vec<Kernel>,
+    first_copy: usize,
+    derived: &'a [bool],
+}
+
+impl Assembly<'_> {
+    /// A view is read through its operand's access, which is written out first if it cannot be seen through.
+    fn see_through(&mut self, input: ValueId, op: &Op, output: ValueId) {
+        let shape = self.graph.shape(output);
+        let Access { root, view } = &self.accesses[input.index()];
+        let root = *root;
+        if let Some(view) = view.through(op, shape) {
+            self.accesses[output.index()] = Access { root, view };
+            return;
+        }
+        self.materialize(input);
+        // A dense view is seen through by every view operator.
+        if let Some(view) = View::dense(self.graph.shape(input).clone()).through(op, shape) {
+            self.accesses[output.index()] = Access { root: input, view };
+        }
+    }
+
+    /// Writes a view out densely in a kernel of its own, into a buffer that goes by the view's value. Readers placed
+    /// before keep their access.
+    fn materialize(&mut self, value: ValueId) {
+        let source = self.accesses[value.index()].clone();
+        if self.home[value.index()].is_some() || source.root == value {
+            return;
+        }
+        if self.derived[value.index()] {
+            self.accesses[value.index()] = Access { root: value, view: View::dense(self.graph.shape(value).clone()) };
+            return;
+        }
+        self.home[value.index()] = Some(self.first_copy + self.copies.len());
+        let anchor = Anchor::Copy { value, source };
+        self.copies.push(Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: vec![value] });
+    }
+}
+
+/// Finds out which values leave the kernel that computes them.
+fn mark_outputs(graph: &Graph, accesses: &[Access], home: &[Option<usize>], derived: &[bool], kernels: &mut [Kernel]) {
+    let mut leaves = vec![false; graph.value_count()];
+    for (_, node) in graph.nodes() {
+        let reader = home[node.output().index()];
+        if is_view(&node.op) || derived[node.output().index()] {
+            continue;
+        }
+        for &input in &node.inputs {
+            let root = accesses[input.index()].root;
+            if home[root.index()] != reader {
+                leaves[root.index()] = true;
+            }
+        }
+    }
+    for kernel in kernels.iter() {
+        if let Anchor::Copy { source, .. } = &kernel.anchor {
+            leaves[source.root.index()] = true;
+        }
+    }
+    for output in graph.outputs() {
+        leaves[output.value.index()] = true;
+    }
+    for (id, _) in graph.values() {
+        if let (true, Some(kernel)) = (leaves[id.index()], home[id.index()])
+            && !matches!(kernels[kernel].anchor, Anchor::Copy { .. })
+        {
+            kernels[kernel].outputs.push(id);
+        }
+    }
+}
+
+/// An order in which the kernels can run: of those that are ready, the one whose first result comes first in the graph.
+fn order(
+    graph: &Graph,
+    accesses: &[Access],
+    home: &[Option<usize>],
+    kernels: &[Kernel],
+) -> Result<Vec<usize>, AssembleError> {
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); kernels.len()];
+    let mut missing = vec![0usize; kernels.len()];
+    let mut first = Vec::with_capacity(kernels.len());
+    for (index, kernel) in kernels.iter().enumerate() {
+        let mut sources: Vec<usize> = kernel
+            .nodes()
+            .flat_map(|node| graph.node(node).inputs.iter())
+            .map(|input| accesses[input.index()].root)
+            .chain(match &kernel.anchor {
+                Anchor::Copy { source, .. } => Some(source.root),
+                _ => None,
+            })
+            .filter_map(|root| home[root.index()])
+            .filter(|&source| source != index)
+            .collect();
+        sources.sort_unstable();
+        sources.dedup();
+        missing[index] = sources.len();
+        sources.into_iter().for_each(|source| users[source].push(index));
+        let values = kernel.nodes().map(|node| graph.node(node).output()).chain(kernel.outputs.iter().copied());
+        first.push(values.map(ValueId::index).min().unwrap_or(0));
+    }
+    let mut ready: BinaryHeap<Reverse<(usize, usize)>> =
+        (0..kernels.len()).filter(|&index| missing[index] == 0).map(|index| Reverse((first[index], index))).collect();
+    let mut order = Vec::with_capacity(kernels.len());
+    while let Some(Reverse((_, index))) = ready.pop() {
+        order.push(index);
+        for &user in &users[index] {
+            missing[user] -= 1;
+            if missing[user] == 0 {
+                ready.push(Reverse((first[user], user)));
+            }
+        }
+    }
+    match (0..kernels.len()).find(|&index| missing[index] > 0) {
+        Some(index) => {
+            let node = kernels[index].nodes().next();
+            Err(AssembleError::Cycle(node.map_or_else(String::new, |node| graph.node(node).origin.to_string())))
+        }
+        None => Ok(order),
+    }
+}
