@@ -27,6 +27,11 @@ pub struct NodeId(u32);
 pub struct ValueId(u32);
 
 impl NodeId {
+    /// The node at a position of a graph's topological order.
+    pub fn from_index(index: usize) -> Self {
+        NodeId(index as u32)
+    }
+
     /// Position in the graph's topological order.
     pub fn index(self) -> usize {
         self.0 as usize

@@ -1,6 +1,10 @@
 //! Legalisation: brings a graph into the operators that a target knows, by each other operator's own decomposition.
 
-use tcc_ir::{Def, Graph, GraphError, Node, Op, OpError, TensorType, ValueId};
+use std::ops::Range;
+
+use tcc_ir::{Anchor, Def, Graph, GraphError, Node, NodeId, Op, OpError, TensorType, ValueId, is_view};
+
+use crate::assemble::{Group, anchor_of};
 
 /// Deepest nesting of decompositions. Real ones are three deep; more means that two decompose into each other.
 const MAX_DEPTH: usize = 16;
@@ -20,16 +24,72 @@ pub type Rewrite = fn(&mut Graph, &Op, &[ValueId]) -> Result<Vec<ValueId>, Graph
 
 /// Rewrites `graph` until `judge` keeps every operator. It sees each operator with its operands in the new graph.
 pub fn legalize(graph: &Graph, judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict) -> Result<Graph, GraphError> {
+    Ok(legalize_nodes(graph, judge)?.0)
+}
+
+/// [`legalize`] for a graph whose nodes have been put into groups: what a node becomes takes its place.
+pub fn legalize_groups(
+    graph: &Graph,
+    groups: &[Group],
+    judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict,
+) -> Result<(Graph, Vec<Group>), GraphError> {
+    let (legal, became) = legalize_nodes(graph, judge)?;
+    let computed = |nodes: &[NodeId]| -> Vec<NodeId> {
+        let new = nodes.iter().flat_map(|node| became[node.index()].clone());
+        new.map(NodeId::from_index).filter(|&node| !is_view(&legal.node(node).op)).collect()
+    };
+    let groups = groups.iter().map(|group| {
+        let mut prologue = computed(&group.prologue);
+        let mut epilogue = computed(&group.epilogue);
+        let anchors = group.anchor.node().map_or_else(Vec::new, |node| computed(&[node]));
+        // What a composite anchor is made of: the first that is more than element-wise is the anchor now.
+        let found = anchors
+            .iter()
+            .enumerate()
+            .find_map(|(place, &node)| anchor_of(node, &legal.node(node).op).map(|anchor| (place, anchor)));
+        let anchor = match found {
+            Some((place, anchor)) => {
+                prologue.extend(&anchors[..place]);
+                epilogue.splice(0..0, anchors[place + 1..].iter().copied());
+                anchor
+            }
+            None => {
+                epilogue.splice(0..0, prologue.drain(..).chain(anchors));
+                Anchor::ElementWise
+            }
+        };
+        // Without an anchor the first reduction of the epilogue takes its place.
+        match epilogue.iter().position(|&node| matches!(legal.node(node).op, Op::Reduce(_))) {
+            Some(place) if anchor == Anchor::ElementWise => {
+                let rest = epilogue.split_off(place + 1);
+                let anchor = epilogue.pop().map_or(Anchor::ElementWise, Anchor::Reduction);
+                Group { anchor, prologue: epilogue, epilogue: rest }
+            }
+            _ => Group { anchor, prologue, epilogue },
+        }
+    });
+    let groups = groups.collect();
+    Ok((legal, groups))
+}
+
+/// The legal graph, and for every old node the numbers of those that it became.
+fn legalize_nodes(
+    graph: &Graph,
+    judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict,
+) -> Result<(Graph, Vec<Range<usize>>), GraphError> {
     let mut legal = Graph::new(graph.name().clone());
     let mut map: Vec<ValueId> = Vec::with_capacity(graph.value_count());
+    let mut became = Vec::with_capacity(graph.node_count());
     for (_, value) in graph.values() {
         let id = match &value.def {
             Def::Input(_) => legal.add_input(value.name.clone(), value.ty.clone()),
             Def::Constant(tensor) => legal.add_constant(value.name.clone(), tensor.clone()),
             Def::Node { node, output } => {
                 if *output == 0 {
+                    let first = legal.node_count();
                     let node = graph.node(*node);
                     let results = lower(&mut legal, node, &map, judge)?;
+                    became.push(first..legal.node_count());
                     // A node's results are defined one after another, so that they take the next places of the map.
                     for (&old, &new) in node.outputs.iter().zip(&results) {
                         debug_assert_eq!(old.index(), map.len());
@@ -47,7 +107,7 @@ pub fn legalize(graph: &Graph, judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdic
     for output in graph.outputs() {
         legal.add_output(output.name.clone(), map[output.value.index()]);
     }
-    Ok(legal)
+    Ok((legal, became))
 }
 
 fn lower(

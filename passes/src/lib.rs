@@ -4,12 +4,20 @@
 
 mod assemble;
 mod cleanup;
+mod cost;
+pub mod egraph;
+pub mod extract;
 mod fuse;
 mod integer_products;
+mod kernels;
 mod legalize;
+mod optimize;
+pub mod rules;
 
 pub use assemble::{AssembleError, Group, anchor_of, assemble, derived_constants};
 pub use cleanup::clean_up;
+pub use cost::{CostModel, Tiling};
 pub use fuse::{FusionLimits, fuse};
 pub use integer_products::integer_products;
-pub use legalize::{Rewrite, Verdict, legalize};
+pub use legalize::{Rewrite, Verdict, legalize, legalize_groups};
+pub use optimize::{Extraction, OptimizeError, Optimized, optimize, stop_reason};

@@ -123,6 +123,12 @@ pub enum TargetError {
     /// The machine file does not describe a machine.
     #[error(transparent)]
     Machine(#[from] crate::machine::MachineError),
+    /// The optimiser failed.
+    #[error(transparent)]
+    Optimize(#[from] tcc_passes::OptimizeError),
+    /// The optimiser's kernels make no plan.
+    #[error(transparent)]
+    Assemble(#[from] tcc_passes::AssembleError),
     /// A graph operation failed while the model was brought into the machine's terms.
     #[error(transparent)]
     Graph(#[from] tcc_ir::GraphError),

@@ -1,8 +1,12 @@
 //! From a graph to a systolic program: legalise, fuse, lay out, lower.
 
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
-use tcc_passes::{FusionLimits, clean_up, fuse, integer_products, legalize};
+use tcc_passes::{
+    Extraction, FusionLimits, Optimized, assemble, clean_up, fuse, integer_products, legalize, legalize_groups,
+    optimize,
+};
 
+use super::cost::SystolicCosts;
 use super::isa::Instruction;
 use super::layout::{Layout, storage};
 use super::lower::KernelRange;
@@ -18,6 +22,18 @@ const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
 /// The plan that [`compile`] lowers, unless a kernel of it needs more buffers than the scratchpad holds.
 pub(super) fn plan(graph: &Graph, facts: &SystolicMachine) -> Result<Plan, TargetError> {
     Ok(fuse_up_to(KERNEL_NODES[0], legal(graph)?, facts))
+}
+
+/// The plan that the optimiser makes.
+pub(super) fn optimized_plan(
+    graph: &Graph,
+    facts: &SystolicMachine,
+    extraction: Extraction,
+) -> Result<(Plan, Optimized), TargetError> {
+    let graph = clean_up(&integer_products(graph)?);
+    let optimized = optimize(&graph, &SystolicCosts::new(facts), extraction)?;
+    let (legal, groups) = legalize_groups(&optimized.graph, &optimized.groups, &legal::judge)?;
+    Ok((assemble(legal, groups)?, optimized))
 }
 
 /// The graph in the operators that the machine runs.

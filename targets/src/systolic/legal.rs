@@ -6,6 +6,15 @@ use tcc_passes::Verdict;
 
 use super::lower::on_array;
 
+/// Judges an operator with its operands for the optimiser: what one kernel computes row by row stays whole until kernels
+/// are chosen.
+pub(super) fn judge_composite(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
+    match op {
+        Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) | Op::Gelu(_) => Verdict::Keep,
+        _ => judge(graph, op, inputs),
+    }
+}
+
 /// Judges an operator with its operands.
 pub(super) fn judge(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
     match op {

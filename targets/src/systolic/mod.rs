@@ -8,6 +8,7 @@
 mod arbitrary;
 pub mod assembly;
 mod compile;
+mod cost;
 mod emit;
 pub mod encoding;
 pub mod isa;
@@ -51,6 +52,20 @@ impl Systolic {
     /// An operator has no definition in terms of what the machine computes.
     pub fn plan(&self, graph: &Graph) -> Result<Plan, TargetError> {
         compile::plan(graph, &self.facts)
+    }
+}
+
+impl Systolic {
+    /// The kernels that the optimiser makes of a graph for this machine.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub fn optimized_plan(
+        &self,
+        graph: &Graph,
+        extraction: tcc_passes::Extraction,
+    ) -> Result<(Plan, tcc_passes::Optimized), TargetError> {
+        compile::optimized_plan(graph, &self.facts, extraction)
     }
 }
 

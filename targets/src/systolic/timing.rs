@@ -8,7 +8,7 @@ mod bursts;
 mod occupancy;
 
 pub use attribution::{Attribution, KernelCycles};
-pub use occupancy::{latency, occupancy};
+pub use occupancy::{latency, map_rate, occupancy};
 
 use super::SystolicMachine;
 use super::isa::{Instruction, Multiply, Operation, Unit};

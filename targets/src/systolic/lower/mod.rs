@@ -383,7 +383,7 @@ fn merge(lens: &[usize], operands: &[&ChipOperand]) -> (Vec<usize>, Vec<Vec<i64>
 }
 
 /// What an element-wise node does, as the vector unit knows it.
-fn map_function(op: &Op) -> Option<MapFn> {
+pub(super) fn map_function(op: &Op) -> Option<MapFn> {
     match op {
         Op::Unary(unary) => Some(MapFn::Unary(unary.0)),
         Op::Binary(binary) => Some(MapFn::Binary(binary.0)),

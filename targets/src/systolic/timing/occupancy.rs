@@ -5,6 +5,7 @@ use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 use super::bursts;
 use crate::systolic::SystolicMachine;
 use crate::systolic::isa::{Fold, Map, MapFn, Operation, RowTransfer, Scan, Sort, Source, Transfer, Unit, Walk};
+use crate::systolic::machine::Vector;
 use crate::systolic::nest::{Nest, OPERANDS, walks_of};
 
 /// Cycles from the end of an instruction's occupancy to its completion.
@@ -102,9 +103,13 @@ fn walk_cycles(
     nest.rows().saturating_mul(inner.size.div_ceil(u64::from(rate)))
 }
 
+/// Elements that a function takes in a cycle where nothing is strided and no type is of 64 bits.
+pub fn map_rate(function: MapFn, vector: &Vector) -> u32 {
+    if is_special(function) { vector.lanes.min(vector.special_lanes) } else { vector.lanes }
+}
+
 fn map_cycles(map: &Map, machine: &SystolicMachine) -> u64 {
-    let vector = &machine.vector;
-    let rate = if is_special(map.function) { vector.lanes.min(vector.special_lanes) } else { vector.lanes };
+    let rate = map_rate(map.function, &machine.vector);
     walk_cycles(&map.dims, &map.destination, &map.sources, rate, false, machine)
 }
 

@@ -1,0 +1,289 @@
+//! Rolling: a graph is cut into segments where its stream is narrow, and equal segments are one block.
+//!
+//! A transformer's stream is narrow between its layers and between attention and feed-forward network: one value carries
+//! everything (beside what follows from the inputs without any contraction, such as masks and angles). The cut is moved
+//! on to the next contraction, so that a normalisation stays with the residual that it follows. Where a graph is cut
+//! depends on what is around the cut alone, so that a deeper model has more segments and not more blocks.
+
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+use tcc_ir::{Data, Def, Graph, NodeId, Op, Tensor, TensorType, ValueId};
+
+use crate::egraph::FOLDED_BYTES;
+
+/// Nodes of a graph that are optimised together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The nodes, in topological order.
+    pub nodes: Vec<NodeId>,
+    /// The values that they use from outside, in the order of first use.
+    pub leaves: Vec<ValueId>,
+}
+
+/// Segments that compute the same from different values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The segments' numbers, ascending.
+    pub segments: Vec<usize>,
+    /// The results that any of them has to give: the number of a node in the segment, and which of its results.
+    pub results: Vec<(usize, usize)>,
+}
+
+/// A graph that was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rolled {
+    /// The segments, in an order in which they can run.
+    pub segments: Vec<Segment>,
+    /// The distinct blocks, in the order of their first segments.
+    pub blocks: Vec<Block>,
+    /// The block of every segment.
+    pub block_of: Vec<usize>,
+}
+
+/// Cuts a graph and finds equal segments.
+pub fn roll(graph: &Graph) -> Rolled {
+    let segments: Vec<Segment> = cut(graph).into_iter().map(|nodes| with_leaves(graph, nodes)).collect();
+    let mut known: HashMap<Signature, usize> = HashMap::new();
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut block_of = Vec::with_capacity(segments.len());
+    for (number, segment) in segments.iter().enumerate() {
+        let block = *known.entry(signature(graph, segment)).or_insert(blocks.len());
+        if block == blocks.len() {
+            blocks.push(Block { segments: Vec::new(), results: Vec::new() });
+        }
+        blocks[block].segments.push(number);
+        block_of.push(block);
+    }
+    let mut home: Vec<Option<(usize, usize)>> = vec![None; graph.node_count()];
+    for (number, segment) in segments.iter().enumerate() {
+        segment.nodes.iter().enumerate().for_each(|(place, node)| home[node.index()] = Some((number, place)));
+    }
+    let mut leave = |value: ValueId| {
+        if let Def::Node { node, output } = graph.value(value).def
+            && let Some((number, place)) = home[node.index()]
+        {
+            blocks[block_of[number]].results.push((place, output));
+        }
+    };
+    segments.iter().for_each(|segment| segment.leaves.iter().for_each(|&leaf| leave(leaf)));
+    graph.outputs().iter().for_each(|output| leave(output.value));
+    for block in &mut blocks {
+        block.results.sort_unstable();
+        block.results.dedup();
+    }
+    Rolled { segments, blocks, block_of }
+}
+
+impl Rolled {
+    /// A block as a graph of its own. Its inputs and constants are the leaves of its segments, in their order, named by
+    /// their numbers; constants that differ between segments, or are too large to look at, have no values.
+    pub fn graph(&self, source: &Graph, block: usize) -> Graph {
+        let Block { segments, results } = &self.blocks[block];
+        let first = &self.segments[segments[0]];
+        let mut graph = Graph::new(source.name().clone());
+        let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+        for (number, &leaf) in first.leaves.iter().enumerate() {
+            let name = number.to_string();
+            let new = match source.as_constant(leaf) {
+                None => graph.add_input(name, source.ty(leaf).clone()),
+                Some(tensor) => {
+                    let others = segments.iter().map(|&segment| self.segments[segment].leaves[number]);
+                    let same = tensor.ty().bytes() <= FOLDED_BYTES
+                        && others.filter_map(|other| source.as_constant(other)).all(|other| equal(tensor, other));
+                    graph.add_constant(name, if same { tensor.clone() } else { unknown(tensor.ty()) })
+                }
+            };
+            map.insert(leaf, new);
+        }
+        for &id in &first.nodes {
+            let node = source.node(id);
+            graph.set_origin(node.origin.clone());
+            let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input]).collect();
+            match graph.add_multi(node.op.clone(), &inputs) {
+                Ok(outputs) => map.extend(node.outputs.iter().copied().zip(outputs)),
+                Err(error) => unreachable!("operands of the same types were accepted before: {error}"),
+            }
+        }
+        for &(place, output) in results {
+            let value = source.node(first.nodes[place]).outputs[output];
+            graph.add_output(source.value(value).name.clone(), map[&value]);
+        }
+        graph
+    }
+}
+
+fn equal(a: &Tensor, b: &Tensor) -> bool {
+    match (a.bytes(), b.bytes()) {
+        (Ok(x), Ok(y)) => x == y,
+        _ => false,
+    }
+}
+
+/// A constant of which nothing is known but its type.
+fn unknown(ty: &TensorType) -> Tensor {
+    Tensor::new(ty.clone(), Data::absent(ty.bytes()))
+        .unwrap_or_else(|error| unreachable!("the length is that of the type: {error}"))
+}
+
+/// Whether a node is what a model's time goes into, so that the stream is measured by it.
+fn is_heavy(graph: &Graph, node: &tcc_ir::Node) -> bool {
+    match &node.op {
+        // An outer product, as that of positions and frequencies, is none.
+        Op::MatMul(product) => {
+            let types = graph.input_types(node);
+            product.dims(types[0], types[1]).is_ok_and(|dims| dims.k > 1)
+        }
+        Op::Conv(_) | Op::Attention(_) => true,
+        _ => false,
+    }
+}
+
+/// The nodes of each segment.
+fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
+    let order = depth_first(graph);
+    let mut place = vec![0usize; graph.node_count()];
+    order.iter().enumerate().for_each(|(at, node)| place[node.index()] = at);
+    // Values that some contraction stands behind.
+    let mut streams = vec![false; graph.node_count()];
+    for (id, node) in graph.nodes() {
+        let operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
+        streams[id.index()] = is_heavy(graph, node) || operands.into_iter().any(|operand| streams[operand.index()]);
+    }
+    let mut last_use = vec![0usize; graph.value_count()];
+    for (id, node) in graph.nodes() {
+        for &input in &node.inputs {
+            last_use[input.index()] = last_use[input.index()].max(place[id.index()]);
+        }
+    }
+    let mut segment_of = vec![0usize; graph.node_count()];
+    let mut ends: Vec<i64> = vec![0; order.len() + 1];
+    let (mut live, mut narrow, mut segment) = (0i64, false, 0);
+    for (at, &id) in order.iter().enumerate() {
+        let node = graph.node(id);
+        if is_heavy(graph, node) {
+            if narrow {
+                segment += 1;
+            }
+            narrow = false;
+        }
+        segment_of[id.index()] = segment;
+        // Values whose last use this was, and those that are new.
+        live -= ends[at];
+        for &output in node.outputs.iter().filter(|_| streams[id.index()]) {
+            if last_use[output.index()] > at {
+                live += 1;
+                ends[last_use[output.index()]] += 1;
+            }
+        }
+        narrow |= streams[id.index()] && live <= 1;
+    }
+    // What stands before the stream and is used in several segments is computed in the first, with all behind it.
+    let mut shared = vec![false; graph.node_count()];
+    for (id, _) in graph.nodes().rev() {
+        if streams[id.index()] {
+            continue;
+        }
+        let own = segment_of[id.index()];
+        shared[id.index()] =
+            graph.users(id).any(|user| segment_of[user.index()] != own || (shared[user.index()] && !streams[user.index()]));
+        if shared[id.index()] {
+            segment_of[id.index()] = 0;
+        }
+    }
+    let mut segments: Vec<Vec<NodeId>> = vec![Vec::new(); segment + 1];
+    order.iter().for_each(|&id| segments[segment_of[id.index()]].push(id));
+    segments.retain(|segment| !segment.is_empty());
+    segments
+}
+
+/// A topological order in which what belongs together stands together: depth first from the deepest result, everything
+/// else as soon as its operands are there.
+fn depth_first(graph: &Graph) -> Vec<NodeId> {
+    let mut depth = vec![0u32; graph.node_count()];
+    for (id, node) in graph.nodes() {
+        let operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
+        depth[id.index()] = operands.map(|operand| depth[operand.index()] + 1).max().unwrap_or(0);
+    }
+    let sinks = graph.outputs().iter().filter_map(|output| graph.producer(output.value));
+    let mut number: Vec<Option<usize>> = vec![None; graph.node_count()];
+    let mut count = 0;
+    if let Some(sink) = sinks.max_by_key(|sink| (depth[sink.index()], std::cmp::Reverse(sink.index()))) {
+        let mut seen = vec![false; graph.node_count()];
+        let mut stack = vec![(sink, 0)];
+        seen[sink.index()] = true;
+        while let Some((id, operand)) = stack.pop() {
+            match graph.node(id).inputs.get(operand) {
+                Some(&input) => {
+                    stack.push((id, operand + 1));
+                    if let Some(producer) = graph.producer(input)
+                        && !std::mem::replace(&mut seen[producer.index()], true)
+                    {
+                        stack.push((producer, 0));
+                    }
+                }
+                None => {
+                    number[id.index()] = Some(count);
+                    count += 1;
+                }
+            }
+        }
+    }
+    // Nodes that the deepest result does not need come right after the latest of their operands.
+    let mut key: Vec<(usize, bool, usize)> = Vec::with_capacity(graph.node_count());
+    for (id, node) in graph.nodes() {
+        let own = match number[id.index()] {
+            Some(number) => (number, false, 0),
+            None => {
+                let operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
+                (operands.map(|operand| key[operand.index()].0).max().unwrap_or(0), true, id.index())
+            }
+        };
+        key.push(own);
+    }
+    let mut order: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
+    order.sort_by_key(|id| key[id.index()]);
+    order
+}
+
+fn with_leaves(graph: &Graph, nodes: Vec<NodeId>) -> Segment {
+    let mut inside: HashMap<ValueId, ()> = HashMap::new();
+    let mut leaves = Vec::new();
+    for &id in &nodes {
+        let node = graph.node(id);
+        for &input in &node.inputs {
+            if inside.insert(input, ()).is_none() {
+                leaves.push(input);
+            }
+        }
+        node.outputs.iter().for_each(|&output| {
+            inside.insert(output, ());
+        });
+    }
+    Segment { nodes, leaves }
+}
+
+/// What two segments have in common if they are of one block: operators, how they are joined, and the types of leaves.
+#[derive(PartialEq, Eq, Hash)]
+struct Signature {
+    nodes: Vec<(Op, SmallVec<[u32; 3]>)>,
+    leaves: Vec<(TensorType, bool)>,
+}
+
+fn signature(graph: &Graph, segment: &Segment) -> Signature {
+    let mut number: HashMap<ValueId, u32> = HashMap::new();
+    for &leaf in &segment.leaves {
+        number.insert(leaf, number.len() as u32);
+    }
+    let nodes = segment.nodes.iter().map(|&id| {
+        let node = graph.node(id);
+        let inputs = node.inputs.iter().map(|input| number[input]).collect();
+        for &output in &node.outputs {
+            number.insert(output, number.len() as u32);
+        }
+        (node.op.clone(), inputs)
+    });
+    let nodes = nodes.collect();
+    let leaves = segment.leaves.iter().map(|&leaf| (graph.ty(leaf).clone(), graph.as_constant(leaf).is_some()));
+    Signature { nodes, leaves: leaves.collect() }
+}

@@ -1,0 +1,116 @@
+//! Saturation: rules are applied in rounds until nothing new comes or a limit on counts is reached.
+//!
+//! The rounds are our own and not those of [`egg::Runner`], which stops by the clock: results must not depend on how fast
+//! the machine is that compiles.
+
+use std::collections::HashMap;
+
+use egg::Id;
+use tcc_ir::Op;
+
+use super::EGraph;
+use super::facts::Conflict;
+use super::rule::{Expr, GlobalRule, Rule, Site};
+use super::terms::Terms;
+
+/// When saturation gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most e-nodes.
+    pub nodes: usize,
+    /// Most rounds.
+    pub rounds: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { nodes: 20_000, rounds: 32 }
+    }
+}
+
+/// Why saturation stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// No rule has anything to add.
+    Saturated,
+    /// There are as many e-nodes as are allowed.
+    NodeLimit,
+    /// There were as many rounds as are allowed.
+    RoundLimit,
+}
+
+/// What saturation did.
+#[derive(Clone, Debug)]
+pub struct Saturation {
+    /// Why it stopped.
+    pub stopped: Stopped,
+    /// Number of rounds.
+    pub rounds: usize,
+    /// How often each rule joined two classes, in the order of the rules.
+    pub applied: Vec<(&'static str, usize)>,
+}
+
+/// Applies rules to an e-graph.
+///
+/// # Errors
+/// A rule contradicts the types of a class.
+pub fn saturate(
+    egraph: &mut EGraph,
+    rules: &[Rule],
+    global: &[GlobalRule],
+    define: &dyn Fn(Terms<'_>, &Op, &[Id]) -> Option<Expr>,
+    limits: Limits,
+) -> Result<Saturation, Conflict> {
+    const DEFINITION: &str = "definition";
+    let mut applied: HashMap<&'static str, usize> = HashMap::new();
+    let mut stopped = Stopped::RoundLimit;
+    let mut rounds = 0;
+    egraph.rebuild();
+    while rounds < limits.rounds {
+        rounds += 1;
+        let mut found: Vec<(&'static str, Id, Expr)> = Vec::new();
+        let terms = Terms(egraph);
+        // In the order of their ids, which is that in which they were made.
+        let mut classes: Vec<Id> = egraph.classes().map(|class| class.id).collect();
+        classes.sort_unstable();
+        for &class in &classes {
+            for (op, operands) in terms.applications(class) {
+                let site = Site { terms, class, op, operands };
+                for rule in rules {
+                    found.extend((rule.rewrite)(&site).into_iter().map(|expr| (rule.name, class, expr)));
+                }
+                found.extend(define(terms, op, operands).map(|expr| (DEFINITION, class, expr)));
+            }
+        }
+        for rule in global {
+            found.extend((rule.rewrite)(terms).into_iter().map(|(class, expr)| (rule.name, class, expr)));
+        }
+        let before = (egraph.total_number_of_nodes(), egraph.number_of_classes());
+        let mut full = false;
+        for (rule, class, expr) in found {
+            let id = expr.add(egraph);
+            if egraph.find(id) != egraph.find(class) && egraph.union_trusted(class, id, rule) {
+                *applied.entry(rule).or_default() += 1;
+            }
+            if egraph.total_size() > limits.nodes {
+                full = true;
+                break;
+            }
+        }
+        egraph.rebuild();
+        if let Some(conflict) = egraph.analysis.conflict.take() {
+            return Err(conflict);
+        }
+        if full {
+            stopped = Stopped::NodeLimit;
+            break;
+        }
+        if (egraph.total_number_of_nodes(), egraph.number_of_classes()) == before {
+            stopped = Stopped::Saturated;
+            break;
+        }
+    }
+    let names = rules.iter().map(|rule| rule.name).chain(global.iter().map(|rule| rule.name)).chain([DEFINITION]);
+    let applied = names.filter_map(|name| applied.get(name).map(|&count| (name, count))).collect();
+    Ok(Saturation { stopped, rounds, applied })
+}
