@@ -4,13 +4,14 @@
 //! operator: between two of those they stay in binary32, as on machines with a binary32 vector unit and in ONNX Runtime,
 //! whose CPU kernels for arithmetic take binary32 only. [`crate::op::Operator::keeps_excess_precision`] says which is which.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::graph::Def;
 use crate::op::OpError;
-use crate::{DType, Graph, GraphError, NodeId, Tensor, TensorType};
+use crate::{DType, Graph, GraphError, NodeId, Tensor, TensorType, ValueId};
 
 /// Why a graph could not be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +114,46 @@ pub fn evaluate_with(
     outputs.collect()
 }
 
+/// Computes one value that follows from constants alone, and nothing that it does not need.
+///
+/// # Errors
+/// The value depends on an input of the graph, the constants were not loaded, or a node fails.
+pub fn evaluate_constant(graph: &Graph, value: ValueId) -> Result<Tensor, EvalError> {
+    let mut needed: Vec<NodeId> = Vec::new();
+    let mut seen: HashSet<NodeId> = HashSet::new();
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        if let Some(node) = graph.producer(value)
+            && seen.insert(node)
+        {
+            needed.push(node);
+            open.extend(&graph.node(node).inputs);
+        }
+    }
+    needed.sort_unstable();
+    let mut part = Graph::new(graph.name().clone());
+    let mut known: HashMap<ValueId, ValueId> = HashMap::new();
+    let operand = |part: &mut Graph, known: &mut HashMap<ValueId, ValueId>, value: ValueId| {
+        *known.entry(value).or_insert_with(|| match graph.as_constant(value) {
+            Some(tensor) => part.constant(tensor.clone()),
+            // An input, for which evaluation will miss a tensor.
+            None => part.add_input(graph.value(value).name.clone(), graph.ty(value).clone()),
+        })
+    };
+    for node in needed {
+        let node = graph.node(node);
+        part.set_origin(node.origin.clone());
+        let inputs: SmallVec<[ValueId; 3]> =
+            node.inputs.iter().map(|&input| operand(&mut part, &mut known, input)).collect();
+        let outputs = part.add_multi(node.op.clone(), &inputs)?;
+        known.extend(node.outputs.iter().copied().zip(outputs));
+    }
+    let result = operand(&mut part, &mut known, value);
+    part.add_output(graph.value(value).name.clone(), result);
+    let missing = EvalError::InputCount { expected: part.inputs().len(), actual: 0 };
+    evaluate(&part, &[])?.pop().ok_or(missing)
+}
+
 fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
@@ -151,8 +192,8 @@ mod tests {
     use half::f16;
 
     use super::*;
-    use crate::Shape;
     use crate::ops::{Binary, BinaryFn, Cast, Pad, Reshape};
+    use crate::{Data, Shape};
 
     /// (x + y) - x, with or without something between the two that stores the sum. In 11 bits the sum loses y.
     fn small_addend(stored: bool) -> Vec<f64> {
@@ -204,5 +245,22 @@ mod tests {
         graph.add_output("back", back);
         let results = evaluate(&graph, &[Tensor::from_vec(Shape::vector(1), vec![1024.25f32]).unwrap()]).unwrap();
         assert_eq!(results[0].to_f64s().unwrap(), [1024.0]);
+    }
+
+    #[test]
+    fn constants_are_computed_alone() {
+        let mut graph = Graph::new("constants");
+        let x = graph.add_input("x", TensorType::new(DType::F32, Shape::vector(2)));
+        let a = graph.constant(Tensor::from_vec(Shape::vector(2), vec![1.0f32, 2.0]).unwrap());
+        let absent = Data::absent(8);
+        let b = graph.constant(Tensor::new(TensorType::new(DType::F32, Shape::vector(2)), absent).unwrap());
+        let sum = graph.add(Binary(BinaryFn::Add), &[a, a]).unwrap();
+        let square = graph.add(Binary(BinaryFn::Mul), &[sum, sum]).unwrap();
+        let unknown = graph.add(Binary(BinaryFn::Mul), &[sum, b]).unwrap();
+        let late = graph.add(Binary(BinaryFn::Mul), &[sum, x]).unwrap();
+        assert_eq!(evaluate_constant(&graph, square).unwrap().to_f64s().unwrap(), [4.0, 16.0]);
+        assert_eq!(evaluate_constant(&graph, a).unwrap().to_f64s().unwrap(), [1.0, 2.0]);
+        assert!(matches!(evaluate_constant(&graph, unknown), Err(EvalError::Node(_))));
+        assert!(matches!(evaluate_constant(&graph, late), Err(EvalError::InputCount { expected: 1, actual: 0 })));
     }
 }

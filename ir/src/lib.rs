@@ -25,7 +25,7 @@ mod view;
 
 pub use data::{AbsentData, Data, OutsideFile};
 pub use dtype::{DType, NumberClass, UnknownDType};
-pub use eval::{EvalError, evaluate, evaluate_with};
+pub use eval::{EvalError, evaluate, evaluate_constant, evaluate_with};
 pub use graph::{Def, Graph, GraphError, Node, NodeId, Output, Value, ValueId};
 pub use op::{OpError, Operator, OutputTypes, Work};
 pub use ops::Op;

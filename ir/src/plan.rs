@@ -87,7 +87,7 @@ pub struct Kernel {
     pub prologue: Vec<NodeId>,
     /// Nodes after the anchor, in topological order.
     pub epilogue: Vec<NodeId>,
-    /// Values of its own that others use: they are written to memory.
+    /// Values of its own that others use: they are written to memory, where their accesses say.
     pub outputs: Vec<ValueId>,
 }
 
@@ -115,7 +115,8 @@ pub struct Plan {
     /// The kernels, in an order in which they can run.
     pub kernels: Vec<Kernel>,
     /// How each value is read, indexed by [`ValueId::index`]. The results of the graph lie densely in buffers of their
-    /// own, whatever their access says.
+    /// own, whatever their access says. An output of a kernel whose root is another value has no buffer of its own: it is
+    /// written where its access says, which leads to each element of the root once.
     pub accesses: Vec<Access>,
 }
 

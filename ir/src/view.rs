@@ -177,6 +177,95 @@ impl View {
         Some(View::from_groups(shape.clone(), self.offset, groups))
     }
 
+    /// How the tensor that this view reads, which has `shape`, is found in a dense buffer of this view's own elements.
+    /// `None` unless the view reads every element of it exactly once.
+    pub fn inverse(&self, shape: Shape) -> Option<View> {
+        if self.offset != 0 || shape.count() != self.shape.count() {
+            return None;
+        }
+        if shape.count() == 0 {
+            return Some(View::dense(shape));
+        }
+        let mut place = 1i64;
+        let mut places: SmallVec<[(Atom, i64); 6]> = SmallVec::new();
+        for &atom in self.atoms.iter().rev() {
+            places.push((atom, place));
+            place *= atom.size as i64;
+        }
+        places.sort_by_key(|(atom, _)| atom.stride);
+        let mut expected = 1i64;
+        for (atom, _) in &places {
+            if atom.stride != expected {
+                return None;
+            }
+            expected *= atom.size as i64;
+        }
+        let atoms = places.into_iter().rev().map(|(atom, place)| Atom { size: atom.size, stride: place });
+        Some(View::normalized(shape, 0, atoms.collect()))
+    }
+
+    /// This view of a dense tensor, if that tensor is itself read through `place`: from an element of this view straight
+    /// to `place`'s buffer. `None` if the two cut the tensor differently.
+    pub fn compose(&self, place: &View) -> Option<View> {
+        if self.shape.count() == 0 {
+            return Some(View::dense(self.shape.clone()));
+        }
+        // The tensor's index in the digits that the atoms of `place` make, outermost first, and the least and greatest
+        // that this view adds to each.
+        let mut worth = 1i64;
+        let mut digits: SmallVec<[Digit; 6]> = SmallVec::new();
+        for &atom in place.atoms.iter().rev() {
+            digits.push(Digit { atom, worth, low: 0, high: 0 });
+            worth *= atom.size as i64;
+        }
+        digits.reverse();
+        if !(0..worth).contains(&self.offset) {
+            return None;
+        }
+        let mut offset = place.offset;
+        let mut rest = self.offset;
+        for digit in &mut digits {
+            let first = rest / digit.worth;
+            rest %= digit.worth;
+            offset += first * digit.atom.stride;
+            (digit.low, digit.high) = (first, first);
+        }
+        let mut atoms: SmallVec<[Atom; 6]> = SmallVec::new();
+        for atom in &self.atoms {
+            let mut parts: SmallVec<[Atom; 2]> = SmallVec::new();
+            let (mut size, mut stride) = (atom.size, atom.stride);
+            if stride == 0 {
+                atoms.push(*atom);
+                continue;
+            }
+            while size > 1 {
+                let digit = digits.iter_mut().find(|digit| digit.worth <= stride.abs())?;
+                let (whole, step) = (digit.atom.size, (stride.abs() / digit.worth) as usize);
+                if stride % digit.worth != 0 || step >= whole {
+                    return None;
+                }
+                // Steps that stay in this digit; those beyond go on in the next, which must begin where they do.
+                let mut taken = size;
+                if size > whole.div_ceil(step) {
+                    taken = whole / step;
+                    if whole % step != 0 || size % taken != 0 {
+                        return None;
+                    }
+                }
+                let span = (step * (taken - 1)) as i64 * stride.signum();
+                digit.low += span.min(0);
+                digit.high += span.max(0);
+                parts.push(Atom { size: taken, stride: step as i64 * stride.signum() * digit.atom.stride });
+                size /= taken;
+                stride *= taken as i64;
+            }
+            atoms.extend(parts.into_iter().rev());
+        }
+        // A digit that overflows would carry into the next.
+        let carries = digits.iter().any(|digit| digit.low < 0 || digit.high >= digit.atom.size as i64);
+        if carries { None } else { Some(View::normalized(self.shape.clone(), offset, atoms)) }
+    }
+
     /// This view seen through a movement operator whose result has `shape`. `None` if the operator moves data, or if the
     /// result has no strides over this buffer.
     pub fn through(&self, op: &Op, shape: &Shape) -> Option<View> {
@@ -189,6 +278,17 @@ impl View {
             _ => None,
         }
     }
+}
+
+/// A digit of a tensor's index, see [`View::compose`].
+struct Digit {
+    /// The atom of the buffer's view that walks it.
+    atom: Atom,
+    /// What one step of it adds to the index.
+    worth: i64,
+    /// The least and the greatest that it becomes.
+    low: i64,
+    high: i64,
 }
 
 /// Whether an operator only rearranges indices, so that [`View::through`] may apply to it.
@@ -234,6 +334,10 @@ impl Nest {
     /// The coarsest loop nest in which every view has one stride per dimension, and in which the dimensions of `shape`
     /// begin and end. All views have as many elements as `shape`. `None` if their atoms do not interleave.
     pub fn refine(shape: &Shape, views: &[&View]) -> Option<Nest> {
+        if shape.count() == 0 {
+            // Nothing is walked, by any strides.
+            return Some(Nest { sizes: shape.to_vec(), strides: vec![vec![0; shape.rank()]; views.len()] });
+        }
         // Dimensions end at products of extents, counted from the innermost: collect those of all views.
         let mut ends: Vec<usize> = Vec::new();
         let mut product = 1;
@@ -334,5 +438,85 @@ mod tests {
         let dense = View::dense(shape(&[24]));
         let nest = Nest::refine(&shape(&[24]), &[&transposed, &dense]);
         assert_eq!(nest.map(|nest| (nest.sizes, nest.strides)), Some((vec![6, 4], vec![vec![1, 6], vec![4, 1]])));
+        let nothing = View::dense(shape(&[2, 0]));
+        let nest = Nest::refine(&shape(&[2, 0]), &[&nothing]);
+        assert_eq!(nest.map(|nest| (nest.sizes, nest.strides)), Some((vec![2, 0], vec![vec![0, 0]])));
+    }
+
+    /// Views of a tensor of `dims`: transposed, reshaped, sliced, repeated and windowed in some orders.
+    fn some_views(dims: &[usize]) -> Vec<View> {
+        let dense = View::dense(shape(dims));
+        let perm: Vec<usize> = (0..dims.len()).rev().collect();
+        let reversed: Vec<usize> = dims.iter().rev().copied().collect();
+        let slice = Slice {
+            starts: dims.iter().map(|&dim| dim / 2).collect(),
+            steps: dims.iter().enumerate().map(|(axis, _)| if axis == 0 { -1 } else { 1 }).collect(),
+            sizes: dims
+                .iter()
+                .enumerate()
+                .map(|(axis, &dim)| if axis == 0 { dim / 2 + 1 } else { dim.div_ceil(2) })
+                .collect(),
+        };
+        let sliced = shape(&slice.sizes);
+        let window = Window { axis: 0, size: 2, step: 1, dilation: 1 };
+        let mut windowed = vec![dims[0] - 1, 2];
+        windowed.extend(&dims[1..]);
+        let lead: Vec<usize> = [&[3], dims].concat();
+        [
+            dense.through(&Transpose { perm }.into(), &shape(&reversed)),
+            dense.through(&slice.into(), &sliced),
+            dense.through(&window.into(), &shape(&windowed)),
+            dense.broadcast(&shape(&lead)),
+            Some(dense.reshape(shape(&[dims.iter().product()]))),
+            Some(dense),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    #[test]
+    fn inverses_lead_back() {
+        for dims in [&[4, 6][..], &[2, 3, 5], &[1, 7], &[6]] {
+            for view in some_views(dims) {
+                let reads_all = view.shape().count() == dims.iter().product::<usize>() && {
+                    let mut read = positions(&view);
+                    read.sort_unstable();
+                    read.into_iter().eq(0..view.shape().count() as i64)
+                };
+                let Some(inverse) = view.inverse(shape(dims)) else {
+                    // Nothing reversed is in the list that still reads everything.
+                    assert!(!reads_all, "{view:?}");
+                    continue;
+                };
+                assert!(reads_all, "{view:?}");
+                let (there, back) = (positions(&view), positions(&inverse));
+                assert!(there.iter().enumerate().all(|(i, &at)| back[at as usize] == i as i64), "{view:?}");
+                assert_eq!(view.compose(&inverse).map(|view| view.is_dense()), Some(true));
+            }
+        }
+    }
+
+    #[test]
+    fn views_of_views_compose_or_are_refused() {
+        let mut composed = 0;
+        for dims in [&[4, 6][..], &[2, 3, 5], &[4, 4], &[12]] {
+            for outer in some_views(dims) {
+                for place in some_views(dims).into_iter().filter_map(|view| view.inverse(shape(dims))) {
+                    let Some(view) = outer.compose(&place) else { continue };
+                    composed += 1;
+                    let through = positions(&place);
+                    let expected: Vec<i64> = positions(&outer).into_iter().map(|at| through[at as usize]).collect();
+                    assert_eq!(positions(&view), expected, "{outer:?} {place:?}");
+                    assert_eq!(view.shape(), outer.shape());
+                }
+            }
+        }
+        assert!(composed > 40, "{composed}");
+        // Six elements in a row of a tensor that lies transposed, as four columns of six.
+        let place = View::from_atoms(shape(&[24]), [Atom { size: 6, stride: 1 }, Atom { size: 4, stride: 6 }]);
+        let six = Slice { starts: vec![0], steps: vec![1], sizes: vec![6] };
+        let row = View::dense(shape(&[24])).through(&six.into(), &shape(&[6]));
+        assert_eq!(row.and_then(|row| row.compose(&place)), None);
     }
 }

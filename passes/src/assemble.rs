@@ -2,9 +2,9 @@
 //!
 //! Whoever decides what is fused hands the decision in as [`Group`]s; everything that follows from it is found here.
 
-use std::collections::BinaryHeap;
-
 use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
 use tcc_ir::{Access, Anchor, Graph, Kernel, NodeId, Op, Plan, ValueId, View, is_view};
 
 /// The nodes of one kernel, before it is known what the kernel reads and writes.
@@ -65,6 +65,9 @@ pub fn derived_constants(graph: &Graph) -> Vec<bool> {
 /// Makes a plan of `groups`, which hold every node once that is no view and does not follow from constants alone. No
 /// group may need, through others, a result of its own.
 ///
+/// A value whose elements are, rearranged, a result of the graph lies in that result's buffer: its own access then has the
+/// result as root, and kernels write it through that.
+///
 /// # Errors
 /// See [`AssembleError`].
 pub fn assemble(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError> {
@@ -82,6 +85,7 @@ pub fn assemble(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError>
             .collect(),
         home,
         copies: Vec::new(),
+        copies_of: HashMap::new(),
         first_copy: groups.len(),
         derived: &derived,
         graph: &graph,
@@ -93,16 +97,14 @@ pub fn assemble(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError>
             return Err(AssembleError::Homeless(node.origin.to_string()));
         }
     }
-    for output in graph.outputs() {
-        assembly.materialize(output.value);
-    }
+    let stored = assembly.place_outputs();
     let Assembly { accesses, home, copies, .. } = assembly;
     let mut kernels: Vec<Kernel> = groups
         .into_iter()
         .map(|Group { anchor, prologue, epilogue }| Kernel { anchor, prologue, epilogue, outputs: Vec::new() })
         .collect();
     kernels.extend(copies);
-    mark_outputs(&graph, &accesses, &home, &derived, &mut kernels);
+    mark_outputs(&graph, &accesses, &home, &derived, &stored, &mut kernels);
     let order = order(&graph, &accesses, &home, &kernels)?;
     let mut slots: Vec<Option<Kernel>> = kernels.into_iter().map(Some).collect();
     let kernels = order.into_iter().filter_map(|index| slots[index].take()).collect();
@@ -116,6 +118,8 @@ struct Assembly<'a> {
     home: Vec<Option<usize>>,
     /// Kernels that write views out, which are numbered after the groups.
     copies: Vec<Kernel>,
+    /// Which of them read each value.
+    copies_of: HashMap<ValueId, Vec<usize>>,
     first_copy: usize,
     derived: &'a [bool],
 }
@@ -137,6 +141,74 @@ impl Assembly<'_> {
         }
     }
 
+    /// Finds places for the results of the graph that are views: in the buffer of such a result lies the value that it is
+    /// a view of, or it is written out. Returns the values that lie so, by the result whose buffer they lie in.
+    fn place_outputs(&mut self) -> HashMap<ValueId, ValueId> {
+        let graph = self.graph;
+        let mut is_output = vec![false; graph.value_count()];
+        graph.outputs().iter().for_each(|output| is_output[output.value.index()] = true);
+        let mut readers: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+        for (id, _) in graph.values() {
+            let root = self.accesses[id.index()].root;
+            if root != id {
+                readers.entry(root).or_default().push(id);
+            }
+        }
+        let mut leaves = leaving(graph, &self.accesses, &self.home, self.derived);
+        self.copies_of.keys().for_each(|root| leaves[root.index()] = true);
+        let mut stored = HashMap::new();
+        for output in graph.outputs() {
+            let root = self.accesses[output.value.index()].root;
+            let computed = self.home[root.index()].is_some_and(|kernel| kernel < self.first_copy);
+            let free = computed && !is_output[root.index()] && self.home[output.value.index()].is_none();
+            let others = readers.get(&root).map_or(&[][..], |readers| readers);
+            if free && self.store_within(root, output.value, others, leaves[root.index()]) {
+                stored.insert(output.value, root);
+            } else {
+                self.materialize(output.value);
+            }
+        }
+        stored
+    }
+
+    /// Lets `root` lie in the buffer of `output`, a view of it, if that has place for every element. All that is read
+    /// from `root`'s buffer is then read from there, which must have strides for that. Where other kernels read it too
+    /// (`leaves`), what is contiguous for them must stay so.
+    fn store_within(&mut self, root: ValueId, output: ValueId, readers: &[ValueId], leaves: bool) -> bool {
+        let Some(place) = self.accesses[output.index()].view.inverse(self.graph.shape(root).clone()) else {
+            return false;
+        };
+        if leaves && place.atoms().last().is_some_and(|atom| atom.stride != 1) {
+            return false;
+        }
+        let moved = |access: &Access| access.view.compose(&place).map(|view| Access { root: output, view });
+        let Some(accesses) =
+            readers.iter().map(|reader| moved(&self.accesses[reader.index()])).collect::<Option<Vec<_>>>()
+        else {
+            return false;
+        };
+        // Views that are written out for other reasons read it too.
+        let mut sources = Vec::new();
+        for &index in self.copies_of.get(&root).map_or(&[][..], |copies| copies) {
+            if let Anchor::Copy { source, .. } = &self.copies[index].anchor {
+                let Some(source) = moved(source) else { return false };
+                sources.push((index, source));
+            }
+        }
+        for (&reader, access) in readers.iter().zip(accesses) {
+            self.accesses[reader.index()] = access;
+        }
+        for (index, moved) in sources {
+            if let Anchor::Copy { source, .. } = &mut self.copies[index].anchor {
+                *source = moved;
+            }
+        }
+        self.accesses[root.index()] = Access { root: output, view: place };
+        self.accesses[output.index()] = Access { root: output, view: View::dense(self.graph.shape(output).clone()) };
+        self.home[output.index()] = self.home[root.index()];
+        true
+    }
+
     /// Writes a view out densely in a kernel of its own, into a buffer that goes by the view's value. Readers placed
     /// before keep their access.
     fn materialize(&mut self, value: ValueId) {
@@ -149,13 +221,14 @@ impl Assembly<'_> {
             return;
         }
         self.home[value.index()] = Some(self.first_copy + self.copies.len());
+        self.copies_of.entry(source.root).or_default().push(self.copies.len());
         let anchor = Anchor::Copy { value, source };
         self.copies.push(Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: vec![value] });
     }
 }
 
-/// Finds out which values leave the kernel that computes them.
-fn mark_outputs(graph: &Graph, accesses: &[Access], home: &[Option<usize>], derived: &[bool], kernels: &mut [Kernel]) {
+/// Whether another kernel than the one that computes it reads each value from memory.
+fn leaving(graph: &Graph, accesses: &[Access], home: &[Option<usize>], derived: &[bool]) -> Vec<bool> {
     let mut leaves = vec![false; graph.value_count()];
     for (_, node) in graph.nodes() {
         let reader = home[node.output().index()];
@@ -169,6 +242,19 @@ fn mark_outputs(graph: &Graph, accesses: &[Access], home: &[Option<usize>], deri
             }
         }
     }
+    leaves
+}
+
+/// Finds out which values leave the kernel that computes them. What lies in the buffer of a result leaves in its place.
+fn mark_outputs(
+    graph: &Graph,
+    accesses: &[Access],
+    home: &[Option<usize>],
+    derived: &[bool],
+    stored: &HashMap<ValueId, ValueId>,
+    kernels: &mut [Kernel],
+) {
+    let mut leaves = leaving(graph, accesses, home, derived);
     for kernel in kernels.iter() {
         if let Anchor::Copy { source, .. } = &kernel.anchor {
             leaves[source.root.index()] = true;
@@ -181,7 +267,7 @@ fn mark_outputs(graph: &Graph, accesses: &[Access], home: &[Option<usize>], deri
         if let (true, Some(kernel)) = (leaves[id.index()], home[id.index()])
             && !matches!(kernels[kernel].anchor, Anchor::Copy { .. })
         {
-            kernels[kernel].outputs.push(id);
+            kernels[kernel].outputs.push(stored.get(&id).copied().unwrap_or(id));
         }
     }
 }
@@ -233,5 +319,77 @@ fn order(
             Err(AssembleError::Cycle(node.map_or_else(String::new, |node| graph.node(node).origin.to_string())))
         }
         None => Ok(order),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use tcc_ir::text;
+
+    use super::*;
+
+    /// Each node that computes something in a kernel of its own.
+    fn singly(source: &str) -> Plan {
+        let graph = text::parse(source).unwrap();
+        let derived = derived_constants(&graph);
+        let groups = graph
+            .nodes()
+            .filter(|(_, node)| !is_view(&node.op) && !derived[node.output().index()])
+            .map(|(id, node)| match anchor_of(id, &node.op) {
+                Some(anchor) => Group { anchor, prologue: Vec::new(), epilogue: Vec::new() },
+                None => Group { anchor: Anchor::ElementWise, prologue: Vec::new(), epilogue: vec![id] },
+            })
+            .collect();
+        assemble(graph, groups).unwrap()
+    }
+
+    #[test]
+    fn a_result_holds_the_value_that_it_is_a_view_of() {
+        let plan = singly(
+            r#"graph "held" {
+                input %0 "x": f32[4,6]
+                %1: f32[4,6] = neg(%0)
+                %2: f32[6,4] = transpose[perm=[1,0]](%1)
+                %3: f32[4,3] = slice[starts=[0,2],steps=[1,1],sizes=[4,3]](%1)
+                %4: f32[4,3] = exp(%3)
+                %5: f32[24] = reshape[shape=[24]](%1)
+                output "turned" = %2
+                output "part" = %4
+                output "flat" = %5
+            }"#,
+        );
+        let kinds: Vec<_> = plan.kernels.iter().map(|kernel| kernel.anchor.kind()).collect();
+        assert_eq!(kinds.iter().filter(|&&kind| kind == "element-wise").count(), 2);
+        // The transpose would take the runs of the other reader apart, so that the reshape holds the value, and the
+        // transpose is written out from there.
+        assert_eq!(kinds.iter().filter(|&&kind| kind == "copy").count(), 1);
+        let ids: Vec<ValueId> = plan.graph.values().map(|(id, _)| id).collect();
+        assert_eq!(plan.access(ids[1]).root, ids[5]);
+        assert_eq!(plan.kernels[0].outputs, [ids[1]]);
+        assert_eq!((plan.access(ids[3]).root, plan.access(ids[3]).view.offset()), (ids[5], 2));
+    }
+
+    #[test]
+    fn what_lies_rearranged_is_read_there() {
+        let plan = singly(
+            r#"graph "rearranged" {
+                input %0 "x": f32[5,6]
+                %1: f32[5,6] = neg(%0)
+                %2: f32[5,3,2] = reshape[shape=[5,3,2]](%1)
+                %3: f32[3,5,2] = transpose[perm=[1,0,2]](%2)
+                %4: f32[5,6] = exp(%1)
+                output "heads" = %3
+                output "y" = %4
+            }"#,
+        );
+        assert_eq!(plan.kernels.len(), 2);
+        let ids: Vec<ValueId> = plan.graph.values().map(|(id, _)| id).collect();
+        let Access { root, view } = plan.access(ids[1]);
+        let atoms: Vec<_> = view.atoms().iter().map(|atom| (atom.size, atom.stride)).collect();
+        assert_eq!((*root, atoms), (ids[3], vec![(5, 2), (3, 10), (2, 1)]));
+        assert!(plan.access(ids[3]).view.is_dense());
     }
 }

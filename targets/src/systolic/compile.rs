@@ -37,7 +37,7 @@ pub(super) fn optimized_plan(
 }
 
 /// The graph in the operators that the machine runs.
-fn legal(graph: &Graph) -> Result<Graph, TargetError> {
+pub(super) fn legal(graph: &Graph) -> Result<Graph, TargetError> {
     Ok(clean_up(&legalize(&integer_products(graph)?, &legal::judge)?))
 }
 
@@ -50,9 +50,25 @@ type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
 
 /// Fuses as much as the scratchpad holds.
 fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<Lowered, TargetError> {
+    let legal = legal(graph)?;
+    let mut does_not_fit = None;
+    for nodes in KERNEL_NODES {
+        match lower_plan(machine, facts, fuse_up_to(nodes, legal.clone(), facts)) {
+            // Smaller kernels need more of DRAM, not less.
+            Err(error) if matches!(&error, TargetError::DoesNotFit { memory, .. } if memory == "scratchpad") => {
+                does_not_fit = Some(error);
+            }
+            result => return result,
+        }
+    }
+    Err(does_not_fit.unwrap_or_else(|| TargetError::Fault("nothing was tried; please report this".to_owned())))
+}
+
+/// Lays a plan out and lowers it.
+fn lower_plan(machine: &Machine, facts: &SystolicMachine, plan: Plan) -> Result<Lowered, TargetError> {
     let fits_dram = |layout: &Layout| match layout.total_bytes {
         needed if needed > facts.dram.bytes => Err(TargetError::DoesNotFit {
-            what: format!("model `{}`", graph.name()),
+            what: format!("model `{}`", plan.graph.name()),
             machine: machine.name.clone(),
             memory: "dram".to_owned(),
             needed,
@@ -61,24 +77,13 @@ fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Res
         }),
         _ => Ok(()),
     };
-    let legal = legal(graph)?;
-    let mut does_not_fit = None;
-    for nodes in KERNEL_NODES {
-        let plan = fuse_up_to(nodes, legal.clone(), facts);
-        let array_only = array_operands(&plan);
-        let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
-        // What is far too large would take forever to cut into tiles; lowering may then add copies.
-        fits_dram(&layout)?;
-        match lower::lower(&plan, &mut layout, facts) {
-            Ok((instructions, ranges)) => {
-                fits_dram(&layout)?;
-                return Ok((plan, layout, instructions, ranges));
-            }
-            Err(error @ TargetError::DoesNotFit { .. }) => does_not_fit = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(does_not_fit.unwrap_or_else(|| TargetError::Fault("nothing was tried; please report this".to_owned())))
+    let array_only = array_operands(&plan);
+    let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
+    // What is far too large would take forever to cut into tiles; lowering may then add copies.
+    fits_dram(&layout)?;
+    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
+    fits_dram(&layout)?;
+    Ok((plan, layout, instructions, ranges))
 }
 
 /// Compiles a graph.
@@ -87,7 +92,27 @@ pub(super) fn compile(
     facts: &SystolicMachine,
     graph: &Graph,
 ) -> Result<SystolicProgram, TargetError> {
-    let (plan, layout, instructions, ranges) = lower_fused(machine, facts, graph)?;
+    program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?)
+}
+
+/// Lowers a plan as it is.
+#[cfg(test)]
+pub(super) fn compile_plan(
+    machine: &Machine,
+    facts: &SystolicMachine,
+    plan: Plan,
+) -> Result<SystolicProgram, TargetError> {
+    let name = plan.graph.name().clone();
+    program(machine, facts, &name, lower_plan(machine, facts, plan)?)
+}
+
+/// The program of what was lowered.
+fn program(
+    machine: &Machine,
+    facts: &SystolicMachine,
+    name: &str,
+    (plan, layout, instructions, ranges): Lowered,
+) -> Result<SystolicProgram, TargetError> {
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
         let buffer = layout
             .buffer(value)
@@ -119,7 +144,7 @@ pub(super) fn compile(
         .collect();
     let (reads, writes) = compulsory(&plan, &layout);
     let format = format::Program {
-        model: graph.name().to_string(),
+        model: name.to_owned(),
         inputs,
         outputs,
         code: Vec::new(),
@@ -138,10 +163,7 @@ fn array_operands(plan: &Plan) -> Vec<bool> {
     let graph = &plan.graph;
     let mut array = vec![false; graph.value_count()];
     let mut other = vec![false; graph.value_count()];
-    for (_, node) in graph.nodes() {
-        if tcc_ir::is_view(&node.op) {
-            continue;
-        }
+    for node in plan.kernels.iter().flat_map(|kernel| kernel.nodes()).map(|id| graph.node(id)) {
         let on_array = matches!(node.op, Op::MatMul(_))
             && lower::on_array(graph.ty(node.inputs[0]).dtype, graph.ty(node.inputs[1]).dtype);
         for (index, &input) in node.inputs.iter().enumerate() {
@@ -169,10 +191,7 @@ fn compulsory(plan: &Plan, layout: &Layout) -> (u64, u64) {
     let mut whole = vec![false; graph.value_count()];
     let mut rows = vec![0u64; graph.value_count()];
     let size = |value: ValueId, dtype: DType| dtype.bytes(graph.shape(value).count()) as u64;
-    for (_, node) in graph.nodes() {
-        if tcc_ir::is_view(&node.op) {
-            continue;
-        }
+    for node in plan.kernels.iter().flat_map(|kernel| kernel.nodes()).map(|id| graph.node(id)) {
         for (index, &input) in node.inputs.iter().enumerate() {
             let root = plan.access(input).root;
             if matches!(node.op, Op::Gather(_)) && index == 0 {
@@ -185,12 +204,11 @@ fn compulsory(plan: &Plan, layout: &Layout) -> (u64, u64) {
     let mut reads = 0;
     for (id, value) in graph.values() {
         let Some(buffer) = layout.buffer(id) else { continue };
-        match value.def {
-            Def::Input(_) | Def::Constant(_) => {
-                let all = size(id, buffer.dtype);
-                reads += if whole[id.index()] { all } else { rows[id.index()].min(all) };
-            }
-            Def::Node { .. } => {}
+        // Constants that follow from others lie among the weights too.
+        let given = !matches!(value.def, Def::Node { .. }) || layout.is_weight(buffer);
+        if given {
+            let all = size(id, buffer.dtype);
+            reads += if whole[id.index()] { all } else { rows[id.index()].min(all) };
         }
     }
     let writes = graph.outputs().iter().map(|output| size(output.value, storage(graph.ty(output.value).dtype))).sum();

@@ -1,14 +1,14 @@
-//! Where everything lies in DRAM: weights first, as the machine wants them, then inputs, results, and what kernels hand
+//! Where everything lies in DRAM: weights first, as `packing` writes them, then inputs, results, and what kernels hand
 //! to each other, which shares memory where lifetimes do not overlap.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{self, Write};
+use std::io;
+use std::sync::Arc;
 
-use half::bf16;
-use rayon::prelude::*;
-use tcc_ir::{Anchor, DType, Data, Def, Plan, Tensor, TensorError, TensorType, ValueId};
+use tcc_ir::{Anchor, DType, Data, Def, Graph, Kernel, Plan, Tensor, TensorError, TensorType, ValueId};
 
 use super::emit::DRAM_BLOCK_BYTES;
+use super::packing::{self, PackedConstant, Source};
 
 /// A dense buffer in DRAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +25,6 @@ pub(super) fn storage(dtype: DType) -> DType {
         DType::U4 => DType::U8,
         other => other,
     }
-}
-
-/// A constant and how it is stored.
-#[derive(Clone, Debug)]
-pub(super) struct PackedConstant {
-    pub tensor: Tensor,
-    pub buffer: Buffer,
 }
 
 /// The plan of DRAM.
@@ -85,28 +78,42 @@ impl Layout {
         let mut used = vec![false; graph.value_count()];
         reads.iter().flatten().for_each(|value| used[value.index()] = true);
         graph.outputs().iter().for_each(|output| used[output.value.index()] = true);
+        // What no kernel writes and is no input follows from constants.
+        let mut written = vec![false; graph.value_count()];
+        for kernel in &plan.kernels {
+            kernel.outputs.iter().for_each(|&value| written[written_to(plan, kernel, value).index()] = true);
+        }
         // The same bytes under several names are stored once.
         let mut known: HashMap<(usize, usize, DType, DType), u64> = HashMap::new();
+        let mut shared: Option<Arc<Graph>> = None;
         let mut end = 0u64;
         for (id, value) in graph.values() {
-            let Def::Constant(tensor) = &value.def else { continue };
-            if !used[id.index()] {
+            if !used[id.index()] || written[id.index()] {
                 continue;
             }
-            let narrow = array_operand(id) && matches!(tensor.dtype(), DType::F32);
-            let dtype = if narrow { DType::BF16 } else { storage(tensor.dtype()) };
-            let bytes = dtype.bytes(tensor.shape().count()) as u64;
-            let place = tensor.bytes().ok().map(|bytes| (bytes.as_ptr().addr(), bytes.len(), tensor.dtype(), dtype));
+            let source = match &value.def {
+                Def::Input(_) => continue,
+                Def::Constant(tensor) => Source::Tensor(tensor.clone()),
+                Def::Node { .. } => Source::Derived(shared.get_or_insert_with(|| Arc::new(graph.clone())).clone(), id),
+            };
+            let own = value.ty.dtype;
+            let dtype = if array_operand(id) && own == DType::F32 { DType::BF16 } else { storage(own) };
+            let bytes = dtype.bytes(value.ty.shape.count()) as u64;
+            let place = match &source {
+                Source::Tensor(tensor) => {
+                    tensor.bytes().ok().map(|bytes| (bytes.as_ptr().addr(), bytes.len(), own, dtype))
+                }
+                Source::Derived(..) => None,
+            };
             if let Some(&address) = place.and_then(|place| known.get(&place)) {
                 self.buffers.insert(id, Buffer { address, dtype });
                 continue;
             }
-            let buffer = Buffer { address: end, dtype };
             if let Some(place) = place {
                 known.insert(place, end);
             }
-            self.buffers.insert(id, buffer);
-            self.constants.push(PackedConstant { tensor: tensor.clone(), buffer });
+            self.buffers.insert(id, Buffer { address: end, dtype });
+            self.constants.push(PackedConstant { source, address: end, dtype });
             end += bytes.next_multiple_of(WEIGHT_ALIGNMENT);
         }
         self.weights_bytes = end;
@@ -125,7 +132,8 @@ impl Layout {
         let mut dying: Vec<Vec<(u64, u64)>> = vec![Vec::new(); plan.kernels.len()];
         let mut live = 0;
         for (index, kernel) in plan.kernels.iter().enumerate() {
-            for &value in &kernel.outputs {
+            for &output in &kernel.outputs {
+                let value = written_to(plan, kernel, output);
                 if self.buffers.contains_key(&value) {
                     continue;
                 }
@@ -146,9 +154,14 @@ impl Layout {
         self.total_bytes = base + free.end;
     }
 
-    /// Where a value lies. Every value that a kernel reads or writes does.
+    /// Where a value lies, if it has a buffer of its own: the roots of all accesses that kernels use do.
     pub(super) fn buffer(&self, value: ValueId) -> Option<Buffer> {
         self.buffers.get(&value).copied()
+    }
+
+    /// Whether a buffer lies among the weights.
+    pub(super) fn is_weight(&self, buffer: Buffer) -> bool {
+        buffer.address < self.weights_bytes
     }
 
     /// Takes memory for a copy that only one kernel needs.
@@ -163,6 +176,15 @@ impl Layout {
 /// for all.
 const WEIGHT_ALIGNMENT: u64 = 64;
 
+/// The value whose buffer an output of a kernel is written to.
+fn written_to(plan: &Plan, kernel: &Kernel, output: ValueId) -> ValueId {
+    match &kernel.anchor {
+        // Whatever its readers' accesses say, a copy fills a buffer that goes by the value itself.
+        Anchor::Copy { .. } => output,
+        _ => plan.access(output).root,
+    }
+}
+
 /// The roots that each kernel reads from memory.
 fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
     let graph = &plan.graph;
@@ -170,8 +192,8 @@ fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
         .iter()
         .map(|kernel| {
             // A concatenation may have very many operands.
-            let mut known: HashSet<ValueId> =
-                kernel.nodes().flat_map(|node| graph.node(node).outputs.to_vec()).collect();
+            let own: HashSet<ValueId> = kernel.nodes().flat_map(|node| graph.node(node).outputs.to_vec()).collect();
+            let mut known = own.clone();
             let mut roots: Vec<ValueId> = Vec::new();
             let mut read = |root: ValueId| {
                 if known.insert(root) {
@@ -182,7 +204,11 @@ fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
                 read(source.root);
             }
             for node in kernel.nodes() {
-                graph.node(node).inputs.iter().for_each(|&input| read(plan.access(input).root));
+                for &input in &graph.node(node).inputs {
+                    if !own.contains(&input) {
+                        read(plan.access(input).root);
+                    }
+                }
             }
             roots
         })
@@ -230,67 +256,10 @@ impl FreeList {
     }
 }
 
-/// Elements packed at a time: bounds the memory that packing takes.
-const PACK_CHUNK: usize = 1 << 20;
-
-/// Writes all constants, each at its address, converted to what the machine stores.
-pub(super) fn write_weights(constants: &[PackedConstant], total: u64, out: &mut dyn Write) -> io::Result<()> {
-    let mut at = 0;
-    for constant in constants {
-        pad(out, constant.buffer.address - at)?;
-        at = constant.buffer.address + pack(&constant.tensor, constant.buffer.dtype, out)?;
-    }
-    pad(out, total - at)
-}
-
-fn pad(out: &mut dyn Write, bytes: u64) -> io::Result<()> {
-    io::copy(&mut io::Read::take(io::repeat(0), bytes), out).map(|_| ())
-}
-
-/// Writes one tensor as `dtype`; returns the number of bytes.
-fn pack(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> io::Result<u64> {
-    let bytes = tensor.bytes().map_err(io::Error::other)?;
-    match (tensor.dtype(), dtype) {
-        (from, to) if from == to => {
-            out.write_all(bytes)?;
-            Ok(bytes.len() as u64)
-        }
-        (DType::F32, DType::BF16) => {
-            let mut written = 0;
-            let elements = tensor.elements::<f32>().map_err(io::Error::other)?;
-            for chunk in elements.chunks(PACK_CHUNK) {
-                let packed: Vec<bf16> = chunk.par_iter().with_min_len(1 << 16).map(|&x| bf16::from_f32(x)).collect();
-                let packed: &[u8] = bytemuck::cast_slice(&packed);
-                out.write_all(packed)?;
-                written += packed.len() as u64;
-            }
-            Ok(written)
-        }
-        (DType::I4 | DType::U4, _) => {
-            let count = tensor.shape().count();
-            let signed = tensor.dtype() == DType::I4;
-            let mut written = 0;
-            for (index, chunk) in bytes.chunks(PACK_CHUNK).enumerate() {
-                let first = index * PACK_CHUNK * 2;
-                let widened: Vec<u8> = chunk
-                    .iter()
-                    .flat_map(|&byte| [byte & 0xf, byte >> 4])
-                    .map(|nibble| if signed { (((nibble << 4) as i8) >> 4) as u8 } else { nibble })
-                    .take(count - first)
-                    .collect();
-                out.write_all(&widened)?;
-                written += widened.len() as u64;
-            }
-            Ok(written)
-        }
-        (from, to) => Err(io::Error::other(format!("no packing from {from} to {to}"))),
-    }
-}
-
 /// A tensor's bytes as they are stored in DRAM.
 pub(super) fn stored_bytes(tensor: &Tensor, dtype: DType) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    pack(tensor, dtype, &mut bytes)?;
+    packing::pack(tensor, dtype, &mut bytes)?;
     Ok(bytes)
 }
 

@@ -1,7 +1,7 @@
 //! Systolic arrays: a weight-stationary array fed by decoupled load, store and vector units.
 //!
 //! A graph is brought into the machine's operators (`legal`), cut into kernels by `tcc-passes`, laid out in DRAM
-//! (`layout`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits the emitter derives (`emit`).
+//! (`layout`, with weights written by `packing`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits the emitter derives (`emit`).
 //! The program is encoded (`encoding`), can be read (`assembly`), timed (`timing`) and executed (`simulator`).
 
 #[cfg(test)]
@@ -17,10 +17,12 @@ mod legal;
 mod lower;
 mod machine;
 mod nest;
+mod packing;
 mod program;
 pub mod simulator;
 pub mod timing;
 
+pub use lower::row_epilogue_fits;
 pub use machine::SystolicMachine;
 pub use program::SystolicProgram;
 

@@ -9,7 +9,8 @@ use prost::Message;
 use tcc_ir::{DType, Shape, Tensor, TensorType};
 
 use super::isa::{Instruction, Operation, Unit};
-use super::layout::{self, PackedConstant};
+use super::layout;
+use super::packing::{self, PackedConstant};
 use super::simulator::{Dram, Simulator, Space, for_each_access};
 use super::timing::{self, Timing};
 use super::{assembly, encoding};
@@ -172,7 +173,7 @@ impl Program for SystolicProgram {
     }
 
     fn write_weights(&self, out: &mut dyn Write) -> io::Result<()> {
-        layout::write_weights(&self.constants, self.format.weights_bytes, out)
+        packing::write_weights(&self.constants, self.format.weights_bytes, out)
     }
 
     fn schedule_text(&self) -> String {

@@ -1,8 +1,11 @@
 //! From a plan to instructions: each kernel is tiled and written out by the file of its kind.
 
 mod contraction;
+mod epilogue;
 mod movement;
+mod rows;
 mod selection;
+mod space;
 mod tile;
 mod vector;
 
@@ -12,9 +15,10 @@ use smallvec::SmallVec;
 use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Shape, Tensor, ValueId, Values, View};
 
 pub(super) use contraction::on_array;
+pub use rows::row_epilogue_fits;
 
 use super::emit::Emitter;
-use super::isa::{DmaDim, Instruction, Map, MapFn, Memory, Operation, Source, Walk};
+use super::isa::{DmaDim, Fold, FoldFn, Instruction, Map, MapFn, Memory, Operation, Source, Walk};
 use super::layout::Layout;
 use super::machine::SystolicMachine;
 use crate::target::TargetError;
@@ -47,7 +51,8 @@ pub(super) fn lower(
         // What kernels took for copies of their own is given back.
         layout.total_bytes = placed;
         let emitter = Emitter::new(machine, layout.weights_bytes);
-        let mut lowering = Lowering { plan, layout, machine, emitter, tiling: String::new(), squeeze: 0 };
+        let mut lowering =
+            Lowering { plan, layout, machine, emitter, tiling: String::new(), squeeze: 0, moves: Vec::new() };
         let mut ranges = Vec::with_capacity(plan.kernels.len());
         let mut complete = true;
         for (kernel, squeeze) in plan.kernels.iter().zip(&mut squeezes) {
@@ -86,6 +91,11 @@ impl DramOperand {
     fn address(&self, elements: i64) -> u64 {
         self.base.wrapping_add_signed((self.view.offset() + elements) * element_bytes(self.dtype))
     }
+
+    /// The same elements as one dimension.
+    fn flat(&self) -> DramOperand {
+        DramOperand { view: self.view.reshape(Shape::vector(self.view.shape().count())), ..self.clone() }
+    }
 }
 
 /// Bytes of one stored element.
@@ -101,10 +111,20 @@ struct Lowering<'a, 'm> {
     tiling: String,
     /// How hard the kernel is squeezed: 0 not at all, 1 is alone on chip, then each step halves its pieces.
     squeeze: u32,
+    /// Copies to make after the kernel: results that it wrote elsewhere than where they belong, and their places.
+    moves: Vec<(DramOperand, DramOperand)>,
 }
 
 impl Lowering<'_, '_> {
     fn kernel(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
+        self.anchored(kernel)?;
+        for (from, to) in std::mem::take(&mut self.moves) {
+            self.copy(&from, &to)?;
+        }
+        Ok(())
+    }
+
+    fn anchored(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
         match &kernel.anchor {
             Anchor::ElementWise | Anchor::Reduction(_) => self.vector_kernel(kernel),
             Anchor::Contraction(node) => self.contraction_kernel(kernel, *node),
@@ -166,10 +186,30 @@ impl Lowering<'_, '_> {
         self.operand_of(self.plan.access(value))
     }
 
-    /// The dense buffer that a value is written to.
+    /// Where a value is written: a dense buffer of its own, or that of a result of the graph, rearranged.
     fn result(&self, value: ValueId) -> Result<DramOperand, TargetError> {
-        let view = View::dense(self.plan.graph.shape(value).clone());
-        self.operand_of(&Access { root: value, view })
+        match self.layout.buffer(value) {
+            Some(_) => {
+                let view = View::dense(self.plan.graph.shape(value).clone());
+                self.operand_of(&Access { root: value, view })
+            }
+            None => self.operand(value),
+        }
+    }
+
+    /// A dense buffer for a value: its own, or one that is copied to where it belongs after the kernel. To be called once
+    /// for a value.
+    fn dense_result(&mut self, value: ValueId) -> Result<DramOperand, TargetError> {
+        let result = self.result(value)?;
+        if result.view.is_dense() { Ok(result) } else { self.move_later(result) }
+    }
+
+    /// A dense buffer that is copied to `place` after the kernel.
+    fn move_later(&mut self, place: DramOperand) -> Result<DramOperand, TargetError> {
+        let dense = self.scratch(place.dtype, place.view.shape())?;
+        // As one dimension: the place may cut its own shape so that the two have no nest in common.
+        self.moves.push((dense.flat(), place.flat()));
+        Ok(dense)
     }
 
     /// The number that a value is everywhere, if it is a constant of one element.
@@ -220,9 +260,10 @@ impl Lowering<'_, '_> {
         }
         let Some(nest) = Nest::refine(from.view.shape(), &[&from.view, &to.view]) else {
             // The two cut the index space differently: through a dense copy both can be walked.
-            let dense = self.densify(from)?;
+            let dense = self.densify(from)?.flat();
+            let to = to.flat();
             return match Nest::refine(dense.view.shape(), &[&dense.view, &to.view]) {
-                Some(_) => self.copy(&dense, to),
+                Some(_) => self.copy(&dense, &to),
                 None => Err(TargetError::Fault("a copy between views that do not interleave".to_owned())),
             };
         };
@@ -250,8 +291,20 @@ impl Lowering<'_, '_> {
     /// A dense copy of a view in memory of its own.
     fn densify(&mut self, from: &DramOperand) -> Result<DramOperand, TargetError> {
         let shape = from.view.shape().clone();
-        let base = self.layout.scratch(from.dtype.bytes(shape.count()) as u64);
-        // Before the copy, whose program grows with the shape.
+        let dense = self.scratch(from.dtype, &shape)?;
+        // As one dimension: a view may cut its own shape so that the two have no nest in common.
+        let (source, target) = (from.flat(), dense.flat());
+        if Nest::refine(target.view.shape(), &[&source.view, &target.view]).is_none() {
+            return Err(TargetError::Fault("a view that cannot be walked".to_owned()));
+        }
+        self.copy(&source, &target)?;
+        Ok(dense)
+    }
+
+    /// A dense buffer that only this kernel uses.
+    fn scratch(&mut self, dtype: DType, shape: &Shape) -> Result<DramOperand, TargetError> {
+        let base = self.layout.scratch(dtype.bytes(shape.count()) as u64);
+        // Before it is filled, by a program that grows with the shape.
         if self.layout.total_bytes > self.machine.dram.bytes {
             return Err(TargetError::DoesNotFit {
                 what: format!("a copy of shape {shape}"),
@@ -262,15 +315,7 @@ impl Lowering<'_, '_> {
                 hint: "choose a machine with more memory, or smaller dimensions".to_owned(),
             });
         }
-        // As one dimension: a view may cut its own shape so that the two have no nest in common.
-        let flat = Shape::vector(shape.count());
-        let source = DramOperand { view: from.view.reshape(flat.clone()), ..from.clone() };
-        let target = DramOperand { base, dtype: from.dtype, view: View::dense(flat.clone()) };
-        if Nest::refine(&flat, &[&source.view, &target.view]).is_none() {
-            return Err(TargetError::Fault("a view that cannot be walked".to_owned()));
-        }
-        self.copy(&source, &target)?;
-        Ok(DramOperand { view: View::dense(shape), ..target })
+        Ok(DramOperand { base, dtype, view: View::dense(shape.clone()) })
     }
 
     /// Several buffers of `bytes` each, to be taken in turn.
@@ -306,6 +351,59 @@ impl Lowering<'_, '_> {
         });
     }
 
+    /// Appends a fold of a nest over its dimensions from `kept` on, along which the destination stands still.
+    fn fold_nest(
+        &mut self,
+        function: FoldFn,
+        lens: &[usize],
+        kept: usize,
+        accumulate: bool,
+        destination: &ChipOperand,
+        sources: &[ChipSource<'_>],
+    ) {
+        let mut walks: Vec<&ChipOperand> = vec![destination];
+        walks.extend(sources.iter().filter_map(|source| match source {
+            ChipSource::Chip(operand) => Some(*operand),
+            ChipSource::Immediate(_) => None,
+        }));
+        // The kept and the folded part are merged apart from each other, since a fold must not run across them.
+        let merge_part = |range: Range<usize>| {
+            let part = |operand: &ChipOperand| ChipOperand {
+                strides: operand.strides[range.clone()].to_vec(),
+                ..operand.clone()
+            };
+            let parts: Vec<ChipOperand> = walks.iter().map(|operand| part(operand)).collect();
+            merge(&lens[range.clone()], &parts.iter().collect::<Vec<_>>())
+        };
+        let (kept_dims, kept_strides) = merge_part(0..kept);
+        let (folded_dims, folded_strides) = merge_part(kept..lens.len());
+        let reduced = folded_dims.len() as u8;
+        let dims: Vec<usize> = kept_dims.into_iter().chain(folded_dims).collect();
+        let strides: Vec<Vec<i64>> =
+            kept_strides.into_iter().zip(folded_strides).map(|(kept, folded)| [kept, folded].concat()).collect();
+        self.split(&dims, &strides, &mut |lowering, dims, strides, offsets| {
+            let mut next = 0;
+            let sources = sources
+                .iter()
+                .map(|source| match source {
+                    ChipSource::Immediate(number) => number.clone(),
+                    ChipSource::Chip(operand) => {
+                        next += 1;
+                        Source::Walk(operand.walk(&strides[next], offsets[next]))
+                    }
+                })
+                .collect();
+            lowering.emitter.emit(Operation::Fold(Fold {
+                function,
+                dims: dims.iter().map(|&dim| dim as u32).collect(),
+                reduced,
+                accumulate,
+                destination: destination.walk(&strides[0], offsets[0]),
+                sources,
+            }));
+        });
+    }
+
     /// Calls `emit` for stretches of a nest that are no deeper than the machine's.
     fn split(&mut self, dims: &[usize], strides: &[Vec<i64>], emit: &mut EmitStretch<'_, Self>) {
         let extra = dims.len().saturating_sub(super::isa::MAX_DIMS);
@@ -334,6 +432,12 @@ struct ChipOperand {
 }
 
 impl ChipOperand {
+    /// The rest of the tile from an element on.
+    fn part(&self, first: i64) -> ChipOperand {
+        let address = self.address.wrapping_add_signed((first * element_bytes(self.dtype)) as i32);
+        ChipOperand { address, ..self.clone() }
+    }
+
     fn walk(&self, strides: &[i64], offset: i64) -> Walk {
         let element = element_bytes(self.dtype);
         Walk {

@@ -24,42 +24,48 @@ impl Lowering<'_, '_> {
     }
 
     fn concat(&mut self, node: &Node, concat: Concat) -> Result<(), TargetError> {
-        let result = self.result(node.output())?;
+        let mut result = self.result(node.output())?;
         let whole = result.view.shape().clone();
         self.tiling = format!("{} parts along axis {}", node.inputs.len(), concat.axis);
         let mut start = 0;
+        let mut parts = Vec::with_capacity(node.inputs.len());
         for &input in &node.inputs {
             let part = self.operand(input)?;
             let shape = part.view.shape().clone();
             let mut starts = vec![0; whole.rank()];
             starts[concat.axis] = start;
             start += shape[concat.axis];
-            let slice = Slice { starts, steps: vec![1; whole.rank()], sizes: shape.to_vec() };
-            self.copy_into(&part, &result, &slice)?;
+            parts.push((part, Slice { starts, steps: vec![1; whole.rank()], sizes: shape.to_vec() }));
+        }
+        // A result that lies rearranged may have no strides for a part of it.
+        if parts.iter().any(|(part, slice)| result.view.slice(slice, part.view.shape()).is_none()) {
+            result = self.dense_result(node.output())?;
+        }
+        for (part, slice) in &parts {
+            self.copy_into(part, &result, slice)?;
         }
         Ok(())
     }
 
-    /// Copies a view to a part of a dense result.
+    /// Copies a view to a part of a result.
     fn copy_into(&mut self, from: &DramOperand, result: &DramOperand, part: &Slice) -> Result<(), TargetError> {
         let shape = from.view.shape();
         match result.view.slice(part, shape) {
             Some(view) if shape.count() > 0 => self.copy(from, &DramOperand { view, ..result.clone() }),
             Some(_) => Ok(()),
-            None => Err(TargetError::Fault("a dense buffer that cannot be sliced".to_owned())),
+            None => Err(TargetError::Fault("a result that cannot be sliced".to_owned())),
         }
     }
 
     fn pad(&mut self, node: &Node, pad: &Pad) -> Result<(), TargetError> {
-        let value = node.output();
-        let result = self.result(value)?;
+        let result = self.dense_result(node.output())?;
         let whole = result.view.shape().clone();
         if whole.count() == 0 {
             return Ok(());
         }
         self.tiling = "filled, then copied into".to_owned();
         match self.immediate(node.inputs[1]) {
-            Some(number) => self.fill(value, number)?,
+            Some(number) => self.fill(&result, number),
             None => self.fill_from(node, &result)?,
         }
         // The part of the operand that is not cropped away, and where it goes.
@@ -156,7 +162,7 @@ impl Lowering<'_, '_> {
     }
 
     fn gather(&mut self, node: &Node, gather: Gather) -> Result<(), TargetError> {
-        let result = self.result(node.output())?;
+        let result = self.dense_result(node.output())?;
         if result.view.shape().count() == 0 {
             return Ok(());
         }
@@ -225,7 +231,7 @@ impl Lowering<'_, '_> {
     }
 
     fn scatter(&mut self, node: &Node, scatter: ScatterNd) -> Result<(), TargetError> {
-        let result = self.result(node.output())?;
+        let result = self.dense_result(node.output())?;
         let data = self.operand(node.inputs[0])?;
         let shape = data.view.shape().clone();
         if shape.count() == 0 {

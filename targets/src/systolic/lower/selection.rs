@@ -39,8 +39,11 @@ impl Lowering<'_, '_> {
             return Ok(());
         }
         // Only results that somebody reads have a place in memory.
-        let wanted = |value: Option<ValueId>| value.filter(|&value| self.layout.buffer(value).is_some());
-        let (values, positions) = (wanted(values), wanted(positions));
+        let mut wanted = |value: Option<ValueId>| {
+            let value = value.filter(|value| kernel.outputs.contains(value));
+            value.map(|value| self.dense_result(value)).transpose()
+        };
+        let (values, positions) = (wanted(values)?, wanted(positions)?);
         let mut source = self.operand(node.inputs[0])?;
         let shape = source.view.shape().clone();
         let length = shape[axis];
@@ -102,8 +105,8 @@ impl Lowering<'_, '_> {
             };
             let whole = place(chip, source.dtype, length);
             let nest = [outer as u32, inner_len as u32, length as u32];
-            let value_operand = values.map(|_| place(value_buffers[turn], source.dtype, kept));
-            let position_operand = positions.map(|_| place(position_buffers[turn], DType::I64, kept));
+            let value_operand = values.as_ref().map(|_| place(value_buffers[turn], source.dtype, kept));
+            let position_operand = positions.as_ref().map(|_| place(position_buffers[turn], DType::I64, kept));
             match along {
                 Along::Sum { exclusive, reverse } => {
                     let Some(to) = &value_operand else { continue };
@@ -136,9 +139,8 @@ impl Lowering<'_, '_> {
                     }));
                 }
             }
-            for (value, operand) in [(values, value_operand), (positions, position_operand)] {
-                let (Some(value), Some(operand)) = (value, operand) else { continue };
-                let result = self.result(value)?;
+            for (result, operand) in [(&values, value_operand), (&positions, position_operand)] {
+                let (Some(result), Some(operand)) = (result, operand) else { continue };
                 let strides = [(kept * inner) as i64, 1, inner as i64];
                 let start = tile.starts[0] as i64 * strides[0] + tile.starts[1] as i64;
                 let lens = [outer, inner_len, kept];

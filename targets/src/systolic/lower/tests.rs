@@ -1,7 +1,12 @@
-//! Kernels on machines with little memory, against the reference.
+//! Kernels against the reference: on machines with little memory, and with more in them than `fuse` puts there.
 
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+mod derived;
+mod grouped;
+mod placed;
+mod rows;
 
 use tcc_ir::{Shape, Tensor, evaluate, text};
 

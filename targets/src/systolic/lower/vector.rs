@@ -5,7 +5,7 @@ use tcc_ir::{DType, Kernel, Nest, NodeId, Op, Shape, ValueId, View};
 
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
-use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
+use crate::systolic::isa::{FoldFn, MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -13,7 +13,7 @@ use crate::target::TargetError;
 /// loads, work and stores of different tiles overlap.
 const TILE_ELEMENTS: usize = 32 << 10;
 
-/// An operand from DRAM and its buffers on chip.
+/// An operand or a result of the kernel in DRAM.
 struct External {
     value: ValueId,
     operand: DramOperand,
@@ -65,11 +65,20 @@ impl Lowering<'_, '_> {
             }
         }
         let mut operands = values.iter().map(|&value| self.operand(value)).collect::<Result<Vec<_>, _>>()?;
-        let (domain, strides) = self.domain(&shape, &nodes, &mut operands)?;
+        let mut results = kernel.outputs.iter().map(|&value| self.result(value)).collect::<Result<Vec<_>, _>>()?;
+        let (domain, mut strides) = self.domain(&shape, &nodes, &mut results, &mut operands)?;
+        let operand_strides = strides.split_off(results.len());
+        let results: Vec<External> = kernel
+            .outputs
+            .iter()
+            .zip(results)
+            .zip(strides)
+            .map(|((&value, operand), strides)| External { value, operand, strides })
+            .collect();
         let externals: Vec<External> = values
             .iter()
             .zip(operands)
-            .zip(strides)
+            .zip(operand_strides)
             .map(|((&value, operand), strides)| External { value, operand, strides })
             .collect();
 
@@ -159,13 +168,11 @@ impl Lowering<'_, '_> {
             if streams && index % reduced_tiles != reduced_tiles - 1 {
                 continue;
             }
-            for &value in &kernel.outputs {
-                let Some((_, operand)) = chip.iter().find(|(known, _)| *known == value) else { continue };
-                let result = self.result(value)?;
-                let shape = graph.shape(value);
-                let strides = tile::dense_strides(&domain.sizes, |dim| domain.spans(shape, dim));
-                let dram = result.address(tile.offset(&strides));
-                self.move_tile(true, dram, operand.dtype, &tile.lens, &strides, operand.address, &operand.strides);
+            for result in &results {
+                let Some((_, operand)) = chip.iter().find(|(known, _)| *known == result.value) else { continue };
+                let dram = result.operand.address(tile.offset(&result.strides));
+                let dtype = operand.dtype;
+                self.move_tile(true, dram, dtype, &tile.lens, &result.strides, operand.address, &operand.strides);
             }
         }
         Ok(())
@@ -189,19 +196,22 @@ impl Lowering<'_, '_> {
         widest
     }
 
-    /// The nest over the domain in which every operand has one stride per dimension. Operands that no nest can walk
-    /// together with the others are copied first.
+    /// The nest over the domain in which every result and every operand has one stride per dimension. Operands that no nest
+    /// can walk together with the others are copied first; results are written elsewhere and copied after the kernel.
     fn domain(
         &mut self,
         shape: &Shape,
         nodes: &[NodeId],
+        results: &mut [DramOperand],
         operands: &mut [DramOperand],
     ) -> Result<(Domain, Vec<Vec<i64>>), TargetError> {
-        let mut views: Vec<View> = Vec::with_capacity(operands.len());
-        for operand in operands {
+        let mut views: Vec<View> = Vec::with_capacity(results.len() + operands.len());
+        let first_operand = results.len();
+        for (index, operand) in results.iter_mut().chain(operands).enumerate() {
             let mut wide = operand.view.broadcast(shape);
             if wide.as_ref().is_none_or(|view| Nest::refine(shape, &with(&views, view)).is_none()) {
-                *operand = self.densify(operand)?;
+                *operand =
+                    if index < first_operand { self.move_later(operand.clone())? } else { self.densify(operand)? };
                 wide = operand.view.broadcast(shape);
             }
             let Some(view) = wide.filter(|view| Nest::refine(shape, &with(&views, view)).is_some()) else {
@@ -298,7 +308,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Four-bit types are stored in a byte: after a conversion to one, floats saturate and integers wrap to four bits.
-    fn wrap_nibbles(&mut self, to: DType, from: DType, lens: &[usize], place: &ChipOperand) {
+    pub(super) fn wrap_nibbles(&mut self, to: DType, from: DType, lens: &[usize], place: &ChipOperand) {
         let mut step = |function: BinaryFn, number: i64| {
             let sources = [ChipSource::Chip(place), ChipSource::Immediate(Source::Integer(number))];
             self.map(MapFn::Binary(function), lens, place, &sources);
@@ -330,12 +340,6 @@ impl Lowering<'_, '_> {
         first: bool,
         last: bool,
     ) -> Result<(), TargetError> {
-        let function = match reduce.function {
-            ReduceFn::Sum | ReduceFn::Mean => FoldFn::Sum,
-            ReduceFn::Prod => FoldFn::Product,
-            ReduceFn::Max => FoldFn::Max,
-            ReduceFn::Min => FoldFn::Min,
-        };
         // Folded dimensions go innermost.
         let folds = |dim: usize| reduce.axes.contains(&domain.axis[dim]);
         let order: Vec<usize> = (0..tile.lens.len())
@@ -346,44 +350,17 @@ impl Lowering<'_, '_> {
             strides: order.iter().map(|&dim| operand.strides[dim]).collect(),
             ..operand.clone()
         };
-        let target = permute(destination);
-        let walked = match source {
-            ChipSource::Chip(operand) => Some(permute(operand)),
-            ChipSource::Immediate(_) => None,
-        };
         let lens: Vec<usize> = order.iter().map(|&dim| tile.lens[dim]).collect();
-        let outer = order.iter().filter(|&&dim| !folds(dim)).count();
-        // The kept and the folded part are merged apart from each other, since a fold must not run across them.
-        let merge_part = |range: std::ops::Range<usize>| {
-            let part = |operand: &ChipOperand| ChipOperand {
-                strides: operand.strides[range.clone()].to_vec(),
-                ..operand.clone()
-            };
-            let mut parts = vec![part(&target)];
-            parts.extend(walked.as_ref().map(part));
-            super::merge(&lens[range.clone()], &parts.iter().collect::<Vec<_>>())
+        let kept = order.iter().filter(|&&dim| !folds(dim)).count();
+        let walked;
+        let source = match source {
+            ChipSource::Chip(operand) => {
+                walked = permute(operand);
+                ChipSource::Chip(&walked)
+            }
+            ChipSource::Immediate(number) => ChipSource::Immediate(number.clone()),
         };
-        let (kept_dims, kept_strides) = merge_part(0..outer);
-        let (folded_dims, folded_strides) = merge_part(outer..lens.len());
-        let reduced = folded_dims.len() as u8;
-        let dims: Vec<usize> = kept_dims.into_iter().chain(folded_dims).collect();
-        let strides: Vec<Vec<i64>> =
-            kept_strides.into_iter().zip(folded_strides).map(|(kept, folded)| [kept, folded].concat()).collect();
-        self.split(&dims, &strides, &mut |lowering, dims, strides, offsets| {
-            let source = match (source, &walked) {
-                (ChipSource::Immediate(number), _) => number.clone(),
-                (ChipSource::Chip(_), Some(operand)) => Source::Walk(operand.walk(&strides[1], offsets[1])),
-                (ChipSource::Chip(operand), None) => Source::Walk(operand.walk(&strides[0], offsets[0])),
-            };
-            lowering.emitter.emit(Operation::Fold(Fold {
-                function,
-                dims: dims.iter().map(|&dim| dim as u32).collect(),
-                reduced,
-                accumulate: !first,
-                destination: target.walk(&strides[0], offsets[0]),
-                sources: [source].into_iter().collect(),
-            }));
-        });
+        self.fold_nest(fold_function(reduce.function), &lens, kept, !first, &permute(destination), &[source]);
         if reduce.function == ReduceFn::Mean && last {
             let count: usize = reduce.axes.iter().map(|&axis| domain.shape[axis]).product();
             let divisor = if dtype.is_float() { Source::Float(count as f64) } else { Source::Integer(count as i64) };
@@ -416,14 +393,16 @@ impl Lowering<'_, '_> {
             };
             // The greatest number of u64 wraps to -1, which is stored as the same bits.
             let source = if ty.dtype.is_float() { Source::Float(float) } else { Source::Integer(integer as i64) };
-            self.fill(value, source)?;
+            let result = self.result(value)?;
+            self.fill(&result, source);
         }
         Ok(())
     }
 
-    /// Writes one number everywhere into a value's buffer.
-    pub(super) fn fill(&mut self, value: ValueId, number: Source) -> Result<(), TargetError> {
-        let result = self.result(value)?;
+    /// Writes one number everywhere into the buffer of a result, which reaches all of it.
+    pub(super) fn fill(&mut self, result: &DramOperand, number: Source) {
+        let whole = Shape::vector(result.view.shape().count());
+        let result = DramOperand { view: View::dense(whole), ..result.clone() };
         let count = result.view.shape().count();
         let chunk = count.min(self.squeezed(TILE_ELEMENTS));
         let chip = ChipOperand {
@@ -437,7 +416,16 @@ impl Lowering<'_, '_> {
             let dram = result.address(tile.offset(&[1]));
             self.move_tile(true, dram, result.dtype, &tile.lens, &[1], chip.address, &[1]);
         }
-        Ok(())
+    }
+}
+
+/// What a reduction does along its axes; a mean is divided after that.
+pub(super) fn fold_function(function: ReduceFn) -> FoldFn {
+    match function {
+        ReduceFn::Sum | ReduceFn::Mean => FoldFn::Sum,
+        ReduceFn::Prod => FoldFn::Product,
+        ReduceFn::Max => FoldFn::Max,
+        ReduceFn::Min => FoldFn::Min,
     }
 }
 
