@@ -76,6 +76,19 @@ impl Anchor {
             Anchor::Copy { .. } | Anchor::ElementWise => None,
         }
     }
+
+    /// The anchoring node, to be moved to another graph.
+    pub fn node_mut(&mut self) -> Option<&mut NodeId> {
+        match self {
+            Anchor::Contraction(node)
+            | Anchor::Attention(node)
+            | Anchor::Normalization(node)
+            | Anchor::Reduction(node)
+            | Anchor::Selection(node)
+            | Anchor::Movement(node) => Some(node),
+            Anchor::Copy { .. } | Anchor::ElementWise => None,
+        }
+    }
 }
 
 /// Work that a target runs as one unit, with values in between kept on chip.

@@ -185,8 +185,9 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
             continue;
         }
         let own = segment_of[id.index()];
-        shared[id.index()] =
-            graph.users(id).any(|user| segment_of[user.index()] != own || (shared[user.index()] && !streams[user.index()]));
+        shared[id.index()] = graph
+            .users(id)
+            .any(|user| segment_of[user.index()] != own || (shared[user.index()] && !streams[user.index()]));
         if shared[id.index()] {
             segment_of[id.index()] = 0;
         }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod assemble;
+mod blocks;
 mod cleanup;
 mod cost;
 pub mod egraph;
@@ -15,9 +16,10 @@ mod optimize;
 pub mod rules;
 
 pub use assemble::{AssembleError, Group, anchor_of, assemble, derived_constants};
+pub use blocks::{Block, Rolled, Segment, roll};
 pub use cleanup::clean_up;
 pub use cost::{CostModel, Tiling};
 pub use fuse::{FusionLimits, fuse};
 pub use integer_products::integer_products;
 pub use legalize::{Rewrite, Verdict, legalize, legalize_groups};
-pub use optimize::{Extraction, OptimizeError, Optimized, optimize, stop_reason};
+pub use optimize::{BlockReport, Extraction, OptimizeError, Optimized, optimize, stop_reason};

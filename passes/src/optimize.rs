@@ -3,18 +3,20 @@
 //! Rules make an e-graph of all forms that a block has; kernels are offered for every form; extraction takes the cheapest
 //! set of kernels that gives the block's results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use egg::Id;
+use rayon::prelude::*;
 use tcc_ir::{Anchor, Def, Graph, GraphError, NodeId, Op, ValueId, is_view};
 
 use crate::assemble::Group;
+use crate::blocks::{Segment, roll};
 use crate::cost::CostModel;
 use crate::egraph::{Conflict, EGraph, Expr, Knowledge, Leaf, Limits, Saturation, Stopped, Term, Terms, saturate};
 use crate::extract::{Certificate, Choice, Problem, Solution, exact, greedy};
 use crate::kernels::{Census, Offer, offers, with_operands};
-use crate::legalize::Verdict;
+use crate::legalize::{Verdict, legalize_groups};
 use crate::rules;
 
 /// How extraction chooses.
@@ -31,21 +33,46 @@ pub enum Extraction {
 
 /// A block that was optimised.
 #[derive(Clone, Debug)]
-pub struct Optimized {
-    /// The block in the form that was chosen.
-    pub graph: Graph,
+struct OptimizedBlock {
+    /// The block in the form that was chosen, in operators that the target runs.
+    graph: Graph,
     /// Its kernels.
-    pub groups: Vec<Group>,
-    /// E-nodes after saturation, with the kernels on offer.
+    groups: Vec<Group>,
+    /// The leaf of the block that each input and constant is; `None` for constants that rules made.
+    leaves: BTreeMap<ValueId, usize>,
+    report: BlockReport,
+}
+
+/// What was done to one distinct block.
+#[derive(Clone, Debug)]
+pub struct BlockReport {
+    /// The first node of the user's model in it.
+    pub name: Arc<str>,
+    /// How often it occurs.
+    pub repeats: usize,
+    /// Number of its kernels.
+    pub kernels: usize,
+    /// E-nodes after saturation.
     pub e_nodes: usize,
+    /// Kernels on offer.
+    pub offers: usize,
     /// What saturation did.
     pub saturation: Saturation,
-    /// Number of kernels on offer.
-    pub offers: usize,
-    /// What the kernels cost together by the target's reckoning, in cycles.
+    /// What its kernels cost together by the target's reckoning, in cycles.
     pub cost: u64,
     /// How good that is, if it was proven.
     pub certificate: Option<Certificate>,
+}
+
+/// A graph that was optimised.
+#[derive(Clone, Debug)]
+pub struct Optimized {
+    /// The graph in the form that was chosen, in operators that the target runs.
+    pub graph: Graph,
+    /// Its kernels.
+    pub groups: Vec<Group>,
+    /// Its distinct blocks.
+    pub blocks: Vec<BlockReport>,
 }
 
 /// Why a block cannot be optimised.
@@ -62,23 +89,130 @@ pub enum OptimizeError {
     Unreachable(Arc<str>),
 }
 
-/// Optimises a graph as one block.
+/// Optimises a graph: cuts it into blocks, optimises each distinct one, and puts what came out in the place of each of
+/// its segments. `judge` says what the target runs within kernels; the rest is written in its terms.
 ///
 /// # Errors
 /// See [`OptimizeError`].
-pub fn optimize(graph: &Graph, model: &dyn CostModel, extraction: Extraction) -> Result<Optimized, OptimizeError> {
+pub fn optimize(
+    graph: &Graph,
+    model: &(dyn CostModel + Sync),
+    judge: &(dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync),
+    extraction: Extraction,
+) -> Result<Optimized, OptimizeError> {
+    let rolled = roll(graph);
+    let numbers: Vec<usize> = (0..rolled.blocks.len()).collect();
+    let blocks: Vec<OptimizedBlock> = numbers
+        .into_par_iter()
+        .map(|number| {
+            let block = rolled.graph(graph, number);
+            let mut optimized = optimize_block(&block, model, judge, extraction)?;
+            optimized.report.repeats = rolled.blocks[number].segments.len();
+            Ok(optimized)
+        })
+        .collect::<Result<_, OptimizeError>>()?;
+    let mut replay =
+        Replay { source: graph, graph: Graph::new(graph.name().clone()), map: HashMap::new(), groups: Vec::new() };
+    for &input in graph.inputs() {
+        let value = graph.value(input);
+        let new = replay.graph.add_input(value.name.clone(), value.ty.clone());
+        replay.map.insert(input, new);
+    }
+    for (segment, &block) in rolled.segments.iter().zip(&rolled.block_of) {
+        replay.segment(segment, &rolled.blocks[block].results, &blocks[block])?;
+    }
+    for output in graph.outputs() {
+        let value = replay.value(output.value);
+        replay.graph.add_output(output.name.clone(), value);
+    }
+    let Replay { graph, groups, .. } = replay;
+    Ok(Optimized { graph, groups, blocks: blocks.into_iter().map(|block| block.report).collect() })
+}
+
+/// The whole graph in its new form, being put together from blocks.
+struct Replay<'a> {
+    source: &'a Graph,
+    graph: Graph,
+    /// What each value of the source has become.
+    map: HashMap<ValueId, ValueId>,
+    groups: Vec<Group>,
+}
+
+impl Replay<'_> {
+    /// What a value has become; constants are taken over when they are first needed.
+    fn value(&mut self, id: ValueId) -> ValueId {
+        if let Some(&value) = self.map.get(&id) {
+            return value;
+        }
+        let value = self.source.value(id);
+        let new = match &value.def {
+            Def::Constant(tensor) => self.graph.add_constant(value.name.clone(), tensor.clone()),
+            Def::Input(_) | Def::Node { .. } => unreachable!("segments stand in an order in which they can run"),
+        };
+        self.map.insert(id, new);
+        new
+    }
+
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        results: &[(usize, usize)],
+        block: &OptimizedBlock,
+    ) -> Result<(), OptimizeError> {
+        let mut map: Vec<ValueId> = Vec::with_capacity(block.graph.value_count());
+        let first_node = self.graph.node_count();
+        for (id, value) in block.graph.values() {
+            match (block.leaves.get(&id), &value.def) {
+                (Some(&leaf), _) => map.push(self.value(segment.leaves[leaf])),
+                (None, Def::Constant(tensor)) => map.push(self.graph.constant(tensor.clone())),
+                (None, Def::Node { node, output: 0 }) => {
+                    let node = block.graph.node(*node);
+                    let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input.index()]).collect();
+                    self.graph.set_origin(node.origin.clone());
+                    map.extend(self.graph.add_multi(node.op.clone(), &inputs)?);
+                }
+                (None, Def::Node { .. }) => {}
+                (None, Def::Input(_)) => unreachable!("all inputs of a block are leaves"),
+            }
+        }
+        let moved = |nodes: &[NodeId]| -> Vec<NodeId> {
+            nodes.iter().map(|node| NodeId::from_index(first_node + node.index())).collect()
+        };
+        for Group { anchor, prologue, epilogue } in &block.groups {
+            let mut anchor = anchor.clone();
+            if let Some(node) = anchor.node_mut() {
+                *node = NodeId::from_index(first_node + node.index());
+            }
+            self.groups.push(Group { anchor, prologue: moved(prologue), epilogue: moved(epilogue) });
+        }
+        for (&(place, output), result) in results.iter().zip(block.graph.outputs()) {
+            let old = self.source.node(segment.nodes[place]).outputs[output];
+            let new = map[result.value.index()];
+            self.map.insert(old, new);
+            if self.graph.producer(new).is_some() {
+                self.graph.rename(new, self.source.value(old).name.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Optimises one block.
+fn optimize_block(
+    graph: &Graph,
+    model: &dyn CostModel,
+    judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict,
+    extraction: Extraction,
+) -> Result<OptimizedBlock, OptimizeError> {
     let Loaded { mut egraph, classes, leaves } = load(graph);
     let define = |terms: Terms<'_>, op: &Op, operands: &[Id]| definition(model, terms, op, operands);
     let saturation = saturate(&mut egraph, &rules::local(), &rules::global(), &define, Limits::default())?;
     let census = Census::new(&egraph);
     let offers = offers(&census, model);
     let demanded: Vec<Id> = graph.outputs().iter().map(|output| egraph.find(classes[output.value.index()])).collect();
-    let (problem, ways, numbers) = problem(&census, &egraph, model, &offers, &demanded);
+    let (problem, ways) = problem(&census, &egraph, model, &offers, &demanded);
     let unreachable = || {
-        let output =
-            graph.outputs().iter().find(|output| !numbers.contains_key(&egraph.find(classes[output.value.index()])));
-        let output = output.or(graph.outputs().first());
-        OptimizeError::Unreachable(output.map_or_else(|| Arc::from(""), |output| output.name.clone()))
+        OptimizeError::Unreachable(graph.outputs().first().map_or_else(|| Arc::from(""), |output| output.name.clone()))
     };
     let (solution, certificate) = match extraction {
         Extraction::Greedy => (greedy(&problem).ok_or_else(unreachable)?, None),
@@ -95,17 +229,35 @@ pub fn optimize(graph: &Graph, model: &dyn CostModel, extraction: Extraction) ->
         graph: Graph::new(graph.name().clone()),
         values: BTreeMap::new(),
         groups: Vec::new(),
+        origins: origins(graph, &egraph, &classes),
     };
-    let (graph, groups) = emission.run(&classes, &offers, &ways, &solution)?;
-    Ok(Optimized {
-        graph,
-        groups,
-        e_nodes: egraph.total_number_of_nodes() + offers.len(),
-        saturation,
+    let (chosen, groups) = emission.run(&classes, &offers, &ways, &solution)?;
+    let (legal, groups) = legalize_groups(&chosen, &groups, judge)?;
+    // Leaves go by their numbers, which are their names.
+    let leaves = legal.values().filter(|(_, value)| !matches!(value.def, Def::Node { .. }));
+    let leaves = leaves.filter_map(|(id, value)| Some((id, value.name.parse().ok()?))).collect();
+    let report = BlockReport {
+        name: graph.nodes().next().map_or_else(|| Arc::from(""), |(_, node)| node.origin.clone()),
+        repeats: 1,
+        kernels: groups.len(),
+        e_nodes: egraph.total_number_of_nodes(),
         offers: offers.len(),
+        saturation,
         cost: solution.cost,
         certificate,
-    })
+    };
+    Ok(OptimizedBlock { graph: legal, groups, leaves, report })
+}
+
+/// The node of the user's model that each class comes from, where one computes it.
+fn origins(graph: &Graph, egraph: &EGraph, classes: &[Id]) -> BTreeMap<Id, Arc<str>> {
+    let mut origins = BTreeMap::new();
+    for (_, node) in graph.nodes() {
+        for output in &node.outputs {
+            origins.entry(egraph.find(classes[output.index()])).or_insert_with(|| node.origin.clone());
+        }
+    }
+    origins
 }
 
 /// A graph as an e-graph.
@@ -171,14 +323,14 @@ enum Way {
     View(Id, Term),
 }
 
-/// The problem of extraction, what its choices are, and the numbers of the classes in it.
+/// The problem of extraction, and what its choices are.
 fn problem(
     census: &Census<'_>,
     egraph: &EGraph,
     model: &dyn CostModel,
     offers: &[Offer],
     demanded: &[Id],
-) -> (Problem, Vec<Way>, BTreeMap<Id, usize>) {
+) -> (Problem, Vec<Way>) {
     let terms = Terms(egraph);
     let numbers: BTreeMap<Id, usize> =
         census.order.iter().enumerate().map(|(number, &class)| (class, number)).collect();
@@ -220,7 +372,7 @@ fn problem(
     problem.demanded = demanded.iter().filter_map(number).collect();
     problem.demanded.sort_unstable();
     problem.demanded.dedup();
-    (problem, ways, numbers)
+    (problem, ways)
 }
 
 /// The form that was chosen, being written as a graph.
@@ -232,6 +384,7 @@ struct Emission<'a> {
     graph: Graph,
     values: BTreeMap<Id, ValueId>,
     groups: Vec<Group>,
+    origins: BTreeMap<Id, Arc<str>>,
 }
 
 impl Emission<'_> {
@@ -269,6 +422,9 @@ impl Emission<'_> {
         let outside = self.values.clone();
         let mut nodes: Vec<NodeId> = Vec::with_capacity(offer.body.len());
         for (class, term) in &offer.body {
+            if let Some(origin) = self.origins.get(&self.egraph.find(*class)) {
+                self.graph.set_origin(origin.clone());
+            }
             let outputs = self.term(term)?;
             if let [output] = outputs[..] {
                 self.values.insert(self.egraph.find(*class), output);

@@ -2,8 +2,7 @@
 
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
 use tcc_passes::{
-    Extraction, FusionLimits, Optimized, assemble, clean_up, fuse, integer_products, legalize, legalize_groups,
-    optimize,
+    BlockReport, Extraction, FusionLimits, Optimized, assemble, clean_up, fuse, integer_products, legalize, optimize,
 };
 
 use super::cost::SystolicCosts;
@@ -29,11 +28,10 @@ pub(super) fn optimized_plan(
     graph: &Graph,
     facts: &SystolicMachine,
     extraction: Extraction,
-) -> Result<(Plan, Optimized), TargetError> {
+) -> Result<(Plan, Vec<BlockReport>), TargetError> {
     let graph = clean_up(&integer_products(graph)?);
-    let optimized = optimize(&graph, &SystolicCosts::new(facts), extraction)?;
-    let (legal, groups) = legalize_groups(&optimized.graph, &optimized.groups, &legal::judge)?;
-    Ok((assemble(legal, groups)?, optimized))
+    let Optimized { graph, groups, blocks } = optimize(&graph, &SystolicCosts::new(facts), &legal::judge, extraction)?;
+    Ok((assemble(graph, groups)?, blocks))
 }
 
 /// The graph in the operators that the machine runs.

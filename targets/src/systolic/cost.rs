@@ -11,7 +11,7 @@ use tcc_passes::{CostModel, Group, Tiling, Verdict};
 use super::SystolicMachine;
 use super::layout::storage;
 use super::legal;
-use super::lower::{map_function, on_array};
+use super::lower::{map_function, on_array, row_epilogue_fits};
 use super::timing::map_rate;
 
 /// The optimiser's view of a machine.
@@ -92,15 +92,44 @@ impl<'m> SystolicCosts<'m> {
         let Op::MatMul(product) = &node.op else { return None };
         let types = graph.input_types(node);
         let shape = graph.shape(node.output());
-        let mut vector = 0;
+        let last = shape.rank() - 1;
+        let mut column = shape.to_vec();
+        column[last] = 1;
+        let column = Shape::new(column).ok()?;
+        let is_row = |shape_of: &Shape| shape_of == shape || *shape_of == column;
+        let (mut vector, mut rows, mut element_bytes) = (0, false, 0);
         for &id in &group.epilogue {
             let node = graph.node(id);
-            let element_wise =
-                matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_) | Op::Gelu(_));
-            if !element_wise || graph.shape(node.output()) != shape {
+            let types = graph.input_types(node);
+            let along_rows = match &node.op {
+                Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_) | Op::Gelu(_) => false,
+                Op::Reduce(reduce) if reduce.axes == [last] => true,
+                Op::Softmax(softmax) if softmax.axis == last => true,
+                Op::LayerNorm(norm) if norm.axis == last => true,
+                Op::RmsNorm(norm) if norm.axis == last => true,
+                _ => return None,
+            };
+            let own = node.inputs.iter().filter(|&&input| graph.producer(input).is_some());
+            if !is_row(graph.shape(node.output())) || !own.clone().all(|&input| is_row(graph.shape(input))) {
                 return None;
             }
-            vector += self.vector(&node.op, &graph.input_types(node));
+            if along_rows && graph.shape(node.inputs[0]) != shape {
+                return None;
+            }
+            rows |= along_rows;
+            vector += self.vector(&node.op, &types);
+            // A normalisation keeps a few rows of its own.
+            let copies = if along_rows && !matches!(node.op, Op::Reduce(_)) { 4 } else { 1 };
+            let values = node.inputs.iter().chain(&node.outputs).map(|&value| graph.ty(value));
+            let wide = values.filter(|ty| ty.shape.last() == shape.last());
+            element_bytes += copies * wide.map(|ty| storage(ty.dtype).bytes(1).max(1)).sum::<usize>();
+        }
+        let narrow = group.epilogue.iter().any(|&id| graph.shape(graph.node(id).output()) != shape);
+        if (rows || narrow) && !row_epilogue_fits(self.machine, shape[last], element_bytes) {
+            return None;
+        }
+        if narrow && !rows {
+            return None;
         }
         let reads = self.reads(graph, |value| value == node.inputs[1] && on_array(types[0].dtype, types[1].dtype));
         let product = if on_array(types[0].dtype, types[1].dtype) {

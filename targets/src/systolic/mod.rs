@@ -66,7 +66,7 @@ impl Systolic {
         &self,
         graph: &Graph,
         extraction: tcc_passes::Extraction,
-    ) -> Result<(Plan, tcc_passes::Optimized), TargetError> {
+    ) -> Result<(Plan, Vec<tcc_passes::BlockReport>), TargetError> {
         compile::optimized_plan(graph, &self.facts, extraction)
     }
 }
