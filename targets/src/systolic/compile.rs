@@ -30,7 +30,7 @@ fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
 }
 
 /// A plan, where its values lie, and its instructions.
-type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
+pub(super) type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
 
 /// Fuses as much as the scratchpad holds.
 fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<Lowered, TargetError> {
@@ -71,7 +71,16 @@ pub(super) fn compile(
     facts: &SystolicMachine,
     graph: &Graph,
 ) -> Result<SystolicProgram, TargetError> {
-    let (plan, layout, instructions, ranges) = lower_fused(machine, facts, graph)?;
+    package(machine, facts, graph, lower_fused(machine, facts, graph)?)
+}
+
+/// Makes a program of what was lowered.
+pub(super) fn package(
+    machine: &Machine,
+    facts: &SystolicMachine,
+    graph: &Graph,
+    (plan, layout, instructions, ranges): Lowered,
+) -> Result<SystolicProgram, TargetError> {
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
         let buffer = layout
             .buffer(value)

@@ -4,7 +4,7 @@ use tcc_ir::ops::{Binary, BinaryFn, Cast, MatMul};
 use tcc_ir::{DType, Graph, GraphError, Op, Tensor, ValueId};
 use tcc_passes::Verdict;
 
-use super::lower::on_array;
+use super::lower::{attention_supported, on_array, rope_supported};
 
 /// Judges an operator with its operands.
 pub(super) fn judge(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
@@ -42,6 +42,18 @@ pub(super) fn judge(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
         | Op::Attention(_)
         | Op::Quantize(_)
         | Op::Dequantize(_) => Verdict::Decompose,
+    }
+}
+
+/// Judges for an optimiser that hands out attention kernels: attention and rotary embeddings that the machine runs are
+/// kept whole. Each attention must then be the anchor of a kernel; a rotation is in the prologue of one, or the anchor of a
+/// movement kernel.
+#[cfg_attr(not(test), expect(dead_code, reason = "the present fusion wants attention decomposed"))]
+pub(super) fn judge_fused(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
+    match op {
+        Op::Attention(_) if attention_supported(graph, inputs) => Verdict::Keep,
+        Op::Rope(_) if rope_supported(graph, inputs) => Verdict::Keep,
+        _ => judge(graph, op, inputs),
     }
 }
 

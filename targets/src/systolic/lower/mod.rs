@@ -1,7 +1,10 @@
 //! From a plan to instructions: each kernel is tiled and written out by the file of its kind.
 
+mod attention;
 mod contraction;
 mod movement;
+mod prologue;
+mod recipe;
 mod selection;
 mod tile;
 mod vector;
@@ -11,6 +14,9 @@ use std::ops::Range;
 use smallvec::SmallVec;
 use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Shape, Tensor, ValueId, Values, View};
 
+#[expect(unused_imports, reason = "for an optimiser that makes attention kernels")]
+pub(super) use attention::attention_prologue_supported;
+pub(super) use attention::{attention_supported, rope_supported};
 pub(super) use contraction::on_array;
 
 use super::emit::Emitter;
@@ -109,6 +115,9 @@ impl Lowering<'_, '_> {
             Anchor::ElementWise | Anchor::Reduction(_) => self.vector_kernel(kernel),
             Anchor::Contraction(node) => self.contraction_kernel(kernel, *node),
             Anchor::Selection(node) => self.selection_kernel(kernel, *node),
+            Anchor::Movement(node) if matches!(self.plan.graph.node(*node).op, Op::Rope(_)) => {
+                self.rope_kernel(kernel, *node)
+            }
             Anchor::Movement(node) => self.movement_kernel(*node),
             Anchor::Copy { value, source } => {
                 let from = self.operand_of(source)?;
@@ -116,7 +125,8 @@ impl Lowering<'_, '_> {
                 self.tiling = "copied".to_owned();
                 self.copy(&from, &to)
             }
-            Anchor::Attention(_) | Anchor::Normalization(_) => {
+            Anchor::Attention(node) => self.attention_kernel(kernel, *node),
+            Anchor::Normalization(_) => {
                 Err(self.defect(kernel, "was not decomposed before lowering"))
             }
         }
