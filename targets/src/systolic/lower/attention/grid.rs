@@ -42,6 +42,8 @@ pub(super) struct Grid {
 impl Grid {
     /// The grid of a step that takes the accumulators from row `at` on.
     pub fn new(step: &Step, tiling: &Tiling, width: usize, array: usize, at: usize) -> Self {
+        // Behind the scores of the largest step: those of the step after the next must leave the result alone.
+        let result_at = at + tiling.units() * tiling.rows() * tiling.keys.div_ceil(width);
         let (tiles, width, last) = key_tiles(step.keys.len(), width);
         let columns = step.features.len() + usize::from(tiling.ones);
         let column_tiles = columns.div_ceil(array);
@@ -58,7 +60,7 @@ impl Grid {
             column_tiles,
             array,
             scores_at: at,
-            result_at: at + step.units() * step.rows() * tiles,
+            result_at,
         }
     }
 

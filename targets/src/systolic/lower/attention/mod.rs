@@ -58,6 +58,7 @@ pub(in crate::systolic) fn attention_supported(graph: &Graph, inputs: &[ValueId]
 ///
 /// # Errors
 /// What is in the way, in words.
+#[cfg_attr(not(test), expect(dead_code, reason = "for an optimiser that makes attention kernels"))]
 pub(in crate::systolic) fn attention_prologue_supported(
     graph: &Graph,
     attention: NodeId,

@@ -114,6 +114,10 @@ impl Lowering<'_, '_> {
     /// every row reads the same truth values, one place further.
     fn hide_by_position(&mut self, attend: &Attend, step: &Step, grid: &Grid) {
         let (Some(causal), Some(below)) = (attend.op.causal, attend.buffers.below) else { return };
+        if causal.checked_add_unsigned(attend.dims.queries as u64).is_none() {
+            // Positions that saturate are the same for all queries, and so are the keys that these see.
+            return;
+        }
         let reach = attend.reach() as i128;
         for tile in 0..grid.tiles {
             let width = grid.width_of(tile);

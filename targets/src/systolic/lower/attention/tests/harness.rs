@@ -132,8 +132,9 @@ pub(super) fn plan(graph: &Graph) -> Plan {
             let free = !is_view(&node.op) && candidate != id && !taken[position(candidate)];
             let mut grown = prologue.clone();
             grown.insert(0, candidate);
-            if free && attention_prologue_supported(&graph, id, &grown).is_ok() {
-                prologue = grown;
+            match attention_prologue_supported(&graph, id, &grown) {
+                Ok(()) if free => prologue = grown,
+                refused => println!("{candidate:?} {}: {refused:?}", node.op.name()),
             }
         }
         prologue.iter().for_each(|&node| taken[position(node)] = true);

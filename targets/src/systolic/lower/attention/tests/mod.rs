@@ -5,7 +5,7 @@
 
 mod harness;
 
-use harness::{Bench, PLAIN, check, machine, usual};
+use harness::{Bench, PLAIN, check, cycles, machine, usual};
 use tcc_ir::ops::{Attention, Binary, BinaryFn, Concat, Reduce, ReduceFn, Rope, Slice, Unary, UnaryFn};
 use tcc_ir::{DType, Real, ValueId};
 
@@ -303,5 +303,46 @@ fn a_rotation_alone() {
         for machine in machines() {
             check(&bench, &machine, "rope");
         }
+    }
+}
+
+/// Cycles of usual attentions on the default machine, next to those of the kernels that they are decomposed to otherwise.
+#[test]
+#[ignore = "measures; run it with --nocapture"]
+fn cycles_of_usual_models() {
+    let machine = usual();
+    let scale = Real(0.125);
+    let merged = |[h, g, s, d]: [usize; 4], causal: Option<i64>| {
+        let mut bench = Bench::new(DType::F32);
+        let x = bench.random(&[1, s, (h + 2 * g) * d]);
+        let q = heads_of(&mut bench, x, [1, s, d], 0, h);
+        let k = heads_of(&mut bench, x, [1, s, d], h, g);
+        let v = heads_of(&mut bench, x, [1, s, d], h + g, g);
+        let y = bench.add(Attention { scale, causal, ..PLAIN }, &[q, k, v]);
+        let y = bench.transpose(y, &[0, 2, 1, 3]);
+        bench.output(y);
+        bench
+    };
+    let llama = |dtype: DType, s: usize, past: usize| {
+        decoder(Decoder {
+            dtype,
+            extents: [1, 32, 8, s, 128],
+            past,
+            interleaved: false,
+            norms: false,
+            repeat: false,
+            cached: true,
+        })
+    };
+    for (what, bench) in [
+        ("BERT-base, S 128", merged([12, 12, 128, 64], None)),
+        ("S 512, causal, D 64", merged([12, 12, 512, 64], Some(0))),
+        ("S 512, causal, D 128, H 32, G 8", merged([32, 8, 512, 128], Some(0))),
+        ("Llama decode, f32", llama(DType::F32, 1, 2047)),
+        ("Llama decode, f16", llama(DType::F16, 1, 2047)),
+        ("Llama prefill 512, f32", llama(DType::F32, 512, 0)),
+    ] {
+        let [whole, parts] = cycles(&bench, &machine);
+        println!("{what}: {whole} cycles whole, {parts} in parts");
     }
 }
