@@ -5,6 +5,7 @@ mod contraction;
 mod movement;
 mod prologue;
 mod recipe;
+mod rotation;
 mod selection;
 mod tile;
 mod vector;
@@ -16,8 +17,9 @@ use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Shape, Tensor, Value
 
 #[expect(unused_imports, reason = "for an optimiser that makes attention kernels")]
 pub(super) use attention::attention_prologue_supported;
-pub(super) use attention::{attention_supported, rope_supported};
+pub(super) use attention::attention_supported;
 pub(super) use contraction::on_array;
+pub(super) use rotation::rope_supported;
 
 use super::emit::Emitter;
 use super::isa::{DmaDim, Instruction, Map, MapFn, Memory, Operation, Source, Walk};
@@ -126,9 +128,7 @@ impl Lowering<'_, '_> {
                 self.copy(&from, &to)
             }
             Anchor::Attention(node) => self.attention_kernel(kernel, *node),
-            Anchor::Normalization(_) => {
-                Err(self.defect(kernel, "was not decomposed before lowering"))
-            }
+            Anchor::Normalization(_) => Err(self.defect(kernel, "was not decomposed before lowering")),
         }
     }
 

@@ -6,6 +6,7 @@ use tcc_ir::ops::{BinaryFn, Reduce, ReduceFn};
 use tcc_ir::{Access, DType, NodeId, Op, ValueId};
 
 use super::recipe::{BATCH, FEATURE, Groups, HEAD, POSITION, Recipe, TermSource, Use, four, groups_of};
+use super::rotation::Planes;
 use super::tile::dense_strides;
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
 use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
@@ -40,15 +41,6 @@ pub(super) struct Framed {
     pub groups: Groups,
 }
 
-/// Halves of features that are loaded apart from each other, for a rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Planes {
-    /// The first half, then the second.
-    Halves,
-    /// Those at even places, then those at odd ones.
-    Neighbours,
-}
-
 /// What a buffer holds: a place in DRAM and the lengths of what was loaded from there.
 type Loaded = (u64, [usize; 4]);
 
@@ -68,7 +60,7 @@ pub(super) struct Prologue {
     pub tag: usize,
     pub recipe: Recipe,
     /// Of terms that lie in DRAM, where.
-    framed: Vec<Option<Framed>>,
+    pub framed: Vec<Option<Framed>>,
     /// Values that are written to DRAM as they come about, and where to.
     pub stores: Vec<(ValueId, DramOperand)>,
 }
@@ -91,7 +83,7 @@ impl Slots {
 }
 
 /// A way to read features: the sizes of dimensions with strides in DRAM and on chip.
-type Features = Vec<(usize, i64, i64)>;
+pub(super) type Features = Vec<(usize, i64, i64)>;
 
 impl Lowering<'_, '_> {
     /// Makes a recipe ready to be evaluated. Operands whose axes cannot be told apart are copied first.
@@ -139,7 +131,7 @@ impl Lowering<'_, '_> {
             .ok_or_else(|| TargetError::Fault("a view of what a prologue makes has no strides".to_owned()))?;
         let extents = four(&shape).unwrap_or([1; 4]);
         let order = super::recipe::FRAME;
-        let source = TermSource::Dram { access: access.clone(), shape, order };
+        let source = TermSource::Dram { access: Box::new(access.clone()), shape, order };
         recipe.terms = vec![super::recipe::Term { value, extents, source }];
         let repeat = recipe.root.repeat;
         recipe.root = Use { term: 0, first: 0, step: 1, repeat };
@@ -231,7 +223,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Two buffers for a term, of which the one that was not taken last is returned.
-    fn take(&mut self, slots: &mut Slots, key: (usize, usize, usize), bytes: u64) -> (u32, usize) {
+    pub(super) fn take(&mut self, slots: &mut Slots, key: (usize, usize, usize), bytes: u64) -> (u32, usize) {
         let slot = slots.slot(key);
         slot.turn = 1 - slot.turn;
         let turn = slot.turn;
@@ -244,7 +236,7 @@ impl Lowering<'_, '_> {
 
     /// Evaluates a part of a term, into `place` if there is one, else where its extents need least. `known` holds the
     /// terms of this part that have been evaluated.
-    fn produce(
+    pub(super) fn produce(
         &mut self,
         prologue: &Prologue,
         slots: &mut Slots,
@@ -399,7 +391,8 @@ impl Lowering<'_, '_> {
             sources: [source].into_iter().collect(),
         }));
         if reduce.function == ReduceFn::Mean {
-            let count = if place.dtype.is_float() { Source::Float(count as f64) } else { Source::Integer(count as i64) };
+            let count =
+                if place.dtype.is_float() { Source::Float(count as f64) } else { Source::Integer(count as i64) };
             let sources = [ChipSource::Chip(place), ChipSource::Immediate(count)];
             self.map(MapFn::Binary(BinaryFn::Div), &lens, place, &sources);
         }
@@ -536,101 +529,15 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a node has its expression, its operands, its part and its place")]
-    fn rotate(
+    /// Loads a part of an operand. `lens` may be 1 where the operand has one element for all.
+    pub(super) fn load_part(
         &mut self,
-        prologue: &Prologue,
-        slots: &mut Slots,
-        known: &mut Vec<Option<ChipOperand>>,
-        (index, operands, planes): (usize, &[Use], Planes),
+        from: &Framed,
         part: &Part,
         lens: [usize; 4],
+        features: &Features,
         place: &ChipOperand,
-    ) -> Result<(), TargetError> {
-        let [x, cos, sin] = operands else {
-            return Err(TargetError::Fault("a rotation has three operands".to_owned()));
-        };
-        let half = lens[FEATURE] / 2;
-        let mut pairs = lens;
-        pairs[FEATURE] = half;
-        if half == 0 {
-            return Ok(());
-        }
-        // The halves of x: side by side where it is loaded for this alone.
-        let [a, b] = match &prologue.framed[x.term] {
-            Some(framed) if known[x.term].is_none() => {
-                self.load_planes(framed, slots, (prologue.tag, index, 1), (part, lens), planes)
-            }
-            _ => {
-                let all = part.along(FEATURE, 0..prologue.recipe.terms[x.term].extents[FEATURE]);
-                let made = self.produce(prologue, slots, known, x.term, &all, None)?;
-                halves(&cut(&made, *x), planes, half)
-            }
-        };
-        let mut angles = Vec::with_capacity(2);
-        for operand in [cos, sin] {
-            let term = &prologue.recipe.terms[operand.term];
-            angles.push(if matches!(term.source, TermSource::Number) {
-                Err(self.immediate(term.value).unwrap_or(Source::Float(0.0)))
-            } else {
-                let all = part.along(FEATURE, 0..term.extents[FEATURE]);
-                Ok(cut(&self.produce(prologue, slots, known, operand.term, &all, None)?, *operand))
-            });
-        }
-        let angle = |which: usize| match &angles[which] {
-            Ok(operand) => ChipSource::Chip(operand),
-            Err(number) => ChipSource::Immediate(number.clone()),
-        };
-        let strides = dense_strides(&pairs, |_| true);
-        let bytes = pairs.iter().product::<usize>() as u64 * 4;
-        let to = halves(place, planes, half);
-        let turns = [(&a, &b, BinaryFn::Sub, &to[0], 2), (&b, &a, BinaryFn::Add, &to[1], 3)];
-        for (first, second, function, to, buffer) in turns {
-            let mut products = Vec::with_capacity(2);
-            for (operand, which) in [(first, 0), (second, 1)] {
-                let (address, _) = self.take(slots, (prologue.tag, index, 2 * buffer + which), bytes);
-                let memory = Memory::Scratchpad;
-                let product = ChipOperand { memory, address, dtype: DType::F32, strides: strides.clone() };
-                let sources = [ChipSource::Chip(operand), angle(which)];
-                self.map(MapFn::Binary(BinaryFn::Mul), &pairs, &product, &sources);
-                products.push(product);
-            }
-            let sources = [ChipSource::Chip(&products[0]), ChipSource::Chip(&products[1])];
-            self.map(MapFn::Binary(function), &pairs, to, &sources);
-        }
-        Ok(())
-    }
-
-    /// Loads the two halves of features each densely.
-    fn load_planes(
-        &mut self,
-        framed: &Framed,
-        slots: &mut Slots,
-        key: (usize, usize, usize),
-        (part, lens): (&Part, [usize; 4]),
-        planes: Planes,
-    ) -> [ChipOperand; 2] {
-        let dtype = framed.operand.dtype;
-        let half = lens[FEATURE] / 2;
-        let rows: usize = lens[..FEATURE].iter().product();
-        let (address, _) = self.take(slots, key, (rows * half * 2) as u64 * element_bytes(dtype) as u64);
-        let mut pairs = lens;
-        pairs[FEATURE] = half;
-        let strides = dense_strides(&pairs, |_| true);
-        let first = ChipOperand { memory: Memory::Scratchpad, address, dtype, strides };
-        let plane = (rows * half) as i64;
-        let stride = feature_stride(framed);
-        let features = match planes {
-            Planes::Halves => vec![(2, stride * half as i64, plane), (half, stride, 1)],
-            Planes::Neighbours => vec![(half, 2 * stride, 1), (2, stride, plane)],
-        };
-        self.load_part(framed, part, lens, &features, &first);
-        let second = address.wrapping_add_signed((plane * element_bytes(dtype)) as i32);
-        [first.clone(), ChipOperand { address: second, ..first }]
-    }
-
-    /// Loads a part of an operand. `lens` may be 1 where the operand has one element for all.
-    fn load_part(&mut self, from: &Framed, part: &Part, lens: [usize; 4], features: &Features, place: &ChipOperand) {
+    ) {
         let element = element_bytes(place.dtype);
         // Axes made of several atoms are walked step by step, unless one step is all there is.
         let steps = |axis: usize| if from.groups[axis].len() > 1 { lens[axis] } else { 1 };
@@ -682,7 +589,7 @@ impl Lowering<'_, '_> {
 }
 
 /// The features of a term that are used.
-fn cut(made: &ChipOperand, used: Use) -> ChipOperand {
+pub(super) fn cut(made: &ChipOperand, used: Use) -> ChipOperand {
     let mut operand = made.clone();
     let skipped = used.first as i64 * operand.strides[FEATURE] * element_bytes(operand.dtype);
     operand.address = operand.address.wrapping_add_signed(skipped as i32);
@@ -690,20 +597,8 @@ fn cut(made: &ChipOperand, used: Use) -> ChipOperand {
     operand
 }
 
-/// The two halves of features of a value, each with one stride.
-fn halves(value: &ChipOperand, planes: Planes, half: usize) -> [ChipOperand; 2] {
-    let stride = value.strides[FEATURE];
-    let (distance, step) = match planes {
-        Planes::Halves => (stride * half as i64, stride),
-        Planes::Neighbours => (stride, 2 * stride),
-    };
-    let mut first = value.clone();
-    first.strides[FEATURE] = step;
-    let address = value.address.wrapping_add_signed((distance * element_bytes(value.dtype)) as i32);
-    [first.clone(), ChipOperand { address, ..first }]
-}
-
-fn feature_stride(framed: &Framed) -> i64 {
+/// Distance between features in DRAM.
+pub(super) fn feature_stride(framed: &Framed) -> i64 {
     framed.groups[FEATURE].first().map_or(0, |atom| atom.stride)
 }
 

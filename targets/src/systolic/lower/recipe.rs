@@ -38,7 +38,7 @@ pub(super) enum TermSource {
     /// A constant of one element.
     Number,
     /// DRAM, read as if it had `shape`.
-    Dram { access: Access, shape: Shape, order: Order },
+    Dram { access: Box<Access>, shape: Shape, order: Order },
     /// A node of the kernel.
     Node { node: NodeId, order: Order, operands: Vec<Use> },
 }
@@ -146,14 +146,13 @@ impl Resolver<'_> {
             if let Some(own) = four(access.view.shape()) {
                 extents = order.map(|axis| own[axis]);
             }
-            TermSource::Dram { access, shape: shape.clone(), order }
+            TermSource::Dram { access: Box::new(access), shape: shape.clone(), order }
         };
         let known = terms.iter().position(|term| match (&term.source, &source) {
             (TermSource::Number, TermSource::Number) => term.value == value,
-            (
-                TermSource::Dram { access: known, shape: read, order: of },
-                TermSource::Dram { access, shape, order },
-            ) => (known, read, of) == (access, shape, order),
+            (TermSource::Dram { access: known, shape: read, order: of }, TermSource::Dram { access, shape, order }) => {
+                (known, read, of) == (access, shape, order)
+            }
             _ => false,
         });
         let term = known.unwrap_or_else(|| {
@@ -191,11 +190,12 @@ impl Resolver<'_> {
                     if same > 1 && axis != HEAD {
                         return Err("a value of the kernel is repeated along another axis than heads".to_owned());
                     }
-                    let found = (0..FEATURE).find(|&k| {
-                        root[k] == atom.size && strides[k] as i64 == atom.stride && !own.contains(&Some(k))
-                    });
+                    let found = (0..FEATURE)
+                        .find(|&k| root[k] == atom.size && strides[k] as i64 == atom.stride && !own.contains(&Some(k)));
                     own[axis] = Some(found.ok_or("a view of a value of the kernel cuts more than features")?);
-                    repeat = same;
+                    if axis == HEAD {
+                        repeat = same;
+                    }
                 }
                 _ => return Err("a view of a value of the kernel merges dimensions".to_owned()),
             }

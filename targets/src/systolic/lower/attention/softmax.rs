@@ -188,8 +188,7 @@ impl Lowering<'_, '_> {
             // No key is visible to any of the rows.
             let count = step.units() * step.rows() * step.features.len();
             let number = if attend.op.zero_masked_rows { 0.0 } else { f64::NAN };
-            let place =
-                ChipOperand { memory: Memory::Scratchpad, address: buffer, dtype: to.dtype, strides: vec![1] };
+            let place = ChipOperand { memory: Memory::Scratchpad, address: buffer, dtype: to.dtype, strides: vec![1] };
             self.map(MapFn::Copy, &[count], &place, &[ChipSource::Immediate(Source::Float(number))]);
             return self.store_result(attend, step, buffer);
         };

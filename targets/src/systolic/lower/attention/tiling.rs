@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use tcc_ir::ops::AttentionDims;
 
+use crate::systolic::lower::tile::pieces;
+
 /// What the choice depends on besides the extents.
 pub(super) struct Limits {
     /// Rows and columns of the array that are used.
@@ -73,16 +75,8 @@ pub(super) fn choose(
     let most_tiles = (limits.accumulators / 2).max(1);
     let features = dims.value_depth.min((most_tiles * columns).saturating_sub(1).max(1));
     let tall = limits.array_rows.max(MIN_ROWS);
-    let mut tiling = Tiling {
-        batches: 1,
-        groups: 1,
-        heads: share,
-        queries: 1,
-        keys,
-        features,
-        resident: true,
-        ones: true,
-    };
+    let mut tiling =
+        Tiling { batches: 1, groups: 1, heads: share, queries: 1, keys, features, resident: true, ones: true };
     let most_rows = (limits.accumulators / (1 + (features + 1).div_ceil(columns))).max(1);
     let fit_rows = |tiling: &mut Tiling, rows: usize| {
         let rows = rows.min(most_rows).max(1);
@@ -184,10 +178,53 @@ impl Step {
     }
 }
 
-/// Pieces of a range.
-pub(super) fn pieces(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(len.max(1)).map(move |start| start..(start + len.max(1)).min(end))
+/// All steps, in order. `visible` says which keys some queries see; `share` is the number of query heads of a key head.
+pub(super) fn steps(
+    dims: &AttentionDims,
+    share: usize,
+    t: &Tiling,
+    visible: impl Fn(&Range<usize>) -> Range<usize>,
+) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let (mut block, mut chain) = (0, 0);
+    for features in pieces(0..dims.value_depth, t.features) {
+        for batches in pieces(0..dims.batch, t.batches) {
+            for groups in pieces(0..dims.heads / share, t.groups) {
+                let mut fresh = true;
+                for heads in pieces(0..share, t.heads) {
+                    for queries in pieces(0..dims.queries, t.queries) {
+                        let visible = visible(&queries);
+                        let count = visible.len().div_ceil(t.keys).max(1);
+                        let mut parts: Vec<Range<usize>> =
+                            pieces(visible.clone(), visible.len().div_ceil(count)).collect();
+                        if parts.is_empty() {
+                            parts.push(visible);
+                        }
+                        let last = parts.len() - 1;
+                        for (index, keys) in parts.into_iter().enumerate() {
+                            steps.push(Step {
+                                batches: batches.clone(),
+                                groups: groups.clone(),
+                                heads: heads.clone(),
+                                queries: queries.clone(),
+                                keys,
+                                features: features.clone(),
+                                first: index == 0,
+                                last: index == last,
+                                fresh,
+                                block,
+                                chain,
+                            });
+                            fresh = false;
+                        }
+                        chain += 1;
+                    }
+                }
+                block += 1;
+            }
+        }
+    }
+    steps
 }
 
 /// Widths of the tiles of `keys` keys, as equal as can be: their number, that of all but the last, and that of the last.

@@ -132,9 +132,8 @@ pub(super) fn plan(graph: &Graph) -> Plan {
             let free = !is_view(&node.op) && candidate != id && !taken[position(candidate)];
             let mut grown = prologue.clone();
             grown.insert(0, candidate);
-            match attention_prologue_supported(&graph, id, &grown) {
-                Ok(()) if free => prologue = grown,
-                refused => println!("{candidate:?} {}: {refused:?}", node.op.name()),
+            if free && attention_prologue_supported(&graph, id, &grown).is_ok() {
+                prologue = grown;
             }
         }
         prologue.iter().for_each(|&node| taken[position(node)] = true);
@@ -194,8 +193,7 @@ pub(super) fn check(bench: &Bench, machine: &Machine, what: &str) -> String {
     let text = plan.to_string();
     let program = compile(&bench.graph, plan, machine).unwrap_or_else(|error| panic!("{what}: {error}\n{text}"));
     let tilings = program.schedule_text();
-    let (actual, _) =
-        run(&program, &bench.inputs).unwrap_or_else(|error| panic!("{what}: {error}\n{text}\n{tilings}"));
+    let (actual, _) = run(&program, &bench.inputs).unwrap_or_else(|error| panic!("{what}: {error}\n{text}\n{tilings}"));
     let expected = evaluate(&bench.graph, &bench.inputs).unwrap();
     for (index, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
         agree(actual, expected, &format!("{what}, output {index}\n{text}{tilings}"));

@@ -99,14 +99,7 @@ fn positions_windows_and_softcaps() {
         (None, None),
     ] {
         for (softcap, zero_masked_rows) in [(0.0, false), (5.0, true)] {
-            let op = Attention {
-                scale: Real(0.25),
-                softcap: Real(softcap),
-                causal,
-                window,
-                zero_masked_rows,
-                ..PLAIN
-            };
+            let op = Attention { scale: Real(0.25), softcap: Real(softcap), causal, window, zero_masked_rows, ..PLAIN };
             for extents in [[1, 4, 2, 37, 49, 8, 8], [2, 2, 2, 140, 150, 16, 16]] {
                 for machine in machines() {
                     check(&plain(DType::F32, op, extents), &machine, &format!("{op:?} {extents:?}"));
