@@ -63,6 +63,8 @@ pub(super) struct Prologue {
     pub framed: Vec<Option<Framed>>,
     /// Values that are written to DRAM as they come about, and where to.
     pub stores: Vec<(ValueId, DramOperand)>,
+    /// What the operand is multiplied with on the way, where it is a rotation: its angles then are, which are fewer.
+    pub factor: Option<f64>,
 }
 
 /// Buffers of all prologues of a kernel, and what is known of the present piece.
@@ -113,7 +115,7 @@ impl Lowering<'_, '_> {
                 TermSource::Number | TermSource::Node { .. } => None,
             });
         }
-        Ok(Prologue { tag, recipe, framed, stores: Vec::new() })
+        Ok(Prologue { tag, recipe, framed, stores: Vec::new(), factor: None })
     }
 
     /// A prologue that reads what another has made and left in DRAM.
@@ -135,7 +137,7 @@ impl Lowering<'_, '_> {
         recipe.terms = vec![super::recipe::Term { value, extents, source }];
         let repeat = recipe.root.repeat;
         recipe.root = Use { term: 0, first: 0, step: 1, repeat };
-        Ok(Prologue { tag, recipe, framed: vec![Some(Framed { operand, groups })], stores: Vec::new() })
+        Ok(Prologue { tag, recipe, framed: vec![Some(Framed { operand, groups })], stores: Vec::new(), factor: None })
     }
 
     /// The element type that the operand has on chip.
@@ -163,7 +165,7 @@ impl Lowering<'_, '_> {
                 let temporaries = match &term.source {
                     TermSource::Number => return 0,
                     TermSource::Node { node, .. } => match self.plan.graph.node(*node).op {
-                        Op::Rope(_) => 4 * self.emitter.allocated(count as u64 * 2),
+                        Op::Rope(_) => 6 * self.emitter.allocated(count as u64 * 2),
                         _ => 0,
                     },
                     TermSource::Dram { .. } => 0,
@@ -199,6 +201,18 @@ impl Lowering<'_, '_> {
         let made = self.operand_part(prologue, slots, part)?;
         self.map(MapFn::Copy, &part.lens(), place, &[ChipSource::Chip(&made)]);
         Ok(())
+    }
+
+    /// Evaluates a part of an operand that is multiplied with a number on the way into a place of any type.
+    pub(super) fn fetch_scaled(
+        &mut self,
+        prologue: &Prologue,
+        slots: &mut Slots,
+        part: &Part,
+        place: &ChipOperand,
+    ) -> Result<(), TargetError> {
+        let mut known = vec![None; prologue.recipe.terms.len()];
+        self.produce(prologue, slots, &mut known, prologue.recipe.root.term, part, Some(place)).map(|_| ())
     }
 
     /// Evaluates a part of the operand and says where it is.

@@ -96,6 +96,11 @@ impl Lowering<'_, '_> {
                 Ok(cut(&self.produce(prologue, slots, known, operand.term, &all, None)?, *operand))
             });
         }
+        if let Some(factor) = prologue.factor.filter(|_| index == prologue.recipe.root.term) {
+            for (which, angle) in angles.iter_mut().enumerate() {
+                self.scale_angles(slots, (prologue.tag, index, 2 + which), pairs, angle, factor);
+            }
+        }
         let angle = |which: usize| match &angles[which] {
             Ok(operand) => ChipSource::Chip(operand),
             Err(number) => ChipSource::Immediate(number.clone()),
@@ -118,6 +123,30 @@ impl Lowering<'_, '_> {
             self.map(MapFn::Binary(function), &pairs, to, &sources);
         }
         Ok(())
+    }
+
+    /// Multiplies angles with a number.
+    fn scale_angles(
+        &mut self,
+        slots: &mut Slots,
+        key: (usize, usize, usize),
+        mut lens: [usize; 4],
+        angle: &mut Result<ChipOperand, Source>,
+        factor: f64,
+    ) {
+        match angle {
+            Ok(operand) => {
+                (0..4).filter(|&axis| operand.strides[axis] == 0).for_each(|axis| lens[axis] = 1);
+                let (address, _) = self.take(slots, key, lens.iter().product::<usize>() as u64 * 4);
+                let strides = dense_strides(&lens, |axis| operand.strides[axis] != 0);
+                let scaled = ChipOperand { memory: Memory::Scratchpad, address, dtype: DType::F32, strides };
+                let sources = [ChipSource::Chip(operand), ChipSource::Immediate(Source::Float(factor))];
+                self.map(MapFn::Binary(BinaryFn::Mul), &lens, &scaled, &sources);
+                *operand = scaled;
+            }
+            Err(Source::Float(number)) => *number *= factor,
+            Err(_) => {}
+        }
     }
 
     /// Loads the two halves of features each densely.

@@ -130,6 +130,9 @@ impl Lowering<'_, '_> {
             slots: Slots::default(),
             streamed: 0,
         };
+        if self.turns_queries(&attend, &stored) {
+            attend.q.factor = Some(attend.factor());
+        }
         attend.tiling = self.attention_tiling(&attend);
         let t = attend.tiling;
         let chains = share.div_ceil(t.heads) * dims.queries.div_ceil(t.queries);
@@ -151,6 +154,18 @@ impl Lowering<'_, '_> {
         let steps = tiling::steps(&attend.dims, share, &attend.tiling, visible);
         self.attention_buffers(&mut attend, &steps);
         self.attention_steps(&mut attend, &steps)
+    }
+
+    /// Whether the last that is done to the queries is to rotate them, and nobody else wants the result, so that their
+    /// factor can go to the angles.
+    fn turns_queries(&self, attend: &Attend, stored: &[ValueId]) -> bool {
+        let (root, term) = (attend.q.recipe.root, attend.q.recipe.root_term());
+        let rotation = match &term.source {
+            TermSource::Node { node, .. } => matches!(self.plan.graph.node(*node).op, Op::Rope(_)),
+            TermSource::Dram { .. } | TermSource::Number => false,
+        };
+        let whole = root.first == 0 && root.step == 1 && term.extents[FEATURE] == attend.dims.depth;
+        rotation && whole && attend.factor() != 1.0 && !stored.contains(&term.value)
     }
 
     /// Evaluates the whole of an operand once, and leaves it in DRAM: in the buffer of the value that it is or is a part
@@ -334,6 +349,9 @@ impl Lowering<'_, '_> {
         let factor = attend.factor();
         if factor == 1.0 {
             return self.fetch(&attend.q, slots, &part, &place);
+        }
+        if attend.q.factor.is_some() {
+            return self.fetch_scaled(&attend.q, slots, &part, &place);
         }
         let factor = ChipSource::Immediate(Source::Float(factor));
         if matches!(attend.q.recipe.root_term().source, TermSource::Number) {

@@ -53,7 +53,12 @@ impl Bench {
 
     pub fn floats(&mut self, dims: &[usize], numbers: Vec<f32>) -> ValueId {
         let ty = TensorType::new(self.dtype, shape(dims));
-        self.input(Tensor::narrow(ty, Values::F32(numbers.into())))
+        let values = if self.dtype == DType::F64 {
+            Values::F64(numbers.into_iter().map(f64::from).collect())
+        } else {
+            Values::F32(numbers.into())
+        };
+        self.input(Tensor::narrow(ty, values))
     }
 
     pub fn input(&mut self, tensor: Tensor) -> ValueId {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 mod harness;
+mod limits;
 
 use harness::{Bench, PLAIN, check, cycles, machine, usual};
 use tcc_ir::ops::{Attention, Binary, BinaryFn, Concat, Reduce, ReduceFn, Rope, Slice, Unary, UnaryFn};
@@ -246,6 +247,7 @@ fn prologues_of_decoders() {
         Decoder { extents: [2, 4, 4, 1, 8], past: 40, ..base },
         Decoder { extents: [1, 8, 2, 1, 64], past: 300, norms: true, repeat: true, ..base },
         Decoder { extents: [1, 2, 1, 70, 64], past: 130, ..base },
+        Decoder { extents: [1, 2, 1, 150, 64], cached: false, norms: true, ..base },
         Decoder { extents: [2, 6, 3, 40, 32], past: 60, norms: true, interleaved: true, ..base },
         Decoder { dtype: DType::F16, repeat: true, ..base },
     ] {
