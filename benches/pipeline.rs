@@ -10,7 +10,7 @@ use tcc::ImportedModel;
 use tcc::onnx::import::ImportOptions;
 use tcc_ir::{Def, Graph, Shape, Tensor};
 use tcc_targets::systolic::Systolic;
-use tcc_targets::{Kind, Machine, Target};
+use tcc_targets::{Kind, Machine, Optimization, Target};
 
 mod bert;
 
@@ -46,7 +46,7 @@ fn measure(criterion: &mut Criterion, subject: &Subject) -> Result<(), Box<dyn E
     let graph = model.graph();
     let target = systolic()?;
     let inputs = inputs(graph)?;
-    let program = target.compile(graph)?;
+    let program = target.compile(graph, Optimization::default())?;
     let mut weights = Vec::new();
     program.write_weights(&mut weights)?;
     let mut group = criterion.benchmark_group("pipeline");
@@ -56,9 +56,11 @@ fn measure(criterion: &mut Criterion, subject: &Subject) -> Result<(), Box<dyn E
             ImportedModel::import(black_box(&subject.path), &subject.options).map(|model| model.graph().node_count())
         });
     });
-    group.bench_function(BenchmarkId::new("plan", subject.name), |b| b.iter(|| target.plan(black_box(graph))));
+    group.bench_function(BenchmarkId::new("plan", subject.name), |b| {
+        b.iter(|| target.plan(black_box(graph), Optimization::default()))
+    });
     group.bench_function(BenchmarkId::new("schedule", subject.name), |b| {
-        b.iter(|| target.compile(black_box(graph)).map(|program| program.report().cycles));
+        b.iter(|| target.compile(black_box(graph), Optimization::default()).map(|program| program.report().cycles));
     });
     group.bench_function(BenchmarkId::new("evaluate", subject.name), |b| {
         b.iter(|| tcc_ir::evaluate(graph, black_box(&inputs)));

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tcc_ir::Graph;
-use tcc_targets::{Machine, Program, Report, Target, TargetError};
+use tcc_targets::{Machine, Optimization, Program, Report, Target, TargetError};
 
 use crate::artifact::{self, BuildError, ReadError, Reference};
 use crate::onnx::error::ImportError;
@@ -146,7 +146,15 @@ impl Model {
     /// # Errors
     /// See [`TargetError`].
     pub fn compile(&self) -> Result<Build, Error> {
-        let program = self.target.compile(self.graph())?;
+        self.compile_with(Optimization::default())
+    }
+
+    /// Compiles it with the optimiser trying as hard as it is told to.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub fn compile_with(&self, optimization: Optimization) -> Result<Build, Error> {
+        let program = self.target.compile(self.graph(), optimization)?;
         Ok(Build { target: self.target.clone(), program, reference: self.imported.reference.clone() })
     }
 }

@@ -15,23 +15,20 @@ fn main() {
     }
     let machine = tcc_targets::Machine::built_in().unwrap().into_iter().find(|m| m.default).unwrap();
     let s = tcc_targets::systolic::Systolic::new(machine).unwrap();
-    if a[2] == "p" {
-        println!("{}", s.plan(m.graph()).unwrap());
-        return;
-    }
     let t = std::time::Instant::now();
-    let e = if a[2] == "o" { tcc_passes::Extraction::Exact { states: 100000 } } else { tcc_passes::Extraction::Greedy };
-    let (p, o) = s.optimized_plan(m.graph(), e).unwrap();
+    use tcc_targets::{Optimization as O, Target};
+    let e = match &a[2][..] {
+        "p" => O::None,
+        "o" => O::Exact,
+        _ => O::Greedy,
+    };
+    let p = s.plan(m.graph(), e).unwrap();
     println!("{p}");
-    println!(
-        "{:?} nodes {} offers {} cost {} cert {:?} {:?} time {:?}",
-        a[1],
-        o.e_nodes,
-        o.offers,
-        o.cost,
-        o.certificate,
-        o.saturation,
-        t.elapsed()
-    );
-    println!("kernels {}", p.kernels.len());
+    println!("kernels {} time {:?}", p.kernels.len(), t.elapsed());
+    let t = std::time::Instant::now();
+    let r = s.compile(m.graph(), e).unwrap().report();
+    println!("cycles {} time {:?}", r.cycles, t.elapsed());
+    for b in r.optimizer {
+        println!("{b:?}");
+    }
 }

@@ -15,7 +15,7 @@ use tcc::onnx::import::ImportOptions;
 use tcc::onnx::tensor::Weights;
 use tcc::{Artifact, Compiler, Error, ImportedModel};
 use tcc_ir::{DType, Graph, Shape, Tensor, TensorType, evaluate};
-use tcc_targets::{Kind, Machine, Port, Program, Report, Simulation, Target, TargetError, TraceSpan};
+use tcc_targets::{Kind, Machine, Optimization, Port, Program, Report, Simulation, Target, TargetError, TraceSpan};
 
 /// A target for [`small_model`] alone, which takes one cycle per element.
 struct Small {
@@ -52,7 +52,7 @@ impl Target for Small {
         &self.machine
     }
 
-    fn compile(&self, graph: &Graph) -> Result<Box<dyn Program>, TargetError> {
+    fn compile(&self, graph: &Graph, _: Optimization) -> Result<Box<dyn Program>, TargetError> {
         let weights = graph.values().find_map(|(id, _)| graph.as_constant(id)).cloned();
         Ok(Box::new(SmallProgram::new(self.defect, weights)))
     }

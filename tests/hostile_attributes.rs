@@ -25,7 +25,7 @@ use tcc::onnx::import::{ImportOptions, import_model};
 use tcc::onnx::tensor::{Weights, read};
 use tcc::tensors::read_npz;
 use tcc_ir::{Data, Graph, Tensor, evaluate};
-use tcc_targets::{Kind, Machine, Target};
+use tcc_targets::{Kind, Machine, Optimization, Target};
 
 /// What integers become.
 const INTS: [i64; 10] = [0, -1, 1, 3, i64::MIN, i64::MAX, i32::MIN as i64, 1 << 31, 1 << 40, 1 << 62];
@@ -372,7 +372,9 @@ fn run(model: ModelProto, inputs: &BTreeMap<String, Tensor>, target: Option<&dyn
     let graph = tcc_passes::clean_up(&graph);
     match (size(&graph), target) {
         (Size::Small, _) => {}
-        (Size::Absurd, Some(target)) => return target.compile(&graph).map_or("not compiled", |_| "compiled"),
+        (Size::Absurd, Some(target)) => {
+            return target.compile(&graph, Optimization::default()).map_or("not compiled", |_| "compiled");
+        }
         (Size::Large, _) | (Size::Absurd, None) => return "too large to evaluate",
     }
     let input = |&id: &tcc_ir::ValueId| match inputs.get(&*graph.value(id).name) {
@@ -384,7 +386,7 @@ fn run(model: ModelProto, inputs: &BTreeMap<String, Tensor>, target: Option<&dyn
     if let Err(error) = &evaluated {
         assert!(!error.contains("defect in tcc"), "{error}");
     }
-    match target.map(|target| target.compile(&graph)) {
+    match target.map(|target| target.compile(&graph, Optimization::default())) {
         None if evaluated.is_ok() => "evaluated",
         None => "not evaluated",
         Some(Ok(_)) => "compiled",

@@ -10,8 +10,8 @@ use std::fs;
 use tcc::accuracy::{Tolerance, compare};
 use tcc_ir::{DType, Graph, Tensor, TensorType, evaluate, text, verify};
 use tcc_passes::clean_up;
-use tcc_targets::Target as _;
 use tcc_targets::systolic::Systolic;
+use tcc_targets::{Optimization, Target as _};
 
 /// Numbers that are the same everywhere: small integers for integers, halves and quarters around 0 for floats.
 fn draw(seed: usize, ty: &TensorType) -> Tensor {
@@ -42,9 +42,9 @@ fn plans_and_schedules() {
         verify(&graph).unwrap();
         let graph = clean_up(&graph);
         verify(&graph).unwrap();
-        let plan = target.plan(&graph).unwrap();
+        let plan = target.plan(&graph, Optimization::None).unwrap();
         verify(&plan.graph).unwrap();
-        let program = target.compile(&graph).unwrap();
+        let program = target.compile(&graph, Optimization::None).unwrap();
         let inputs: Vec<Tensor> =
             graph.inputs().iter().enumerate().map(|(index, &id)| draw(index, graph.ty(id))).collect();
         let expected = evaluate(&graph, &inputs).unwrap();

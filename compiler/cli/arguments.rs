@@ -59,6 +59,9 @@ pub struct BuildArguments {
     /// Compile without the values of the weights, which need not even be there. The program cannot be run then.
     #[arg(long)]
     pub no_weights: bool,
+    /// Do not rewrite or search: fuse in one walk.
+    #[arg(long)]
+    pub no_optimize: bool,
     #[command(flatten)]
     pub format: FormatArgument,
     #[command(flatten)]

@@ -10,6 +10,7 @@ use tcc::onnx::import::ImportOptions;
 use tcc::onnx::model;
 use tcc::onnx::tensor::Weights;
 use tcc::{Compiler, ImportedModel};
+use tcc_targets::Optimization;
 
 use super::arguments::{BuildArguments, Format, Shapes};
 use super::failure::{Exit, Failure};
@@ -26,7 +27,8 @@ pub fn run(arguments: &BuildArguments) -> Result<Exit, Failure> {
     let weights = if arguments.no_weights { Weights::Absent } else { Weights::Load };
     let model = import(&arguments.model, &arguments.shapes, weights)?;
     progress.stage("compiling");
-    let build = compiler.with_model(model).compile()?;
+    let optimization = if arguments.no_optimize { Optimization::None } else { Optimization::default() };
+    let build = compiler.with_model(model).compile_with(optimization)?;
     progress.stage("writing the build");
     build.write(&arguments.output)?;
     drop(progress);

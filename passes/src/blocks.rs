@@ -76,6 +76,18 @@ pub fn roll(graph: &Graph) -> Rolled {
 }
 
 impl Rolled {
+    /// For every leaf of a block whether the two halves of its last axis are the same wherever the block occurs.
+    pub fn equal_halves(&self, source: &Graph, block: usize) -> Vec<bool> {
+        let segments = &self.blocks[block].segments;
+        let leaves = self.segments[segments[0]].leaves.len();
+        (0..leaves)
+            .map(|leaf| {
+                let mut values = segments.iter().map(|&segment| self.segments[segment].leaves[leaf]);
+                values.all(|value| halves_are_equal(source, value, HALVES_STEPS))
+            })
+            .collect()
+    }
+
     /// A block as a graph of its own. Its inputs and constants are the leaves of its segments, in their order, named by
     /// their numbers; constants that differ between segments, or are too large to look at, have no values.
     pub fn graph(&self, source: &Graph, block: usize) -> Graph {
@@ -139,17 +151,28 @@ fn is_heavy(graph: &Graph, node: &tcc_ir::Node) -> bool {
     }
 }
 
+/// Whether a node works on rows as they are.
+fn is_row_wise(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Select(_)
+            | Op::Cast(_)
+            | Op::Reduce(_)
+            | Op::Softmax(_)
+            | Op::LayerNorm(_)
+            | Op::RmsNorm(_)
+            | Op::Gelu(_)
+    )
+}
+
 /// The nodes of each segment.
 fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
     let order = depth_first(graph);
     let mut place = vec![0usize; graph.node_count()];
     order.iter().enumerate().for_each(|(at, node)| place[node.index()] = at);
-    // Values that some contraction stands behind.
-    let mut streams = vec![false; graph.node_count()];
-    for (id, node) in graph.nodes() {
-        let operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
-        streams[id.index()] = is_heavy(graph, node) || operands.into_iter().any(|operand| streams[operand.index()]);
-    }
+    let streams = streams(graph);
     let mut last_use = vec![0usize; graph.value_count()];
     for (id, node) in graph.nodes() {
         for &input in &node.inputs {
@@ -158,13 +181,17 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
     }
     let mut segment_of = vec![0usize; graph.node_count()];
     let mut ends: Vec<i64> = vec![0; order.len() + 1];
-    let (mut live, mut narrow, mut segment) = (0i64, false, 0);
+    let (mut live, mut narrow, mut heavy, mut segment) = (0i64, false, false, 0);
     for (at, &id) in order.iter().enumerate() {
         let node = graph.node(id);
-        if is_heavy(graph, node) {
-            if narrow {
-                segment += 1;
-            }
+        let is_heavy = is_heavy(graph, node);
+        // What is done row by row stays with what it follows; anything else begins a new segment.
+        if narrow && (is_heavy || (heavy && streams[id.index()] && !is_row_wise(&node.op))) {
+            segment += 1;
+            (narrow, heavy) = (false, false);
+        }
+        heavy |= is_heavy;
+        if is_heavy {
             narrow = false;
         }
         segment_of[id.index()] = segment;
@@ -176,7 +203,7 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
                 ends[last_use[output.index()]] += 1;
             }
         }
-        narrow |= streams[id.index()] && live <= 1;
+        narrow |= streams[id.index()] && live <= 1 && (heavy || segment == 0);
     }
     // What stands before the stream and is used in several segments is computed in the first, with all behind it.
     let mut shared = vec![false; graph.node_count()];
@@ -197,6 +224,52 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
     segments.retain(|segment| !segment.is_empty());
     segments
 }
+
+/// The nodes of a graph's stream: those that some contraction stands behind, and those that lead to a contraction with
+/// constant weights, as an embedding does. Masks and angles do not: they meet the stream within a layer.
+fn streams(graph: &Graph) -> Vec<bool> {
+    let mut streams = vec![false; graph.node_count()];
+    for (id, node) in graph.nodes() {
+        let operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
+        streams[id.index()] = is_heavy(graph, node) || operands.into_iter().any(|operand| streams[operand.index()]);
+    }
+    let mut leads = vec![false; graph.node_count()];
+    for (id, node) in graph.nodes().rev() {
+        let weighs =
+            is_heavy(graph, node) && node.inputs.iter().skip(1).any(|&input| graph.as_constant(input).is_some());
+        if weighs || (leads[id.index()] && !streams[id.index()]) {
+            let light = node.inputs.iter().filter_map(|&input| graph.producer(input));
+            light.filter(|operand| !streams[operand.index()]).for_each(|operand| leads[operand.index()] = true);
+        }
+    }
+    streams.iter().zip(&leads).map(|(&stream, &leads)| stream || leads).collect()
+}
+
+/// Whether the two halves of a value's last axis are the same, traced through element-wise work and views to a
+/// concatenation of a value with itself: so are the cosines and sines of rotary embeddings. `None` for leaves of the
+/// graph.
+fn halves_are_equal(graph: &Graph, value: ValueId, steps: usize) -> bool {
+    let (Some(node), true) = (graph.producer(value).map(|id| graph.node(id)), steps > 0) else { return false };
+    let rank = graph.shape(value).rank();
+    let operand = node.inputs[0];
+    let keeps_last = graph.shape(operand).last() == graph.shape(value).last();
+    match &node.op {
+        Op::Concat(concat) => concat.axis + 1 == rank && node.inputs.len() == 2 && node.inputs[0] == node.inputs[1],
+        Op::Unary(_) | Op::Cast(_) => halves_are_equal(graph, operand, steps - 1),
+        Op::Binary(_) => node.inputs.iter().all(|&input| {
+            graph.shape(input).count() == 1
+                || (graph.shape(input).rank() == rank && halves_are_equal(graph, input, steps - 1))
+        }),
+        Op::Reshape(_) | Op::Broadcast(_) => keeps_last && halves_are_equal(graph, operand, steps - 1),
+        Op::Transpose(transpose) => {
+            transpose.perm.last().copied() == rank.checked_sub(1) && halves_are_equal(graph, operand, steps - 1)
+        }
+        _ => false,
+    }
+}
+
+/// Longest chain of operators between a value and the concatenation behind it.
+const HALVES_STEPS: usize = 8;
 
 /// A topological order in which what belongs together stands together: depth first from the deepest result, everything
 /// else as soon as its operands are there.

@@ -180,6 +180,40 @@ impl Draft {
         value
     }
 
+    /// The kernel with only what its last operator needs; `None` if that is all.
+    fn pruned(&self, terms: Terms<'_>) -> Option<Draft> {
+        let mut needed = vec![false; self.body.len()];
+        let mut open = vec![self.body.len() - 1];
+        while let Some(place) = open.pop() {
+            if std::mem::replace(&mut needed[place], true) {
+                continue;
+            }
+            for &child in egg::Language::children(&self.body[place].1) {
+                let class = terms.0.find(child);
+                open.extend(self.body[..place].iter().rposition(|(own, _)| *own == class));
+            }
+        }
+        // The anchor stays what it is.
+        let anchor = self.group.prologue.len();
+        needed[anchor] |= self.group.anchor.node().is_some();
+        if needed.iter().all(|&needed| needed) {
+            return None;
+        }
+        let mut pruned = Draft::new();
+        for (place, (class, term)) in self.body.iter().enumerate().filter(|(place, _)| needed[*place]) {
+            let node = pruned.add(terms, *class, term).ok()?;
+            if place < anchor {
+                pruned.group.prologue.push(node);
+            } else if place == anchor && self.group.anchor.node().is_some() {
+                pruned.group.anchor = self.group.anchor.clone();
+                *pruned.group.anchor.node_mut()? = node;
+            } else {
+                pruned.group.epilogue.push(node);
+            }
+        }
+        Some(pruned)
+    }
+
     fn offer(&self, tilings: Vec<Tiling>) -> Offer {
         Offer {
             body: self.body.clone(),
@@ -294,7 +328,8 @@ fn grow(census: &Census<'_>, model: &dyn CostModel, mut draft: Draft, offers: &m
             }
         }
         let mut grown = None;
-        'users: for (user, forms) in next.into_values() {
+        for (user, forms) in next.into_values() {
+            let mut best: Option<(Draft, Vec<Tiling>)> = None;
             for term in forms {
                 let Term::Apply { operands, .. } = term else { continue };
                 let from_outside = |&&operand: &&Id| !draft.own.contains_key(&terms.0.find(operand));
@@ -307,14 +342,27 @@ fn grow(census: &Census<'_>, model: &dyn CostModel, mut draft: Draft, offers: &m
                 let Ok(node) = larger.add(terms, user, term) else { continue };
                 larger.group.epilogue.push(node);
                 let found = tilings(model, &larger);
-                if !found.is_empty() {
-                    grown = Some((larger, found));
-                    break 'users;
+                let key =
+                    |draft: &Draft, found: &[Tiling]| (found.first().map(|tiling| tiling.cycles), draft.reads.len());
+                let better = |(known, of): &(Draft, Vec<Tiling>)| key(&larger, &found) < key(known, of);
+                if !found.is_empty() && best.as_ref().is_none_or(better) {
+                    best = Some((larger, found));
                 }
+            }
+            if best.is_some() {
+                grown = best;
+                break;
             }
             refused.insert(user);
         }
         let Some((larger, found)) = grown else { return };
+        // What the newest operator does not need may not be worth computing.
+        if let Some(pruned) = larger.pruned(terms) {
+            let found = tilings(model, &pruned);
+            if !found.is_empty() {
+                offers.push(pruned.offer(found));
+            }
+        }
         offers.push(larger.offer(found));
         draft = larger;
     }

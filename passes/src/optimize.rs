@@ -106,7 +106,7 @@ pub fn optimize(
         .into_par_iter()
         .map(|number| {
             let block = rolled.graph(graph, number);
-            let mut optimized = optimize_block(&block, model, judge, extraction)?;
+            let mut optimized = optimize_block(&block, &rolled.equal_halves(graph, number), model, judge, extraction)?;
             optimized.report.repeats = rolled.blocks[number].segments.len();
             Ok(optimized)
         })
@@ -200,11 +200,12 @@ impl Replay<'_> {
 /// Optimises one block.
 fn optimize_block(
     graph: &Graph,
+    equal_halves: &[bool],
     model: &dyn CostModel,
     judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict,
     extraction: Extraction,
 ) -> Result<OptimizedBlock, OptimizeError> {
-    let Loaded { mut egraph, classes, leaves } = load(graph);
+    let Loaded { mut egraph, classes, leaves } = load(graph, equal_halves);
     let define = |terms: Terms<'_>, op: &Op, operands: &[Id]| definition(model, terms, op, operands);
     let saturation = saturate(&mut egraph, &rules::local(), &rules::global(), &define, Limits::default())?;
     let census = Census::new(&egraph);
@@ -269,7 +270,7 @@ struct Loaded {
     leaves: Vec<ValueId>,
 }
 
-fn load(graph: &Graph) -> Loaded {
+fn load(graph: &Graph, equal_halves: &[bool]) -> Loaded {
     let mut egraph = EGraph::new(Knowledge::default());
     let mut classes: Vec<Id> = Vec::with_capacity(graph.value_count());
     let mut leaves = Vec::new();
@@ -280,8 +281,12 @@ fn load(graph: &Graph) -> Loaded {
                 let small = |tensor: &&tcc_ir::Tensor| {
                     tensor.ty().bytes() <= crate::egraph::FOLDED_BYTES && !tensor.data().is_absent()
                 };
-                let leaf =
-                    Leaf { ty: value.ty.clone(), value: tensor.filter(small).cloned(), constant: tensor.is_some() };
+                let leaf = Leaf {
+                    ty: value.ty.clone(),
+                    value: tensor.filter(small).cloned(),
+                    constant: tensor.is_some(),
+                    equal_halves: equal_halves.get(leaves.len()).is_some_and(|&equal| equal),
+                };
                 let leaf = egraph.analysis.add_leaf(leaf);
                 debug_assert_eq!(leaf.0 as usize, leaves.len());
                 leaves.push(id);

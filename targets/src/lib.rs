@@ -13,7 +13,7 @@ pub mod trace;
 
 pub use machine::{Kind, Machine, MachineError};
 pub use report::Report;
-pub use target::{Port, Program, Simulation, Target, TargetError, TraceSpan};
+pub use target::{Optimization, Port, Program, Simulation, Target, TargetError, TraceSpan};
 
 /// The target that compiles for a machine.
 pub fn target(machine: Machine) -> Result<Box<dyn Target>, TargetError> {

@@ -65,9 +65,12 @@ pub struct OptimizerReport {
     pub block: String,
     /// How often it occurs.
     pub repeats: u64,
+    /// Number of its kernels.
+    #[serde(default)]
+    pub kernels: u64,
     /// E-nodes after saturation; 0 where there is no e-graph.
     pub e_nodes: u64,
-    /// Cost of the extracted plan, in cycles.
+    /// Cost of the extracted kernels by the target's reckoning, in cycles.
     pub cost: f64,
     /// Proven lower bound of that cost, if there is one.
     pub bound: Option<f64>,

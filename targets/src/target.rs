@@ -14,10 +14,22 @@ pub trait Target: Send + Sync {
     fn machine(&self) -> &Machine;
 
     /// Compiles a cleaned-up graph to a program with a fixed schedule.
-    fn compile(&self, graph: &Graph) -> Result<Box<dyn Program>, TargetError>;
+    fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError>;
 
     /// Reads a program that [`Program::encode`] wrote. The bytes are untrusted.
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError>;
+}
+
+/// How hard the optimiser tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Optimization {
+    /// Straightforward fusion in one walk, without any search.
+    None,
+    /// Rewriting and fusion by search, with greedy extraction.
+    Greedy,
+    /// Rewriting and fusion by search, with exact extraction as far as its limit of states allows.
+    #[default]
+    Exact,
 }
 
 /// A compiled program: fixed schedule, code, cycles.

@@ -23,6 +23,8 @@ pub struct Leaf {
     pub value: Option<Tensor>,
     /// Whether it is a constant, if perhaps another one at each place where the block occurs.
     pub constant: bool,
+    /// Whether the two halves of its last axis are known to be the same.
+    pub equal_halves: bool,
 }
 
 /// What is known of a class.
@@ -78,7 +80,12 @@ impl Knowledge {
         let key = tensor.bytes().ok().map(|bytes| (tensor.ty().clone(), bytes.to_vec()));
         match key.and_then(|key| self.interned.get(&key).copied()) {
             Some(id) => id,
-            None => self.add_leaf(Leaf { ty: tensor.ty().clone(), value: Some(tensor.clone()), constant: true }),
+            None => self.add_leaf(Leaf {
+                ty: tensor.ty().clone(),
+                value: Some(tensor.clone()),
+                constant: true,
+                equal_halves: false,
+            }),
         }
     }
 

@@ -10,7 +10,7 @@ use tcc_ir::ops::{
 use tcc_ir::{DType, Op, Real, Tensor};
 
 use super::algebra::factors;
-use crate::egraph::{Expr, Rule, Site, Terms};
+use crate::egraph::{Expr, Rule, Site, Term, Terms};
 
 /// The rules of this topic.
 pub const RULES: &[Rule] = &[
@@ -328,6 +328,10 @@ fn halves_are_equal(terms: Terms<'_>, class: Id, depth: usize) -> bool {
     if let Some(values) = terms.value(class).and_then(|value| value.to_f64s().ok()) {
         let last = terms.shape(class).last().copied().unwrap_or(0);
         return last > 0 && last % 2 == 0 && values.chunks(last).all(|row| row[..last / 2] == row[last / 2..]);
+    }
+    let is_known = |term: &Term| matches!(term, Term::Leaf(leaf) if terms.0.analysis.leaf(*leaf).equal_halves);
+    if terms.0[class].nodes.iter().any(is_known) {
+        return true;
     }
     depth > 0
         && terms.applications(class).any(|(op, operands)| {

@@ -3,6 +3,7 @@
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
 use tcc_passes::{
     BlockReport, Extraction, FusionLimits, Optimized, assemble, clean_up, fuse, integer_products, legalize, optimize,
+    stop_reason,
 };
 
 use super::cost::SystolicCosts;
@@ -12,25 +13,45 @@ use super::lower::KernelRange;
 use super::program::{SystolicProgram, format};
 use super::{SystolicMachine, legal, lower};
 use crate::machine::Machine;
-use crate::target::TargetError;
+use crate::target::{Optimization, TargetError};
 
 /// Most nodes in one kernel: bounds the buffers that one tile needs. Where a kernel does not fit all the same, the next
 /// number is tried; a single node always fits, but for rows that no buffer holds.
 const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
 
-/// The plan that [`compile`] lowers, unless a kernel of it needs more buffers than the scratchpad holds.
-pub(super) fn plan(graph: &Graph, facts: &SystolicMachine) -> Result<Plan, TargetError> {
-    Ok(fuse_up_to(KERNEL_NODES[0], legal(graph)?, facts))
+/// Most states that exact extraction expands for one block.
+const EXTRACTION_STATES: usize = 10_000;
+
+/// Instructions beyond which a plan is not lowered only to compare it with another, about: a schedule of so many takes
+/// seconds.
+const COMPARED_PASSES: u64 = 1 << 18;
+
+/// The plan that [`compile`] lowers, unless it turns out that another is faster, or that a kernel of it needs more buffers
+/// than the scratchpad holds.
+pub(super) fn plan(graph: &Graph, facts: &SystolicMachine, optimization: Optimization) -> Result<Plan, TargetError> {
+    match extraction(optimization) {
+        None => Ok(fuse_up_to(KERNEL_NODES[0], legal(graph)?, facts)),
+        Some(extraction) => Ok(optimized_plan(graph, facts, extraction)?.0),
+    }
+}
+
+fn extraction(optimization: Optimization) -> Option<Extraction> {
+    match optimization {
+        Optimization::None => None,
+        Optimization::Greedy => Some(Extraction::Greedy),
+        Optimization::Exact => Some(Extraction::Exact { states: EXTRACTION_STATES }),
+    }
 }
 
 /// The plan that the optimiser makes.
-pub(super) fn optimized_plan(
+fn optimized_plan(
     graph: &Graph,
     facts: &SystolicMachine,
     extraction: Extraction,
 ) -> Result<(Plan, Vec<BlockReport>), TargetError> {
     let graph = clean_up(&integer_products(graph)?);
-    let Optimized { graph, groups, blocks } = optimize(&graph, &SystolicCosts::new(facts), &legal::judge, extraction)?;
+    let Optimized { graph, groups, blocks } =
+        optimize(&graph, &SystolicCosts::new(facts), &legal::judge_fused, extraction)?;
     Ok((assemble(graph, groups)?, blocks))
 }
 
@@ -44,7 +65,7 @@ fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
 }
 
 /// A plan, where its values lie, and its instructions.
-type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
+pub(super) type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
 
 /// Fuses as much as the scratchpad holds.
 fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<Lowered, TargetError> {
@@ -84,13 +105,76 @@ fn lower_plan(machine: &Machine, facts: &SystolicMachine, plan: Plan) -> Result<
     Ok((plan, layout, instructions, ranges))
 }
 
-/// Compiles a graph.
+/// Compiles a graph: the optimiser's plan and that of straightforward fusion are lowered, and the faster one is taken,
+/// since what kernels cost by reckoning is not what a schedule takes.
 pub(super) fn compile(
     machine: &Machine,
     facts: &SystolicMachine,
     graph: &Graph,
+    optimization: Optimization,
 ) -> Result<SystolicProgram, TargetError> {
-    program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?)
+    let Some(extraction) = extraction(optimization) else {
+        return program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?, vec![not_searched()]);
+    };
+    let (plan, blocks) = optimized_plan(graph, facts, extraction)?;
+    let compared = passes(&plan, facts) <= COMPARED_PASSES;
+    let mut blocks: Vec<format::Block> = blocks.iter().map(block).collect();
+    let optimized = match lower_plan(machine, facts, plan) {
+        Err(TargetError::DoesNotFit { memory, .. }) if memory == "scratchpad" => {
+            let why = "; its kernels do not fit the scratchpad, so that the plan without search was taken";
+            blocks.iter_mut().for_each(|block| block.stopped.push_str(why));
+            return program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?, blocks);
+        }
+        result => program(machine, facts, graph.name(), result?, blocks.clone())?,
+    };
+    if !compared {
+        return Ok(optimized);
+    }
+    let plain = program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?, Vec::new())?;
+    if plain.cycles() < optimized.cycles() {
+        let why =
+            format!("; scheduled, it takes {} cycles, so that the plan without search was taken", optimized.cycles());
+        blocks.iter_mut().for_each(|block| block.stopped.push_str(&why));
+        return Ok(plain.with_blocks(blocks));
+    }
+    Ok(optimized)
+}
+
+/// Passes through the array that a plan's products take, which its instructions are counted by.
+fn passes(plan: &Plan, facts: &SystolicMachine) -> u64 {
+    let peak = u64::from(facts.array.rows) * u64::from(facts.array.columns);
+    plan.kernels
+        .iter()
+        .flat_map(tcc_ir::Kernel::nodes)
+        .map(|id| {
+            let node = plan.graph.node(id);
+            let rows = plan.graph.shape(node.output()).iter().rev().nth(1).copied().unwrap_or(1) as u64;
+            plan.graph.node_work(node).macs / peak / rows.clamp(1, u64::from(facts.array.rows))
+        })
+        .sum()
+}
+
+/// What is told of a block that was optimised.
+fn block(report: &BlockReport) -> format::Block {
+    format::Block {
+        name: report.name.to_string(),
+        repeats: report.repeats as u64,
+        kernels: report.kernels as u64,
+        e_nodes: report.e_nodes as u64,
+        cost: report.cost,
+        bound: report.certificate.map(|certificate| certificate.bound),
+        stopped: stop_reason(&report.saturation, report.certificate.as_ref()),
+    }
+}
+
+/// What is told where nothing was searched.
+fn not_searched() -> format::Block {
+    format::Block {
+        name: "whole model".to_owned(),
+        repeats: 1,
+        stopped: "straightforward fusion in one walk; no search".to_owned(),
+        ..format::Block::default()
+    }
 }
 
 /// Lowers a plan as it is.
@@ -101,7 +185,7 @@ pub(super) fn compile_plan(
     plan: Plan,
 ) -> Result<SystolicProgram, TargetError> {
     let name = plan.graph.name().clone();
-    program(machine, facts, &name, lower_plan(machine, facts, plan)?)
+    program(machine, facts, &name, lower_plan(machine, facts, plan)?, Vec::new())
 }
 
 /// The program of what was lowered.
@@ -110,6 +194,7 @@ fn program(
     facts: &SystolicMachine,
     name: &str,
     (plan, layout, instructions, ranges): Lowered,
+    blocks: Vec<format::Block>,
 ) -> Result<SystolicProgram, TargetError> {
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
         let buffer = layout
@@ -152,6 +237,7 @@ fn program(
         activation_bytes: layout.peak_activations,
         compulsory_read_bytes: reads,
         compulsory_write_bytes: writes,
+        blocks,
     };
     SystolicProgram::new(machine, facts, format, instructions, layout.constants)
 }

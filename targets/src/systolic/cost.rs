@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use tcc_ir::ops::MatMul;
+use tcc_ir::ops::{Attention, MatMul};
 use tcc_ir::{Anchor, Bytes, Cycles, DType, Graph, NodeId, Op, Shape, TensorType, ValueId};
-use tcc_passes::{CostModel, Group, Tiling, Verdict};
+use tcc_passes::{CostModel, Group, Tiling, Verdict, legalize_groups};
 
 use super::SystolicMachine;
 use super::layout::storage;
 use super::legal;
-use super::lower::{map_function, on_array, row_epilogue_fits};
+use super::lower::{attention_prologue_supported, map_function, on_array, row_epilogue_fits};
 use super::timing::map_rate;
 
 /// The optimiser's view of a machine.
@@ -140,6 +140,40 @@ impl<'m> SystolicCosts<'m> {
         Some(product.max(vector).max(reads))
     }
 
+    fn attention(&self, graph: &Graph, group: &Group, anchor: NodeId) -> Option<u64> {
+        let (legal, groups) = legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused).ok()?;
+        let legal_anchor = groups[0].anchor.node()?;
+        let supported = matches!(groups[0].anchor, Anchor::Attention(_))
+            && group.epilogue.is_empty()
+            && attention_prologue_supported(&legal, legal_anchor, &groups[0].prologue).is_ok();
+        if !supported {
+            return None;
+        }
+        let node = graph.node(anchor);
+        let Op::Attention(attention) = &node.op else { return None };
+        let types = graph.input_types(node);
+        let dims = Attention::dims(types[0], types[1], types[2]).ok()?;
+        let (machine, vector) = (self.machine, &self.machine.vector);
+        let (rows, columns) = (machine.array.rows as usize, machine.array.columns as usize);
+        let queries = dims.heads / dims.groups * dims.queries;
+        let visible: usize = (0..dims.queries).map(|query| attention.visible_keys(query, dims.keys).len()).sum();
+        let heads = (dims.batch * dims.groups) as u64;
+        let tiles = dims.depth.div_ceil(rows) * dims.keys.div_ceil(columns)
+            + dims.keys.div_ceil(rows) * (dims.value_depth + 1).div_ceil(columns);
+        let array = heads * tiles as u64 * queries.max(rows) as u64;
+        let scores = (dims.batch * dims.heads * visible) as u64;
+        // The maximum, the difference and the mask at the full rate, the exponential at that of special functions.
+        let plain = 2 + u64::from(attention.mask) + 2 * u64::from(attention.softcap.0 != 0.0);
+        let special = 1 + u64::from(attention.softcap.0 != 0.0);
+        let mut work = scores * plain / u64::from(vector.lanes)
+            + scores * special / u64::from(vector.special_lanes.min(vector.lanes));
+        for &id in &group.prologue {
+            let node = graph.node(id);
+            work += self.vector(&node.op, &graph.input_types(node));
+        }
+        Some(array.max(work).max(self.reads(graph, |_| false)))
+    }
+
     /// Cycles to read all inputs once.
     fn reads(&self, graph: &Graph, weights: impl Fn(ValueId) -> bool) -> u64 {
         graph.inputs().iter().map(|&input| self.read(graph.ty(input), weights(input))).sum()
@@ -226,7 +260,8 @@ impl CostModel for SystolicCosts<'_> {
                 1 => Some(self.reads(graph, |_| false)),
                 _ => None,
             },
-            Anchor::Attention(_) | Anchor::Copy { .. } => None,
+            Anchor::Attention(node) => self.attention(graph, group, *node),
+            Anchor::Copy { .. } => None,
         };
         let array = match group.anchor {
             Anchor::Contraction(_) | Anchor::Attention(_) => u64::from(machine.array.rows + machine.array.columns),

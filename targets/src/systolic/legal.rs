@@ -4,14 +4,14 @@ use tcc_ir::ops::{Binary, BinaryFn, Cast, MatMul};
 use tcc_ir::{DType, Graph, GraphError, Op, Tensor, ValueId};
 use tcc_passes::Verdict;
 
-use super::lower::on_array;
+use super::lower::{attention_supported, on_array, rope_supported};
 
 /// Judges an operator with its operands for the optimiser: what one kernel computes row by row stays whole until kernels
 /// are chosen.
 pub(super) fn judge_composite(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
     match op {
         Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) | Op::Gelu(_) => Verdict::Keep,
-        _ => judge(graph, op, inputs),
+        _ => judge_fused(graph, op, inputs),
     }
 }
 
@@ -51,6 +51,17 @@ pub(super) fn judge(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
         | Op::Attention(_)
         | Op::Quantize(_)
         | Op::Dequantize(_) => Verdict::Decompose,
+    }
+}
+
+/// Judges for an optimiser that hands out attention kernels: attention and rotary embeddings that the machine runs are
+/// kept whole. Each attention must then be the anchor of a kernel; a rotation is in the prologue of one, or the anchor of a
+/// movement kernel.
+pub(super) fn judge_fused(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
+    match op {
+        Op::Attention(_) if attention_supported(graph, inputs) => Verdict::Keep,
+        Op::Rope(_) if rope_supported(graph, inputs) => Verdict::Keep,
+        _ => judge(graph, op, inputs),
     }
 }
 

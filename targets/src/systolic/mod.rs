@@ -29,7 +29,7 @@ pub use program::SystolicProgram;
 use tcc_ir::{Graph, Plan};
 
 use crate::machine::{Machine, MachineError};
-use crate::target::{Program, Target, TargetError};
+use crate::target::{Optimization, Program, Target, TargetError};
 
 /// The target for one systolic machine.
 pub struct Systolic {
@@ -51,23 +51,9 @@ impl Systolic {
     /// The kernels that a graph becomes on this machine.
     ///
     /// # Errors
-    /// An operator has no definition in terms of what the machine computes.
-    pub fn plan(&self, graph: &Graph) -> Result<Plan, TargetError> {
-        compile::plan(graph, &self.facts)
-    }
-}
-
-impl Systolic {
-    /// The kernels that the optimiser makes of a graph for this machine.
-    ///
-    /// # Errors
-    /// See [`TargetError`].
-    pub fn optimized_plan(
-        &self,
-        graph: &Graph,
-        extraction: tcc_passes::Extraction,
-    ) -> Result<(Plan, Vec<tcc_passes::BlockReport>), TargetError> {
-        compile::optimized_plan(graph, &self.facts, extraction)
+    /// An operator has no definition in terms of what the machine computes, or a defect of the optimiser.
+    pub fn plan(&self, graph: &Graph, optimization: Optimization) -> Result<Plan, TargetError> {
+        compile::plan(graph, &self.facts, optimization)
     }
 }
 
@@ -76,8 +62,8 @@ impl Target for Systolic {
         &self.machine
     }
 
-    fn compile(&self, graph: &Graph) -> Result<Box<dyn Program>, TargetError> {
-        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph)?))
+    fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph, optimization)?))
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {

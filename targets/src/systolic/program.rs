@@ -95,6 +95,17 @@ impl SystolicProgram {
         })
     }
 
+    /// Cycles of one run.
+    pub(super) fn cycles(&self) -> u64 {
+        self.timing().cycles()
+    }
+
+    /// The same program with another account of what the optimiser did.
+    pub(super) fn with_blocks(mut self, blocks: Vec<format::Block>) -> Self {
+        self.format.blocks = blocks;
+        self
+    }
+
     fn timing(&self) -> &Timing {
         self.timing.get_or_init(|| timing::schedule(&self.instructions, &self.facts))
     }
@@ -141,6 +152,21 @@ fn moved_bytes(op: &Operation) -> u64 {
         | Operation::Fold(_)
         | Operation::Scan(_)
         | Operation::Sort(_) => 0,
+    }
+}
+
+fn optimizer_report(block: &format::Block) -> OptimizerReport {
+    let cost = block.cost as f64;
+    let gap = |bound: u64| if bound == 0 { 0.0 } else { cost / bound as f64 - 1.0 };
+    OptimizerReport {
+        block: block.name.clone(),
+        repeats: block.repeats,
+        kernels: block.kernels,
+        e_nodes: block.e_nodes,
+        cost,
+        bound: block.bound.map(|bound| bound as f64),
+        gap: block.bound.map(gap),
+        stopped: block.stopped.clone(),
     }
 }
 
@@ -270,15 +296,7 @@ impl Program for SystolicProgram {
                 memory("scratchpad", scratchpad, u64::from(self.facts.scratchpad.bytes)),
                 memory("accumulators", accumulators, u64::from(self.facts.accumulators.rows) * row),
             ],
-            optimizer: vec![OptimizerReport {
-                block: "whole model".to_owned(),
-                repeats: 1,
-                e_nodes: 0,
-                cost: cycles as f64,
-                bound: None,
-                gap: None,
-                stopped: "straightforward fusion in one walk; no search".to_owned(),
-            }],
+            optimizer: self.format.blocks.iter().map(optimizer_report).collect(),
             host_ops: Vec::new(),
             kernels,
             notes: notes(&self.machine),

@@ -1,8 +1,12 @@
 //! From a plan to instructions: each kernel is tiled and written out by the file of its kind.
 
+mod attention;
 mod contraction;
 mod epilogue;
 mod movement;
+mod prologue;
+mod recipe;
+mod rotation;
 mod rows;
 mod selection;
 mod space;
@@ -14,7 +18,9 @@ use std::ops::Range;
 use smallvec::SmallVec;
 use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Shape, Tensor, ValueId, Values, View};
 
+pub(super) use attention::{attention_prologue_supported, attention_supported};
 pub(super) use contraction::on_array;
+pub(super) use rotation::rope_supported;
 pub use rows::row_epilogue_fits;
 
 use super::emit::Emitter;
@@ -129,6 +135,9 @@ impl Lowering<'_, '_> {
             Anchor::ElementWise | Anchor::Reduction(_) => self.vector_kernel(kernel),
             Anchor::Contraction(node) => self.contraction_kernel(kernel, *node),
             Anchor::Selection(node) => self.selection_kernel(kernel, *node),
+            Anchor::Movement(node) if matches!(self.plan.graph.node(*node).op, Op::Rope(_)) => {
+                self.rope_kernel(kernel, *node)
+            }
             Anchor::Movement(node) => self.movement_kernel(*node),
             Anchor::Copy { value, source } => {
                 let from = self.operand_of(source)?;
@@ -136,9 +145,8 @@ impl Lowering<'_, '_> {
                 self.tiling = "copied".to_owned();
                 self.copy(&from, &to)
             }
-            Anchor::Attention(_) | Anchor::Normalization(_) => {
-                Err(self.defect(kernel, "was not decomposed before lowering"))
-            }
+            Anchor::Attention(node) => self.attention_kernel(kernel, *node),
+            Anchor::Normalization(_) => Err(self.defect(kernel, "was not decomposed before lowering")),
         }
     }
 

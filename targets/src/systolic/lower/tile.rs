@@ -1,5 +1,7 @@
 //! Boxes: rectangular parts of a loop nest, and how a nest is cut into them.
 
+use std::ops::Range;
+
 /// A rectangular part of a loop nest: for each dimension the first index and the number of indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
@@ -74,6 +76,12 @@ pub(super) fn tiles(sizes: &[usize], lens: &[usize]) -> Vec<Tile> {
             .collect();
     }
     all
+}
+
+/// Pieces of a range.
+pub(super) fn pieces(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(len.max(1)).map(move |start| start..(start + len.max(1)).min(end))
 }
 
 /// Dense row-major strides for a tile of these lengths, 0 where `kept` says the value has one element only.
