@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tcc_ir::{Anchor, Def, Graph, GraphError, Node, NodeId, Op, OpError, TensorType, ValueId, is_view};
 
-use crate::assemble::{Group, anchor_of};
+use crate::assemble::{Group, anchor_of, derived_constants};
 
 /// Deepest nesting of decompositions. Real ones are three deep; more means that two decompose into each other.
 const MAX_DEPTH: usize = 16;
@@ -34,9 +34,12 @@ pub fn legalize_groups(
     judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict,
 ) -> Result<(Graph, Vec<Group>), GraphError> {
     let (legal, became) = legalize_nodes(graph, judge)?;
+    // Parameters in another type follow from constants.
+    let derived = derived_constants(&legal);
     let computed = |nodes: &[NodeId]| -> Vec<NodeId> {
         let new = nodes.iter().flat_map(|node| became[node.index()].clone());
-        new.map(NodeId::from_index).filter(|&node| !is_view(&legal.node(node).op)).collect()
+        let own = |&node: &NodeId| !is_view(&legal.node(node).op) && !derived[legal.node(node).output().index()];
+        new.map(NodeId::from_index).filter(own).collect()
     };
     let groups = groups.iter().map(|group| {
         let mut prologue = computed(&group.prologue);

@@ -170,20 +170,24 @@ impl<'a> Index<'a> {
             self.givers[value].iter().copied().filter(|&number| self.usable(&self.problem.choices[number]))
         };
         let values: Vec<usize> = state.iter().collect();
+        // How many demanded values each value may be needed for.
+        let mut wanted = vec![0u32; self.reach.len()];
+        values.iter().for_each(|&value| self.reach[value].iter().for_each(|needed| wanted[needed] += 1));
         for &value in values.iter().rev() {
             let ways: Vec<(usize, Vec<usize>)> = usable(value)
                 .flat_map(|number| self.takings(state, number).into_iter().map(move |taking| (number, taking)))
                 .filter(|(_, taking)| taking.contains(&value))
                 .collect();
             let alone = ways.iter().all(|(number, taking)| {
-                let (rest, _) = self.step(state, *number, taking);
-                let mut needed = Bits::new(self.problem.write_costs.len());
-                rest.iter().for_each(|value| {
-                    needed.union(&self.reach[value]);
-                });
+                let choice = &self.problem.choices[*number];
+                // Whether what is demanded after this step may need the value too.
+                let needed = |given: usize| {
+                    let by_taken = taking.iter().filter(|&&taken| self.reach[taken].contains(given)).count();
+                    wanted[given] as usize > by_taken
+                        || choice.takes.iter().any(|&taken| self.reach[taken].contains(given))
+                };
                 let left = |value: usize| state.contains(value) && !taking.contains(&value);
-                let gives = &self.problem.choices[*number].gives;
-                gives.iter().all(|&given| left(given) || !needed.contains(given))
+                choice.gives.iter().all(|&given| left(given) || !needed(given))
             });
             if alone {
                 return ways;

@@ -20,7 +20,7 @@ use crate::target::{Optimization, TargetError};
 const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
 
 /// Most states that exact extraction expands for one block.
-const EXTRACTION_STATES: usize = 10_000;
+const EXTRACTION_STATES: usize = 2_000;
 
 /// Instructions beyond which a plan is not lowered only to compare it with another, about: a schedule of so many takes
 /// seconds.
