@@ -286,6 +286,7 @@ fn load(graph: &Graph, equal_halves: &[bool]) -> Loaded {
                     value: tensor.filter(small).cloned(),
                     constant: tensor.is_some(),
                     equal_halves: equal_halves.get(leaves.len()).is_some_and(|&equal| equal),
+                    given: true,
                 };
                 let leaf = egraph.analysis.add_leaf(leaf);
                 debug_assert_eq!(leaf.0 as usize, leaves.len());

@@ -25,6 +25,8 @@ pub struct Leaf {
     pub constant: bool,
     /// Whether the two halves of its last axis are known to be the same.
     pub equal_halves: bool,
+    /// Whether the block has it, and no rule made it.
+    pub given: bool,
 }
 
 /// What is known of a class.
@@ -85,6 +87,7 @@ impl Knowledge {
                 value: Some(tensor.clone()),
                 constant: true,
                 equal_halves: false,
+                given: false,
             }),
         }
     }

@@ -46,7 +46,9 @@ fn sibling_contractions(terms: Terms<'_>) -> Vec<Match> {
     let mut found = Vec::new();
     for ((x, op, _), mut siblings) in families {
         // Weights as the model has them; others were made from them, by this rule too.
-        let given = |id: Id| terms.0[id].nodes.iter().any(|term| matches!(term, Term::Leaf(_)));
+        let given = |id: Id| {
+            terms.0[id].nodes.iter().any(|term| matches!(term, Term::Leaf(leaf) if terms.0.analysis.leaf(*leaf).given))
+        };
         siblings.retain(|sibling| given(sibling.weights) && sibling.columns > 0);
         // Of several forms of one contraction one is enough.
         siblings.dedup_by_key(|sibling| sibling.class);

@@ -9,6 +9,9 @@ pub mod merging;
 pub mod raising;
 pub mod views;
 
+#[cfg(test)]
+mod tests;
+
 use crate::egraph::{GlobalRule, Rule};
 
 /// All rules that look at one class.
