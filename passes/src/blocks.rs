@@ -164,6 +164,8 @@ fn is_row_wise(op: &Op) -> bool {
             | Op::LayerNorm(_)
             | Op::RmsNorm(_)
             | Op::Gelu(_)
+            | Op::Quantize(_)
+            | Op::Dequantize(_)
     )
 }
 

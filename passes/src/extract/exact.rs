@@ -24,46 +24,29 @@ pub struct Certificate {
 
 /// The best solution, or the best that was found within `limit` states. `None` if something demanded cannot be had.
 pub fn exact(problem: &Problem, limit: usize) -> Option<(Solution, Certificate)> {
-    let start = greedy(problem)?;
+    let mut best = greedy(problem)?;
     let index = Index::new(problem);
     let estimate = Estimate::new(&index);
-    let mut search = Search { index: &index, estimate: &estimate, known: Vec::new(), numbers: HashMap::new() };
-    let mut open: BinaryHeap<Reverse<(u64, u64, usize)>> = BinaryHeap::new();
-    let first = search.number(index.start(), 0, None);
-    open.push(Reverse((search.promise(first), u64::MAX, first)));
-    let mut states = 0;
-    while let Some(Reverse((promise, tie, state))) = open.pop() {
-        if promise >= start.cost {
-            let certificate = Certificate { bound: start.cost, states, limit_hit: false };
-            return Some((start, certificate));
-        }
-        let node = &search.known[state];
-        if promise > search.promise(state) || node.expanded == Some(node.paid) {
-            continue;
-        }
-        if node.state.is_empty() {
-            let certificate = Certificate { bound: node.paid, states, limit_hit: false };
-            return Some((search.solution(state), certificate));
-        }
-        if states == limit {
-            let certificate = Certificate { bound: promise.min(start.cost), states, limit_hit: true };
-            return Some((start, certificate));
-        }
-        states += 1;
-        let (paid, from) = (node.paid, node.state.clone());
-        search.known[state].expanded = Some(paid);
-        for (number, given) in index.branches(&from) {
-            let (next, cost) = index.step(&from, number, &given);
-            let paid = paid + cost;
-            let next = search.number(next, paid, Some((state, number, given)));
-            if search.known[next].paid == paid && search.known[next].expanded != Some(paid) {
-                // Of equal promises the one that is further on.
-                open.push(Reverse((search.promise(next), tie - 1, next)));
-            }
-        }
+    // A search that trusts the estimate too much arrives sooner, if perhaps not at the best: a start for the one that
+    // proves.
+    for trust in [4, 2] {
+        let hasty = Search::new(&index, &estimate, trust).run(limit / 8, best.cost);
+        best = hasty.found.unwrap_or(best);
     }
-    let certificate = Certificate { bound: start.cost, states, limit_hit: false };
-    Some((start, certificate))
+    let Outcome { found, bound, states, limit_hit } = Search::new(&index, &estimate, 1).run(limit, best.cost);
+    let best = found.unwrap_or(best);
+    let certificate = Certificate { bound: bound.min(best.cost), states, limit_hit };
+    Some((best, certificate))
+}
+
+/// How a search ended.
+struct Outcome {
+    /// A solution that costs less than what was known before.
+    found: Option<Solution>,
+    /// No solution costs less than this, if the estimate was not multiplied.
+    bound: u64,
+    states: usize,
+    limit_hit: bool,
 }
 
 /// A state that was reached.
@@ -82,11 +65,57 @@ struct Reached {
 struct Search<'a> {
     index: &'a Index<'a>,
     estimate: &'a Estimate,
+    /// What the estimate is multiplied by. More than 1 makes haste.
+    trust: u64,
     known: Vec<Reached>,
     numbers: HashMap<Bits, usize>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(index: &'a Index<'a>, estimate: &'a Estimate, trust: u64) -> Self {
+        Search { index, estimate, trust, known: Vec::new(), numbers: HashMap::new() }
+    }
+
+    /// Looks for a solution that costs less than `best`, expanding at most `limit` states.
+    fn run(mut self, limit: usize, best: u64) -> Outcome {
+        let mut open: BinaryHeap<Reverse<(u64, u64, usize)>> = BinaryHeap::new();
+        let first = self.number(self.index.start(), 0, None);
+        open.push(Reverse((self.promise(first), u64::MAX, first)));
+        let mut states = 0;
+        while let Some(Reverse((promise, tie, state))) = open.pop() {
+            let node = &self.known[state];
+            if promise > self.promise(state) || node.expanded == Some(node.paid) {
+                continue;
+            }
+            if node.paid.saturating_add(node.rest) >= best {
+                // With the plain estimate no other state promises less.
+                if self.trust == 1 {
+                    return Outcome { found: None, bound: best, states, limit_hit: false };
+                }
+                continue;
+            }
+            if node.state.is_empty() {
+                return Outcome { found: Some(self.solution(state)), bound: node.paid, states, limit_hit: false };
+            }
+            if states == limit {
+                return Outcome { found: None, bound: promise, states, limit_hit: true };
+            }
+            states += 1;
+            let (paid, from) = (node.paid, node.state.clone());
+            self.known[state].expanded = Some(paid);
+            for (number, given) in self.index.branches(&from) {
+                let (next, cost) = self.index.step(&from, number, &given);
+                let paid = paid + cost;
+                let next = self.number(next, paid, Some((state, number, given)));
+                if self.known[next].paid == paid && self.known[next].expanded != Some(paid) {
+                    // Of equal promises the one that is further on.
+                    open.push(Reverse((self.promise(next), tie - 1, next)));
+                }
+            }
+        }
+        Outcome { found: None, bound: best, states, limit_hit: false }
+    }
+
     /// The number of a state, which is now known to be reached at this cost if that is less than before.
     fn number(&mut self, state: Bits, paid: u64, before: Option<(usize, usize, Vec<usize>)>) -> usize {
         if let Some(&number) = self.numbers.get(&state) {
@@ -104,7 +133,7 @@ impl Search<'_> {
     }
 
     fn promise(&self, state: usize) -> u64 {
-        self.known[state].paid.saturating_add(self.known[state].rest)
+        self.known[state].paid.saturating_add(self.known[state].rest.saturating_mul(self.trust))
     }
 
     fn solution(&self, last: usize) -> Solution {

@@ -1,6 +1,6 @@
 //! What the machine computes as it is, and what is written in other terms first.
 
-use tcc_ir::ops::{Binary, BinaryFn, Cast, MatMul};
+use tcc_ir::ops::{Binary, BinaryFn, Cast, MatMul, Unary, UnaryFn};
 use tcc_ir::{DType, Graph, GraphError, Op, Tensor, ValueId};
 use tcc_passes::Verdict;
 
@@ -10,7 +10,7 @@ use super::lower::{attention_supported, on_array, rope_supported};
 /// are chosen.
 pub(super) fn judge_composite(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
     match op {
-        Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) | Op::Gelu(_) => Verdict::Keep,
+        Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) => Verdict::Keep,
         _ => judge_fused(graph, op, inputs),
     }
 }
@@ -18,6 +18,7 @@ pub(super) fn judge_composite(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Ver
 /// Judges an operator with its operands.
 pub(super) fn judge(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
     match op {
+        Op::Binary(Binary(BinaryFn::Div)) if divides_rows(graph, inputs) => Verdict::Rewrite(multiply_by_reciprocals),
         Op::Unary(_)
         | Op::Binary(_)
         | Op::Select(_)
@@ -63,6 +64,19 @@ pub(super) fn judge_fused(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict
         Op::Rope(_) if rope_supported(graph, inputs) => Verdict::Keep,
         _ => judge(graph, op, inputs),
     }
+}
+
+/// Whether a quotient of floats has one divisor for many elements, computed at run time: softmax and normalisations do.
+fn divides_rows(graph: &Graph, inputs: &[ValueId]) -> bool {
+    let (dividend, divisor) = (graph.ty(inputs[0]), graph.ty(inputs[1]));
+    let several = divisor.shape.count() > 1 && divisor.shape.count() * 4 <= dividend.shape.count();
+    several && dividend.dtype.is_float() && graph.as_constant(inputs[1]).is_none()
+}
+
+/// `x / y` as `x · (1/y)`, since the vector unit has fewer lanes for quotients than for products. Rounds twice.
+fn multiply_by_reciprocals(graph: &mut Graph, _op: &Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    let reciprocal = graph.add(Unary(UnaryFn::Recip), &inputs[1..])?;
+    Ok(vec![graph.add(Binary(BinaryFn::Mul), &[inputs[0], reciprocal])?])
 }
 
 /// The array multiplies floats of at most 32 bits and integers of at most 8, each operand less one zero point. Other
