@@ -26,7 +26,7 @@ pub enum Extraction {
     Greedy,
     /// With proof, within this many states.
     Exact {
-        /// Most states that the search expands.
+        /// Most states that the search reaches, about.
         states: usize,
     },
 }

@@ -1,7 +1,7 @@
 //! The exact solution: best-first search over states, with a bound that is never too high.
 //!
 //! The search expands the state that promises the least total. When it takes out a state in which nothing is demanded
-//! any more, that solution is the best. When it has expanded as many states as it may, what the best open state promises
+//! any more, that solution is the best. When it has reached as many states as it may, what the best open state promises
 //! is a lower bound of the best solution.
 
 use std::cmp::Reverse;
@@ -16,7 +16,7 @@ use super::problem::{Index, Problem, Solution};
 pub struct Certificate {
     /// No solution costs less than this, in cycles.
     pub bound: u64,
-    /// States that were expanded.
+    /// States that were reached.
     pub states: usize,
     /// Whether the search gave up at the limit of states.
     pub limit_hit: bool,
@@ -76,12 +76,11 @@ impl<'a> Search<'a> {
         Search { index, estimate, trust, known: Vec::new(), numbers: HashMap::new() }
     }
 
-    /// Looks for a solution that costs less than `best`, expanding at most `limit` states.
+    /// Looks for a solution that costs less than `best`, until more than `limit` states are known.
     fn run(mut self, limit: usize, best: u64) -> Outcome {
         let mut open: BinaryHeap<Reverse<(u64, u64, usize)>> = BinaryHeap::new();
         let first = self.number(self.index.start(), 0, None);
         open.push(Reverse((self.promise(first), u64::MAX, first)));
-        let mut states = 0;
         while let Some(Reverse((promise, tie, state))) = open.pop() {
             let node = &self.known[state];
             if promise > self.promise(state) || node.expanded == Some(node.paid) {
@@ -90,17 +89,21 @@ impl<'a> Search<'a> {
             if node.paid.saturating_add(node.rest) >= best {
                 // With the plain estimate no other state promises less.
                 if self.trust == 1 {
-                    return Outcome { found: None, bound: best, states, limit_hit: false };
+                    return Outcome { found: None, bound: best, states: self.known.len(), limit_hit: false };
                 }
                 continue;
             }
             if node.state.is_empty() {
-                return Outcome { found: Some(self.solution(state)), bound: node.paid, states, limit_hit: false };
+                return Outcome {
+                    found: Some(self.solution(state)),
+                    bound: node.paid,
+                    states: self.known.len(),
+                    limit_hit: false,
+                };
             }
-            if states == limit {
-                return Outcome { found: None, bound: promise, states, limit_hit: true };
+            if self.known.len() > limit {
+                return Outcome { found: None, bound: promise, states: self.known.len(), limit_hit: true };
             }
-            states += 1;
             let (paid, from) = (node.paid, node.state.clone());
             self.known[state].expanded = Some(paid);
             for (number, given) in self.index.branches(&from) {
@@ -113,7 +116,7 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        Outcome { found: None, bound: best, states, limit_hit: false }
+        Outcome { found: None, bound: best, states: self.known.len(), limit_hit: false }
     }
 
     /// The number of a state, which is now known to be reached at this cost if that is less than before.
@@ -379,7 +382,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         /// What is called the best is the best, and can be run; without a limit and with one the bound holds.
         #[test]

@@ -148,14 +148,20 @@ impl<'a> Index<'a> {
     }
 
     /// What may be taken from a choice in a state: everything demanded that it gives, or some of it, where writing a
-    /// value costs something that another choice gives without.
-    fn takings(&self, state: &Bits, number: usize) -> Vec<Vec<usize>> {
+    /// value costs something, and another choice gives it without, or may have to give it in any case. `wanted` says how
+    /// many demanded values each value may be needed for.
+    fn takings(&self, state: &Bits, number: usize, wanted: &[u32]) -> Vec<Vec<usize>> {
         let choice = &self.problem.choices[number];
         let mut takings = vec![Vec::new()];
         for value in self.all_given(state, number) {
             let free = |&number: &usize| !self.problem.choices[number].writes;
             let dear = choice.writes && self.problem.write_costs[value] > 0;
-            let without = if dear && self.givers[value].iter().any(free) { takings.clone() } else { Vec::new() };
+            let elsewhere = || {
+                self.givers[value].len() > 1
+                    && (wanted[value] > 1 || choice.takes.iter().any(|&taken| self.reach[taken].contains(value)))
+            };
+            let leave = dear && (self.givers[value].iter().any(free) || elsewhere());
+            let without = if leave { takings.clone() } else { Vec::new() };
             takings.iter_mut().for_each(|taking: &mut Vec<usize>| taking.push(value));
             takings.extend(without);
         }
@@ -173,11 +179,11 @@ impl<'a> Index<'a> {
         // How many demanded values each value may be needed for.
         let mut wanted = vec![0u32; self.reach.len()];
         values.iter().for_each(|&value| self.reach[value].iter().for_each(|needed| wanted[needed] += 1));
+        let ways_of =
+            |number: usize| self.takings(state, number, &wanted).into_iter().map(move |taking| (number, taking));
         for &value in values.iter().rev() {
-            let ways: Vec<(usize, Vec<usize>)> = usable(value)
-                .flat_map(|number| self.takings(state, number).into_iter().map(move |taking| (number, taking)))
-                .filter(|(_, taking)| taking.contains(&value))
-                .collect();
+            let ways: Vec<(usize, Vec<usize>)> =
+                usable(value).flat_map(ways_of).filter(|(_, taking)| taking.contains(&value)).collect();
             let alone = ways.iter().all(|(number, taking)| {
                 let choice = &self.problem.choices[*number];
                 // Whether what is demanded after this step may need the value too.
@@ -196,8 +202,6 @@ impl<'a> Index<'a> {
         let mut all: Vec<usize> = values.into_iter().flat_map(usable).collect();
         all.sort_unstable();
         all.dedup();
-        all.into_iter()
-            .flat_map(|number| self.takings(state, number).into_iter().map(move |taking| (number, taking)))
-            .collect()
+        all.into_iter().flat_map(ways_of).collect()
     }
 }

@@ -19,8 +19,8 @@ use crate::target::{Optimization, TargetError};
 /// number is tried; a single node always fits, but for rows that no buffer holds.
 const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
 
-/// Most states that exact extraction expands for one block.
-const EXTRACTION_STATES: usize = 2_000;
+/// Most states that exact extraction reaches for one block. Blocks of float models take tens to hundreds.
+const EXTRACTION_STATES: usize = 5_000;
 
 /// Instructions beyond which a plan is not lowered only to compare it with another, about: a schedule of so many takes
 /// seconds.
