@@ -39,7 +39,7 @@ impl Lowering<'_, '_> {
             .resolve(node.output())
             .map_err(|reason| self.defect(kernel, &format!("has a rotation of which {reason}")))?;
         let mut prologue = self.prologue(0, recipe)?;
-        prologue.stores.push((node.output(), self.result(node.output())?));
+        prologue.stores.push((node.output(), self.dense_result(node.output())?));
         let extents = prologue.recipe.root_term().extents;
         let mut slots = Slots::default();
         // As many heads as make a usual piece.

@@ -30,7 +30,7 @@ use crate::systolic::layout::storage;
 use crate::target::TargetError;
 use buffers::Buffers;
 use grid::Grid;
-use operands::operands;
+use operands::{look_through, operands};
 use tiling::{Step, Tiling};
 
 /// An attention that is being written, with its buffers.
@@ -44,6 +44,8 @@ struct Attend {
     v: Prologue,
     mask: Option<Prologue>,
     out: ValueId,
+    /// Where the result is written to, densely.
+    to: DramOperand,
     tiling: Tiling,
     /// Keys that are held for each key head, where they stay on chip.
     held: Range<usize>,
@@ -79,13 +81,18 @@ impl Lowering<'_, '_> {
         }
         let inside = |id: NodeId| kernel.prologue.contains(&id);
         let plan = self.plan;
-        let operands = operands(graph, op, &node.inputs, &|value| Some(plan.access(value).clone()), &inside)
+        // What the kernel makes itself it finds by the graph: the plan's access may lead into the buffer of a result that
+        // the value lies in.
+        let access = |value: ValueId| match look_through(graph, value, &inside) {
+            Some(own) if graph.producer(own.root).is_some_and(inside) => own,
+            _ => plan.access(value).clone(),
+        };
+        let operands = operands(graph, op, &node.inputs, &|value| Some(access(value)), &inside)
             .map_err(|reason| self.defect(kernel, &format!("has a prologue of which {reason}")))?;
         let [q, k, v] = [0, 1, 2].map(|operand| graph.ty(node.inputs[operand]));
         let dims = Attention::dims(q, k, v).map_err(|error| TargetError::Fault(error.to_string()))?;
         let share = dims.heads / dims.groups * operands.repeat;
-        let k_access = plan.access(node.inputs[1]).clone();
-        let v_access = plan.access(node.inputs[2]).clone();
+        let (k_access, v_access) = (access(node.inputs[1]), access(node.inputs[2]));
 
         // Copies that these need come before any buffer is taken.
         let mut q = self.prologue(0, operands.q)?;
@@ -98,10 +105,11 @@ impl Lowering<'_, '_> {
                 let made = matches!(term.source, TermSource::Node { .. });
                 if made && kernel.outputs.contains(&term.value) && !stored.contains(&term.value) {
                     stored.push(term.value);
-                    prologue.stores.push((term.value, self.result(term.value)?));
+                    prologue.stores.push((term.value, self.dense_result(term.value)?));
                 }
             }
         }
+        let to = self.dense_result(node.output())?;
         let seen = op.visible_keys(0, dims.keys).start..op.visible_keys(dims.queries - 1, dims.keys).end;
         let seen = seen.start.min(seen.end)..seen.end;
         let all = !k.stores.is_empty() || !v.stores.is_empty();
@@ -115,6 +123,7 @@ impl Lowering<'_, '_> {
             v,
             mask,
             out: node.output(),
+            to,
             tiling: Tiling {
                 batches: 1,
                 groups: 1,
@@ -382,7 +391,7 @@ impl Lowering<'_, '_> {
     /// Stores a part of the result.
     fn store_result(&mut self, attend: &Attend, step: &Step, grid_buffer: u32) -> Result<(), TargetError> {
         let AttentionDims { batch, heads, queries, value_depth, .. } = attend.dims;
-        let to = self.result(attend.out)?;
+        let to = attend.to.clone();
         let own = attend.query_heads(step);
         let features = step.features.len();
         let strides = [own.len() * step.queries.len() * features, step.queries.len() * features, features, 1];

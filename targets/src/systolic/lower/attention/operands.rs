@@ -62,7 +62,7 @@ pub(in crate::systolic) fn attention_prologue_supported(
 }
 
 /// How a value is read before there is a plan: through views of what a node inside computes, or of anything else.
-fn look_through(graph: &Graph, value: ValueId, inside: &dyn Fn(NodeId) -> bool) -> Option<Access> {
+pub(super) fn look_through(graph: &Graph, value: ValueId, inside: &dyn Fn(NodeId) -> bool) -> Option<Access> {
     let mut views = Vec::new();
     let mut root = value;
     while let Some(id) = graph.producer(root)

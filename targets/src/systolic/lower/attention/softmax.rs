@@ -182,7 +182,7 @@ impl Lowering<'_, '_> {
         prepared: Option<&Prepared>,
         index: usize,
     ) -> Result<(), TargetError> {
-        let to = self.result(attend.out)?;
+        let to = attend.to.clone();
         let buffer = turn(&attend.buffers.result, index);
         let Some(Prepared { grid, .. }) = prepared else {
             // No key is visible to any of the rows.

@@ -15,7 +15,7 @@ fn kernels_of_every_kind_write_rearranged() {
         ("%5: f32[6,20] = pad[low=[0,1],high=[0,-1],interior=[0,0]](%2, %6)", 1),
         ("%5: f32[6,20] = gather[axis=0](%2, %9)", 1),
         ("%5: f32[6,20] = cum_sum[axis=1,exclusive=false,reverse=true](%2)", 1),
-        ("%5: f32[6,20] = softmax[axis=1](%2)", 5),
+        ("%5: f32[6,20] = softmax[axis=1](%2)", 6),
     ] {
         for (shape, view) in [
             ("20,6", "transpose[perm=[1,0]](%5)"),
