@@ -50,6 +50,11 @@ impl From<NodeIndex> for NodeId {
 }
 
 impl ValueId {
+    /// The value at a position of a graph's order of definition.
+    pub fn from_index(index: usize) -> Self {
+        ValueId(index as u32)
+    }
+
     /// Position in the graph's order of definition.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -98,7 +103,7 @@ pub struct Node {
     pub inputs: SmallVec<[ValueId; 3]>,
     /// Results; never empty.
     pub outputs: SmallVec<[ValueId; 1]>,
-    /// The node of the user's model that this one comes from.
+    /// The node of the user's model that this one comes from; several where they were rewritten together, one on a line.
     pub origin: Arc<str>,
 }
 

@@ -150,7 +150,7 @@ impl Plan {
         if let Anchor::Copy { value, .. } = &kernel.anchor {
             push(&self.graph.value(*value).name);
         }
-        kernel.nodes().for_each(|node| push(&self.graph.node(node).origin));
+        kernel.nodes().for_each(|node| self.graph.node(node).origin.lines().for_each(&mut push));
         origins
     }
 

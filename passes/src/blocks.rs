@@ -96,7 +96,7 @@ impl Rolled {
         let mut graph = Graph::new(source.name().clone());
         let mut map: HashMap<ValueId, ValueId> = HashMap::new();
         for (number, &leaf) in first.leaves.iter().enumerate() {
-            let name = number.to_string();
+            let name = leaf_name(number);
             let new = match source.as_constant(leaf) {
                 None => graph.add_input(name, source.ty(leaf).clone()),
                 Some(tensor) => {
@@ -108,9 +108,9 @@ impl Rolled {
             };
             map.insert(leaf, new);
         }
-        for &id in &first.nodes {
+        for (place, &id) in first.nodes.iter().enumerate() {
             let node = source.node(id);
-            graph.set_origin(node.origin.clone());
+            graph.set_origin(place.to_string());
             let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input]).collect();
             match graph.add_multi(node.op.clone(), &inputs) {
                 Ok(outputs) => map.extend(node.outputs.iter().copied().zip(outputs)),
@@ -340,6 +340,16 @@ fn with_leaves(graph: &Graph, nodes: Vec<NodeId>) -> Segment {
         });
     }
     Segment { nodes, leaves }
+}
+
+/// The name of a leaf in the graph of a block.
+fn leaf_name(number: usize) -> String {
+    format!("leaf {number}")
+}
+
+/// The number of the leaf that has this name, if one does.
+pub(crate) fn leaf_number(name: &str) -> Option<usize> {
+    name.strip_prefix("leaf ")?.parse().ok()
 }
 
 /// What two segments have in common if they are of one block: operators, how they are joined, and the types of leaves.

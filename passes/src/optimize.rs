@@ -3,7 +3,7 @@
 //! Rules make an e-graph of all forms that a block has; kernels are offered for every form; extraction takes the cheapest
 //! set of kernels that gives the block's results.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use egg::Id;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use tcc_ir::{Anchor, Def, Graph, GraphError, NodeId, Op, ValueId, is_view};
 
 use crate::assemble::Group;
-use crate::blocks::{Segment, roll};
+use crate::blocks::{Segment, leaf_number, roll};
 use crate::cost::CostModel;
 use crate::egraph::{Conflict, EGraph, Expr, Knowledge, Leaf, Limits, Saturation, Stopped, Term, Terms, saturate};
 use crate::extract::{Certificate, Choice, Problem, Solution, exact, greedy};
@@ -107,7 +107,9 @@ pub fn optimize(
         .map(|number| {
             let block = rolled.graph(graph, number);
             let mut optimized = optimize_block(&block, &rolled.equal_halves(graph, number), model, judge, extraction)?;
-            optimized.report.repeats = rolled.blocks[number].segments.len();
+            let segments = &rolled.blocks[number].segments;
+            optimized.report.repeats = segments.len();
+            optimized.report.name = graph.node(rolled.segments[segments[0]].nodes[0]).origin.clone();
             Ok(optimized)
         })
         .collect::<Result<_, OptimizeError>>()?;
@@ -168,7 +170,7 @@ impl Replay<'_> {
                 (None, Def::Node { node, output: 0 }) => {
                     let node = block.graph.node(*node);
                     let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input.index()]).collect();
-                    self.graph.set_origin(node.origin.clone());
+                    self.graph.set_origin(origins_in(self.source, segment, &node.origin));
                     map.extend(self.graph.add_multi(node.op.clone(), &inputs)?);
                 }
                 (None, Def::Node { .. }) => {}
@@ -230,15 +232,16 @@ fn optimize_block(
         graph: Graph::new(graph.name().clone()),
         values: BTreeMap::new(),
         groups: Vec::new(),
-        origins: origins(graph, &egraph, &classes),
+        originals: originals(&egraph, &classes),
+        classes: &classes,
     };
     let (chosen, groups) = emission.run(&classes, &offers, &ways, &solution)?;
     let (legal, groups) = legalize_groups(&chosen, &groups, judge)?;
-    // Leaves go by their numbers, which are their names.
+    // Leaves go by their names.
     let leaves = legal.values().filter(|(_, value)| !matches!(value.def, Def::Node { .. }));
-    let leaves = leaves.filter_map(|(id, value)| Some((id, value.name.parse().ok()?))).collect();
+    let leaves = leaves.filter_map(|(id, value)| Some((id, leaf_number(&value.name)?))).collect();
     let report = BlockReport {
-        name: graph.nodes().next().map_or_else(|| Arc::from(""), |(_, node)| node.origin.clone()),
+        name: Arc::from(""),
         repeats: 1,
         kernels: groups.len(),
         e_nodes: egraph.total_number_of_nodes(),
@@ -250,15 +253,20 @@ fn optimize_block(
     Ok(OptimizedBlock { graph: legal, groups, leaves, report })
 }
 
-/// The node of the user's model that each class comes from, where one computes it.
-fn origins(graph: &Graph, egraph: &EGraph, classes: &[Id]) -> BTreeMap<Id, Arc<str>> {
-    let mut origins = BTreeMap::new();
-    for (_, node) in graph.nodes() {
-        for output in &node.outputs {
-            origins.entry(egraph.find(classes[output.index()])).or_insert_with(|| node.origin.clone());
-        }
+/// The values in each class.
+fn originals(egraph: &EGraph, classes: &[Id]) -> BTreeMap<Id, Vec<ValueId>> {
+    let mut originals: BTreeMap<Id, Vec<ValueId>> = BTreeMap::new();
+    for (index, &class) in classes.iter().enumerate() {
+        originals.entry(egraph.find(class)).or_default().push(ValueId::from_index(index));
     }
-    origins
+    originals
+}
+
+/// The origins of a node of a block, which are numbers of nodes in a segment, as the names of that segment's nodes.
+fn origins_in(source: &Graph, segment: &Segment, numbers: &str) -> String {
+    let places = numbers.lines().filter_map(|number| number.parse::<usize>().ok());
+    let names: Vec<&str> = places.map(|place| &*source.node(segment.nodes[place]).origin).collect();
+    names.join("\n")
 }
 
 /// A graph as an e-graph.
@@ -390,7 +398,10 @@ struct Emission<'a> {
     graph: Graph,
     values: BTreeMap<Id, ValueId>,
     groups: Vec<Group>,
-    origins: BTreeMap<Id, Arc<str>>,
+    /// The values of the source in each class.
+    originals: BTreeMap<Id, Vec<ValueId>>,
+    /// The class of every value of the source.
+    classes: &'a [Id],
 }
 
 impl Emission<'_> {
@@ -427,10 +438,9 @@ impl Emission<'_> {
         // extraction takes from it.
         let outside = self.values.clone();
         let mut nodes: Vec<NodeId> = Vec::with_capacity(offer.body.len());
+        let origins = self.origins(offer);
         for (class, term) in &offer.body {
-            if let Some(origin) = self.origins.get(&self.egraph.find(*class)) {
-                self.graph.set_origin(origin.clone());
-            }
+            self.graph.set_origin(origins.clone());
             let outputs = self.term(term)?;
             if let [output] = outputs[..] {
                 self.values.insert(self.egraph.find(*class), output);
@@ -461,6 +471,38 @@ impl Emission<'_> {
         }
         self.groups.push(Group { anchor: anchor.unwrap_or(Anchor::ElementWise), prologue: nodes, epilogue: rest });
         Ok(())
+    }
+
+    /// The nodes of the source that a kernel computes, by their origins: those between what it reads and what it gives, or
+    /// what is a view of that.
+    fn origins(&self, offer: &Offer) -> String {
+        let reads: BTreeSet<Id> = offer.reads.iter().map(|&id| self.egraph.find(id)).collect();
+        let mut own: BTreeSet<Id> = offer.body.iter().map(|(class, _)| self.egraph.find(*class)).collect();
+        own.extend(offer.gives.iter().map(|&id| self.egraph.find(id)));
+        let mut open: Vec<ValueId> =
+            own.iter().filter_map(|class| self.originals.get(class)).flatten().copied().collect();
+        if open.is_empty() {
+            // What was merged is in the source as its parts.
+            for (&class, values) in &self.originals {
+                let part = |term: &Term| match term {
+                    Term::Apply { op, operands } => is_view(op) && own.contains(&self.egraph.find(operands[0])),
+                    Term::Leaf(_) | Term::Output { .. } => false,
+                };
+                if self.egraph[class].nodes.iter().any(part) {
+                    open.extend(values);
+                }
+            }
+        }
+        let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
+        while let Some(value) = open.pop() {
+            let Some(node) = self.source.producer(value) else { continue };
+            if nodes.insert(node) {
+                let inputs = self.source.node(node).inputs.iter().copied();
+                open.extend(inputs.filter(|input| !reads.contains(&self.egraph.find(self.classes[input.index()]))));
+            }
+        }
+        let origins: Vec<&str> = nodes.iter().map(|&node| &*self.source.node(node).origin).collect();
+        origins.join("\n")
     }
 
     /// Adds the node of a term over what its operands have become.

@@ -12,7 +12,7 @@ mod terms;
 
 pub use facts::{Conflict, FOLDED_BYTES, Facts, Knowledge, Leaf};
 pub use rule::{Expr, GlobalRule, Match, Rule, Site};
-pub use saturate::{Limits, Saturation, Stopped, saturate};
+pub use saturate::{Define, Limits, Saturation, Stopped, saturate};
 pub use term::{LeafId, Term};
 pub use terms::Terms;
 

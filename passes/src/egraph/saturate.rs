@@ -50,7 +50,10 @@ pub struct Saturation {
     pub applied: Vec<(&'static str, usize)>,
 }
 
-/// Applies rules to an e-graph.
+/// The definition of an operator with its operands, for those that the target does not run as they are.
+pub type Define<'a> = dyn Fn(Terms<'_>, &Op, &[Id]) -> Option<Expr> + 'a;
+
+/// Applies rules to an e-graph, and adds the definitions that `define` gives.
 ///
 /// # Errors
 /// A rule contradicts the types of a class.
@@ -58,7 +61,7 @@ pub fn saturate(
     egraph: &mut EGraph,
     rules: &[Rule],
     global: &[GlobalRule],
-    define: &dyn Fn(Terms<'_>, &Op, &[Id]) -> Option<Expr>,
+    define: &Define<'_>,
     limits: Limits,
 ) -> Result<Saturation, Conflict> {
     const DEFINITION: &str = "definition";

@@ -264,7 +264,7 @@ fn shares(index: &Index<'_>, usable: &[usize], values: usize) -> Vec<u64> {
         let choice = &problem.choices[number];
         let total: u128 = choice.gives.iter().map(|&value| u128::from(least[value])).sum();
         for &value in &choice.gives {
-            let part = if total == 0 { 0 } else { u128::from(choice.cost) * u128::from(least[value]) / total };
+            let part = (u128::from(choice.cost) * u128::from(least[value])).checked_div(total).unwrap_or(0);
             share[value] = share[value].min(u64::try_from(part).unwrap_or(u64::MAX));
         }
     }

@@ -306,7 +306,7 @@ fn half(terms: Terms<'_>, x: Id, index: usize) -> Option<Slice> {
     let shape = terms.shape(x);
     let last = shape.rank().checked_sub(1)?;
     let part = shape[last] / 2;
-    if shape[last] % 2 != 0 || part == 0 {
+    if !shape[last].is_multiple_of(2) || part == 0 {
         return None;
     }
     let mut slice = Slice { starts: vec![0; shape.rank()], steps: vec![1; shape.rank()], sizes: shape.to_vec() };
