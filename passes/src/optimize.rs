@@ -476,7 +476,19 @@ impl Emission<'_> {
     /// The nodes of the source that a kernel computes, by their origins: those between what it reads and what it gives, or
     /// what is a view of that.
     fn origins(&self, offer: &Offer) -> String {
-        let reads: BTreeSet<Id> = offer.reads.iter().map(|&id| self.egraph.find(id)).collect();
+        // What is read, and all that it is a view of.
+        let mut reads: BTreeSet<Id> = BTreeSet::new();
+        let mut read: Vec<Id> = offer.reads.iter().map(|&id| self.egraph.find(id)).collect();
+        while let Some(class) = read.pop() {
+            if reads.insert(class) {
+                read.extend(
+                    Terms(self.egraph)
+                        .applications(class)
+                        .filter(|(op, _)| is_view(op))
+                        .map(|(_, of)| self.egraph.find(of[0])),
+                );
+            }
+        }
         let mut own: BTreeSet<Id> = offer.body.iter().map(|(class, _)| self.egraph.find(*class)).collect();
         own.extend(offer.gives.iter().map(|&id| self.egraph.find(id)));
         let mut open: Vec<ValueId> =

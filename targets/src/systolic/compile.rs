@@ -105,8 +105,8 @@ fn lower_plan(machine: &Machine, facts: &SystolicMachine, plan: Plan) -> Result<
     Ok((plan, layout, instructions, ranges))
 }
 
-/// Compiles a graph: the optimiser's plan and that of straightforward fusion are lowered, and the faster one is taken,
-/// since what kernels cost by reckoning is not what a schedule takes.
+/// Compiles a graph: the optimiser's plans by either extraction and that of straightforward fusion are lowered, and the
+/// fastest is taken, since what kernels cost by reckoning is not what a schedule takes.
 pub(super) fn compile(
     machine: &Machine,
     facts: &SystolicMachine,
@@ -130,14 +130,25 @@ pub(super) fn compile(
     if !compared {
         return Ok(optimized);
     }
-    let plain = program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?, Vec::new())?;
-    if plain.cycles() < optimized.cycles() {
-        let why =
-            format!("; scheduled, it takes {} cycles, so that the plan without search was taken", optimized.cycles());
-        blocks.iter_mut().for_each(|block| block.stopped.push_str(&why));
-        return Ok(plain.with_blocks(blocks));
+    let mut others = Vec::new();
+    if extraction != Extraction::Greedy {
+        let (plan, _) = optimized_plan(graph, facts, Extraction::Greedy)?;
+        match lower_plan(machine, facts, plan) {
+            Err(TargetError::DoesNotFit { memory, .. }) if memory == "scratchpad" => {}
+            lowered => others.push(("greedily extracted", lowered?)),
+        }
     }
-    Ok(optimized)
+    others.push(("without search", lower_fused(machine, facts, graph)?));
+    let mut best = optimized;
+    for (name, lowered) in others {
+        let other = program(machine, facts, graph.name(), lowered, Vec::new())?;
+        if other.cycles() < best.cycles() {
+            let why = format!("; scheduled, the plan {name} takes {} cycles less", best.cycles() - other.cycles());
+            blocks.iter_mut().for_each(|block| block.stopped.push_str(&why));
+            best = other.with_blocks(blocks.clone());
+        }
+    }
+    Ok(best)
 }
 
 /// Passes through the array that a plan's products take, which its instructions are counted by.
