@@ -34,8 +34,8 @@ fn report(name: &str, optimization: Optimization) -> Report {
 fn layers(plan: &Plan) -> Vec<&'static str> {
     let kinds: Vec<&str> = plan.kernels.iter().map(|kernel| kernel.anchor.kind()).collect();
     let is_heavy = |kind: &&str| matches!(*kind, "contraction" | "attention");
-    let first = kinds.iter().position(|kind| is_heavy(kind)).unwrap();
-    let last = kinds.iter().rposition(|kind| is_heavy(kind)).unwrap();
+    let first = kinds.iter().position(is_heavy).unwrap();
+    let last = kinds.iter().rposition(is_heavy).unwrap();
     kinds[first..=last].to_vec()
 }
 

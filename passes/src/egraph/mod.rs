@@ -1,8 +1,8 @@
 //! The e-graph of one block: terms, what is known of their classes, and saturation by rules.
 //!
 //! A block enters as a graph whose inputs and constants are [`Leaf`]s. [`saturate`] applies the rules of
-//! [`crate::rules`] until nothing new comes, or a limit on counts is reached. Kernels are then offered in the same e-graph
-//! ([`crate::kernels`]), and extraction chooses among them.
+//! [`crate::rules`] until nothing new comes, or a limit on counts is reached. Kernels are then offered for every form in it
+//! (`kernels.rs`), and extraction chooses among them.
 
 mod facts;
 mod rule;
