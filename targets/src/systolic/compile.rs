@@ -26,6 +26,9 @@ const EXTRACTION_STATES: usize = 5_000;
 /// seconds.
 const COMPARED_PASSES: u64 = 1 << 18;
 
+/// E-nodes of all blocks beyond which a graph is not optimised a second time, only to compare the greedy plan.
+const COMPARED_NODES: u64 = 2_000;
+
 /// The plan that [`compile`] lowers, unless it turns out that another is faster, or that a kernel of it needs more buffers
 /// than the scratchpad holds.
 pub(super) fn plan(graph: &Graph, facts: &SystolicMachine, optimization: Optimization) -> Result<Plan, TargetError> {
@@ -131,7 +134,8 @@ pub(super) fn compile(
         return Ok(optimized);
     }
     let mut others = Vec::new();
-    if extraction != Extraction::Greedy {
+    let e_nodes: u64 = blocks.iter().map(|block| block.e_nodes).sum();
+    if extraction != Extraction::Greedy && e_nodes <= COMPARED_NODES {
         let (plan, _) = optimized_plan(graph, facts, Extraction::Greedy)?;
         match lower_plan(machine, facts, plan) {
             Err(TargetError::DoesNotFit { memory, .. }) if memory == "scratchpad" => {}
