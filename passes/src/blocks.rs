@@ -152,7 +152,7 @@ fn is_heavy(graph: &Graph, node: &tcc_ir::Node) -> bool {
 }
 
 /// Most nodes in one segment. A layer of a quantised model has about a hundred.
-const MOST_NODES: usize = 256;
+const MOST_NODES: usize = 192;
 
 /// Whether a node works on rows as they are.
 fn is_row_wise(op: &Op) -> bool {

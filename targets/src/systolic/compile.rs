@@ -27,7 +27,7 @@ const EXTRACTION_STATES: usize = 5_000;
 const COMPARED_PASSES: u64 = 1 << 18;
 
 /// E-nodes of all blocks beyond which a graph is not optimised a second time, only to compare the greedy plan.
-const COMPARED_NODES: u64 = 2_000;
+const COMPARED_NODES: u64 = 500;
 
 /// The plan that [`compile`] lowers, unless it turns out that another is faster, or that a kernel of it needs more buffers
 /// than the scratchpad holds.
