@@ -7,6 +7,8 @@
 
 use tcc_ir::{Access, Anchor, Bytes, Graph, Kernel, Node, NodeId, Op, Plan, Shape, ValueId, View, is_view};
 
+use crate::assemble::anchor_of;
+
 /// What fusion must know of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct FusionLimits {
@@ -70,15 +72,7 @@ impl Fusion<'_> {
             self.place_view(node);
             return;
         }
-        let anchor = match &node.op {
-            Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_) => None,
-            Op::Reduce(_) => Some(Anchor::Reduction(id)),
-            Op::MatMul(_) | Op::Conv(_) => Some(Anchor::Contraction(id)),
-            Op::Attention(_) => Some(Anchor::Attention(id)),
-            Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) => Some(Anchor::Normalization(id)),
-            Op::ArgReduce(_) | Op::CumSum(_) | Op::TopK(_) => Some(Anchor::Selection(id)),
-            _ => Some(Anchor::Movement(id)),
-        };
+        let anchor = anchor_of(id, &node.op);
         match anchor {
             None => {
                 if !self.join(id, node, None) {
