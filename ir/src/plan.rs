@@ -102,6 +102,8 @@ pub struct Kernel {
     pub epilogue: Vec<NodeId>,
     /// Values of its own that others use: they are written to memory, where their accesses say.
     pub outputs: Vec<ValueId>,
+    /// The stretch of the graph that it comes from; see [`Plan::segments`].
+    pub segment: u32,
 }
 
 impl Kernel {
@@ -134,6 +136,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The kernels by the stretch of the graph that they come from: where the same layer occurs again and again, segments
+    /// repeat each other. What was not cut is one segment.
+    pub fn segments(&self) -> impl Iterator<Item = &[Kernel]> {
+        self.kernels.chunk_by(|before, after| before.segment == after.segment)
+    }
+
     /// How a value is read.
     pub fn access(&self, value: ValueId) -> &Access {
         &self.accesses[value.index()]

@@ -16,6 +16,8 @@ pub struct Group {
     pub prologue: Vec<NodeId>,
     /// Nodes after the anchor, in topological order.
     pub epilogue: Vec<NodeId>,
+    /// The stretch of the graph that it comes from, counted from 0.
+    pub segment: u32,
 }
 
 impl Group {
@@ -101,13 +103,27 @@ pub fn assemble(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError>
     let Assembly { accesses, home, copies, .. } = assembly;
     let mut kernels: Vec<Kernel> = groups
         .into_iter()
-        .map(|Group { anchor, prologue, epilogue }| Kernel { anchor, prologue, epilogue, outputs: Vec::new() })
+        .map(|Group { anchor, prologue, epilogue, segment }| Kernel {
+            anchor,
+            prologue,
+            epilogue,
+            outputs: Vec::new(),
+            segment,
+        })
         .collect();
     kernels.extend(copies);
     mark_outputs(&graph, &accesses, &home, &derived, &stored, &mut kernels);
     let order = order(&graph, &accesses, &home, &kernels)?;
     let mut slots: Vec<Option<Kernel>> = kernels.into_iter().map(Some).collect();
-    let kernels = order.into_iter().filter_map(|index| slots[index].take()).collect();
+    let mut kernels: Vec<Kernel> = order.into_iter().filter_map(|index| slots[index].take()).collect();
+    // A copy goes with what runs before it.
+    let mut segment = kernels.first().map_or(0, |kernel| kernel.segment);
+    for kernel in &mut kernels {
+        match kernel.anchor {
+            Anchor::Copy { .. } => kernel.segment = segment,
+            _ => segment = kernel.segment,
+        }
+    }
     Ok(Plan { graph, kernels, accesses })
 }
 
@@ -223,7 +239,8 @@ impl Assembly<'_> {
         self.home[value.index()] = Some(self.first_copy + self.copies.len());
         self.copies_of.entry(source.root).or_default().push(self.copies.len());
         let anchor = Anchor::Copy { value, source };
-        self.copies.push(Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: vec![value] });
+        let (prologue, epilogue) = (Vec::new(), Vec::new());
+        self.copies.push(Kernel { anchor, prologue, epilogue, outputs: vec![value], segment: 0 });
     }
 }
 
@@ -339,8 +356,8 @@ mod tests {
             .nodes()
             .filter(|(_, node)| !is_view(&node.op) && !derived[node.output().index()])
             .map(|(id, node)| match anchor_of(id, &node.op) {
-                Some(anchor) => Group { anchor, prologue: Vec::new(), epilogue: Vec::new() },
-                None => Group { anchor: Anchor::ElementWise, prologue: Vec::new(), epilogue: vec![id] },
+                Some(anchor) => Group { anchor, prologue: Vec::new(), epilogue: Vec::new(), segment: 0 },
+                None => Group { anchor: Anchor::ElementWise, prologue: Vec::new(), epilogue: vec![id], segment: 0 },
             })
             .collect();
         assemble(graph, groups).unwrap()

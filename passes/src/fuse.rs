@@ -118,7 +118,7 @@ impl Fusion<'_> {
         }
         self.home[value.index()] = Some(self.kernels.len());
         let anchor = Anchor::Copy { value, source };
-        let kernel = Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: vec![value] };
+        let kernel = Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: vec![value], segment: 0 };
         let domain = self.graph.shape(value).clone();
         self.kernels.push(OpenKernel { kernel, domain, reduced: Vec::new(), element_bytes: 0, nodes: 0, open: false });
     }
@@ -128,7 +128,7 @@ impl Fusion<'_> {
         let element_wise = anchor == Anchor::ElementWise;
         let reduction = matches!(anchor, Anchor::Reduction(_));
         let open = element_wise || reduction || matches!(anchor, Anchor::Contraction(_));
-        let mut kernel = Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: Vec::new() };
+        let mut kernel = Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: Vec::new(), segment: 0 };
         if element_wise {
             kernel.epilogue.push(id);
         }

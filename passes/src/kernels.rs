@@ -127,7 +127,7 @@ struct Draft {
 
 impl Draft {
     fn new() -> Self {
-        let group = Group { anchor: Anchor::ElementWise, prologue: Vec::new(), epilogue: Vec::new() };
+        let group = Group { anchor: Anchor::ElementWise, prologue: Vec::new(), epilogue: Vec::new(), segment: 0 };
         Draft {
             graph: Graph::new(""),
             values: BTreeMap::new(),

@@ -42,6 +42,7 @@ pub fn legalize_groups(
         new.map(NodeId::from_index).filter(own).collect()
     };
     let groups = groups.iter().map(|group| {
+        let segment = group.segment;
         let mut prologue = computed(&group.prologue);
         let mut epilogue = computed(&group.epilogue);
         let anchors = group.anchor.node().map_or_else(Vec::new, |node| computed(&[node]));
@@ -66,9 +67,9 @@ pub fn legalize_groups(
             Some(place) if anchor == Anchor::ElementWise => {
                 let rest = epilogue.split_off(place + 1);
                 let anchor = epilogue.pop().map_or(Anchor::ElementWise, Anchor::Reduction);
-                Group { anchor, prologue: epilogue, epilogue: rest }
+                Group { anchor, prologue: epilogue, epilogue: rest, segment }
             }
-            _ => Group { anchor, prologue, epilogue },
+            _ => Group { anchor, prologue, epilogue, segment },
         }
     });
     let groups = groups.collect();

@@ -113,8 +113,13 @@ pub fn optimize(
             Ok(optimized)
         })
         .collect::<Result<_, OptimizeError>>()?;
-    let mut replay =
-        Replay { source: graph, graph: Graph::new(graph.name().clone()), map: HashMap::new(), groups: Vec::new() };
+    let mut replay = Replay {
+        source: graph,
+        graph: Graph::new(graph.name().clone()),
+        map: HashMap::new(),
+        groups: Vec::new(),
+        segments: 0,
+    };
     for &input in graph.inputs() {
         let value = graph.value(input);
         let new = replay.graph.add_input(value.name.clone(), value.ty.clone());
@@ -138,6 +143,8 @@ struct Replay<'a> {
     /// What each value of the source has become.
     map: HashMap<ValueId, ValueId>,
     groups: Vec<Group>,
+    /// Segments so far.
+    segments: u32,
 }
 
 impl Replay<'_> {
@@ -180,13 +187,15 @@ impl Replay<'_> {
         let moved = |nodes: &[NodeId]| -> Vec<NodeId> {
             nodes.iter().map(|node| NodeId::from_index(first_node + node.index())).collect()
         };
-        for Group { anchor, prologue, epilogue } in &block.groups {
+        for Group { anchor, prologue, epilogue, .. } in &block.groups {
             let mut anchor = anchor.clone();
             if let Some(node) = anchor.node_mut() {
                 *node = NodeId::from_index(first_node + node.index());
             }
-            self.groups.push(Group { anchor, prologue: moved(prologue), epilogue: moved(epilogue) });
+            let (prologue, epilogue, segment) = (moved(prologue), moved(epilogue), self.segments);
+            self.groups.push(Group { anchor, prologue, epilogue, segment });
         }
+        self.segments += 1;
         for (&(place, output), result) in results.iter().zip(block.graph.outputs()) {
             let old = self.source.node(segment.nodes[place]).outputs[output];
             let new = map[result.value.index()];
@@ -469,7 +478,8 @@ impl Emission<'_> {
         if anchor.is_some() {
             rest.remove(0);
         }
-        self.groups.push(Group { anchor: anchor.unwrap_or(Anchor::ElementWise), prologue: nodes, epilogue: rest });
+        let anchor = anchor.unwrap_or(Anchor::ElementWise);
+        self.groups.push(Group { anchor, prologue: nodes, epilogue: rest, segment: 0 });
         Ok(())
     }
 

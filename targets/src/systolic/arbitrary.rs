@@ -6,8 +6,8 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
 use super::isa::{
-    DmaDim, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload, RowTransfer, Scan,
-    Sort, Source, Transfer, Unit, Waits, Walk,
+    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload,
+    RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
 
 /// Ranges that numbers of an instruction are drawn from.
@@ -43,7 +43,12 @@ fn transfer(limits: Limits) -> impl Strategy<Value = Transfer> {
     let dim = (0..=limits.size, -wide..=wide, -limits.stride..=limits.stride)
         .prop_map(|(size, dram_stride, scratchpad_stride)| DmaDim { size, dram_stride, scratchpad_stride });
     (0..=limits.dram, 0..=limits.address, 0u8..=9, prop::collection::vec(dim, 0..=limits.rank)).prop_map(
-        |(dram, scratchpad, element_bytes, dims)| Transfer { dram, scratchpad, element_bytes, dims: dims.into() },
+        |(dram, scratchpad, element_bytes, dims)| Transfer {
+            dram: DramAddress::absolute(dram),
+            scratchpad,
+            element_bytes,
+            dims: dims.into(),
+        },
     )
 }
 
@@ -54,7 +59,7 @@ fn rows(limits: Limits) -> impl Strategy<Value = RowTransfer> {
     (0..=limits.dram, on_chip, 0..=wide, 0..=wide, 0..=limits.size, 0..=wide, index).prop_map(
         |(dram, (scratchpad, row_bytes, indices, count), row_stride, rows, outer, outer_stride, index_dtype)| {
             RowTransfer {
-                dram,
+                dram: DramAddress::absolute(dram),
                 scratchpad,
                 row_bytes,
                 row_stride,

@@ -1,4 +1,4 @@
-//! The textual form of programs, one line for each instruction.
+//! The textual form of programs, one line for each instruction, routine and call.
 //!
 //! ```text
 //! load dram=0x1000 spm=0x0 element=4 dims=[128:3072:512, 128:4:4]
@@ -8,6 +8,10 @@
 //! fold sum dims=[128, 128] reduced=1 spm:f32@0x0[4, 0] <- acc:f32@0x0[512, 4]
 //! sort dims=[8] k=2 largest later spm:f32@0x0[4] -> values spm:f32@0x40[4] positions spm:i64@0x80[8]
 //! ```
+//!
+//! `routine N` begins the routine with that number, counted from 0, and after the last come the calls, `call N` with the
+//! bases of the registers from 1 on. An address that counts from a register is written `dram=r1+0x1000`. Text without
+//! these lines is one routine that is called once.
 //!
 //! Dimensions of a transfer are `size:dram_stride:scratchpad_stride`, all strides are in bytes. A walk is
 //! `memory:type@address[strides]`. `#` begins a comment.

@@ -6,10 +6,10 @@ use tcc_passes::{
     stop_reason,
 };
 
+use super::code::Code;
 use super::cost::SystolicCosts;
-use super::isa::Instruction;
 use super::layout::{Layout, storage};
-use super::lower::KernelRange;
+use super::lower::LoweredKernel;
 use super::program::{SystolicProgram, format};
 use super::{SystolicMachine, legal, lower};
 use crate::machine::Machine;
@@ -67,8 +67,8 @@ fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
     fuse(legal, FusionLimits { row_bytes: Bytes(u64::from(facts.scratchpad.bytes) / 8), nodes })
 }
 
-/// A plan, where its values lie, and its instructions.
-pub(super) type Lowered = (Plan, Layout, Vec<Instruction>, Vec<KernelRange>);
+/// A plan, where its values lie, its program, and what is told of each kernel.
+pub(super) type Lowered = (Plan, Layout, Code, Vec<LoweredKernel>);
 
 /// Fuses as much as the scratchpad holds.
 fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<Lowered, TargetError> {
@@ -103,9 +103,9 @@ fn lower_plan(machine: &Machine, facts: &SystolicMachine, plan: Plan) -> Result<
     let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
     // What is far too large would take forever to cut into tiles; lowering may then add copies.
     fits_dram(&layout)?;
-    let (instructions, ranges) = lower::lower(&plan, &mut layout, facts)?;
+    let (code, kernels) = lower::lower(&plan, &mut layout, facts)?;
     fits_dram(&layout)?;
-    Ok((plan, layout, instructions, ranges))
+    Ok((plan, layout, code, kernels))
 }
 
 /// Compiles a graph: the optimiser's plans by either extraction and that of straightforward fusion are lowered, and the
@@ -208,7 +208,7 @@ fn program(
     machine: &Machine,
     facts: &SystolicMachine,
     name: &str,
-    (plan, layout, instructions, ranges): Lowered,
+    (plan, layout, code, lowered): Lowered,
     blocks: Vec<format::Block>,
 ) -> Result<SystolicProgram, TargetError> {
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
@@ -230,14 +230,14 @@ fn program(
     let kernels = plan
         .kernels
         .iter()
-        .zip(&ranges)
+        .zip(&lowered)
         .enumerate()
-        .map(|(index, (kernel, range))| format::Kernel {
+        .map(|(index, (kernel, lowered))| format::Kernel {
             name: format!("k{index} {}", kernel.anchor.kind()),
             origins: plan.origins(kernel),
-            instructions: range.range.len() as u64,
+            instructions: lowered.instructions as u64,
             macs: plan.macs(kernel),
-            tiling: range.tiling.clone(),
+            tiling: lowered.tiling.clone(),
         })
         .collect();
     let (reads, writes) = compulsory(&plan, &layout);
@@ -254,7 +254,7 @@ fn program(
         compulsory_write_bytes: writes,
         blocks,
     };
-    SystolicProgram::new(machine, facts, format, instructions, layout.constants)
+    SystolicProgram::new(machine, facts, format, code, layout.constants)
 }
 
 /// Which values only the array reads, so that they may be stored as what it multiplies.

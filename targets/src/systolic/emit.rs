@@ -5,19 +5,11 @@
 
 use std::ops::Range;
 
-use tcc_ir::ops::ScatterReduction;
+use smallvec::SmallVec;
 
-use super::isa::{DmaDim, Instruction, MAX_DIMS, Memory, Operation, RowTransfer, Source, Transfer, Unit, Waits, Walk};
+use super::isa::{DmaDim, DramAddress, Instruction, MAX_DIMS, Operation, Transfer, Unit, Waits};
 use super::machine::SystolicMachine;
-
-/// Granularity at which on-chip hazards are tracked, in bytes: a power of two, and about a sixteen-thousandth of the
-/// scratchpad. Buffers are aligned to it, so that no two share a page.
-fn page_bytes(machine: &SystolicMachine) -> u32 {
-    (machine.scratchpad.bytes >> 14).next_power_of_two().clamp(64, 4096)
-}
-
-/// Granularity at which hazards in DRAM are tracked, in bytes; buffers there are aligned to it as well.
-pub(super) const DRAM_BLOCK_BYTES: u64 = 4096;
+use super::touch::{DRAM_BLOCK_BYTES, Space, Touch, Toucher, Touches, page_bytes};
 
 /// The last instruction of each unit that touched a page, counted from 1; 0 is none.
 #[derive(Clone, Copy, Default)]
@@ -47,20 +39,6 @@ impl Tracker {
     }
 }
 
-/// A memory as an instruction sees it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Space {
-    Dram,
-    Scratchpad,
-    Accumulators,
-}
-
-struct Touch {
-    space: Space,
-    range: Range<u64>,
-    write: bool,
-}
-
 /// Appends instructions to a program.
 pub(super) struct Emitter<'m> {
     machine: &'m SystolicMachine,
@@ -78,13 +56,45 @@ pub(super) struct Emitter<'m> {
     taken: u64,
     /// The most that `taken` has been since the kernel began.
     most_taken: u64,
-    /// Rows of the array that the weights in the shadow registers, and those in use, take.
+    /// What the base registers hold.
+    bases: Vec<u64>,
+    weights: ArrayWeights,
+    /// What a segment that does not begin the program has to settle.
+    fence: Option<Fence>,
+}
+
+/// Rows of the array that weights take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ArrayWeights {
+    /// Those in the shadow registers.
     shadow_k: u32,
+    /// Those in use.
     active_k: u32,
 }
 
+impl ArrayWeights {
+    /// Follows an instruction.
+    fn follow(&mut self, op: &Operation) {
+        match op {
+            Operation::Preload(load) => self.shadow_k = u32::from(load.k),
+            Operation::Multiply(pass) if pass.switch_weights => self.active_k = self.shadow_k,
+            _ => {}
+        }
+    }
+}
+
+/// What stands between a segment and everything before the segment before it. The pages that were touched so long ago are
+/// not looked at one by one: the first instruction on every unit waits until all of that has completed, which it has long
+/// since. So what a segment waits for follows from the one before it alone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fence {
+    /// Units that have passed it.
+    passed: [bool; Unit::COUNT],
+}
+
 impl<'m> Emitter<'m> {
-    pub(super) fn new(machine: &'m SystolicMachine, writable: u64) -> Self {
+    /// An emitter for a program, or a part of it, whose first buffer goes to `next`; DRAM is written from `writable` on.
+    pub(super) fn new(machine: &'m SystolicMachine, writable: u64, next: u32) -> Self {
         let page_bytes = page_bytes(machine);
         Emitter {
             machine,
@@ -95,12 +105,43 @@ impl<'m> Emitter<'m> {
             scratchpad: Tracker::new(u64::from(page_bytes)),
             accumulators: Tracker::new(u64::from(page_bytes)),
             writable,
-            next: 0,
+            next,
             taken: 0,
             most_taken: 0,
-            shadow_k: 0,
-            active_k: 0,
+            bases: Vec::new(),
+            weights: ArrayWeights::default(),
+            fence: None,
         }
+    }
+
+    /// Takes note of the instructions before the first, which began with `weights` in the array and ran with `bases`. All
+    /// before them is fenced off.
+    pub(super) fn resume(&mut self, before: &[Instruction], bases: &[u64], weights: ArrayWeights) {
+        self.weights = weights;
+        self.set_bases(bases);
+        for instruction in before {
+            self.weights.follow(&instruction.op);
+            let touches = self.touches(&instruction.op);
+            self.record(instruction.op.unit(), &touches);
+        }
+        self.bases.clear();
+        self.fence = Some(Fence::default());
+    }
+
+    /// What the base registers hold in the call that is written.
+    pub(super) fn set_bases(&mut self, bases: &[u64]) {
+        self.bases.clear();
+        self.bases.extend_from_slice(bases);
+    }
+
+    /// The weights in the array, and in its shadow registers.
+    pub(super) fn weights(&self) -> ArrayWeights {
+        self.weights
+    }
+
+    /// Where the next buffer goes.
+    pub(super) fn next(&self) -> u32 {
+        self.next
     }
 
     /// Number of instructions so far.
@@ -165,15 +206,11 @@ impl<'m> Emitter<'m> {
     /// Appends an instruction.
     pub(super) fn emit(&mut self, op: Operation) {
         let unit = op.unit();
-        match &op {
-            Operation::Preload(load) => self.shadow_k = u32::from(load.k),
-            Operation::Multiply(pass) if pass.switch_weights => self.active_k = self.shadow_k,
-            _ => {}
-        }
-        let touches = touches(&op, self.machine, self.active_k);
+        self.weights.follow(&op);
+        let touches = self.touches(&op);
         let mut latest = [0u32; Unit::COUNT];
         for touch in &touches {
-            for page in self.pages(touch) {
+            self.for_each_page(touch, |page| {
                 for other in Unit::ALL {
                     let index = other.index();
                     let ordered = other == unit;
@@ -186,45 +223,62 @@ impl<'m> Emitter<'m> {
                         latest[index] = latest[index].max(page.read[index]);
                     }
                 }
-            }
+            });
         }
+        let fenced = self.fence.as_mut().is_some_and(|fence| !std::mem::replace(&mut fence.passed[unit.index()], true));
         let mut waits = Waits::default();
         for (index, &latest) in latest.iter().enumerate() {
-            if latest > 0 {
+            if latest > 0 || fenced {
                 // Where the distance does not fit, later instructions are waited for too.
                 waits.0[index] = Some(u16::try_from(self.dispatched[index] - latest).unwrap_or(u16::MAX));
             }
         }
-        self.dispatched[unit.index()] += 1;
-        let number = self.dispatched[unit.index()];
-        for touch in &touches {
-            for page in self.pages(touch) {
-                let last = if touch.write { &mut page.written } else { &mut page.read };
-                last[unit.index()] = number;
-            }
-        }
+        self.record(unit, &touches);
         self.program.push(Instruction { waits, op });
     }
 
-    fn pages(&mut self, touch: &Touch) -> &mut [Page] {
-        match touch.space {
-            Space::Dram => {
-                let start = touch.range.start.max(self.writable) - self.writable;
-                let end = touch.range.end.max(self.writable) - self.writable;
-                self.dram.pages(&(start..end))
-            }
-            Space::Scratchpad => self.scratchpad.pages(&touch.range),
-            Space::Accumulators => self.accumulators.pages(&touch.range),
+    /// Takes note of what the next instruction of a unit touches.
+    fn record(&mut self, unit: Unit, touches: &[Touch]) {
+        self.dispatched[unit.index()] += 1;
+        let number = self.dispatched[unit.index()];
+        for touch in touches {
+            self.for_each_page(touch, |page| {
+                let last = if touch.write { &mut page.written } else { &mut page.read };
+                last[unit.index()] = number;
+            });
         }
+    }
+
+    fn touches(&self, op: &Operation) -> Touches {
+        Toucher { machine: self.machine, bases: &self.bases, active_k: self.weights.active_k }.touches(op)
+    }
+
+    fn for_each_page(&mut self, touch: &Touch, mut visit: impl FnMut(&mut Page)) {
+        let (tracker, base) = match touch.space {
+            Space::Dram => (&mut self.dram, self.writable),
+            Space::Scratchpad => (&mut self.scratchpad, 0),
+            Space::Accumulators => (&mut self.accumulators, 0),
+        };
+        touch.for_each_run(|run| {
+            let run = run.start.max(base) - base..run.end.max(base) - base;
+            tracker.pages(&run).iter_mut().for_each(&mut visit);
+        });
     }
 
     /// Copies between DRAM and the scratchpad. Dimensions are merged where they can be; a nest that is deeper than the
     /// machine's is cut into several transfers.
-    pub(super) fn transfer(&mut self, store: bool, dram: u64, scratchpad: u32, element_bytes: u8, dims: &[DmaDim]) {
+    pub(super) fn transfer(
+        &mut self,
+        store: bool,
+        dram: DramAddress,
+        scratchpad: u32,
+        element_bytes: u8,
+        dims: &[DmaDim],
+    ) {
         if dims.iter().any(|dim| dim.size == 0) {
             return;
         }
-        let mut merged: smallvec::SmallVec<[DmaDim; 4]> = smallvec::SmallVec::new();
+        let mut merged: SmallVec<[DmaDim; 4]> = SmallVec::new();
         for &dim in dims.iter().filter(|dim| dim.size > 1) {
             match merged.last_mut() {
                 Some(outer)
@@ -240,7 +294,7 @@ impl<'m> Emitter<'m> {
         if merged.len() > MAX_DIMS {
             let outer = merged[0];
             for step in 0..i64::from(outer.size) {
-                let dram = dram.wrapping_add_signed(step * outer.dram_stride);
+                let dram = dram.plus(step * outer.dram_stride);
                 let scratchpad = scratchpad.wrapping_add_signed((step * i64::from(outer.scratchpad_stride)) as i32);
                 self.transfer(store, dram, scratchpad, element_bytes, &merged[1..]);
             }
@@ -248,132 +302,5 @@ impl<'m> Emitter<'m> {
         }
         let transfer = Transfer { dram, scratchpad, element_bytes, dims: merged };
         self.emit(if store { Operation::Store(transfer) } else { Operation::Load(transfer) });
-    }
-}
-
-/// Smallest and largest offset that a nest reaches.
-fn reach(dims: impl Iterator<Item = (u32, i64)>) -> (i64, i64) {
-    dims.fold((0, 0), |(low, high), (size, stride)| {
-        let last = stride * (i64::from(size) - 1);
-        (low + last.min(0), high + last.max(0))
-    })
-}
-
-fn span(base: u64, (low, high): (i64, i64), element: u64) -> Range<u64> {
-    base.wrapping_add_signed(low)..base.wrapping_add_signed(high) + element
-}
-
-fn walk_touch(walk: &Walk, dims: &[u32], write: bool) -> Touch {
-    let strides = walk.strides.iter().map(|&stride| i64::from(stride));
-    let range =
-        span(u64::from(walk.address), reach(dims.iter().copied().zip(strides)), (walk.dtype.bits() as u64).div_ceil(8));
-    let space = match walk.memory {
-        Memory::Scratchpad => Space::Scratchpad,
-        Memory::Accumulators => Space::Accumulators,
-    };
-    Touch { space, range, write }
-}
-
-fn row_touches(rows: &RowTransfer, store: bool, combines: bool) -> Vec<Touch> {
-    let table = u64::from(rows.outer.saturating_sub(1)) * rows.outer_stride
-        + rows.rows.saturating_sub(1) * rows.row_stride
-        + u64::from(rows.row_bytes);
-    let dense = u64::from(rows.outer) * u64::from(rows.count) * u64::from(rows.row_bytes);
-    let index_bytes = u64::from(rows.count) * (rows.index_dtype.bits() as u64 / 8);
-    let scratchpad = |start: u32, bytes: u64, write: bool| Touch {
-        space: Space::Scratchpad,
-        range: u64::from(start)..u64::from(start) + bytes,
-        write,
-    };
-    let dram = |write: bool| Touch { space: Space::Dram, range: rows.dram..rows.dram + table, write };
-    let mut touches = vec![scratchpad(rows.indices, index_bytes, false), scratchpad(rows.scratchpad, dense, !store)];
-    touches.push(dram(store));
-    if combines {
-        touches.push(dram(false));
-    }
-    touches
-}
-
-/// What an instruction reads and writes, each as the smallest range that holds it.
-fn touches(op: &Operation, machine: &SystolicMachine, active_k: u32) -> Vec<Touch> {
-    let acc_row = u64::from(machine.array.columns) * 4;
-    let transfer = |transfer: &Transfer, store: bool| {
-        let element = u64::from(transfer.element_bytes);
-        let dram = reach(transfer.dims.iter().map(|dim| (dim.size, dim.dram_stride)));
-        let chip = reach(transfer.dims.iter().map(|dim| (dim.size, i64::from(dim.scratchpad_stride))));
-        vec![
-            Touch { space: Space::Dram, range: span(transfer.dram, dram, element), write: store },
-            Touch {
-                space: Space::Scratchpad,
-                range: span(u64::from(transfer.scratchpad), chip, element),
-                write: !store,
-            },
-        ]
-    };
-    let matrix = |address: u32, dims: [(u32, i64); 2], element: u64| Touch {
-        space: Space::Scratchpad,
-        range: span(u64::from(address), reach(dims.into_iter()), element),
-        write: false,
-    };
-    let zero = |address: Option<u32>, element: u64| {
-        address.map(|address| Touch {
-            space: Space::Scratchpad,
-            range: u64::from(address)..u64::from(address) + element,
-            write: false,
-        })
-    };
-    let sources = |sources: &[Source], dims: &[u32]| -> Vec<Touch> {
-        sources
-            .iter()
-            .filter_map(|source| match source {
-                Source::Walk(walk) => Some(walk_touch(walk, dims, false)),
-                Source::Float(_) | Source::Integer(_) => None,
-            })
-            .collect()
-    };
-    match op {
-        Operation::Load(load) => transfer(load, false),
-        Operation::Store(store) => transfer(store, true),
-        Operation::LoadRows(rows) => row_touches(rows, false, false),
-        Operation::StoreRows(rows, reduction, _) => row_touches(rows, true, *reduction != ScatterReduction::Replace),
-        Operation::Preload(load) => {
-            let element = (load.dtype.bits() as u64).div_ceil(8);
-            let dims = [(u32::from(load.k), i64::from(load.k_stride)), (u32::from(load.n), i64::from(load.n_stride))];
-            let mut touches = vec![matrix(load.address, dims, element)];
-            touches.extend(zero(load.zero_point, element));
-            touches
-        }
-        Operation::Multiply(pass) => {
-            let element = (pass.dtype.bits() as u64).div_ceil(8);
-            let dims = [(pass.m, i64::from(pass.m_stride)), (active_k, i64::from(pass.k_stride))];
-            let mut touches = vec![matrix(pass.address, dims, element)];
-            touches.extend(zero(pass.zero_point, element));
-            let first = u64::from(pass.accumulator_row) * acc_row;
-            let range = first..first + u64::from(pass.m) * acc_row;
-            touches.push(Touch { space: Space::Accumulators, range, write: true });
-            touches
-        }
-        Operation::Map(map) => {
-            let mut touches = sources(&map.sources, &map.dims);
-            touches.push(walk_touch(&map.destination, &map.dims, true));
-            touches
-        }
-        Operation::Fold(fold) => {
-            let mut touches = sources(&fold.sources, &fold.dims);
-            if fold.accumulate {
-                touches.push(walk_touch(&fold.destination, &fold.dims, false));
-            }
-            touches.push(walk_touch(&fold.destination, &fold.dims, true));
-            touches
-        }
-        Operation::Scan(scan) => {
-            vec![walk_touch(&scan.source, &scan.dims, false), walk_touch(&scan.destination, &scan.dims, true)]
-        }
-        Operation::Sort(sort) => {
-            let kept = sort.kept_dims();
-            let mut touches = vec![walk_touch(&sort.source, &sort.dims, false)];
-            touches.extend(sort.values.iter().chain(&sort.positions).map(|walk| walk_touch(walk, &kept, true)));
-            touches
-        }
     }
 }

@@ -1,8 +1,17 @@
 //! The binary form of programs: what the machine reads.
 //!
-//! A program is a sequence of little-endian 32-bit words. Every instruction is a header word, a word for each wait, and
-//! the words of its operation, in the order of the tables below. Bits that are not named are zero; there is exactly one
-//! encoding of every instruction, and [`decode`] takes no other.
+//! A program is a sequence of little-endian 32-bit words: what is called, then the routines.
+//!
+//! | words | field |
+//! |-------|-------|
+//! | 1 | number of routines |
+//! | 1 | number of calls |
+//! | 1 for each routine | its length in words |
+//! | for each call | `routine:32`, `bases:8`, then for each base `base:64` |
+//! | the rest | the instructions of all routines, one after the other |
+//!
+//! Every instruction is a header word, a word for each wait, and the words of its operation, in the order of the tables
+//! below. Bits that are not named are zero; there is exactly one encoding of every program, and [`decode`] takes no other.
 //!
 //! # Header
 //!
@@ -21,10 +30,10 @@
 //!
 //! | opcode | operation | words |
 //! |--------|-----------|-------|
-//! | 1 | load | `dram:64`, `scratchpad:32`, `element_bytes:8 dimensions:8`, then for each dimension `size:32`, `dram_stride:64`, `scratchpad_stride:32` |
+//! | 1 | load | `dram:64`, `scratchpad:32`, `element_bytes:8 dimensions:8 register:8`, then for each dimension `size:32`, `dram_stride:64`, `scratchpad_stride:32` |
 //! | 2 | store | as load |
-//! | 3 | load_rows | `dram:64`, `scratchpad:32`, `row_bytes:32`, `row_stride:64`, `rows:64`, `outer:32`, `outer_stride:64`, `indices:32`, `count:32`, `index_type:8` |
-//! | 4 | store_rows | as load_rows, the last word `index_type:8 reduction:8 element_type:8` |
+//! | 3 | load_rows | `dram:64`, `scratchpad:32`, `row_bytes:32`, `row_stride:64`, `rows:64`, `outer:32`, `outer_stride:64`, `indices:32`, `count:32`, `index_type:8 0:16 register:8` |
+//! | 4 | store_rows | as load_rows, the last word `index_type:8 reduction:8 element_type:8 register:8` |
 //! | 5 | preload | `address:32`, `type:8 has_zero_point:1`, `k:16 n:16`, `k_stride:32`, `n_stride:32`, then `zero_point:32` if there is one |
 //! | 6 | multiply | `address:32`, `type:8 has_zero_point:1 accumulate:1 switch_weights:1`, `m:32`, `m_stride:32`, `k_stride:32`, `accumulator_row:32`, then `zero_point:32` if there is one |
 //! | 7 | map | `kind:8 function:8 dimensions:8 sources:8`, nest, destination walk, sources |
@@ -43,9 +52,10 @@ use smallvec::SmallVec;
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
+use super::code::{Call, Code, CodeError, RoutineId};
 use super::isa::{
-    DmaDim, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload, RowTransfer, Scan,
-    Sort, Source, Transfer, Unit, Waits, Walk,
+    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload,
+    Register, RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
 
 /// Bytes that are no program.
@@ -86,6 +96,17 @@ pub enum DecodeProblem {
     /// Bits that no field uses are set.
     #[error("bits that no field uses are set: {0:#010x}")]
     UnusedBits(u32),
+    /// The lengths of the routines do not add up to the program's.
+    #[error("the routines take {routines} words, but {words} follow")]
+    Routines {
+        /// Words of all routines.
+        routines: u64,
+        /// Words that there are.
+        words: usize,
+    },
+    /// Calls that make no program.
+    #[error(transparent)]
+    Calls(#[from] CodeError),
 }
 
 /// The position of a value in the list that numbers it. All lists are complete.
@@ -95,12 +116,25 @@ fn number<T: PartialEq>(list: &[T], value: &T) -> u32 {
 
 /// Encodes a program. Instructions must be well formed: at most [`MAX_DIMS`] dimensions, a stride of every walk for each
 /// of them, as many operands as the function takes; the simulator stops at others.
-pub fn encode(program: &[Instruction]) -> Vec<u8> {
-    let mut writer = Writer { words: Vec::with_capacity(program.len() * 16) };
-    for instruction in program {
-        writer.instruction(instruction);
+pub fn encode(code: &Code) -> Vec<u8> {
+    let routines: Vec<Vec<u32>> = code.routines().iter().map(|routine| encode_routine(routine)).collect();
+    let mut writer = Writer { words: Vec::new() };
+    writer.word(routines.len() as u32);
+    writer.word(code.calls().len() as u32);
+    writer.words.extend(routines.iter().map(|routine| routine.len() as u32));
+    for Call { routine, bases } in code.calls() {
+        writer.word(routine.0);
+        writer.word(bases.len() as u32);
+        bases.iter().for_each(|&base| writer.long(base));
     }
-    writer.words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    writer.words.iter().chain(routines.iter().flatten()).flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The words of a stretch of instructions.
+fn encode_routine(instructions: &[Instruction]) -> Vec<u32> {
+    let mut writer = Writer { words: Vec::with_capacity(instructions.len() * 16) };
+    instructions.iter().for_each(|instruction| writer.instruction(instruction));
+    writer.words
 }
 
 struct Writer {
@@ -230,9 +264,11 @@ impl Writer {
     }
 
     fn transfer(&mut self, transfer: &Transfer) {
-        self.long(transfer.dram);
+        let DramAddress { register, offset } = transfer.dram;
+        self.long(offset);
         self.word(transfer.scratchpad);
-        self.word(u32::from(transfer.element_bytes) | (transfer.dims.len() as u32) << 8);
+        let sizes = u32::from(transfer.element_bytes) | (transfer.dims.len() as u32) << 8;
+        self.word(sizes | u32::from(register.0) << 16);
         for dim in &transfer.dims {
             self.word(dim.size);
             self.long(dim.dram_stride as u64);
@@ -241,7 +277,8 @@ impl Writer {
     }
 
     fn rows(&mut self, rows: &RowTransfer, kinds: u32) {
-        self.long(rows.dram);
+        let DramAddress { register, offset } = rows.dram;
+        self.long(offset);
         self.word(rows.scratchpad);
         self.word(rows.row_bytes);
         self.long(rows.row_stride);
@@ -250,7 +287,7 @@ impl Writer {
         self.long(rows.outer_stride);
         self.word(rows.indices);
         self.word(rows.count);
-        self.word(dtype_number(rows.index_dtype) | kinds);
+        self.word(dtype_number(rows.index_dtype) | kinds | u32::from(register.0) << 24);
     }
 
     fn nest(&mut self, dims: &[u32]) {
@@ -289,14 +326,35 @@ fn dtype_number(dtype: DType) -> u32 {
 
 /// Decodes a program. The bytes are untrusted; whatever this returns without an error, [`encode`] turns into the same
 /// bytes again.
-pub fn decode(bytes: &[u8]) -> Result<Vec<Instruction>, DecodeError> {
+pub fn decode(bytes: &[u8]) -> Result<Code, DecodeError> {
     let (words, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
         return Err(DecodeError { offset: words.len(), problem: DecodeProblem::PartialWord });
     }
     let words: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let mut reader = Reader { words: &words, next: 0 };
+    let (routines, calls) = (reader.word()?, reader.word()?);
+    // Read one by one: what a damaged count promises may not be there.
+    let lengths = (0..routines).map(|_| reader.word()).collect::<Result<Vec<u32>, _>>()?;
+    let calls = (0..calls).map(|_| reader.call()).collect::<Result<Vec<Call>, _>>()?;
+    let total: u64 = lengths.iter().copied().map(u64::from).sum();
+    let mut start = reader.next;
+    if total != (words.len() - start) as u64 {
+        let problem = DecodeProblem::Routines { routines: total, words: words.len() - start };
+        return Err(DecodeError { offset: start, problem });
+    }
+    let mut routines = Vec::with_capacity(lengths.len());
+    for length in lengths {
+        let end = start + length as usize;
+        routines.push(decode_routine(&words[..end], start)?);
+        start = end;
+    }
+    Code::new(routines, calls).map_err(|error| DecodeError { offset: 0, problem: error.into() })
+}
+
+/// The instructions from word `start` to the end.
+fn decode_routine(words: &[u32], mut start: usize) -> Result<Vec<Instruction>, DecodeError> {
     let mut program = Vec::new();
-    let mut start = 0;
     while start < words.len() {
         let mut header = Fields { offset: start, rest: words[start] };
         let opcode = header.take(8);
@@ -335,6 +393,17 @@ impl Fields {
 
     fn flag(&mut self) -> bool {
         self.take(1) == 1
+    }
+
+    fn register(&mut self) -> Register {
+        Register(self.take(8) as u8)
+    }
+
+    /// The register in the two highest bytes of what is left of a word that has given its lowest byte.
+    fn last_register(&mut self) -> Register {
+        let register = self.rest >> 16;
+        self.rest &= 0xffff;
+        Register(register as u8)
     }
 
     /// A field that is a number in a list.
@@ -403,6 +472,15 @@ impl Reader<'_> {
         Ok(Fields { offset, rest: self.word()? })
     }
 
+    fn call(&mut self) -> Result<Call, DecodeError> {
+        let routine = RoutineId(self.word()?);
+        let mut fields = self.fields()?;
+        let bases = fields.take(8);
+        fields.finish()?;
+        let bases = (0..bases).map(|_| self.long()).collect::<Result<_, _>>()?;
+        Ok(Call { routine, bases })
+    }
+
     fn waits(&mut self, waited: u32) -> Result<Waits, DecodeError> {
         let mut waits = Waits::default();
         for (unit, lag) in waits.0.iter_mut().enumerate() {
@@ -445,11 +523,12 @@ impl Reader<'_> {
     }
 
     fn transfer(&mut self) -> Result<Transfer, DecodeError> {
-        let dram = self.long()?;
+        let offset = self.long()?;
         let scratchpad = self.word()?;
         let mut fields = self.fields()?;
         let element_bytes = fields.take(8) as u8;
         let rank = fields.rank()?;
+        let dram = DramAddress { register: fields.register(), offset };
         fields.finish()?;
         let dims = (0..rank)
             .map(|_| {
@@ -461,9 +540,9 @@ impl Reader<'_> {
         Ok(Transfer { dram, scratchpad, element_bytes, dims })
     }
 
-    /// The common words of row transfers, and what is left of the last.
+    /// The common words of row transfers, and what is between the type of the indices and the register in the last.
     fn rows(&mut self) -> Result<(RowTransfer, Fields), DecodeError> {
-        let dram = self.long()?;
+        let offset = self.long()?;
         let scratchpad = self.word()?;
         let row_bytes = self.word()?;
         let row_stride = self.long()?;
@@ -475,7 +554,7 @@ impl Reader<'_> {
         let mut fields = self.fields()?;
         let index_dtype = fields.dtype()?;
         let rows = RowTransfer {
-            dram,
+            dram: DramAddress { register: fields.last_register(), offset },
             scratchpad,
             row_bytes,
             row_stride,

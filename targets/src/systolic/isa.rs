@@ -1,12 +1,15 @@
 //! The instruction set of the systolic machine.
 //!
-//! A program is one stream of instructions. A sequencer hands each, in order, to the queue of its [`Unit`]; every unit
-//! executes its own queue in order, and the units run side by side. What orders them against each other is in the
-//! instructions: each may name, for every unit, how many of that unit's most recently dispatched instructions it need
-//! *not* wait for ([`Waits`]). Distances instead of absolute numbers keep a stretch of program valid wherever it is
-//! repeated.
+//! A program is one stream of instructions, written as calls of routines ([`Code`](super::code::Code)). A sequencer hands
+//! each instruction, in order, to the queue of its [`Unit`]; every unit executes its own queue in order, and the units run
+//! side by side. What orders them against each other is in the instructions: each may name, for every unit, how many of
+//! that unit's most recently dispatched instructions it need *not* wait for ([`Waits`]). Distances instead of absolute
+//! numbers, and addresses in DRAM that count from base registers, keep a routine valid wherever it is called.
 //!
 //! All addresses are in bytes, all sizes in elements, all strides in bytes.
+
+use std::borrow::Cow;
+use std::fmt;
 
 use smallvec::SmallVec;
 use tcc_ir::DType;
@@ -94,11 +97,61 @@ pub struct DmaDim {
     pub scratchpad_stride: i32,
 }
 
+/// A base register of the sequencer, which a call sets. Register 0 is always zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Register(pub u8);
+
+impl Register {
+    /// The register that is always zero: what counts from it is an absolute address.
+    pub const ZERO: Register = Register(0);
+
+    /// What the register holds in a call with these bases, which are those of the registers from 1 on. Registers that a
+    /// call does not set are zero.
+    pub fn value(self, bases: &[u64]) -> u64 {
+        usize::from(self.0).checked_sub(1).and_then(|index| bases.get(index)).copied().unwrap_or(0)
+    }
+}
+
+/// An address in DRAM: so many bytes from where a base register points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DramAddress {
+    /// The base register.
+    pub register: Register,
+    /// Distance from there; it wraps around.
+    pub offset: u64,
+}
+
+impl DramAddress {
+    /// An absolute address.
+    pub const fn absolute(address: u64) -> Self {
+        DramAddress { register: Register::ZERO, offset: address }
+    }
+
+    /// The address so many bytes further.
+    pub fn plus(self, bytes: i64) -> Self {
+        DramAddress { offset: self.offset.wrapping_add_signed(bytes), ..self }
+    }
+
+    /// The absolute address in a call with these bases.
+    pub fn resolve(self, bases: &[u64]) -> u64 {
+        self.register.value(bases).wrapping_add(self.offset)
+    }
+}
+
+impl fmt::Display for DramAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.register {
+            Register::ZERO => write!(f, "{:#x}", self.offset),
+            Register(number) => write!(f, "r{number}+{:#x}", self.offset),
+        }
+    }
+}
+
 /// A strided copy between DRAM and the scratchpad, outermost dimension first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transfer {
     /// Address in DRAM of the first element.
-    pub dram: u64,
+    pub dram: DramAddress,
     /// Address in the scratchpad of the first element.
     pub scratchpad: u32,
     /// Bytes of one element; four-bit elements move in pairs, as one byte.
@@ -112,7 +165,7 @@ pub struct Transfer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RowTransfer {
     /// Address in DRAM of the first table.
-    pub dram: u64,
+    pub dram: DramAddress,
     /// Address in the scratchpad of the first row.
     pub scratchpad: u32,
     /// Bytes of a row.
@@ -358,5 +411,35 @@ impl Operation {
             Operation::Multiply(_) => Unit::Array,
             Operation::Map(_) | Operation::Fold(_) | Operation::Scan(_) | Operation::Sort(_) => Unit::Vector,
         }
+    }
+
+    /// The address in DRAM, if it has one.
+    pub fn dram(&self) -> Option<DramAddress> {
+        match self {
+            Operation::Load(transfer) | Operation::Store(transfer) => Some(transfer.dram),
+            Operation::LoadRows(rows) | Operation::StoreRows(rows, ..) => Some(rows.dram),
+            Operation::Preload(_)
+            | Operation::Multiply(_)
+            | Operation::Map(_)
+            | Operation::Fold(_)
+            | Operation::Scan(_)
+            | Operation::Sort(_) => None,
+        }
+    }
+
+    /// The same with an absolute address, as it is executed in a call with these bases.
+    pub fn resolve(&self, bases: &[u64]) -> Cow<'_, Operation> {
+        let Some(address) = self.dram().filter(|address| address.register != Register::ZERO) else {
+            return Cow::Borrowed(self);
+        };
+        let mut op = self.clone();
+        if let Operation::Load(Transfer { dram, .. })
+        | Operation::Store(Transfer { dram, .. })
+        | Operation::LoadRows(RowTransfer { dram, .. })
+        | Operation::StoreRows(RowTransfer { dram, .. }, ..) = &mut op
+        {
+            *dram = DramAddress::absolute(address.resolve(bases));
+        }
+        Cow::Owned(op)
     }
 }

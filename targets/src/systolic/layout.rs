@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tcc_ir::{Anchor, DType, Data, Def, Graph, Kernel, Plan, Tensor, TensorError, TensorType, ValueId};
 
-use super::emit::DRAM_BLOCK_BYTES;
 use super::packing::{self, PackedConstant, Source};
+use super::touch::DRAM_BLOCK_BYTES;
 
 /// A dense buffer in DRAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

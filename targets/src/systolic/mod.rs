@@ -1,12 +1,13 @@
 //! Systolic arrays: a weight-stationary array fed by decoupled load, store and vector units.
 //!
 //! A graph is brought into the machine's operators (`legal`), cut into kernels by `tcc-passes`, laid out in DRAM
-//! (`layout`, with weights written by `packing`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits the emitter derives (`emit`).
-//! The program is encoded (`encoding`), can be read (`assembly`), timed (`timing`) and executed (`simulator`).
+//! (`layout`, with weights written by `packing`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits
+//! the emitter derives (`emit`). What repeats is stored once (`code`). The program is encoded (`encoding`), can be read (`assembly`), timed (`timing`) and executed (`simulator`).
 
 #[cfg(test)]
 mod arbitrary;
 pub mod assembly;
+pub mod code;
 mod compile;
 mod cost;
 mod emit;
@@ -21,6 +22,8 @@ mod packing;
 mod program;
 pub mod simulator;
 pub mod timing;
+mod touch;
+mod trace;
 
 pub use lower::row_epilogue_fits;
 pub use machine::SystolicMachine;

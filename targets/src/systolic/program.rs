@@ -1,18 +1,19 @@
 //! A compiled systolic program: code, where its data lies, and everything that is told about it.
 
 use std::io::{self, Write};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use prost::Message;
 use tcc_ir::{DType, Shape, Tensor, TensorType};
 
-use super::isa::{Instruction, Operation, Unit};
+use super::code::Code;
+use super::isa::{Operation, Unit};
 use super::layout;
 use super::packing::{self, PackedConstant};
 use super::simulator::{Dram, Simulator, Space, for_each_access};
-use super::timing::{self, Timing};
+use super::timing::{self, Summary};
+use super::trace::{self, SHOWN_ONE_BY_ONE};
 use super::{assembly, encoding};
 use crate::machine::Machine;
 use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, OptimizerReport, Report};
@@ -32,50 +33,45 @@ pub struct SystolicProgram {
     format: format::Program,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    instructions: Vec<Instruction>,
-    ranges: Vec<Range<usize>>,
+    code: Code,
+    /// Instructions of every kernel.
+    lengths: Vec<usize>,
     /// The weights, for a program that was just compiled.
     constants: Vec<PackedConstant>,
-    timing: OnceLock<Timing>,
+    summary: OnceLock<Summary>,
 }
 
 impl SystolicProgram {
-    /// A program from its parts; `format` lacks the code, which is `instructions`.
+    /// A program from its parts; `format` lacks the code.
     pub(super) fn new(
         machine: &Machine,
         facts: &SystolicMachine,
         mut format: format::Program,
-        instructions: Vec<Instruction>,
+        code: Code,
         constants: Vec<PackedConstant>,
     ) -> Result<Self, TargetError> {
-        format.code = encoding::encode(&instructions);
-        SystolicProgram::assemble(machine, facts, format, instructions, constants)
+        format.code = encoding::encode(&code);
+        SystolicProgram::assemble(machine, facts, format, code, constants)
     }
 
     /// Reads a program that was written by [`Program::encode`].
     pub(super) fn decode(machine: &Machine, facts: &SystolicMachine, bytes: &[u8]) -> Result<Self, TargetError> {
         let format = format::Program::decode(bytes).map_err(|error| TargetError::Damaged(error.to_string()))?;
-        let instructions = encoding::decode(&format.code).map_err(|error| TargetError::Damaged(error.to_string()))?;
-        SystolicProgram::assemble(machine, facts, format, instructions, Vec::new())
+        let code = encoding::decode(&format.code).map_err(|error| TargetError::Damaged(error.to_string()))?;
+        SystolicProgram::assemble(machine, facts, format, code, Vec::new())
     }
 
     fn assemble(
         machine: &Machine,
         facts: &SystolicMachine,
         format: format::Program,
-        instructions: Vec<Instruction>,
+        code: Code,
         constants: Vec<PackedConstant>,
     ) -> Result<Self, TargetError> {
         let damaged = |what: &str| TargetError::Damaged(what.to_owned());
-        let mut ranges = Vec::with_capacity(format.kernels.len());
-        let mut at = 0usize;
-        for kernel in &format.kernels {
-            let end = usize::try_from(kernel.instructions).ok().and_then(|count| at.checked_add(count));
-            let end = end.filter(|&end| end <= instructions.len()).ok_or_else(|| damaged("its kernels overlap"))?;
-            ranges.push(at..end);
-            at = end;
-        }
-        if at != instructions.len() {
+        let lengths = format.kernels.iter().map(|kernel| usize::try_from(kernel.instructions).unwrap_or(usize::MAX));
+        let lengths: Vec<usize> = lengths.collect();
+        if lengths.iter().try_fold(0usize, |sum, &length| sum.checked_add(length)) != Some(code.len()) {
             return Err(damaged("its kernels do not cover its instructions"));
         }
         if format.dram_bytes > facts.dram.bytes || format.weights_bytes > format.dram_bytes {
@@ -88,16 +84,16 @@ impl SystolicProgram {
             inputs: ports(&format.inputs)?,
             outputs: ports(&format.outputs)?,
             format,
-            instructions,
-            ranges,
+            code,
+            lengths,
             constants,
-            timing: OnceLock::new(),
+            summary: OnceLock::new(),
         })
     }
 
     /// Cycles of one run.
     pub(super) fn cycles(&self) -> u64 {
-        self.timing().cycles()
+        self.summary().cycles
     }
 
     /// The same program with another account of what the optimiser did.
@@ -106,8 +102,15 @@ impl SystolicProgram {
         self
     }
 
-    fn timing(&self) -> &Timing {
-        self.timing.get_or_init(|| timing::schedule(&self.instructions, &self.facts))
+    fn summary(&self) -> &Summary {
+        self.summary.get_or_init(|| timing::summarize(&self.code, &self.lengths, &self.facts))
+    }
+
+    /// Bytes that each kernel moves from and to DRAM.
+    fn kernel_bytes(&self) -> Vec<u64> {
+        let mut steps = self.code.steps();
+        let bytes = |length: &usize| total(steps.by_ref().take(*length).map(|step| moved_bytes(&step.instruction.op)));
+        self.lengths.iter().map(bytes).collect()
     }
 
     /// Multiply-accumulates of the array in a cycle.
@@ -204,21 +207,18 @@ impl Program for SystolicProgram {
 
     fn schedule_text(&self) -> String {
         use std::fmt::Write as _;
-        let timing = self.timing();
+        let summary = self.summary();
         let mut text = format!(
             "; {} on {}: {} kernels, {} instructions, {} cycles\n",
             self.format.model,
             self.machine.name,
-            self.ranges.len(),
-            self.instructions.len(),
-            timing.cycles()
+            self.lengths.len(),
+            self.code.len(),
+            summary.cycles
         );
-        for (kernel, range) in self.format.kernels.iter().zip(&self.ranges) {
-            let spans = &timing.spans()[range.clone()];
-            let start = spans.iter().map(|span| span.start).min().unwrap_or(0);
-            let end = spans.iter().map(|span| span.completion).max().unwrap_or(0);
-            let mut units = [0usize; Unit::COUNT];
-            self.instructions[range.clone()].iter().for_each(|instruction| units[instruction.op.unit().index()] += 1);
+        for (kernel, counted) in self.format.kernels.iter().zip(&summary.kernels) {
+            let (start, end) = counted.window;
+            let units = counted.instructions;
             let counts: Vec<String> = Unit::ALL
                 .into_iter()
                 .filter(|unit| units[unit.index()] > 0)
@@ -237,33 +237,32 @@ impl Program for SystolicProgram {
     }
 
     fn code(&self) -> Vec<(PathBuf, String)> {
-        vec![(PathBuf::from("program.s"), assembly::disassemble(&self.instructions))]
+        vec![(PathBuf::from("program.s"), assembly::disassemble(&self.code))]
     }
 
     fn report(&self) -> Report {
-        let timing = self.timing();
-        let cycles = timing.cycles();
+        let summary = self.summary();
+        let cycles = summary.cycles;
         let macs = total(self.format.kernels.iter().map(|kernel| kernel.macs));
-        let kernel_cycles = timing.kernels(&self.ranges);
         let kernels: Vec<KernelReport> = self
             .format
             .kernels
             .iter()
-            .zip(&self.ranges)
-            .zip(&kernel_cycles)
-            .map(|((kernel, range), counted)| KernelReport {
+            .zip(self.kernel_bytes())
+            .zip(&summary.kernels)
+            .map(|((kernel, dram_bytes), counted)| KernelReport {
                 name: kernel.name.clone(),
                 origins: kernel.origins.clone(),
                 cycles: counted.cycles,
                 macs: kernel.macs,
-                dram_bytes: total(self.instructions[range.clone()].iter().map(|each| moved_bytes(&each.op))),
+                dram_bytes,
                 bound_by: binding(counted.busiest()).to_owned(),
                 utilization: self.share_of_peak(kernel.macs, counted.cycles),
                 tiling: kernel.tiling.clone(),
             })
             .collect();
-        let breakdown = timing
-            .attribution()
+        let breakdown = summary
+            .attribution
             .parts()
             .into_iter()
             .map(|(name, cycles)| BreakdownPart { name: name.to_owned(), cycles, kind: Certainty::Exact })
@@ -277,7 +276,7 @@ impl Program for SystolicProgram {
             peak_bytes: peak,
             capacity_bytes: capacity,
         };
-        let (scratchpad, accumulators) = chip_peaks(&self.instructions, &self.facts);
+        let (scratchpad, accumulators) = chip_peaks(&self.code, &self.facts);
         let row = u64::from(self.facts.array.columns) * 4;
         Report {
             model: self.format.model.clone(),
@@ -299,25 +298,13 @@ impl Program for SystolicProgram {
             optimizer: self.format.blocks.iter().map(optimizer_report).collect(),
             host_ops: Vec::new(),
             kernels,
-            notes: notes(&self.machine),
+            notes: notes(&self.machine, self.code.len()),
         }
     }
 
     fn trace(&self) -> Vec<TraceSpan> {
-        let timing = self.timing();
-        let mut spans = Vec::with_capacity(self.instructions.len());
-        for (kernel, range) in self.format.kernels.iter().zip(&self.ranges) {
-            for index in range.clone() {
-                let span = &timing.spans()[index];
-                spans.push(TraceSpan {
-                    unit: span.unit.name(),
-                    name: format!("{} {}", kernel.name, operation_name(&self.instructions[index].op)),
-                    start: span.start,
-                    cycles: span.occupancy,
-                });
-            }
-        }
-        spans
+        let kernels = self.format.kernels.iter().zip(&self.lengths);
+        trace::spans(&self.code, kernels.map(|(kernel, &length)| (kernel.name.as_str(), length)), &self.facts)
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
@@ -340,7 +327,7 @@ impl Program for SystolicProgram {
             let end = place.address.checked_add(stored.len() as u64).ok_or_else(lost)?;
             dram.write(place.address..end).ok_or_else(lost)?.copy_from_slice(&stored);
         }
-        let mut simulator = Simulator::new(&self.facts, &self.instructions, dram);
+        let mut simulator = Simulator::new(&self.facts, &self.code, dram);
         let execution = simulator.run().map_err(|fault| TargetError::Fault(fault.to_string()))?;
         let outputs = self
             .outputs
@@ -359,32 +346,11 @@ impl Program for SystolicProgram {
     }
 }
 
-fn operation_name(op: &Operation) -> String {
-    use super::isa::MapFn;
-    match op {
-        Operation::Load(_) => "load".to_owned(),
-        Operation::Store(_) => "store".to_owned(),
-        Operation::LoadRows(_) => "load rows".to_owned(),
-        Operation::StoreRows(..) => "store rows".to_owned(),
-        Operation::Preload(load) => format!("weights {}x{}", load.k, load.n),
-        Operation::Multiply(pass) => format!("multiply {} rows", pass.m),
-        Operation::Map(map) => match map.function {
-            MapFn::Copy => "copy".to_owned(),
-            MapFn::Unary(function) => function.name().to_owned(),
-            MapFn::Binary(function) => function.name().to_owned(),
-            MapFn::Select => "select".to_owned(),
-        },
-        Operation::Fold(_) => "fold".to_owned(),
-        Operation::Scan(_) => "scan".to_owned(),
-        Operation::Sort(_) => "sort".to_owned(),
-    }
-}
-
 /// Highest addresses that instructions reach in the scratchpad and the accumulators. Rows that pass through the array
 /// are left out: something has put them there.
-fn chip_peaks(instructions: &[Instruction], machine: &SystolicMachine) -> (u64, u64) {
+fn chip_peaks(code: &Code, machine: &SystolicMachine) -> (u64, u64) {
     let (mut scratchpad, mut accumulators) = (0, 0);
-    for instruction in instructions {
+    for instruction in code.routines().iter().flatten() {
         for_each_access(&instruction.op, machine, |access| {
             let end = access.bounds().map_or(0, |(_, end)| u64::try_from(end.max(0)).unwrap_or(u64::MAX));
             match access.space {
@@ -398,15 +364,22 @@ fn chip_peaks(instructions: &[Instruction], machine: &SystolicMachine) -> (u64, 
 }
 
 /// What the figures rest on, in sentences.
-fn notes(machine: &Machine) -> Vec<String> {
-    vec![
+fn notes(machine: &Machine, instructions: usize) -> Vec<String> {
+    let mut notes = vec![
         "cycles are counted by executing the emitted program under the timing rules of targets/src/systolic/TIMING.md"
             .to_owned(),
         format!("the figures of {} are those of its machine file, which marks what is assumed", machine.name),
         "the lower bound is the largest of multiply-accumulates over the array's peak, and bytes of weights, inputs and \
          outputs over DRAM bandwidth; values handed from kernel to kernel are not in it"
             .to_owned(),
-    ]
+    ];
+    if instructions > SHOWN_ONE_BY_ONE {
+        notes.push(format!(
+            "trace.json shows the first {SHOWN_ONE_BY_ONE} of {instructions} instructions one by one, and the kernels after \
+             them as one span on each unit"
+        ));
+    }
+    notes
 }
 
 #[cfg(test)]
@@ -425,6 +398,7 @@ mod tests {
     #[test]
     fn ports_are_stored_as_their_type() {
         let program = |stored: &str| format::Program {
+            code: encoding::encode(&Code::from(Vec::new())),
             outputs: vec![format::Port { dtype: "i4".to_owned(), stored: stored.to_owned(), ..Default::default() }],
             ..Default::default()
         };
@@ -436,10 +410,10 @@ mod tests {
     fn absurd_figures_are_reported() {
         let text = "load dram=0xffffffffffffffff spm=0 element=8 dims=[4294967295:-9223372036854775808:4, \
                     4294967295:9223372036854775807:-4, 4294967295:1:1]\n";
-        let instructions = assembly::assemble(&text.repeat(2)).unwrap();
+        let code = assembly::assemble(&text.repeat(2)).unwrap();
         let kernel = |macs: u64| format::Kernel { instructions: 1, macs, ..Default::default() };
         let program = format::Program {
-            code: encoding::encode(&instructions),
+            code: encoding::encode(&code),
             kernels: vec![kernel(u64::MAX), kernel(1)],
             ..Default::default()
         };

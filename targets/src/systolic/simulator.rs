@@ -25,7 +25,8 @@ use self::array::Plane;
 use self::race::RaceDetector;
 use self::vector::Memories;
 use super::SystolicMachine;
-use super::isa::{Instruction, Operation};
+use super::code::{Code, Step};
+use super::isa::Operation;
 use super::timing::{self, Timing};
 use crate::systolic::assembly;
 
@@ -39,7 +40,7 @@ pub struct Execution {
 /// A machine with a program.
 pub struct Simulator<'a> {
     machine: &'a SystolicMachine,
-    program: &'a [Instruction],
+    code: &'a Code,
     timing: Timing,
     dram: Dram<'a>,
     memories: Memories,
@@ -54,12 +55,12 @@ pub struct Simulator<'a> {
 impl<'a> Simulator<'a> {
     /// A machine, which must have passed [`SystolicMachine::check`], with a program and its data. On-chip memories are
     /// zero.
-    pub fn new(machine: &'a SystolicMachine, program: &'a [Instruction], dram: Dram<'a>) -> Self {
+    pub fn new(machine: &'a SystolicMachine, code: &'a Code, dram: Dram<'a>) -> Self {
         let accumulators = machine.accumulators.rows as usize * machine.array.columns as usize * 4;
         Simulator {
             machine,
-            program,
-            timing: timing::schedule(program, machine),
+            code,
+            timing: timing::schedule(code, machine),
             dram,
             memories: Memories {
                 scratchpad: vec![0; machine.scratchpad.bytes as usize],
@@ -98,20 +99,19 @@ impl<'a> Simulator<'a> {
 
     /// Executes the whole program.
     pub fn run(&mut self) -> Result<Execution, Fault> {
-        let mut races =
-            RaceDetector::new(self.program, self.machine, self.dram.base(), self.dram.memory().len() as u64);
-        for (index, instruction) in self.program.iter().enumerate() {
-            self.step(index, instruction, &mut races).map_err(|cause| Fault {
+        let mut races = RaceDetector::new(self.code, self.machine, self.dram.base(), self.dram.memory().len() as u64);
+        for (index, step) in self.code.steps().enumerate() {
+            self.step(index, &step, &mut races).map_err(|cause| Fault {
                 index,
-                instruction: assembly::disassemble_one(instruction),
+                instruction: assembly::disassemble_one(&step.resolved()),
                 cause,
             })?;
         }
         Ok(Execution { cycles: self.timing.cycles() })
     }
 
-    fn step(&mut self, index: usize, instruction: &Instruction, races: &mut RaceDetector) -> Result<(), FaultCause> {
-        let op = &instruction.op;
+    fn step(&mut self, index: usize, step: &Step<'_>, races: &mut RaceDetector) -> Result<(), FaultCause> {
+        let op = &*step.op();
         check::form(op, self.machine)?;
         self.switch_weights(op)?;
         let k = self.active.as_ref().map_or(0, Plane::k) as u16;

@@ -7,9 +7,10 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
 use super::writer::{fold_name, reduction_name};
+use crate::systolic::code::{Call, Code, MAX_BASES, RoutineId};
 use crate::systolic::isa::{
-    DmaDim, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload, RowTransfer, Scan,
-    Sort, Source, Transfer, Unit, Waits, Walk,
+    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload,
+    Register, RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
 
 /// Text that is no program.
@@ -27,18 +28,41 @@ pub struct AssemblyError {
 }
 
 /// Reads a program.
-pub fn assemble(text: &str) -> Result<Vec<Instruction>, AssemblyError> {
-    let mut program = Vec::new();
+pub fn assemble(text: &str) -> Result<Code, AssemblyError> {
+    let mut routines: Vec<Vec<Instruction>> = Vec::new();
+    let mut calls = Vec::new();
+    let mut plain = false;
     for (index, full) in text.lines().enumerate() {
         let line = full.split('#').next().unwrap_or(full);
         let mut parser = Parser { line, number: index + 1, at: 0 };
         parser.blank();
-        if parser.rest().is_empty() {
-            continue;
+        match parser.word() {
+            "" if parser.rest().is_empty() => {}
+            "routine" if !plain && calls.is_empty() => {
+                parser.routine(routines.len())?;
+                routines.push(Vec::new());
+            }
+            "call" if !plain => calls.push(parser.call(routines.len())?),
+            _ if !calls.is_empty() => return parser.error("`call`"),
+            _ => {
+                let instruction = parser.instruction()?;
+                plain |= routines.is_empty();
+                match routines.last_mut() {
+                    Some(routine) => routine.push(instruction),
+                    None => routines.push(vec![instruction]),
+                }
+            }
         }
-        program.push(parser.instruction()?);
     }
-    Ok(program)
+    if plain || (routines.is_empty() && calls.is_empty()) {
+        return Ok(Code::from(routines.pop().unwrap_or_default()));
+    }
+    Code::new(routines, calls).map_err(|error| AssemblyError {
+        line: text.lines().count(),
+        column: 1,
+        expected: "calls that make a program".to_owned(),
+        found: format!("ones that do not: {error}"),
+    })
 }
 
 struct Parser<'a> {
@@ -175,11 +199,51 @@ impl<'a> Parser<'a> {
     fn instruction(&mut self) -> Parsed<Instruction> {
         let op = self.operation()?;
         let waits = self.waits()?;
-        self.blank();
-        if !self.rest().is_empty() {
-            return self.error("`wait(` or the end of the line");
-        }
+        self.end("`wait(` or the end of the line")?;
         Ok(Instruction { waits, op })
+    }
+
+    fn end(&mut self, expected: &str) -> Parsed<()> {
+        self.blank();
+        if self.rest().is_empty() { Ok(()) } else { self.error(expected) }
+    }
+
+    /// The line that begins the routine with this number.
+    fn routine(&mut self, number: usize) -> Parsed<()> {
+        self.expect("routine")?;
+        self.read(&format!("{number}, the number of the next routine"), |word| {
+            word.parse().ok().filter(|&given: &usize| given == number)
+        })?;
+        self.end("the end of the line")
+    }
+
+    fn call(&mut self, routines: usize) -> Parsed<Call> {
+        self.expect("call")?;
+        let routine = self.read("the number of a routine", |word| {
+            word.parse().ok().filter(|&number: &u32| (number as usize) < routines)
+        })?;
+        let mut bases = Vec::new();
+        while !self.word().is_empty() {
+            if bases.len() == MAX_BASES {
+                return self.error(format!("the end of the line after {MAX_BASES} bases, the most there can be"));
+            }
+            bases.push(self.integer()?);
+        }
+        self.end("a base or the end of the line")?;
+        Ok(Call { routine: RoutineId(routine), bases })
+    }
+
+    fn dram(&mut self) -> Parsed<DramAddress> {
+        self.key("dram")?;
+        let word = self.word();
+        let Some((register, _)) = word.strip_prefix('r').and_then(|rest| rest.split_once('+')) else {
+            return Ok(DramAddress::absolute(self.integer()?));
+        };
+        let Some(number) = register.parse().ok().filter(|&number: &u8| number > 0) else {
+            return self.error("a base register from r1 to r255");
+        };
+        self.at += "r".len() + register.len() + "+".len();
+        Ok(DramAddress { register: Register(number), offset: self.integer()? })
     }
 
     fn waits(&mut self) -> Parsed<Waits> {
@@ -232,7 +296,7 @@ impl<'a> Parser<'a> {
 
     fn transfer(&mut self) -> Parsed<Transfer> {
         Ok(Transfer {
-            dram: self.field("dram")?,
+            dram: self.dram()?,
             scratchpad: self.field("spm")?,
             element_bytes: self.field("element")?,
             dims: {
@@ -249,7 +313,7 @@ impl<'a> Parser<'a> {
     }
 
     fn rows(&mut self) -> Parsed<RowTransfer> {
-        let dram = self.field("dram")?;
+        let dram = self.dram()?;
         let scratchpad = self.field("spm")?;
         let row_bytes = self.field("bytes")?;
         let (rows, row_stride) = self.pair("rows")?;

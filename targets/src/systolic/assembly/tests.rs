@@ -5,10 +5,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::systolic::arbitrary::{self, Limits};
+use crate::systolic::code::Code;
 use crate::systolic::isa::Source;
 
 const PROGRAM: &str = "\
-load dram=0x1000 spm=0x0 element=4 dims=[128:3072:512, 128:4:4]
+load dram=r7+0x1000 spm=0x0 element=4 dims=[128:3072:512, 128:4:4]
 store dram=0x0 spm=0x40 element=1 dims=[] wait(vector<=3)
 load_rows dram=0x0 spm=0x0 bytes=768 rows=30522:1536 outer=1:0 indices=0x100 index=i64 count=128
 store_rows dram=0x0 spm=0x0 bytes=8 rows=4:8 outer=1:0 indices=0x100 index=i32 count=2 reduction=add dtype=f32
@@ -38,7 +39,7 @@ fn a_nan_keeps_its_bits() {
     let text = "map copy dims=[] spm:f64@0x0[] <- float nan 0xfff0000000000001";
     let program = assemble(text).unwrap();
     assert_eq!(disassemble(&program).trim_end(), text);
-    let crate::systolic::isa::Operation::Map(map) = &program[0].op else { panic!("{program:?}") };
+    let crate::systolic::isa::Operation::Map(map) = &program.routines()[0][0].op else { panic!("{program:?}") };
     assert!(matches!(map.sources[0], Source::Float(value) if value.to_bits() == 0xfff0000000000001));
 }
 
@@ -48,6 +49,12 @@ fn errors_name_line_and_column() {
         ("jump", 1, 1, "an instruction"),
         ("\nload dram=x", 2, 11, "an integer that fits its 64 bits"),
         ("load dram=-1", 1, 11, "an integer that fits its 64 bits"),
+        ("load dram=r0+1", 1, 11, "a base register from r1 to r255"),
+        ("load dram=r1+x", 1, 14, "an integer that fits its 64 bits"),
+        ("routine 1", 1, 9, "0, the number of the next routine"),
+        ("routine 0\ncall 1", 2, 6, "the number of a routine"),
+        ("routine 0\ncall 0 x", 2, 8, "an integer that fits its 64 bits"),
+        ("routine 0\ncall 0\nroutine 1", 3, 1, "`call`"),
         ("load spm=0", 1, 6, "`dram=`"),
         ("scan dims=[1, 2] spm:f32@0[4]", 1, 27, "2 strides, one for each dimension"),
         ("map copy dims=[1 2]", 1, 18, "`,`"),
@@ -66,8 +73,9 @@ fn errors_name_line_and_column() {
 proptest! {
     #[test]
     fn programs_round_trip(program in prop::collection::vec(arbitrary::instruction(Limits::ALL), 0..8)) {
-        let text = disassemble(&program);
-        prop_assert_eq!(assemble(&text), Ok(program), "{}", text);
+        let code = Code::from(program);
+        let text = disassemble(&code);
+        prop_assert_eq!(assemble(&text), Ok(code), "{}", text);
     }
 
     #[test]

@@ -2,16 +2,31 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use crate::systolic::code::{Call, Code};
 use crate::systolic::isa::{
     Fold, FoldFn, Instruction, Map, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Unit, Walk,
 };
 use tcc_ir::ops::ScatterReduction;
 
-/// The text of a program; every instruction ends with a newline.
-pub fn disassemble(program: &[Instruction]) -> String {
+/// The text of a program; every line ends with a newline.
+pub fn disassemble(code: &Code) -> String {
     let mut text = String::new();
-    for instruction in program {
-        text.push_str(&disassemble_one(instruction));
+    let plain = matches!((code.routines(), code.calls()), ([_], [Call { bases, .. }]) if bases.is_empty());
+    for (number, routine) in code.routines().iter().enumerate() {
+        if !plain {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "routine {number}");
+        }
+        for instruction in routine {
+            let _ = write_instruction(&mut text, instruction);
+            text.push('\n');
+        }
+    }
+    for Call { routine, bases } in code.calls().iter().filter(|_| !plain) {
+        let _ = write!(text, "call {}", routine.0);
+        for base in bases {
+            let _ = write!(text, " {base:#x}");
+        }
         text.push('\n');
     }
     text
@@ -93,7 +108,7 @@ fn write_instruction(out: &mut String, instruction: &Instruction) -> fmt::Result
 }
 
 fn write_transfer(out: &mut String, name: &str, transfer: &Transfer) -> fmt::Result {
-    write!(out, "{name} dram={:#x} spm={:#x}", transfer.dram, transfer.scratchpad)?;
+    write!(out, "{name} dram={} spm={:#x}", transfer.dram, transfer.scratchpad)?;
     write!(out, " element={} dims=[", transfer.element_bytes)?;
     for (axis, dim) in transfer.dims.iter().enumerate() {
         let separator = if axis == 0 { "" } else { ", " };
@@ -103,7 +118,7 @@ fn write_transfer(out: &mut String, name: &str, transfer: &Transfer) -> fmt::Res
 }
 
 fn write_rows(out: &mut String, name: &str, rows: &RowTransfer) -> fmt::Result {
-    write!(out, "{name} dram={:#x} spm={:#x} bytes={}", rows.dram, rows.scratchpad, rows.row_bytes)?;
+    write!(out, "{name} dram={} spm={:#x} bytes={}", rows.dram, rows.scratchpad, rows.row_bytes)?;
     write!(out, " rows={}:{} outer={}:{}", rows.rows, rows.row_stride, rows.outer, rows.outer_stride)?;
     write!(out, " indices={:#x} index={} count={}", rows.indices, rows.index_dtype, rows.count)
 }

@@ -1,15 +1,18 @@
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
 use proptest::prelude::*;
 use smallvec::smallvec;
 
 use super::*;
 use crate::systolic::arbitrary::{self, Limits};
 
-fn words(words: &[u32]) -> Vec<u8> {
+fn bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 fn problem(encoded: &[u32]) -> (usize, DecodeProblem) {
-    match decode(&words(encoded)) {
+    match decode_routine(encoded, 0) {
         Ok(program) => panic!("decoded to {program:?}"),
         Err(error) => (error.offset, error.problem),
     }
@@ -36,8 +39,8 @@ const MULTIPLY: [u32; 9] = [6 | 9 << 8 | 0b10001 << 24, 7, 0, 0x100, 3 | 1 << 9,
 
 #[test]
 fn a_multiply_is_these_words() {
-    assert_eq!(encode(&[multiply()]), words(&MULTIPLY));
-    assert_eq!(decode(&words(&MULTIPLY)), Ok(vec![multiply()]));
+    assert_eq!(encode_routine(&[multiply()]), MULTIPLY);
+    assert_eq!(decode_routine(&MULTIPLY, 0), Ok(vec![multiply()]));
 }
 
 #[test]
@@ -45,14 +48,37 @@ fn a_load_is_these_words() {
     let load = Instruction {
         waits: Waits::default(),
         op: Operation::Load(Transfer {
-            dram: 0x1_0000_0002,
+            dram: DramAddress { register: Register(9), offset: 0x1_0000_0002 },
             scratchpad: 3,
             element_bytes: 4,
             dims: smallvec![DmaDim { size: 5, dram_stride: -1, scratchpad_stride: 4 }],
         }),
     };
-    let expected = [1 | 9 << 8, 2, 1, 3, 4 | 1 << 8, 5, u32::MAX, u32::MAX, 4];
-    assert_eq!(encode(&[load]), words(&expected));
+    let expected = [1 | 9 << 8, 2, 1, 3, 4 | 1 << 8 | 9 << 16, 5, u32::MAX, u32::MAX, 4];
+    assert_eq!(encode_routine(&[load]), expected);
+}
+
+#[test]
+fn a_program_is_its_calls_and_its_routines() {
+    let call = |routine, bases| Call { routine: RoutineId(routine), bases };
+    let code =
+        Code::new(vec![vec![multiply()], Vec::new()], vec![call(0, vec![7, 1 << 32]), call(1, Vec::new())]).unwrap();
+    let head = [2, 2, 9, 0, 0, 2, 7, 0, 0, 1, 1, 0];
+    let words = [&head[..], &MULTIPLY].concat();
+    assert_eq!(encode(&code), bytes(&words));
+    assert_eq!(decode(&bytes(&words)), Ok(code));
+    let with = |index: usize, word: u32| {
+        let mut damaged = words.clone();
+        damaged[index] = word;
+        decode(&bytes(&damaged)).map(|_| ()).map_err(|error| (error.offset, error.problem))
+    };
+    let lengths = |routines, words| DecodeProblem::Routines { routines, words };
+    assert_eq!(with(2, 10), Err((12, lengths(10, 9))));
+    assert_eq!(with(0, u32::MAX), Err((21, DecodeProblem::Truncated)));
+    assert_eq!(with(1, u32::MAX), Err((21, DecodeProblem::Truncated)));
+    assert_eq!(with(5, 256), Err((5, DecodeProblem::UnusedBits(1))));
+    let no_routine = CodeError::NoRoutine { call: 0, routine: 2, routines: 2 };
+    assert_eq!(with(4, 2), Err((0, DecodeProblem::Calls(no_routine))));
 }
 
 #[test]
@@ -90,10 +116,9 @@ fn ranks_and_operands_are_limited() {
 proptest! {
     #[test]
     fn programs_round_trip(program in prop::collection::vec(arbitrary::instruction(Limits::ALL), 0..8)) {
-        let bytes = encode(&program);
-        let decoded = decode(&bytes).unwrap_or_default();
-        prop_assert_eq!(&decoded, &program);
-        prop_assert_eq!(encode(&decoded), bytes);
+        let code = Code::from(program);
+        let bytes = encode(&code);
+        prop_assert_eq!(decode(&bytes), Ok(code));
     }
 
     #[test]
@@ -108,7 +133,7 @@ proptest! {
         program in prop::collection::vec(arbitrary::instruction(Limits::SMALL), 1..4),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
     ) {
-        let mut bytes = encode(&program);
+        let mut bytes = encode(&Code::from(program));
         for (place, value) in damage {
             let place = place.index(bytes.len());
             bytes[place] = value;

@@ -14,7 +14,7 @@ use super::rows::{RowPlan, Rows};
 use super::space::{A, B, Space, offset, refine};
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes};
-use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Multiply, Operation, Preload, Source};
+use crate::systolic::isa::{DramAddress, Fold, FoldFn, MapFn, Memory, Multiply, Operation, Preload, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -280,7 +280,7 @@ impl Lowering<'_, '_> {
         };
         let mut epilogue = self.begin_epilogue(kernel, product, plan, [&m_tiles, &n_tiles], batches.len())?;
         let (mut panel, mut weight, mut streamed, mut bank) = (0, 0, 0, 0);
-        let mut loaded: Vec<Option<(u64, Vec<usize>)>> = vec![None; weights.len()];
+        let mut loaded: Vec<Option<(DramAddress, Vec<usize>)>> = vec![None; weights.len()];
         for batch in &batches {
             for m in &m_tiles {
                 for (n_index, n) in n_tiles.iter().enumerate() {

@@ -9,7 +9,7 @@ use super::space::offset;
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, Lowering, element_bytes, map_function};
 use crate::systolic::emit::Emitter;
-use crate::systolic::isa::{MapFn, Memory};
+use crate::systolic::isa::{DramAddress, MapFn, Memory};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -195,7 +195,7 @@ pub(super) struct EpilogueBuffers {
     /// Bytes that all buffers together may take.
     room: u64,
     known: Vec<(ValueId, usize, u32, u64)>,
-    loaded: Vec<(ValueId, usize, u64, Vec<usize>)>,
+    loaded: Vec<(ValueId, usize, DramAddress, Vec<usize>)>,
     count: usize,
 }
 
@@ -225,7 +225,7 @@ impl EpilogueBuffers {
     }
 
     /// Whether a buffer does not hold this part of DRAM yet; it will from now on.
-    pub(super) fn is_new(&mut self, value: ValueId, turn: usize, dram: u64, lens: &[usize]) -> bool {
+    pub(super) fn is_new(&mut self, value: ValueId, turn: usize, dram: DramAddress, lens: &[usize]) -> bool {
         if self.loaded.iter().any(|(known, at, from, of)| (*known, *at, *from) == (value, turn, dram) && of == lens) {
             return false;
         }

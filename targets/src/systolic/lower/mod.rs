@@ -3,12 +3,15 @@
 mod attention;
 mod contraction;
 mod epilogue;
+mod frame;
 mod movement;
 mod prologue;
 mod recipe;
 mod rotation;
+mod routines;
 mod rows;
 mod selection;
+mod signature;
 mod space;
 mod tile;
 mod vector;
@@ -21,81 +24,29 @@ use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Shape, Tensor, Value
 pub(super) use attention::{attention_prologue_supported, attention_supported};
 pub(super) use contraction::on_array;
 pub(super) use rotation::rope_supported;
+pub(super) use routines::{LoweredKernel, lower};
 pub use rows::row_epilogue_fits;
 
+use self::frame::Frame;
 use super::emit::Emitter;
-use super::isa::{DmaDim, Fold, FoldFn, Instruction, Map, MapFn, Memory, Operation, Source, Walk};
+use super::isa::{DmaDim, DramAddress, Fold, FoldFn, Map, MapFn, Memory, Operation, Source, Walk};
 use super::layout::Layout;
 use super::machine::SystolicMachine;
 use crate::target::TargetError;
-
-/// One kernel's part of the program.
-#[derive(Clone, Debug)]
-pub(super) struct KernelRange {
-    /// Instructions of the kernel.
-    pub range: Range<usize>,
-    /// How it was tiled, in words.
-    pub tiling: String,
-}
-
-/// Most often that the pieces of a kernel are halved to make its buffers fit the scratchpad.
-const MAX_SQUEEZE: u32 = 16;
-
-/// Writes all kernels of a plan as one program.
-///
-/// Tiles are chosen for buffers that leave half of the scratchpad to the neighbours. Where the buffers of a kernel turn out
-/// to take more, all is written again with that kernel squeezed: first it gets the scratchpad for itself, then smaller and
-/// smaller pieces.
-pub(super) fn lower(
-    plan: &Plan,
-    layout: &mut Layout,
-    machine: &SystolicMachine,
-) -> Result<(Vec<Instruction>, Vec<KernelRange>), TargetError> {
-    let placed = layout.total_bytes;
-    let mut squeezes = vec![0; plan.kernels.len()];
-    loop {
-        // What kernels took for copies of their own is given back.
-        layout.total_bytes = placed;
-        let emitter = Emitter::new(machine, layout.weights_bytes);
-        let mut lowering =
-            Lowering { plan, layout, machine, emitter, tiling: String::new(), squeeze: 0, moves: Vec::new() };
-        let mut ranges = Vec::with_capacity(plan.kernels.len());
-        let mut complete = true;
-        for (kernel, squeeze) in plan.kernels.iter().zip(&mut squeezes) {
-            let start = lowering.emitter.len();
-            lowering.squeeze = *squeeze;
-            lowering.emitter.begin_kernel(*squeeze > 0);
-            lowering.kernel(kernel)?;
-            let excess = lowering.emitter.excess();
-            if excess > 0 {
-                if *squeeze == MAX_SQUEEZE {
-                    return Err(lowering.does_not_fit(kernel, excess));
-                }
-                *squeeze += 1;
-                complete = false;
-            }
-            let tiling = std::mem::take(&mut lowering.tiling);
-            ranges.push(KernelRange { range: start..lowering.emitter.len(), tiling });
-        }
-        if complete {
-            return Ok((lowering.emitter.finish(), ranges));
-        }
-    }
-}
 
 /// An operand of a kernel that lies in DRAM.
 #[derive(Clone, Debug)]
 struct DramOperand {
     /// Address of the first element of the buffer.
-    base: u64,
+    base: DramAddress,
     dtype: DType,
     view: View,
 }
 
 impl DramOperand {
     /// Address of an element, given its distance from the first of the view.
-    fn address(&self, elements: i64) -> u64 {
-        self.base.wrapping_add_signed((self.view.offset() + elements) * element_bytes(self.dtype))
+    fn address(&self, elements: i64) -> DramAddress {
+        self.base.plus((self.view.offset() + elements) * element_bytes(self.dtype))
     }
 
     /// The same elements as one dimension.
@@ -114,6 +65,8 @@ struct Lowering<'a, 'm> {
     layout: &'a mut Layout,
     machine: &'m SystolicMachine,
     emitter: Emitter<'m>,
+    /// Where the buffers of the segment lie.
+    frame: Frame,
     tiling: String,
     /// How hard the kernel is squeezed: 0 not at all, 1 is alone on chip, then each step halves its pieces.
     squeeze: u32,
@@ -180,7 +133,11 @@ impl Lowering<'_, '_> {
     /// The buffer behind an access.
     fn operand_of(&self, access: &Access) -> Result<DramOperand, TargetError> {
         match self.layout.buffer(access.root) {
-            Some(buffer) => Ok(DramOperand { base: buffer.address, dtype: buffer.dtype, view: access.view.clone() }),
+            Some(buffer) => Ok(DramOperand {
+                base: self.frame.address(access.root, buffer.address),
+                dtype: buffer.dtype,
+                view: access.view.clone(),
+            }),
             None => Err(TargetError::Unsupported {
                 origin: self.plan.graph.value(access.root).name.to_string(),
                 machine: "the systolic target".to_owned(),
@@ -238,7 +195,7 @@ impl Lowering<'_, '_> {
     fn move_tile(
         &mut self,
         store: bool,
-        dram: u64,
+        dram: DramAddress,
         dtype: DType,
         lens: &[usize],
         dram_strides: &[i64],
@@ -311,7 +268,10 @@ impl Lowering<'_, '_> {
 
     /// A dense buffer that only this kernel uses.
     fn scratch(&mut self, dtype: DType, shape: &Shape) -> Result<DramOperand, TargetError> {
-        let base = self.layout.scratch(dtype.bytes(shape.count()) as u64);
+        let bytes = dtype.bytes(shape.count()) as u64;
+        let address = self.layout.scratch(bytes);
+        let base = self.frame.copy(address, bytes);
+        self.emitter.set_bases(self.frame.bases());
         // Before it is filled, by a program that grows with the shape.
         if self.layout.total_bytes > self.machine.dram.bytes {
             return Err(TargetError::DoesNotFit {

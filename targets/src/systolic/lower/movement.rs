@@ -5,7 +5,7 @@ use tcc_ir::{DType, Node, NodeId, Op, Shape, View};
 
 use super::tile;
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes};
-use crate::systolic::isa::{MapFn, Memory, Operation, RowTransfer};
+use crate::systolic::isa::{DramAddress, MapFn, Memory, Operation, RowTransfer};
 use crate::target::TargetError;
 
 /// Bytes of rows that one gather or scatter moves.
@@ -176,7 +176,7 @@ impl Lowering<'_, '_> {
         let count = indices.view.shape().count();
         let place = format!("from {rows}, {outer} times");
         self.for_each_piece(&indices, outer, row_bytes, element, &place, |lowering, piece| {
-            let dram = data.address(0) + piece.table * rows as u64 * row_bytes;
+            let dram = data.address(0).plus((piece.table * rows as u64 * row_bytes) as i64);
             lowering.emitter.emit(Operation::LoadRows(piece.transfer(dram, rows as u64, row_bytes)));
             let first = piece.table * count as u64 + piece.start as u64;
             lowering.move_piece(true, &result, first, row_bytes, &piece);
@@ -275,9 +275,9 @@ struct RowPiece {
 
 impl RowPiece {
     /// The transfer to or from a dense table of `rows` rows at `dram`.
-    fn transfer(&self, dram: u64, rows: u64, row_bytes: u64) -> RowTransfer {
+    fn transfer(&self, dram: DramAddress, rows: u64, row_bytes: u64) -> RowTransfer {
         RowTransfer {
-            dram: dram + self.from,
+            dram: dram.plus(self.from as i64),
             scratchpad: self.chip,
             row_bytes: self.bytes as u32,
             row_stride: row_bytes,

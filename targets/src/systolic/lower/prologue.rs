@@ -9,7 +9,7 @@ use super::recipe::{BATCH, FEATURE, Groups, HEAD, POSITION, Recipe, TermSource, 
 use super::rotation::Planes;
 use super::tile::dense_strides;
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
-use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
+use crate::systolic::isa::{DramAddress, Fold, FoldFn, MapFn, Memory, Operation, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -42,7 +42,7 @@ pub(super) struct Framed {
 }
 
 /// What a buffer holds: a place in DRAM and the lengths of what was loaded from there.
-type Loaded = (u64, [usize; 4]);
+type Loaded = (DramAddress, [usize; 4]);
 
 /// Two buffers of one term, taken in turn.
 struct Slot {

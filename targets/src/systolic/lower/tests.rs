@@ -6,6 +6,7 @@
 mod derived;
 mod grouped;
 mod placed;
+mod routines;
 mod rows;
 
 use tcc_ir::{Shape, Tensor, evaluate, text};

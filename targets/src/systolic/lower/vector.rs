@@ -5,7 +5,7 @@ use tcc_ir::{DType, Kernel, Nest, NodeId, Op, Shape, ValueId, View};
 
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
-use crate::systolic::isa::{FoldFn, MapFn, Memory, Source};
+use crate::systolic::isa::{DramAddress, FoldFn, MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -22,7 +22,7 @@ struct External {
 }
 
 /// What a buffer holds: the part of DRAM from an address on, in a tile of these lengths.
-type LoadedTile = (u64, Vec<usize>);
+type LoadedTile = (DramAddress, Vec<usize>);
 
 /// The loop nest that a vector kernel walks.
 struct Domain {

@@ -261,7 +261,7 @@ fn scalar(address: u32, bits: usize) -> Access {
 
 fn dram_side(transfer: &Transfer, write: bool) -> Access {
     let dims = transfer.dims.iter().map(|dim| (u64::from(dim.size), dim.dram_stride));
-    Access::new(Space::Dram, write, transfer.dram, u64::from(transfer.element_bytes), dims)
+    Access::new(Space::Dram, write, transfer.dram.offset, u64::from(transfer.element_bytes), dims)
 }
 
 fn scratchpad_side(transfer: &Transfer, write: bool) -> Access {
@@ -284,7 +284,7 @@ fn table(rows: &RowTransfer, write: bool) -> Access {
     let stride = |stride: u64| i64::try_from(stride).unwrap_or(i64::MAX);
     let used = if rows.count == 0 { 0 } else { u64::from(rows.row_bytes) };
     let dims = [(u64::from(rows.outer), stride(rows.outer_stride)), (rows.rows, stride(rows.row_stride))];
-    Access::new(Space::Dram, write, rows.dram, used, dims.into_iter())
+    Access::new(Space::Dram, write, rows.dram.offset, used, dims.into_iter())
 }
 
 fn weights(preload: &Preload) -> Access {

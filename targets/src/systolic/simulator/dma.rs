@@ -16,7 +16,7 @@ pub(super) enum Direction {
     Store,
 }
 
-/// Copies; both sides have been checked to lie in their memories.
+/// Copies; the address in DRAM is absolute, and both sides have been checked to lie in their memories.
 pub(super) fn transfer(transfer: &Transfer, direction: Direction, scratchpad: &mut [u8], dram: &mut Dram) {
     // Strides of DRAM may be too large for the nibbles that a nest counts in; those of a dimension of one step do not
     // matter, and others were found to stay within the memory.
@@ -34,7 +34,7 @@ pub(super) fn transfer(transfer: &Transfer, direction: Direction, scratchpad: &m
     for row in 0..nest.rows() {
         let at = nest.row_steps(row);
         for piece in 0..pieces as i64 {
-            let from_dram = transfer.dram.wrapping_add_signed(at[0] + piece * inner.steps[0]);
+            let from_dram = transfer.dram.offset.wrapping_add_signed(at[0] + piece * inner.steps[0]);
             let on_chip = (i64::from(transfer.scratchpad) + at[1] + piece * inner.steps[1]) as usize;
             copy(direction, from_dram, on_chip, bytes, scratchpad, dram);
         }
@@ -82,7 +82,7 @@ fn for_each_row(
     let mut on_chip = rows.scratchpad as usize;
     for table in 0..u64::from(rows.outer) {
         for &row in &indices {
-            let address = rows.dram + table * rows.outer_stride + row as u64 * rows.row_stride;
+            let address = rows.dram.offset + table * rows.outer_stride + row as u64 * rows.row_stride;
             f(address, on_chip, scratchpad);
             on_chip += rows.row_bytes as usize;
         }

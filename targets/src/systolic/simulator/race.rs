@@ -13,7 +13,8 @@ use super::access::{self, Access, Space};
 use super::fault::FaultCause;
 use crate::systolic::SystolicMachine;
 use crate::systolic::assembly;
-use crate::systolic::isa::{Instruction, Operation, Unit};
+use crate::systolic::code::Code;
+use crate::systolic::isa::{Operation, Unit};
 use crate::systolic::timing::Span;
 
 /// Completion times of one kind of access of one unit to one memory, by block.
@@ -93,7 +94,7 @@ fn in_order(space: Space, earlier: Unit, earlier_writes: bool, later: Unit) -> b
 
 /// Watches the accesses of a program.
 pub(super) struct RaceDetector<'a> {
-    program: &'a [Instruction],
+    code: &'a Code,
     machine: &'a SystolicMachine,
     scratchpad: Book,
     accumulators: Book,
@@ -117,10 +118,10 @@ pub(super) fn accesses(op: &Operation, k: u16, machine: &SystolicMachine) -> Acc
 
 impl<'a> RaceDetector<'a> {
     /// A detector for a machine with `dram_bytes` of writable DRAM from `dram_base`.
-    pub fn new(program: &'a [Instruction], machine: &'a SystolicMachine, dram_base: u64, dram_bytes: u64) -> Self {
+    pub fn new(code: &'a Code, machine: &'a SystolicMachine, dram_base: u64, dram_bytes: u64) -> Self {
         let accumulators = u64::from(machine.accumulators.rows) * u64::from(machine.array.columns) * 4;
         RaceDetector {
-            program,
+            code,
             machine,
             scratchpad: Book::new(64, 0, u64::from(machine.scratchpad.bytes)),
             accumulators: Book::new(64, 0, accumulators),
@@ -161,8 +162,8 @@ impl<'a> RaceDetector<'a> {
         for unit in Unit::ALL {
             let flying = self.history[unit.index()].iter().rev();
             for &(other, k) in flying.take_while(|(other, _)| spans[*other].completion > span.start) {
-                let instruction = &self.program[other];
-                let conflict = accesses(&instruction.op, k, self.machine).iter().any(|earlier| {
+                let Some(step) = self.code.step(other) else { continue };
+                let conflict = accesses(&step.op(), k, self.machine).iter().any(|earlier| {
                     earlier.space == access.space
                         && (earlier.write || access.write)
                         && !in_order(access.space, unit, earlier.write, span.unit)
@@ -171,7 +172,7 @@ impl<'a> RaceDetector<'a> {
                 if conflict {
                     return Err(FaultCause::Race {
                         other,
-                        instruction: assembly::disassemble_one(instruction),
+                        instruction: assembly::disassemble_one(&step.resolved()),
                         space: access.space,
                         start: span.start,
                         completion: spans[other].completion,

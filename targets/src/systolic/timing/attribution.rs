@@ -1,8 +1,11 @@
 //! Where the cycles of a program, or of its kernels, went.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::{Span, Timing};
+use super::{Scheduler, Span};
+use crate::systolic::SystolicMachine;
+use crate::systolic::code::Code;
 use crate::systolic::isa::Unit;
 
 /// Cycles by what was going on in them. Every cycle counts for the first busy unit in the order of the fields.
@@ -66,6 +69,10 @@ pub struct KernelCycles {
     pub attribution: Attribution,
     /// Cycles for which the kernel's own instructions kept each unit busy, whenever that was.
     pub busy: [u64; Unit::COUNT],
+    /// The kernel's own instructions on each unit.
+    pub instructions: [u64; Unit::COUNT],
+    /// The first start and the last completion of the kernel's own instructions; both 0 if it has none.
+    pub window: (u64, u64),
 }
 
 impl KernelCycles {
@@ -79,71 +86,117 @@ impl KernelCycles {
         }
         busiest
     }
+
+    fn add(&mut self, span: Span) {
+        let unit = span.unit.index();
+        self.busy[unit] = self.busy[unit].saturating_add(span.occupancy);
+        let first = self.instructions.iter().all(|&count| count == 0);
+        self.instructions[unit] += 1;
+        let (start, end) = self.window;
+        self.window = (if first { span.start } else { start.min(span.start) }, end.max(span.completion));
+    }
 }
 
-impl Timing {
-    /// Where all cycles went; sums to [`Timing::cycles`].
-    pub fn attribution(&self) -> Attribution {
-        Sweep::new(self.spans()).up_to(self.cycles())
-    }
+/// Where the cycles of a program went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Cycles from the first dispatch to the last completion.
+    pub cycles: u64,
+    /// Where they went; sums to `cycles`.
+    pub attribution: Attribution,
+    /// The shares of the kernels; they sum to `cycles`.
+    pub kernels: Vec<KernelCycles>,
+}
 
-    /// The shares of consecutive stretches of the program. Those of stretches that cover the program sum to
-    /// [`Timing::cycles`]. A range that reaches beyond the program is cut.
-    pub fn kernels(&self, ranges: &[Range<usize>]) -> Vec<KernelCycles> {
-        let mut sweep = Sweep::new(self.spans());
-        let mut from = 0;
-        ranges
-            .iter()
-            .map(|range| {
-                let end = range.end.min(self.spans().len());
-                let own = &self.spans()[range.start.min(end)..end];
-                let completion = own.iter().map(|span| span.completion).max().unwrap_or(0).max(from);
-                let mut busy = [0u64; Unit::COUNT];
-                for span in own {
-                    let busy = &mut busy[span.unit.index()];
-                    *busy = busy.saturating_add(span.occupancy);
-                }
-                let kernel =
-                    KernelCycles { from, cycles: completion - from, attribution: sweep.up_to(completion), busy };
-                from = completion;
-                kernel
-            })
-            .collect()
-    }
+/// Instructions after which time is swept up to where nothing can start any more.
+const SWEEP_EVERY: usize = 1024;
+
+/// Executes a program and accounts for its cycles, in memory that does not grow with the program. `lengths` are the
+/// instructions of consecutive kernels, which cover it.
+pub fn summarize(code: &Code, lengths: &[usize], machine: &SystolicMachine) -> Summary {
+    let mut sweep = Sweep { kernels: vec![KernelCycles::default(); lengths.len()], ..Sweep::default() };
+    let mut scheduler = Scheduler::new(machine);
+    let mut kernel = 0;
+    let mut left = lengths.first().copied().unwrap_or(usize::MAX);
+    scheduler.run(code, |scheduler, span| {
+        while left == 0 && kernel < lengths.len() {
+            sweep.close(kernel);
+            kernel += 1;
+            left = lengths.get(kernel).copied().unwrap_or(usize::MAX);
+        }
+        left -= 1;
+        sweep.add(kernel, span);
+        if left % SWEEP_EVERY == 0 {
+            sweep.up_to(scheduler.horizon());
+        }
+    });
+    (kernel..lengths.len()).for_each(|kernel| sweep.close(kernel));
+    sweep.up_to(scheduler.cycles());
+    Summary { cycles: scheduler.cycles(), attribution: sweep.attribution, kernels: sweep.kernels }
 }
 
 /// Walks through time along the busy intervals of all units.
-struct Sweep<'a> {
-    spans: &'a [Span],
-    /// For every unit the position in the program of its interval that has not ended.
-    current: [usize; Unit::COUNT],
+#[derive(Default)]
+struct Sweep {
+    /// The busy intervals of every unit that have not ended, in order.
+    busy: [VecDeque<Range<u64>>; Unit::COUNT],
     time: u64,
+    attribution: Attribution,
+    kernels: Vec<KernelCycles>,
+    /// The kernel whose cycles it is.
+    current: usize,
+    /// Ends of the cycles of kernels from `current` on, as far as they are known.
+    ends: VecDeque<u64>,
+    /// The end of the last kernel's cycles that is known.
+    last_end: u64,
 }
 
-impl<'a> Sweep<'a> {
-    fn new(spans: &'a [Span]) -> Self {
-        Sweep { spans, current: [0; Unit::COUNT], time: 0 }
+impl Sweep {
+    fn add(&mut self, kernel: usize, span: Span) {
+        if let Some(kernel) = self.kernels.get_mut(kernel) {
+            kernel.add(span);
+        }
+        let intervals = &mut self.busy[span.unit.index()];
+        match intervals.back_mut() {
+            Some(last) if last.end == span.start => last.end = span.end(),
+            _ => intervals.push_back(span.start..span.end()),
+        }
     }
 
-    /// Attributes the cycles from where the sweep stands to `end`.
-    fn up_to(&mut self, end: u64) -> Attribution {
-        let mut attribution = Attribution::default();
+    /// Says that all instructions of a kernel have been added.
+    fn close(&mut self, kernel: usize) {
+        let own = &mut self.kernels[kernel];
+        let end = own.window.1.max(self.last_end);
+        (own.from, own.cycles) = (self.last_end, end - self.last_end);
+        self.last_end = end;
+        self.ends.push_back(end);
+    }
+
+    /// Attributes the cycles from where the sweep stands to `end`, before which nothing starts that was not added.
+    fn up_to(&mut self, end: u64) {
         while self.time < end {
+            if self.ends.front().is_some_and(|&end| end <= self.time) {
+                self.ends.pop_front();
+                self.current += 1;
+                continue;
+            }
             let mut busy = [false; Unit::COUNT];
-            let mut until = end;
-            for unit in Unit::ALL {
-                let current = &mut self.current[unit.index()];
-                while self.spans.get(*current).is_some_and(|span| span.unit != unit || span.end() <= self.time) {
-                    *current += 1;
+            let mut until = end.min(self.ends.front().copied().unwrap_or(end));
+            for (busy, intervals) in busy.iter_mut().zip(&mut self.busy) {
+                while intervals.front().is_some_and(|interval| interval.end <= self.time) {
+                    intervals.pop_front();
                 }
-                if let Some(span) = self.spans.get(*current) {
-                    busy[unit.index()] = span.start <= self.time;
-                    until = until.min(if span.start <= self.time { span.end() } else { span.start });
+                if let Some(interval) = intervals.front() {
+                    *busy = interval.start <= self.time;
+                    until = until.min(if *busy { interval.end } else { interval.start });
                 }
             }
-            attribution.add(busy, until - self.time);
+            let cycles = until - self.time;
+            self.attribution.add(busy, cycles);
+            if let Some(kernel) = self.kernels.get_mut(self.current) {
+                kernel.attribution.add(busy, cycles);
+            }
             self.time = until;
         }
-        attribution
     }
 }

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::systolic::isa::{RowTransfer, Transfer};
 
-/// Bursts of a strided transfer: for each maximal contiguous run in DRAM, the burst-aligned blocks it touches.
+/// Bursts of a strided transfer, whose address is absolute: for each maximal contiguous run in DRAM, the burst-aligned blocks it touches.
 /// `u64::MAX` if there are more.
 pub(super) fn of_transfer(transfer: &Transfer, burst: u64) -> u64 {
     if transfer.dims.iter().any(|dim| dim.size == 0) {
@@ -31,9 +31,9 @@ pub(super) fn of_transfer(transfer: &Transfer, burst: u64) -> u64 {
     let blocks = |residue: u64| u128::from(residue) + u128::from(run - 1);
     let blocks = |residue: u64| blocks(residue) / u128::from(burst) + 1;
     let total: u128 = if runs <= burst {
-        one_by_one(transfer.dram, &outer, burst).map(blocks).sum()
+        one_by_one(transfer.dram.offset, &outer, burst).map(blocks).sum()
     } else {
-        let counts = residues(transfer.dram, &outer, burst);
+        let counts = residues(transfer.dram.offset, &outer, burst);
         (0..).zip(counts).map(|(residue, count)| u128::from(count) * blocks(residue)).sum()
     };
     u64::try_from(total).unwrap_or(u64::MAX)
@@ -90,11 +90,11 @@ fn gcd(a: usize, b: usize) -> usize {
     if a == 0 { b } else { gcd(b % a, a) }
 }
 
-/// Bursts of a row transfer, which must not depend on the indices: a row that may lie askew counts one more.
+/// Bursts of a row transfer, whose address is absolute, which must not depend on the indices: a row that may lie askew counts one more.
 pub(super) fn of_rows(rows: &RowTransfer, burst: u64) -> u64 {
     let row = u64::from(rows.row_bytes);
     let outer_stride = if rows.outer > 1 { rows.outer_stride } else { 0 };
-    let aligned = [rows.dram, row, rows.row_stride, outer_stride].iter().all(|figure| figure % burst == 0);
+    let aligned = [rows.dram.offset, row, rows.row_stride, outer_stride].iter().all(|figure| figure % burst == 0);
     let each = row.div_ceil(burst) + u64::from(!aligned);
     u64::from(rows.outer).saturating_mul(u64::from(rows.count)).saturating_mul(each)
 }
@@ -105,14 +105,19 @@ mod tests {
     use smallvec::smallvec;
 
     use super::*;
-    use crate::systolic::isa::DmaDim;
+    use crate::systolic::isa::{DmaDim, DramAddress};
 
     fn dim(size: u32, dram_stride: i64) -> DmaDim {
         DmaDim { size, dram_stride, scratchpad_stride: 0 }
     }
 
     fn transfer(dram: u64, dims: &[DmaDim]) -> Transfer {
-        Transfer { dram, scratchpad: 0, element_bytes: 4, dims: dims.iter().copied().collect() }
+        Transfer {
+            dram: DramAddress::absolute(dram),
+            scratchpad: 0,
+            element_bytes: 4,
+            dims: dims.iter().copied().collect(),
+        }
     }
 
     #[test]
@@ -132,7 +137,7 @@ mod tests {
     #[test]
     fn rows_count_one_more_when_they_may_lie_askew() {
         let rows = RowTransfer {
-            dram: 0,
+            dram: DramAddress::absolute(0),
             scratchpad: 0,
             row_bytes: 128,
             row_stride: 128,
@@ -146,7 +151,7 @@ mod tests {
         assert_eq!(of_rows(&rows, 64), 12);
         assert_eq!(of_rows(&RowTransfer { row_stride: 130, ..rows.clone() }, 64), 18);
         assert_eq!(of_rows(&RowTransfer { row_bytes: 100, ..rows.clone() }, 64), 18);
-        assert_eq!(of_rows(&RowTransfer { dram: 32, ..rows }, 64), 18);
+        assert_eq!(of_rows(&RowTransfer { dram: DramAddress::absolute(32), ..rows }, 64), 18);
     }
 
     #[test]

@@ -127,16 +127,19 @@ fn other_vector_cycles() {
 #[test]
 fn cycles_count_for_the_first_busy_unit() {
     let text = format!("{LOAD}map copy dims=[32] spm:f32@0[4] <- float 1.0\n");
-    let timing = schedule(&assemble(&text).unwrap(), &small_machine());
+    let summary = |lengths: &[usize]| summarize(&assemble(&text).unwrap(), lengths, &small_machine());
     // The load is busy in cycles 1 to 4, the map in 2 to 5; all is done in cycle 15.
     let expected = Attribution { vector: 4, load: 1, latency: 10, ..Attribution::default() };
-    assert_eq!(timing.attribution(), expected);
-    let kernels = timing.kernels(&[0..1, 1..2]);
+    assert_eq!(summary(&[2]).attribution, expected);
+    let kernels = summary(&[1, 1]).kernels;
     assert_eq!((kernels[0].cycles, kernels[1].cycles), (15, 0));
     assert_eq!((kernels[0].busy, kernels[1].busy), ([4, 0, 0, 0, 0], [0, 0, 0, 0, 4]));
     assert_eq!(kernels[1].busiest(), Unit::Vector);
-    let kernels = timing.kernels(&[0..0, 1..2, 0..9]);
-    assert_eq!(kernels.iter().map(|kernel| kernel.cycles).collect::<Vec<_>>(), [0, 9, 6]);
+    assert_eq!((kernels[0].window, kernels[1].window), ((1, 15), (2, 9)));
+    let cycles = |lengths: &[usize]| summary(lengths).kernels.iter().map(|kernel| kernel.cycles).collect::<Vec<_>>();
+    assert_eq!(cycles(&[0, 1, 0, 1, 0]), [0, 15, 0, 0, 0]);
+    // Lengths that do not cover the program, or more than there is, leave nothing out of the sum of its parts.
+    assert_eq!((cycles(&[1]), cycles(&[1, 5])), (vec![15], vec![15, 0]));
 }
 
 proptest! {
@@ -145,18 +148,24 @@ proptest! {
         program in prop::collection::vec(arbitrary::instruction(Limits::SMALL), 0..30),
         cut in 0usize..30,
     ) {
-        let timing = schedule(&program, &small_machine());
-        prop_assert_eq!(timing.attribution().cycles(), timing.cycles());
-        let kernels = timing.kernels(&[0..cut, cut..program.len()]);
-        prop_assert_eq!(kernels.iter().map(|kernel| kernel.cycles).sum::<u64>(), timing.cycles());
-        for kernel in kernels {
+        let (cut, rest) = (cut.min(program.len()), program.len().saturating_sub(cut));
+        let code = Code::from(program);
+        let timing = schedule(&code, &small_machine());
+        let summary = summarize(&code, &[cut, rest], &small_machine());
+        prop_assert_eq!(summary.cycles, timing.cycles());
+        prop_assert_eq!(summary.attribution.cycles(), timing.cycles());
+        prop_assert_eq!(summary.kernels.iter().map(|kernel| kernel.cycles).sum::<u64>(), timing.cycles());
+        let ends = [0..cut, cut..cut + rest].map(|range| timing.spans()[range].iter().map(|span| span.completion).max());
+        prop_assert_eq!(summary.kernels[0].cycles, ends[0].unwrap_or(0));
+        prop_assert!(summary.kernels[1].window.1 == ends[1].unwrap_or(0));
+        for kernel in summary.kernels {
             prop_assert_eq!(kernel.attribution.cycles(), kernel.cycles);
         }
     }
 
     #[test]
     fn no_program_overflows(program in prop::collection::vec(arbitrary::instruction(Limits::ALL), 0..8)) {
-        let timing = schedule(&program, &small_machine());
+        let timing = schedule(&Code::from(program), &small_machine());
         prop_assert!(timing.spans().iter().all(|span| span.completion <= timing.cycles()));
     }
 }

@@ -18,7 +18,7 @@ mod tiling;
 use std::ops::Range;
 
 use tcc_ir::ops::{Attention, AttentionDims, BinaryFn};
-use tcc_ir::{DType, Kernel, NodeId, Op, ValueId, View};
+use tcc_ir::{DType, Kernel, NodeId, Op, ValueId};
 
 pub(in crate::systolic) use operands::{attention_prologue_supported, attention_supported};
 
@@ -184,14 +184,11 @@ impl Lowering<'_, '_> {
         let (value, extents) = (term.value, term.extents);
         let ty = self.plan.graph.ty(value).clone();
         let known = prologue.stores.iter().find(|(stored, _)| *stored == value).map(|(_, to)| to.clone());
-        let view = View::dense(ty.shape.clone());
         let mut storing = prologue.clone();
         let made = match known {
             Some(made) => made,
             None => {
-                let dtype = storage(ty.dtype);
-                let base = self.layout.scratch(dtype.bytes(ty.shape.count()) as u64);
-                let made = DramOperand { base, dtype, view };
+                let made = self.scratch(storage(ty.dtype), &ty.shape)?;
                 storing.stores.push((value, made.clone()));
                 made
             }

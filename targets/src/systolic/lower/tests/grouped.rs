@@ -62,7 +62,7 @@ pub fn groups(graph: &Graph) -> Vec<Group> {
                 Some(anchor) => (anchor, Vec::new()),
                 None => (Anchor::ElementWise, vec![id]),
             };
-            groups.push(Group { anchor, prologue: Vec::new(), epilogue });
+            groups.push(Group { anchor, prologue: Vec::new(), epilogue, segment: 0 });
             groups.len() - 1
         });
         if joined.is_some() {

@@ -287,9 +287,9 @@ fn vector_instructions(source: &str) -> usize {
     let plan = plan(&parse(source));
     let machine = default_machine();
     let mut layout = Layout::new(&plan, &|_| false);
-    let (instructions, _) = lower(&plan, &mut layout, machine.systolic.as_ref().unwrap()).unwrap();
+    let (code, _) = lower(&plan, &mut layout, machine.systolic.as_ref().unwrap()).unwrap();
     let vector = |op: &Operation| op.unit() == crate::systolic::isa::Unit::Vector;
-    instructions.iter().filter(|instruction| vector(&instruction.op)).count()
+    code.steps().filter(|step| vector(&step.instruction.op)).count()
 }
 
 #[test]

@@ -338,6 +338,7 @@ proptest! {
         let machine = small_machine();
         let program: Vec<_> =
             program.into_iter().map(|it| if wait { arbitrary::ordered(it) } else { it }).collect();
+        let program = Code::from(program);
         let dram = Dram::new(&data, MEMORY, 4096, machine.dram.bytes).unwrap();
         let mut simulator = Simulator::new(&machine, &program, dram);
         match simulator.run() {
@@ -354,7 +355,7 @@ proptest! {
     fn any_single_instruction_runs_or_faults(instruction in arbitrary::instruction(Limits::SMALL)) {
         let machine = small_machine();
         let data = vec![0; 4096];
-        let program = [instruction];
+        let program = Code::from(vec![instruction]);
         let mut simulator = Simulator::new(&machine, &program, Dram::new(&data, MEMORY, 4096, 1 << 20).unwrap());
         let _ = simulator.run();
         prop_assert!(simulator.timing().cycles() > 0);

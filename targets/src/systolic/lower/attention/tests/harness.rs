@@ -142,15 +142,15 @@ pub(super) fn plan(graph: &Graph) -> Plan {
         }
         prologue.iter().for_each(|&node| taken[position(node)] = true);
         taken[position(id)] = true;
-        groups.push(Group { anchor: tcc_ir::Anchor::Attention(id), prologue, epilogue: Vec::new() });
+        groups.push(Group { anchor: tcc_ir::Anchor::Attention(id), prologue, epilogue: Vec::new(), segment: 0 });
     }
     for (id, node) in graph.nodes() {
         if taken[position(id)] || is_view(&node.op) {
             continue;
         }
         groups.push(match anchor_of(id, &node.op) {
-            Some(anchor) => Group { anchor, prologue: Vec::new(), epilogue: Vec::new() },
-            None => Group { anchor: tcc_ir::Anchor::ElementWise, prologue: Vec::new(), epilogue: vec![id] },
+            Some(anchor) => Group { anchor, prologue: Vec::new(), epilogue: Vec::new(), segment: 0 },
+            None => Group { anchor: tcc_ir::Anchor::ElementWise, prologue: Vec::new(), epilogue: vec![id], segment: 0 },
         });
     }
     assemble(graph, groups).unwrap()
