@@ -208,45 +208,43 @@ impl<'m> Emitter<'m> {
         let unit = op.unit();
         self.weights.follow(&op);
         let touches = self.touches(&op);
-        let mut latest = [0u32; Unit::COUNT];
-        for touch in &touches {
-            self.for_each_page(touch, |page| {
-                for other in Unit::ALL {
-                    let index = other.index();
-                    let ordered = other == unit;
-                    // The array adds to its accumulators in the order of its passes; everything else must have been
-                    // written before it is read or overwritten, by the same unit too, whose results take a latency.
-                    if !(ordered && unit == Unit::Array) {
-                        latest[index] = latest[index].max(page.written[index]);
-                    }
-                    if touch.write && !ordered {
-                        latest[index] = latest[index].max(page.read[index]);
-                    }
-                }
-            });
-        }
+        let latest = self.record(unit, &touches);
         let fenced = self.fence.as_mut().is_some_and(|fence| !std::mem::replace(&mut fence.passed[unit.index()], true));
         let mut waits = Waits::default();
         for (index, &latest) in latest.iter().enumerate() {
             if latest > 0 || fenced {
+                let before = self.dispatched[index] - u32::from(index == unit.index());
                 // Where the distance does not fit, later instructions are waited for too.
-                waits.0[index] = Some(u16::try_from(self.dispatched[index] - latest).unwrap_or(u16::MAX));
+                waits.0[index] = Some(u16::try_from(before - latest).unwrap_or(u16::MAX));
             }
         }
-        self.record(unit, &touches);
         self.program.push(Instruction { waits, op });
     }
 
-    /// Takes note of what the next instruction of a unit touches.
-    fn record(&mut self, unit: Unit, touches: &[Touch]) {
-        self.dispatched[unit.index()] += 1;
-        let number = self.dispatched[unit.index()];
+    /// Takes note of what the next instruction of a unit touches. Gives the last instruction of every unit that has touched
+    /// the same before in a way that conflicts.
+    fn record(&mut self, unit: Unit, touches: &[Touch]) -> [u32; Unit::COUNT] {
+        let own = unit.index();
+        self.dispatched[own] += 1;
+        let number = self.dispatched[own];
+        let mut latest = [0u32; Unit::COUNT];
         for touch in touches {
             self.for_each_page(touch, |page| {
+                for (index, latest) in latest.iter_mut().enumerate() {
+                    // The array adds to its accumulators in the order of its passes; everything else must have been
+                    // written before it is read or overwritten, by the same unit too, whose results take a latency.
+                    if index != own {
+                        let read = if touch.write { page.read[index] } else { 0 };
+                        *latest = page.written[index].max(read).max(*latest);
+                    } else if unit != Unit::Array && page.written[own] != number {
+                        *latest = page.written[own].max(*latest);
+                    }
+                }
                 let last = if touch.write { &mut page.written } else { &mut page.read };
-                last[unit.index()] = number;
+                last[own] = number;
             });
         }
+        latest
     }
 
     fn touches(&self, op: &Operation) -> Touches {

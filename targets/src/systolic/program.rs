@@ -108,9 +108,37 @@ impl SystolicProgram {
 
     /// Bytes that each kernel moves from and to DRAM.
     fn kernel_bytes(&self) -> Vec<u64> {
-        let mut steps = self.code.steps();
-        let bytes = |length: &usize| total(steps.by_ref().take(*length).map(|step| moved_bytes(&step.instruction.op)));
-        self.lengths.iter().map(bytes).collect()
+        // Kernels begin and end where routines do, or within one; so what is before each instruction of a routine is enough.
+        let sums: Vec<Vec<u64>> = self
+            .code
+            .routines()
+            .iter()
+            .map(|routine| {
+                let mut sum = 0u64;
+                let sums = routine.iter().map(|each| {
+                    sum = sum.saturating_add(moved_bytes(&each.op));
+                    sum
+                });
+                std::iter::once(0).chain(sums).collect()
+            })
+            .collect();
+        let mut calls = self.code.calls().iter().map(|call| sums[call.routine.index()].as_slice());
+        let (mut sums, mut at): (&[u64], usize) = (&[0], 0);
+        let mut bytes = |mut length: usize| {
+            let mut bytes = 0u64;
+            loop {
+                let end = sums.len().min(at + length + 1) - 1;
+                bytes = bytes.saturating_add(sums[end] - sums[at]);
+                length -= end - at;
+                at = end;
+                if length == 0 {
+                    return bytes;
+                }
+                let Some(next) = calls.next() else { return bytes };
+                (sums, at) = (next, 0);
+            }
+        };
+        self.lengths.iter().map(|&length| bytes(length)).collect()
     }
 
     /// Multiply-accumulates of the array in a cycle.
@@ -217,7 +245,7 @@ impl Program for SystolicProgram {
             summary.cycles
         );
         for (kernel, counted) in self.format.kernels.iter().zip(&summary.kernels) {
-            let (start, end) = counted.window;
+            let (start, end) = (counted.start(), counted.completion);
             let units = counted.instructions;
             let counts: Vec<String> = Unit::ALL
                 .into_iter()
@@ -304,7 +332,8 @@ impl Program for SystolicProgram {
 
     fn trace(&self) -> Vec<TraceSpan> {
         let kernels = self.format.kernels.iter().zip(&self.lengths);
-        trace::spans(&self.code, kernels.map(|(kernel, &length)| (kernel.name.as_str(), length)), &self.facts)
+        let kernels = kernels.map(|(kernel, &length)| (kernel.name.as_str(), length));
+        trace::spans(&self.code, kernels, self.summary(), &self.facts)
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
@@ -375,8 +404,8 @@ fn notes(machine: &Machine, instructions: usize) -> Vec<String> {
     ];
     if instructions > SHOWN_ONE_BY_ONE {
         notes.push(format!(
-            "trace.json shows the first {SHOWN_ONE_BY_ONE} of {instructions} instructions one by one, and the kernels after \
-             them as one span on each unit"
+            "trace.json shows the kernels within the first {SHOWN_ONE_BY_ONE} of {instructions} instructions by every \
+             instruction, and those after them as one span on each unit"
         ));
     }
     notes

@@ -128,6 +128,14 @@ impl<'m> Scheduler<'m> {
 
     /// Executes a program, and calls `ran` after each instruction.
     pub fn run(&mut self, code: &Code, mut ran: impl FnMut(&Self, Span)) {
+        self.run_while(code, |scheduler, span| {
+            ran(scheduler, span);
+            true
+        });
+    }
+
+    /// Executes a program as long as `ran`, which is called after each instruction, says so.
+    pub fn run_while(&mut self, code: &Code, mut ran: impl FnMut(&Self, Span) -> bool) {
         let burst = u64::from(self.machine.dram.burst_bytes);
         // What an instruction occupies depends on its bases only by where they lie in a burst.
         let mut occupancies: BTreeMap<(RoutineId, Vec<u64>), Vec<u64>> = BTreeMap::new();
@@ -139,7 +147,9 @@ impl<'m> Scheduler<'m> {
             });
             for (instruction, &occupancy) in routine.iter().zip(&*occupancies) {
                 let span = self.execute(instruction, occupancy);
-                ran(self, span);
+                if !ran(self, span) {
+                    return;
+                }
             }
         }
     }

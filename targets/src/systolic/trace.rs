@@ -1,70 +1,48 @@
 //! What every unit did when, for people: each instruction by itself, or, far into a long program, each kernel.
 
-use std::collections::BTreeMap;
-
 use super::SystolicMachine;
 use super::code::Code;
 use super::isa::{MapFn, Operation, Unit};
-use super::timing::{Scheduler, Span};
+use super::timing::{Scheduler, Summary};
 use crate::target::TraceSpan;
 
-/// Instructions that are shown one by one: about what a viewer opens in a few seconds. Kernels that begin later are shown
-/// as one span on every unit that they use.
+/// Most instructions that are shown one by one: about what a viewer opens in a few seconds. From the first kernel on that
+/// goes beyond, kernels are shown as one span on every unit that they use.
 pub(super) const SHOWN_ONE_BY_ONE: usize = 1 << 17;
 
-/// The spans of a program. `kernels` are names and numbers of instructions of consecutive kernels, which cover it.
+/// The spans of a program. `kernels` are names and numbers of instructions of consecutive kernels, which cover it, and
+/// `summary` is that of its execution.
 pub(super) fn spans<'a>(
     code: &Code,
     kernels: impl IntoIterator<Item = (&'a str, usize)>,
+    summary: &Summary,
     machine: &SystolicMachine,
 ) -> Vec<TraceSpan> {
     let mut spans = Vec::new();
-    let mut kernels = kernels.into_iter();
-    let mut kernel = Kernel::default();
-    let (mut steps, mut executed) = (code.steps(), 0);
-    Scheduler::new(machine).run(code, |_, span| {
-        while kernel.left == 0 {
-            kernel.finish(&mut spans);
-            let Some((name, left)) = kernels.next() else { return };
-            kernel = Kernel { name, left, whole: executed >= SHOWN_ONE_BY_ONE, units: BTreeMap::new() };
-        }
-        let Some(step) = steps.next() else { return };
-        kernel.add(span, &step.instruction.op, &mut spans);
-        executed += 1;
+    let mut steps = code.steps();
+    let mut executed = Vec::with_capacity(code.len().min(SHOWN_ONE_BY_ONE));
+    Scheduler::new(machine).run_while(code, |_, span| {
+        executed.push(span);
+        executed.len() < SHOWN_ONE_BY_ONE
     });
-    kernel.finish(&mut spans);
-    spans
-}
-
-#[derive(Default)]
-struct Kernel<'a> {
-    name: &'a str,
-    /// Instructions that have not been executed.
-    left: usize,
-    /// Whether it is shown as one span on every unit.
-    whole: bool,
-    /// If so, for every unit its start, its end and its instructions so far.
-    units: BTreeMap<Unit, (u64, u64, usize)>,
-}
-
-impl Kernel<'_> {
-    fn add(&mut self, span: Span, op: &Operation, spans: &mut Vec<TraceSpan>) {
-        self.left -= 1;
-        if self.whole {
-            let (_, end, count) = self.units.entry(span.unit).or_insert((span.start, 0, 0));
-            (*end, *count) = (span.end(), *count + 1);
-        } else {
-            let name = format!("{} {}", self.name, operation_name(op));
-            spans.push(TraceSpan { unit: span.unit.name(), name, start: span.start, cycles: span.occupancy });
+    let mut executed = executed.into_iter();
+    for ((name, instructions), counted) in kernels.into_iter().zip(&summary.kernels) {
+        if executed.len() >= instructions {
+            for (step, span) in steps.by_ref().zip(executed.by_ref()).take(instructions) {
+                let name = format!("{name} {}", operation_name(&step.instruction.op));
+                spans.push(TraceSpan { unit: span.unit.name(), name, start: span.start, cycles: span.occupancy });
+            }
+            continue;
         }
-    }
-
-    fn finish(&mut self, spans: &mut Vec<TraceSpan>) {
-        for (unit, (start, end, count)) in std::mem::take(&mut self.units) {
-            let name = format!("{}, {count} instruction{}", self.name, if count == 1 { "" } else { "s" });
+        executed = Vec::new().into_iter();
+        for unit in Unit::ALL.into_iter().filter(|unit| counted.instructions[unit.index()] > 0) {
+            let count = counted.instructions[unit.index()];
+            let (start, end) = counted.spans[unit.index()];
+            let name = format!("{name}, {count} instruction{}", if count == 1 { "" } else { "s" });
             spans.push(TraceSpan { unit: unit.name(), name, start, cycles: end.saturating_sub(start) });
         }
     }
+    spans
 }
 
 fn operation_name(op: &Operation) -> String {
@@ -94,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::systolic::assembly::assemble;
-    use crate::systolic::timing::tests::small_machine;
+    use crate::systolic::timing::{summarize, tests::small_machine};
 
     #[test]
     fn late_kernels_are_one_span_for_each_unit() {
@@ -105,7 +83,9 @@ mod tests {
             "call 0\n".repeat(1 << 7) + "call 1\n"
         ))
         .unwrap();
-        let spans = spans(&code, [("early", SHOWN_ONE_BY_ONE), ("none", 0), ("late", 3)], &small_machine());
+        let machine = small_machine();
+        let summary = summarize(&code, &[SHOWN_ONE_BY_ONE, 0, 3], &machine);
+        let spans = spans(&code, [("early", SHOWN_ONE_BY_ONE), ("none", 0), ("late", 3)], &summary, &machine);
         assert_eq!(spans.len(), SHOWN_ONE_BY_ONE + 2);
         assert_eq!(spans[0].name, "early load");
         let late: Vec<_> = spans[SHOWN_ONE_BY_ONE..].iter().map(|span| (span.unit, span.name.as_str())).collect();

@@ -37,16 +37,18 @@ impl Frame {
             let blocks = buffer.address / DRAM_BLOCK_BYTES..end.div_ceil(DRAM_BLOCK_BYTES);
             frame.blocks.push(if writable { blocks } else { 0..0 });
             if frame.relative {
-                let register = frame.register(buffer.address).unwrap_or_default();
-                frame.registers.insert(root, register);
+                let register = frame.register(buffer.address);
+                frame.registers.extend(register.map(|register| (root, register)));
             }
         }
         frame
     }
 
+    /// The next register, for this base; `None` if all are taken.
     fn register(&mut self, base: u64) -> Option<Register> {
+        let register = u8::try_from(self.bases.len() + 1).ok().map(Register)?;
         self.bases.push(base);
-        u8::try_from(self.bases.len()).ok().map(Register)
+        Some(register)
     }
 
     /// Where a root's buffer begins, which lies at `address`.
@@ -60,14 +62,14 @@ impl Frame {
     /// Takes note of memory at `address` that a kernel took for a copy.
     pub fn copy(&mut self, address: u64, bytes: u64) -> DramAddress {
         self.copies.push(bytes);
-        if self.relative && self.bases.len() < MAX_BASES {
-            if let Some(register) = self.register(address) {
-                return DramAddress { register, offset: 0 };
+        match self.relative.then(|| self.register(address)).flatten() {
+            Some(register) => DramAddress { register, offset: 0 },
+            None => {
+                // The code is good for this place only.
+                self.relative = false;
+                DramAddress::absolute(address)
             }
         }
-        // The code is good for this place only.
-        self.relative = false;
-        DramAddress::absolute(address)
     }
 
     /// What a call sets the registers to.

@@ -71,8 +71,10 @@ pub struct KernelCycles {
     pub busy: [u64; Unit::COUNT],
     /// The kernel's own instructions on each unit.
     pub instructions: [u64; Unit::COUNT],
-    /// The first start and the last completion of the kernel's own instructions; both 0 if it has none.
-    pub window: (u64, u64),
+    /// For every unit the first start and the last end of the kernel's own instructions; both 0 if it has none there.
+    pub spans: [(u64, u64); Unit::COUNT],
+    /// The last completion of the kernel's own instructions; 0 if it has none.
+    pub completion: u64,
 }
 
 impl KernelCycles {
@@ -87,13 +89,19 @@ impl KernelCycles {
         busiest
     }
 
+    /// The first start of the kernel's own instructions; 0 if it has none.
+    pub fn start(&self) -> u64 {
+        let used = self.spans.iter().zip(&self.instructions).filter(|(_, count)| **count > 0);
+        used.map(|((start, _), _)| *start).min().unwrap_or(0)
+    }
+
     fn add(&mut self, span: Span) {
         let unit = span.unit.index();
         self.busy[unit] = self.busy[unit].saturating_add(span.occupancy);
-        let first = self.instructions.iter().all(|&count| count == 0);
+        let own = &mut self.spans[unit];
+        *own = (if self.instructions[unit] == 0 { span.start } else { own.0 }, span.end());
         self.instructions[unit] += 1;
-        let (start, end) = self.window;
-        self.window = (if first { span.start } else { start.min(span.start) }, end.max(span.completion));
+        self.completion = self.completion.max(span.completion);
     }
 }
 
@@ -166,7 +174,7 @@ impl Sweep {
     /// Says that all instructions of a kernel have been added.
     fn close(&mut self, kernel: usize) {
         let own = &mut self.kernels[kernel];
-        let end = own.window.1.max(self.last_end);
+        let end = own.completion.max(self.last_end);
         (own.from, own.cycles) = (self.last_end, end - self.last_end);
         self.last_end = end;
         self.ends.push_back(end);

@@ -28,8 +28,10 @@ pub(super) fn of_transfer(transfer: &Transfer, burst: u64) -> u64 {
         return u64::MAX;
     };
     // The blocks that a run touches depend on its address only modulo the burst.
-    let blocks = |residue: u64| u128::from(residue) + u128::from(run - 1);
-    let blocks = |residue: u64| blocks(residue) / u128::from(burst) + 1;
+    let blocks = |residue: u64| match residue.checked_add(run - 1) {
+        Some(last) => u128::from(last / burst) + 1,
+        None => (u128::from(residue) + u128::from(run - 1)) / u128::from(burst) + 1,
+    };
     let total: u128 = if runs <= burst {
         one_by_one(transfer.dram.offset, &outer, burst).map(blocks).sum()
     } else {

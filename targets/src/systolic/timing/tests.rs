@@ -135,7 +135,8 @@ fn cycles_count_for_the_first_busy_unit() {
     assert_eq!((kernels[0].cycles, kernels[1].cycles), (15, 0));
     assert_eq!((kernels[0].busy, kernels[1].busy), ([4, 0, 0, 0, 0], [0, 0, 0, 0, 4]));
     assert_eq!(kernels[1].busiest(), Unit::Vector);
-    assert_eq!((kernels[0].window, kernels[1].window), ((1, 15), (2, 9)));
+    assert_eq!([0, 1].map(|kernel: usize| (kernels[kernel].start(), kernels[kernel].completion)), [(1, 15), (2, 9)]);
+    assert_eq!(kernels[1].spans[Unit::Vector.index()], (2, 6));
     let cycles = |lengths: &[usize]| summary(lengths).kernels.iter().map(|kernel| kernel.cycles).collect::<Vec<_>>();
     assert_eq!(cycles(&[0, 1, 0, 1, 0]), [0, 15, 0, 0, 0]);
     // Lengths that do not cover the program, or more than there is, leave nothing out of the sum of its parts.
@@ -157,7 +158,7 @@ proptest! {
         prop_assert_eq!(summary.kernels.iter().map(|kernel| kernel.cycles).sum::<u64>(), timing.cycles());
         let ends = [0..cut, cut..cut + rest].map(|range| timing.spans()[range].iter().map(|span| span.completion).max());
         prop_assert_eq!(summary.kernels[0].cycles, ends[0].unwrap_or(0));
-        prop_assert!(summary.kernels[1].window.1 == ends[1].unwrap_or(0));
+        prop_assert_eq!(summary.kernels[1].completion, ends[1].unwrap_or(0));
         for kernel in summary.kernels {
             prop_assert_eq!(kernel.attribution.cycles(), kernel.cycles);
         }
