@@ -14,6 +14,8 @@ use tcc_targets::{Kind, Machine, Optimization, Target};
 
 mod bert;
 
+use bert::Bert;
+
 /// A model to measure with: its file, and how its free dimensions are bound.
 struct Subject {
     name: &'static str,
@@ -72,12 +74,33 @@ fn measure(criterion: &mut Criterion, subject: &Subject) -> Result<(), Box<dyn E
     Ok(())
 }
 
+/// Optimises narrow encoders of 1 to 96 layers. Equal layers are optimised once: what grows with depth
+/// is reading the graph, cutting it into blocks and replaying them.
+fn measure_depth(criterion: &mut Criterion, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let target = systolic()?;
+    let mut group = criterion.benchmark_group("optimize by depth");
+    for layers in [1, 12, 24, 48, 96] {
+        let path = folder.join(format!("depth-{layers}.onnx"));
+        if !path.exists() {
+            // Search does not look at weights; narrow ones keep the file small.
+            let narrow = Bert { layers, hidden: 128, heads: 2, intermediate: 512, vocabulary: 1000, ..Bert::BASE };
+            narrow.write(1, 128, &path)?;
+        }
+        let model = ImportedModel::import(&path, &ImportOptions::default())?;
+        group.bench_function(BenchmarkId::from_parameter(layers), |b| {
+            b.iter(|| target.plan(black_box(model.graph()), Optimization::default()))
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bert-base");
     std::fs::create_dir_all(&folder)?;
     let full = folder.join("model.onnx");
     if !full.exists() {
-        bert::Bert::BASE.write(1, 128, &full)?;
+        Bert::BASE.write(1, 128, &full)?;
     }
     let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/bert.legacy/model.onnx");
     let bound = [("batch".to_owned(), 1), ("sequence".to_owned(), 16)];
@@ -93,6 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for subject in &subjects {
         measure(&mut criterion, subject)?;
     }
+    measure_depth(&mut criterion, &folder)?;
     criterion.final_summary();
     Ok(())
 }
