@@ -19,7 +19,7 @@ fn target() -> Systolic {
 
 /// What an encoder of so many layers becomes: its plan, its report, its routines and its calls.
 fn compiled(layers: usize) -> (Plan, Report, [usize; 2]) {
-    let encoder = bert::Bert { layers, hidden: 64, heads: 2, intermediate: 128, vocabulary: 100, positions: 32 };
+    let encoder = bert::Bert { layers, hidden: 64, heads: 2, intermediate: 128, vocabulary: 100, ..bert::Bert::BASE };
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("depth-{layers}.onnx"));
     encoder.write(1, 16, &path).unwrap();
     let model = ImportedModel::import(&path, &ImportOptions::default()).unwrap();

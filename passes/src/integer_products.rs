@@ -6,14 +6,22 @@
 //! arithmetic back this way. The integer sum is exact, so the result differs from the float one by rounding only: by
 //! less, as long as the sum fits in 32 bits, which K of at most 2^15 guarantees for 8-bit operands.
 
+use std::borrow::Cow;
+
 use tcc_ir::ops::{Binary, BinaryFn, Cast, Conv, Dequantize, MatMul, Reshape};
 use tcc_ir::{DType, Def, Graph, GraphError, Node, Op, Shape, ValueId, is_view};
+
+use crate::cleanup::clean_up;
 
 /// Longest K-dimension: 2^15 products of 9-bit by 9-bit numbers stay below 2^31.
 const MAX_K: usize = 1 << 15;
 
-/// Rewrites every product and convolution of two dequantised 8-bit operands with scales that do not change along K.
-pub fn integer_products(graph: &Graph) -> Result<Graph, GraphError> {
+/// Rewrites every product and convolution of two dequantised 8-bit operands with scales that do not change along K. A graph
+/// without any stays as it is.
+pub fn integer_products(graph: &Graph) -> Result<Cow<'_, Graph>, GraphError> {
+    if !graph.nodes().any(|(_, node)| matches!(node.op, Op::Dequantize(_))) {
+        return Ok(Cow::Borrowed(graph));
+    }
     let mut rewritten = Graph::new(graph.name().clone());
     let mut map: Vec<ValueId> = Vec::with_capacity(graph.value_count());
     for (id, value) in graph.values() {
@@ -53,7 +61,7 @@ pub fn integer_products(graph: &Graph) -> Result<Graph, GraphError> {
     for output in graph.outputs() {
         rewritten.add_output(output.name.clone(), map[output.value.index()]);
     }
-    Ok(rewritten)
+    Ok(Cow::Owned(clean_up(&rewritten)))
 }
 
 /// A dequantised operand, seen through views.

@@ -52,7 +52,7 @@ fn optimized_plan(
     facts: &SystolicMachine,
     extraction: Extraction,
 ) -> Result<(Plan, Vec<BlockReport>), TargetError> {
-    let graph = clean_up(&integer_products(graph)?);
+    let graph = integer_products(graph)?;
     let Optimized { graph, groups, blocks } =
         optimize(&graph, &SystolicCosts::new(facts), &legal::judge_fused, extraction)?;
     Ok((assemble(graph, groups)?, blocks))
@@ -60,7 +60,8 @@ fn optimized_plan(
 
 /// The graph in the operators that the machine runs.
 pub(super) fn legal(graph: &Graph) -> Result<Graph, TargetError> {
-    Ok(clean_up(&legalize(&integer_products(graph)?, &legal::judge)?))
+    let graph = integer_products(graph)?;
+    Ok(clean_up(&legalize(&graph, &legal::judge)?))
 }
 
 fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
