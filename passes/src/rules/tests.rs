@@ -258,6 +258,23 @@ const CASES: &[Write] = &[
         c.give(points);
     },
     |c, d| {
+        // Indices that are evenly spaced: one, every second from the end, forwards and backwards.
+        let x = c.input(&[d.b, d.s, d.n]);
+        let one = c.graph.constant(Tensor::scalar(d.s as i64 - 1));
+        let one = c.add(Gather { axis: 1 }, &[x, one]);
+        let every_second: Vec<i64> = (0..d.n as i64).filter(|at| at % 2 == 0).map(|at| at - d.n as i64).collect();
+        let backwards = c.graph.constant(Tensor::vector_i64(every_second.iter().rev().copied().collect()));
+        let every_second = c.graph.constant(Tensor::vector_i64(every_second));
+        let some = c.add(Gather { axis: 2 }, &[x, every_second]);
+        let backwards = c.add(Gather { axis: 2 }, &[x, backwards]);
+        // And ones that are not: the same twice, and a step that changes.
+        let uneven = c.graph.constant(Tensor::vector_i64(vec![0, 0]));
+        let uneven = c.add(Gather { axis: 1 }, &[x, uneven]);
+        for result in [one, some, backwards, uneven] {
+            c.give(result);
+        }
+    },
+    |c, d| {
         // Softmax, written out.
         let x = c.input(&[d.b, d.s, d.n]);
         let y = Softmax { axis: 2 }.decomposed(c, &[x]);

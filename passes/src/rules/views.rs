@@ -23,6 +23,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "slice before a reshape", rewrite: slice_before_reshape },
     Rule { name: "slice of a slice", rewrite: slice_of_slice },
     Rule { name: "gather of everything", rewrite: gather_of_everything },
+    Rule { name: "gather at regular steps", rewrite: gather_at_regular_steps },
 ];
 
 fn reshape_to(shape: &Shape, x: impl Into<Expr>) -> Expr {
@@ -374,4 +375,27 @@ fn gather_of_everything(site: &Site<'_>) -> Vec<Expr> {
         _ => false,
     };
     if all { vec![reshape_to(terms.shape(site.class), site.operands[0])] } else { Vec::new() }
+}
+
+/// Constant indices that are evenly spaced name what a slice does.
+fn gather_at_regular_steps(site: &Site<'_>) -> Vec<Expr> {
+    let (Op::Gather(gather), &[data, indices]) = (site.op, site.operands) else { return Vec::new() };
+    let terms = site.terms;
+    let shape = terms.shape(data);
+    let extent = shape[gather.axis] as i64;
+    let values = terms.value(indices).and_then(|tensor| tensor.to_i64s().ok().flatten());
+    let Some(places) = values.map(|values| values.iter().map(|&at| if at < 0 { at + extent } else { at }).collect())
+    else {
+        return Vec::new();
+    };
+    let places: Vec<i64> = places;
+    let step = if let [first, second, ..] = places[..] { second - first } else { 1 };
+    let regular = places.windows(2).all(|pair| pair[1] - pair[0] == step);
+    if step == 0 || !regular || places.is_empty() || !places.iter().all(|place| (0..extent).contains(place)) {
+        return Vec::new();
+    }
+    let mut slice = Slice { starts: vec![0; shape.rank()], steps: vec![1; shape.rank()], sizes: shape.to_vec() };
+    (slice.starts[gather.axis], slice.steps[gather.axis]) = (places[0] as usize, step);
+    slice.sizes[gather.axis] = places.len();
+    vec![reshape_to(terms.shape(site.class), Expr::apply(slice, [data.into()]))]
 }
