@@ -66,7 +66,7 @@ impl Target for Small {
         graph: &Graph,
         optimization: Optimization,
     ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
-        let explanation = Explanation { plan: PlanTaken::NotSearched, explanations: Vec::new() };
+        let explanation = Explanation { plan_taken: PlanTaken::NotSearched, explanations: Vec::new() };
         Ok((self.compile(graph, optimization)?, explanation))
     }
 

@@ -8,11 +8,13 @@ use super::page::{Cell, Section};
 
 /// Lays out an explanation: a summary, then a section for each distinct kernel.
 pub fn sections(explanation: &Explanation) -> Vec<Section> {
-    let summary = Section::lines("explanation", [explanation.plan.to_string()]);
-    [summary].into_iter().chain(explanation.explanations.iter().flat_map(kernel)).collect()
+    let Explanation { plan_taken, explanations } = explanation;
+    let summary = Section::lines("explanation", [plan_taken.to_string()]);
+    let kernels = explanations.iter().flat_map(|found| kernel(found, plan_taken.is_searched()));
+    [summary].into_iter().chain(kernels).collect()
 }
 
-fn kernel(kernel: &ExplainedKernel) -> Vec<Section> {
+fn kernel(kernel: &ExplainedKernel, searched: bool) -> Vec<Section> {
     let ExplainedKernel { outline, explanation: KernelExplanation { rules, rewritings, symbols }, block_name } = kernel;
     let first = outline.kernels.first().cloned().unwrap_or_default();
     let title = match outline.kernels.len() {
@@ -21,7 +23,7 @@ fn kernel(kernel: &ExplainedKernel) -> Vec<Section> {
     };
     let uses = |uses: usize| if uses == 1 { String::new() } else { format!(" ×{uses}") };
     let told = match rules.as_slice() {
-        [] => "none: it computes these nodes as they are".to_owned(),
+        [] => "none: these nodes are computed as they are".to_owned(),
         rules => {
             let rules = rules.iter().map(|used| format!("{}{}", used.rule, uses(used.uses)));
             rules.collect::<Vec<_>>().join(", ")
@@ -37,7 +39,9 @@ fn kernel(kernel: &ExplainedKernel) -> Vec<Section> {
     for (index, node) in outline.nodes.iter().enumerate() {
         facts.push(vec![Cell::text(if index == 0 { "nodes" } else { "" }), Cell::text(node)]);
     }
-    facts.push(vec![Cell::text("rules"), Cell::text(told)]);
+    if searched {
+        facts.push(vec![Cell::text("rules"), Cell::text(told)]);
+    }
     for symbol in symbols {
         let name = if symbol.name.is_empty() { "a constant that a rule made" } else { &symbol.name };
         facts.push(vec![Cell::text(&symbol.symbol), Cell::text(format!("{name}: {}", symbol.ty))]);

@@ -70,9 +70,12 @@ impl Places {
 #[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Key {
     Place(Place),
-    /// The block, and the kernel's operators with the types of operands and results.
-    Form(Option<usize>, String),
+    /// A node in a segment, if it is known, and the kernel's operators with the types of operands and results.
+    Form(Option<InBlock>, String),
 }
+
+/// The number of a block, and that of a node in each of its segments.
+type InBlock = (usize, usize);
 
 impl Outline {
     /// The outline of a plan that was made by optimisation.
@@ -95,19 +98,20 @@ impl Outline {
     /// The outline of a plan that was made of `source` without search.
     pub fn of_fused(plan: &Plan, source: &Graph) -> Self {
         let Rolled { segments, blocks, block_of } = roll(source);
-        let mut home: HashMap<&str, usize> = HashMap::new();
+        // Where each node of the model is in its block.
+        let mut home: HashMap<&str, InBlock> = HashMap::new();
         for (segment, &block) in segments.iter().zip(&block_of) {
-            for &node in &segment.nodes {
+            for (place, &node) in segment.nodes.iter().enumerate() {
                 for origin in source.node(node).origin.lines() {
-                    home.entry(origin).or_insert(block);
+                    home.entry(origin).or_insert((block, place));
                 }
             }
         }
         let kernels = distinct(plan, |kernel| {
             let named = kernel.anchor.node().into_iter().chain(kernel.nodes());
             let mut origins = named.flat_map(|node| plan.graph.node(node).origin.lines());
-            let block = origins.find_map(|origin| home.get(origin).copied());
-            (block, Key::Form(block, form(plan, kernel)))
+            let place = origins.find_map(|origin| home.get(origin).copied());
+            (place.map(|(block, _)| block), Key::Form(place, form(plan, kernel)))
         });
         let blocks = blocks.iter().map(|block| {
             let first = segments[block.segments[0]].nodes[0];

@@ -21,6 +21,13 @@ pub enum PlanTaken {
     FusionFits,
 }
 
+impl PlanTaken {
+    /// Whether rewriting rules had a part in it.
+    pub const fn is_searched(self) -> bool {
+        matches!(self, PlanTaken::Optimized | PlanTaken::GreedilyExtracted)
+    }
+}
+
 impl fmt::Display for PlanTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -45,7 +52,7 @@ impl fmt::Display for PlanTaken {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// Which plan was lowered.
-    pub plan: PlanTaken,
+    pub plan_taken: PlanTaken,
     /// The distinct kernels, in the order in which they first run.
     pub explanations: Vec<ExplainedKernel>,
 }
@@ -65,7 +72,7 @@ pub struct ExplainedKernel {
 
 impl Explanation {
     /// Explains the kernels of an outline by what is known of those of each block; nothing is, where nothing was rewritten.
-    pub fn new(plan: PlanTaken, outline: Outline, known: &[Vec<KernelExplanation>]) -> Self {
+    pub fn new(plan_taken: PlanTaken, outline: Outline, known: &[Vec<KernelExplanation>]) -> Self {
         let Outline { blocks, kernels } = outline;
         let explanations = kernels.into_iter().map(|outline| {
             let explanation = outline.place.and_then(|Place { block, kernel }| known.get(block)?.get(kernel)).cloned();
@@ -75,6 +82,6 @@ impl Explanation {
                 outline,
             }
         });
-        Explanation { plan, explanations: explanations.collect() }
+        Explanation { plan_taken, explanations: explanations.collect() }
     }
 }

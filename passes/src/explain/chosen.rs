@@ -101,36 +101,37 @@ impl Chosen<'_> {
     }
 
     /// Values of the block by which a kernel can be explained, with their classes: what it gives, or what is a view of
-    /// that; if the block has no such value, the first that are computed from it.
+    /// that; if the block has no such value, what the next kernel gives of which it has one.
     fn witnesses(&self, step: usize) -> Vec<(usize, Id)> {
         let Extracted { steps, offers, .. } = self.extracted;
         let mut witnesses: Vec<(usize, Id)> = Vec::new();
         for through_kernels in [false, true] {
             let mut open: BTreeSet<Id> = BTreeSet::new();
-            let mut visit = |given: &[Id], open: &mut BTreeSet<Id>| {
-                for &class in given {
-                    match self.originals.get(&class) {
-                        Some(&value) if !witnesses.contains(&(value, class)) => witnesses.push((value, class)),
-                        Some(_) => {}
-                        None => open.extend([class]),
-                    }
-                }
-            };
-            visit(&steps[step].1, &mut open);
-            for (way, given) in &steps[step + 1..] {
+            for (way, given) in &steps[step..] {
                 let takes = match way {
                     Way::View(_, term) => term.children(),
                     Way::Kernel(offer) if through_kernels => &offers[*offer].reads,
-                    Way::Kernel(_) => continue,
+                    Way::Kernel(_) => &[],
                 };
-                if takes.iter().any(|&taken| open.contains(&self.egraph.find(taken))) {
-                    visit(given, &mut open);
+                // The first is the kernel itself.
+                if !open.is_empty() && !takes.iter().any(|&taken| open.contains(&self.egraph.find(taken))) {
+                    continue;
+                }
+                for &class in given {
+                    match self.originals.get(&class) {
+                        Some(&value) => witnesses.push((value, class)),
+                        None => open.extend([class]),
+                    }
+                }
+                if open.is_empty() || (through_kernels && !witnesses.is_empty()) {
+                    break;
                 }
             }
             if !witnesses.is_empty() {
                 break;
             }
         }
+        witnesses.dedup();
         witnesses
     }
 

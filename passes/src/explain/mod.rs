@@ -6,6 +6,8 @@
 
 mod chosen;
 mod proof;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use serde::Serialize;
@@ -13,6 +15,10 @@ use serde::Serialize;
 pub(crate) use chosen::{Extracted, Way, explain};
 
 /// Why a kernel is as it is.
+///
+/// A kernel is explained by the values that it gives. Where the model has none of them, because rules have moved work past
+/// them, it is explained together with the kernels between it and the next value that the model has. What a kernel reads
+/// is not looked into, unless the model does not have that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelExplanation {
     /// The rules that led to it, in the order in which they are first used. None, if the kernel computes nodes of the model
