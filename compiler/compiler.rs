@@ -15,7 +15,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tcc_ir::Graph;
-use tcc_targets::{Machine, Optimization, Program, Report, Target, TargetError};
+use tcc_passes::Outline;
+use tcc_targets::{Explanation, Machine, Optimization, Program, Report, Target, TargetError};
 
 use crate::artifact::{self, BuildError, ReadError, Reference};
 use crate::onnx::error::ImportError;
@@ -154,8 +155,28 @@ impl Model {
     /// # Errors
     /// See [`TargetError`].
     pub fn compile_with(&self, optimization: Optimization) -> Result<Build, Error> {
-        let program = self.target.compile(self.graph(), optimization)?;
-        Ok(Build { target: self.target.clone(), program, reference: self.imported.reference.clone() })
+        Ok(self.build(self.target.compile(self.graph(), optimization)?))
+    }
+
+    /// [`Model::compile_with`] with the same build, and why its kernels are what they are. Takes more time.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub fn compile_explained(&self, optimization: Optimization) -> Result<(Build, Explanation), Error> {
+        let (program, explanation) = self.target.compile_explained(self.graph(), optimization)?;
+        Ok((self.build(program), explanation))
+    }
+
+    /// The kernels that the model becomes, before it is known how they are scheduled.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub fn outline(&self, optimization: Optimization) -> Result<Outline, Error> {
+        Ok(self.target.outline(self.graph(), optimization)?)
+    }
+
+    fn build(&self, program: Box<dyn Program>) -> Build {
+        Build { target: self.target.clone(), program, reference: self.imported.reference.clone() }
     }
 }
 

@@ -15,7 +15,11 @@ use tcc::onnx::import::ImportOptions;
 use tcc::onnx::tensor::Weights;
 use tcc::{Artifact, Compiler, Error, ImportedModel};
 use tcc_ir::{DType, Graph, Shape, Tensor, TensorType, evaluate};
-use tcc_targets::{Kind, Machine, Optimization, Port, Program, Report, Simulation, Target, TargetError, TraceSpan};
+use tcc_passes::Outline;
+use tcc_targets::{
+    Explanation, Kind, Machine, Optimization, PlanTaken, Port, Program, Report, Simulation, Target, TargetError,
+    TraceSpan,
+};
 
 /// A target for [`small_model`] alone, which takes one cycle per element.
 struct Small {
@@ -55,6 +59,19 @@ impl Target for Small {
     fn compile(&self, graph: &Graph, _: Optimization) -> Result<Box<dyn Program>, TargetError> {
         let weights = graph.values().find_map(|(id, _)| graph.as_constant(id)).cloned();
         Ok(Box::new(SmallProgram::new(self.defect, weights)))
+    }
+
+    fn compile_explained(
+        &self,
+        graph: &Graph,
+        optimization: Optimization,
+    ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
+        let explanation = Explanation { plan_taken: PlanTaken::NotSearched, explanations: Vec::new() };
+        Ok((self.compile(graph, optimization)?, explanation))
+    }
+
+    fn outline(&self, _: &Graph, _: Optimization) -> Result<Outline, TargetError> {
+        Ok(Outline { blocks: Vec::new(), kernels: Vec::new() })
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {

@@ -1,5 +1,8 @@
 //! A deep model is optimised and written like a shallow one: its layers are found to be the same.
 
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
 use std::path::Path;
 
 use tcc::ImportedModel;

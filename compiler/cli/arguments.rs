@@ -62,6 +62,9 @@ pub struct BuildArguments {
     /// Do not rewrite or search: fuse in one walk.
     #[arg(long)]
     pub no_optimize: bool,
+    /// Say which rewriting rules made each kernel out of which nodes of the model. Takes more time.
+    #[arg(long)]
+    pub explain: bool,
     #[command(flatten)]
     pub format: FormatArgument,
     #[command(flatten)]
@@ -101,8 +104,18 @@ pub struct InspectArguments {
     /// The model.
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
+    /// Show instead the kernels that it becomes for a target, without search and by the optimiser.
+    #[arg(long)]
+    pub plan: bool,
+    /// The target of --plan, as `tcc build` takes it.
+    #[arg(long, value_name = "T", default_value = "systolic", requires = "plan", value_parser = NonEmptyStringValueParser::new())]
+    pub target: String,
+    #[command(flatten)]
+    pub shapes: Shapes,
     #[command(flatten)]
     pub format: FormatArgument,
+    #[command(flatten)]
+    pub threads: Threads,
 }
 
 #[derive(Args)]

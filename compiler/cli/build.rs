@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::Serialize;
 use tcc::artifact;
 use tcc::inputs::Inputs;
 use tcc::onnx::dims::{self, DimsError};
@@ -10,12 +11,12 @@ use tcc::onnx::import::ImportOptions;
 use tcc::onnx::model;
 use tcc::onnx::tensor::Weights;
 use tcc::{Compiler, ImportedModel};
-use tcc_targets::Optimization;
+use tcc_targets::{Explanation, Optimization, Report};
 
 use super::arguments::{BuildArguments, Format, Shapes};
 use super::failure::{Exit, Failure};
 use super::progress::Progress;
-use super::{print, print_json, report_page};
+use super::{explanation, print, print_json, report_page};
 
 /// Compiles a model and writes the build.
 pub fn run(arguments: &BuildArguments) -> Result<Exit, Failure> {
@@ -28,15 +29,34 @@ pub fn run(arguments: &BuildArguments) -> Result<Exit, Failure> {
     let model = import(&arguments.model, &arguments.shapes, weights)?;
     progress.stage("compiling");
     let optimization = if arguments.no_optimize { Optimization::None } else { Optimization::default() };
-    let build = compiler.with_model(model).compile_with(optimization)?;
+    let model = compiler.with_model(model);
+    let (build, explanation) = if arguments.explain {
+        let (build, explanation) = model.compile_explained(optimization)?;
+        (build, Some(explanation))
+    } else {
+        (model.compile_with(optimization)?, None)
+    };
     progress.stage("writing the build");
     build.write(&arguments.output)?;
     drop(progress);
     let report = build.report();
     match arguments.format.format {
-        Format::Text => print(&report_page::page(&report).to_text()),
-        Format::Json => print_json(&report),
+        Format::Text => {
+            let mut page = report_page::page(&report);
+            page.sections.extend(explanation.iter().flat_map(explanation::sections));
+            print(&page.to_text())
+        }
+        Format::Json => print_json(&Explained { report: &report, explanation: explanation.as_ref() }),
     }
+}
+
+/// A report, and the explanation that was asked for beside it.
+#[derive(Serialize)]
+struct Explained<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(flatten)]
+    explanation: Option<&'a Explanation>,
 }
 
 /// Imports a model with the dimensions that the command line gives.

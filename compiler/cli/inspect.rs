@@ -6,10 +6,16 @@ use tcc::onnx::model;
 use super::arguments::{Format, InspectArguments};
 use super::failure::{Exit, Failure};
 use super::page::{Cell, Page, Section};
-use super::{print, print_json, units};
+use super::{plan, print, print_json, units};
 
-/// Shows what a model is.
+/// Shows what a model is, or what it becomes.
 pub fn run(arguments: &InspectArguments) -> Result<Exit, Failure> {
+    if arguments.plan {
+        return plan::run(arguments);
+    }
+    if !arguments.shapes.dims.is_empty() || arguments.shapes.shapes_from.is_some() {
+        return Err(Failure::usage("--dim and --shapes-from are of no use here without --plan"));
+    }
     let inspection = Inspection::of(&model::load(&arguments.model)?);
     match arguments.format.format {
         Format::Text => print(&page(&inspection).to_text()),

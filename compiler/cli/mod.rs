@@ -7,11 +7,13 @@ mod arguments;
 mod build;
 mod compare;
 mod eval;
+mod explanation;
 mod failure;
 mod inspect;
 mod machines;
 mod outputs;
 mod page;
+mod plan;
 mod progress;
 mod report;
 mod report_page;
@@ -44,7 +46,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Run(arguments) => arguments.threads.install(|| run::run(&arguments)),
         Command::Eval(arguments) => arguments.threads.install(|| eval::run(&arguments)),
         Command::Compare(arguments) => arguments.threads.install(|| compare::run(&arguments)),
-        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Inspect(arguments) => arguments.threads.install(|| inspect::run(&arguments)),
         Command::Report(arguments) => report::run(&arguments),
         Command::Machines(arguments) => machines::run(&arguments),
         Command::Completions(arguments) => {

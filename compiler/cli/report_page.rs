@@ -103,7 +103,7 @@ fn kernels(report: &Report) -> Section {
 }
 
 /// The first of the nodes that a kernel computes, shortened from the left, where exporters put the module's path.
-fn origins(origins: &[String]) -> String {
+pub fn origins(origins: &[String]) -> String {
     const LONGEST: usize = 44;
     let Some(first) = origins.first() else { return String::new() };
     let length = first.chars().count();

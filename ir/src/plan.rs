@@ -147,6 +147,11 @@ impl Plan {
         &self.accesses[value.index()]
     }
 
+    /// What reports call a kernel: its number and what it is built around.
+    pub fn kernel_name(&self, index: usize) -> String {
+        format!("{} {}", KernelId(index as u32), self.kernels[index].anchor.kind())
+    }
+
     /// The nodes of the user's model that a kernel computes, each once, in order.
     pub fn origins(&self, kernel: &Kernel) -> Vec<String> {
         let mut origins: Vec<String> = Vec::new();

@@ -7,19 +7,25 @@ mod blocks;
 mod cleanup;
 mod cost;
 pub mod egraph;
+mod explain;
 pub mod extract;
 mod fuse;
 mod integer_products;
 mod kernels;
 mod legalize;
 mod optimize;
+mod outline;
 pub mod rules;
 
 pub use assemble::{AssembleError, Group, anchor_of, assemble, derived_constants};
 pub use blocks::{Block, Rolled, Segment, roll};
 pub use cleanup::clean_up;
 pub use cost::{CostModel, Tiling};
+pub use explain::{KernelExplanation, Rewriting, RuleUse, Step, Symbol};
 pub use fuse::{FusionLimits, fuse};
 pub use integer_products::integer_products;
 pub use legalize::{Rewrite, Verdict, legalize, legalize_groups};
-pub use optimize::{BlockReport, Extraction, OptimizeError, Optimized, optimize, stop_reason};
+pub use optimize::{
+    BlockReport, Extraction, OptimizeError, Optimized, Place, optimize, optimize_explained, stop_reason,
+};
+pub use outline::{BlockOutline, KernelOutline, Outline, Places};

@@ -14,6 +14,7 @@ use crate::assemble::Group;
 use crate::blocks::{Segment, leaf_number, roll};
 use crate::cost::CostModel;
 use crate::egraph::{Conflict, EGraph, Expr, Knowledge, Leaf, Limits, Saturation, Stopped, Term, Terms, saturate};
+use crate::explain::{Extracted, KernelExplanation, Way};
 use crate::extract::{Certificate, Choice, Problem, Solution, exact, greedy};
 use crate::kernels::{Census, Offer, offers, with_operands};
 use crate::legalize::{Verdict, legalize_groups};
@@ -41,6 +42,8 @@ struct OptimizedBlock {
     /// The leaf of the block that each input and constant is; `None` for constants that rules made.
     leaves: BTreeMap<ValueId, usize>,
     report: BlockReport,
+    /// Why each kernel is as it is, where that was asked for.
+    explanations: Vec<KernelExplanation>,
 }
 
 /// What was done to one distinct block.
@@ -60,6 +63,8 @@ pub struct BlockReport {
     pub saturation: Saturation,
     /// What its kernels cost together by the target's reckoning, in cycles.
     pub cost: u64,
+    /// What each of its kernels costs, with what it writes.
+    pub kernel_costs: Vec<u64>,
     /// How good that is, if it was proven.
     pub certificate: Option<Certificate>,
 }
@@ -71,8 +76,19 @@ pub struct Optimized {
     pub graph: Graph,
     /// Its kernels.
     pub groups: Vec<Group>,
+    /// Which kernel of which block each of them is.
+    pub places: Vec<Place>,
     /// Its distinct blocks.
     pub blocks: Vec<BlockReport>,
+}
+
+/// A kernel of a distinct block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The block's number.
+    pub block: usize,
+    /// The kernel's number in the block.
+    pub kernel: usize,
 }
 
 /// Why a block cannot be optimised.
@@ -100,19 +116,46 @@ pub fn optimize(
     judge: &(dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync),
     extraction: Extraction,
 ) -> Result<Optimized, OptimizeError> {
+    Ok(optimize_blocks(graph, model, judge, extraction, false)?.0)
+}
+
+/// [`optimize`] with the same result, which is explained: for each distinct block, why each of its kernels is as it is.
+/// Takes more time and memory, since every e-graph keeps a record of what was done to it.
+///
+/// # Errors
+/// See [`OptimizeError`].
+pub fn optimize_explained(
+    graph: &Graph,
+    model: &(dyn CostModel + Sync),
+    judge: &(dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync),
+    extraction: Extraction,
+) -> Result<(Optimized, Vec<Vec<KernelExplanation>>), OptimizeError> {
+    optimize_blocks(graph, model, judge, extraction, true)
+}
+
+fn optimize_blocks(
+    graph: &Graph,
+    model: &(dyn CostModel + Sync),
+    judge: &(dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync),
+    extraction: Extraction,
+    explained: bool,
+) -> Result<(Optimized, Vec<Vec<KernelExplanation>>), OptimizeError> {
     let rolled = roll(graph);
     let numbers: Vec<usize> = (0..rolled.blocks.len()).collect();
     let blocks: Vec<OptimizedBlock> = numbers
         .into_par_iter()
         .map(|number| {
             let block = rolled.graph(graph, number);
-            let mut optimized = optimize_block(&block, &rolled.equal_halves(graph, number), model, judge, extraction)?;
             let segments = &rolled.blocks[number].segments;
+            let names = explained.then(|| names_in(graph, &rolled.segments[segments[0]], &block));
+            let halves = rolled.equal_halves(graph, number);
+            let mut optimized = optimize_block(&block, &halves, model, judge, extraction, names.as_deref())?;
             optimized.report.repeats = segments.len();
             optimized.report.name = graph.node(rolled.segments[segments[0]].nodes[0]).origin.clone();
             Ok(optimized)
         })
         .collect::<Result<_, OptimizeError>>()?;
+    let mut places = Vec::new();
     let mut replay = Replay {
         source: graph,
         graph: Graph::new(graph.name().clone()),
@@ -127,13 +170,26 @@ pub fn optimize(
     }
     for (segment, &block) in rolled.segments.iter().zip(&rolled.block_of) {
         replay.segment(segment, &rolled.blocks[block].results, &blocks[block])?;
+        places.extend((0..blocks[block].groups.len()).map(|kernel| Place { block, kernel }));
     }
     for output in graph.outputs() {
         let value = replay.value(output.value);
         replay.graph.add_output(output.name.clone(), value);
     }
     let Replay { graph, groups, .. } = replay;
-    Ok(Optimized { graph, groups, blocks: blocks.into_iter().map(|block| block.report).collect() })
+    let (blocks, explanations) = blocks.into_iter().map(|block| (block.report, block.explanations)).unzip();
+    Ok((Optimized { graph, groups, places, blocks }, explanations))
+}
+
+/// What the values of a block are called in the segment that it was made of.
+fn names_in(source: &Graph, segment: &Segment, block: &Graph) -> Vec<String> {
+    let mut leaves = segment.leaves.iter();
+    let name = |value: &tcc_ir::Value, leaves: &mut std::slice::Iter<'_, ValueId>| match value.def {
+        Def::Input(_) | Def::Constant(_) => leaves.next().copied(),
+        Def::Node { node, output } => Some(source.node(segment.nodes[node.index()]).outputs[output]),
+    };
+    let names = block.values().map(|(_, value)| name(value, &mut leaves));
+    names.map(|id| id.map_or_else(String::new, |id| source.value(id).name.to_string())).collect()
 }
 
 /// The whole graph in its new form, being put together from blocks.
@@ -208,15 +264,16 @@ impl Replay<'_> {
     }
 }
 
-/// Optimises one block.
+/// Optimises one block, and explains its kernels if it is known what its values are called in the model.
 fn optimize_block(
     graph: &Graph,
     equal_halves: &[bool],
     model: &dyn CostModel,
     judge: &dyn Fn(&Graph, &Op, &[ValueId]) -> Verdict,
     extraction: Extraction,
+    explained: Option<&[String]>,
 ) -> Result<OptimizedBlock, OptimizeError> {
-    let Loaded { mut egraph, classes, leaves } = load(graph, equal_halves);
+    let Loaded { mut egraph, classes, leaves } = load(graph, equal_halves, explained.is_some());
     let define = |terms: Terms<'_>, op: &Op, operands: &[Id]| definition(model, terms, op, operands);
     let saturation = saturate(&mut egraph, &rules::local(), &rules::global(), &define, Limits::default())?;
     let census = Census::new(&egraph);
@@ -249,6 +306,19 @@ fn optimize_block(
     // Leaves go by their names.
     let leaves = legal.values().filter(|(_, value)| !matches!(value.def, Def::Node { .. }));
     let leaves = leaves.filter_map(|(id, value)| Some((id, leaf_number(&value.name)?))).collect();
+    let kernel_costs = kernel_costs(&problem, &ways, &solution);
+    let extracted = explained.map(|names| Extracted {
+        source: graph,
+        loaded: &classes,
+        names,
+        simplest: census.simplest.iter().map(|(&class, &term)| (class, term.clone())).collect(),
+        offers: &offers,
+        steps: solution
+            .steps
+            .iter()
+            .map(|(way, given)| (&ways[*way], given.iter().map(|&number| census.order[number]).collect()))
+            .collect(),
+    });
     let report = BlockReport {
         name: Arc::from(""),
         repeats: 1,
@@ -257,9 +327,21 @@ fn optimize_block(
         offers: offers.len(),
         saturation,
         cost: solution.cost,
+        kernel_costs,
         certificate,
     };
-    Ok(OptimizedBlock { graph: legal, groups, leaves, report })
+    // Last, since it writes into the e-graph.
+    let explanations = extracted.map_or_else(Vec::new, |extracted| crate::explain::explain(&mut egraph, &extracted));
+    Ok(OptimizedBlock { graph: legal, groups, leaves, report, explanations })
+}
+
+/// What each kernel of a solution costs, with what it writes.
+fn kernel_costs(problem: &Problem, ways: &[Way], solution: &Solution) -> Vec<u64> {
+    let kernels = solution.steps.iter().filter(|(way, _)| matches!(ways[*way], Way::Kernel(_)));
+    let cost = |(way, given): &(usize, Vec<usize>)| {
+        problem.choices[*way].cost + given.iter().map(|&value| problem.write_costs[value]).sum::<u64>()
+    };
+    kernels.map(cost).collect()
 }
 
 /// The values in each class.
@@ -281,14 +363,17 @@ fn origins_in(source: &Graph, segment: &Segment, numbers: &str) -> String {
 /// A graph as an e-graph.
 struct Loaded {
     egraph: EGraph,
-    /// The class of every value.
+    /// The class of every value; where the e-graph explains itself, the id of the very form that the block has.
     classes: Vec<Id>,
     /// The value that every leaf stands for.
     leaves: Vec<ValueId>,
 }
 
-fn load(graph: &Graph, equal_halves: &[bool]) -> Loaded {
+fn load(graph: &Graph, equal_halves: &[bool], explained: bool) -> Loaded {
     let mut egraph = EGraph::new(Knowledge::default());
+    if explained {
+        egraph = egraph.with_explanations_enabled();
+    }
     let mut classes: Vec<Id> = Vec::with_capacity(graph.value_count());
     let mut leaves = Vec::new();
     for (id, value) in graph.values() {
@@ -308,13 +393,17 @@ fn load(graph: &Graph, equal_halves: &[bool]) -> Loaded {
                 let leaf = egraph.analysis.add_leaf(leaf);
                 debug_assert_eq!(leaf.0 as usize, leaves.len());
                 leaves.push(id);
-                egraph.add(Term::Leaf(leaf))
+                egraph.add_uncanonical(Term::Leaf(leaf))
             }
             Def::Node { node, output } => {
                 let node = graph.node(*node);
                 let operands: Vec<Id> = node.inputs.iter().map(|input| classes[input.index()]).collect();
-                let whole = egraph.add(Term::apply(node.op.clone(), &operands));
-                if node.outputs.len() == 1 { whole } else { egraph.add(Term::Output { index: *output, of: [whole] }) }
+                let whole = egraph.add_uncanonical(Term::apply(node.op.clone(), &operands));
+                if node.outputs.len() == 1 {
+                    whole
+                } else {
+                    egraph.add_uncanonical(Term::Output { index: *output, of: [whole] })
+                }
             }
         };
         classes.push(class);
@@ -336,14 +425,6 @@ fn definition(model: &dyn CostModel, terms: Terms<'_>, op: &Op, operands: &[Id])
     };
     let &[result] = &results[..] else { return None };
     Some(Expr::Body { graph: Arc::new(graph), operands: operands.to_vec(), result })
-}
-
-/// How a choice of the problem is carried out.
-enum Way {
-    /// By a kernel on offer.
-    Kernel(usize),
-    /// As a view of another class.
-    View(Id, Term),
 }
 
 /// The problem of extraction, and what its choices are.

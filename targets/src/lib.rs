@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod explanation;
 pub mod machine;
 pub mod report;
 pub mod systolic;
 pub mod target;
 pub mod trace;
 
+pub use explanation::{Explanation, PlanTaken};
 pub use machine::{Kind, Machine, MachineError};
 pub use report::Report;
 pub use target::{Optimization, Port, Program, Simulation, Target, TargetError, TraceSpan};

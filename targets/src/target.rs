@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use tcc_ir::{Graph, Tensor};
+use tcc_passes::Outline;
 
+use crate::explanation::Explanation;
 use crate::machine::Machine;
 use crate::report::Report;
 
@@ -15,6 +17,16 @@ pub trait Target: Send + Sync {
 
     /// Compiles a cleaned-up graph to a program with a fixed schedule.
     fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError>;
+
+    /// [`Target::compile`] with the same program, and why its kernels are what they are. Takes more time.
+    fn compile_explained(
+        &self,
+        graph: &Graph,
+        optimization: Optimization,
+    ) -> Result<(Box<dyn Program>, Explanation), TargetError>;
+
+    /// The kernels that a cleaned-up graph becomes, before it is known how they are scheduled.
+    fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError>;
 
     /// Reads a program that [`Program::encode`] wrote. The bytes are untrusted.
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError>;

@@ -92,6 +92,11 @@ impl Knowledge {
         }
     }
 
+    /// The leaf of a constant, if there is one.
+    pub fn known(&self, tensor: &Tensor) -> Option<LeafId> {
+        self.interned.get(&(tensor.ty().clone(), tensor.bytes().ok()?.to_vec())).copied()
+    }
+
     /// A leaf.
     pub fn leaf(&self, id: LeafId) -> &Leaf {
         &self.leaves[id.0 as usize]

@@ -5,6 +5,7 @@
 //! (`kernels.rs`), and extraction chooses among them.
 
 mod facts;
+mod premises;
 mod rule;
 mod saturate;
 mod term;
@@ -12,7 +13,7 @@ mod terms;
 
 pub use facts::{Conflict, FOLDED_BYTES, Facts, Knowledge, Leaf};
 pub use rule::{Expr, GlobalRule, Match, Rule, Site};
-pub use saturate::{Define, Limits, Saturation, Stopped, saturate};
+pub use saturate::{DEFINITION, Define, Limits, Saturation, Stopped, saturate};
 pub use term::{LeafId, Term};
 pub use terms::Terms;
 

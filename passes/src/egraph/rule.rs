@@ -47,29 +47,29 @@ impl Expr {
         Expr::Constant(Tensor::scalar_of(terms.dtype(like), value))
     }
 
-    /// Adds the term and returns its class.
+    /// Adds the term and returns an id of its class: where the e-graph explains itself, that of this very form.
     pub fn add(&self, egraph: &mut EGraph) -> Id {
         match self {
-            Expr::Class(id) => egraph.find(*id),
+            Expr::Class(id) => *id,
             Expr::Constant(tensor) => {
                 let leaf = egraph.analysis.constant(tensor);
-                egraph.add(Term::Leaf(leaf))
+                egraph.add_uncanonical(Term::Leaf(leaf))
             }
             Expr::Apply(op, operands) => {
                 let operands: SmallVec<[Id; 3]> = operands.iter().map(|operand| operand.add(egraph)).collect();
-                egraph.add(Term::Apply { op: op.clone(), operands })
+                egraph.add_uncanonical(Term::Apply { op: op.clone(), operands })
             }
             Expr::Body { graph, operands, result } => {
                 let mut classes: Vec<Id> = Vec::with_capacity(graph.value_count());
                 for (id, value) in graph.values() {
                     let class = match (operands.get(id.index()), &value.def) {
-                        (Some(&operand), _) => egraph.find(operand),
+                        (Some(&operand), _) => operand,
                         (None, Def::Constant(tensor)) => Expr::Constant(tensor.clone()).add(egraph),
                         (None, Def::Node { node, .. }) => {
                             let node = graph.node(*node);
                             let inputs: SmallVec<[Id; 3]> =
                                 node.inputs.iter().map(|input| classes[input.index()]).collect();
-                            egraph.add(Term::Apply { op: node.op.clone(), operands: inputs })
+                            egraph.add_uncanonical(Term::Apply { op: node.op.clone(), operands: inputs })
                         }
                         (None, Def::Input(_)) => unreachable!("all inputs stand for classes"),
                     };
@@ -79,6 +79,66 @@ impl Expr {
             }
         }
     }
+
+    /// The class of the term, if the e-graph has it.
+    pub(super) fn find(&self, egraph: &EGraph) -> Option<Id> {
+        match self {
+            Expr::Class(id) => Some(*id),
+            Expr::Constant(tensor) => egraph.lookup(Term::Leaf(egraph.analysis.known(tensor)?)),
+            Expr::Apply(op, operands) => {
+                let operands = operands.iter().map(|operand| operand.find(egraph)).collect::<Option<_>>()?;
+                egraph.lookup(Term::Apply { op: op.clone(), operands })
+            }
+            Expr::Body { graph, operands, result } => {
+                let mut classes: Vec<Id> = Vec::with_capacity(graph.value_count());
+                for (id, value) in graph.values() {
+                    classes.push(match (operands.get(id.index()), &value.def) {
+                        (Some(&operand), _) => operand,
+                        (None, Def::Constant(tensor)) => Expr::Constant(tensor.clone()).find(egraph)?,
+                        (None, Def::Node { node, .. }) => {
+                            let node = graph.node(*node);
+                            let operands = node.inputs.iter().map(|input| classes[input.index()]).collect();
+                            egraph.lookup(Term::Apply { op: node.op.clone(), operands })?
+                        }
+                        (None, Def::Input(_)) => return None,
+                    });
+                }
+                Some(classes[result.index()])
+            }
+        }
+    }
+
+    /// Whether two terms are written the same.
+    pub(super) fn same(&self, other: &Expr) -> bool {
+        match (self, other) {
+            (Expr::Class(a), Expr::Class(b)) => a == b,
+            (Expr::Constant(a), Expr::Constant(b)) => same_constants(a, b),
+            (Expr::Apply(a, x), Expr::Apply(b, y)) => {
+                a == b && x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.same(y))
+            }
+            (Expr::Body { graph: a, operands: x, result: m }, Expr::Body { graph: b, operands: y, result: n }) => {
+                x == y && m == n && same_bodies(a, b)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn same_constants(a: &Tensor, b: &Tensor) -> bool {
+    a.ty() == b.ty() && matches!((a.bytes(), b.bytes()), (Ok(x), Ok(y)) if x == y)
+}
+
+fn same_bodies(a: &Graph, b: &Graph) -> bool {
+    let same = |x: &Def, y: &Def| match (x, y) {
+        (Def::Constant(x), Def::Constant(y)) => same_constants(x, y),
+        (Def::Node { node: x, .. }, Def::Node { node: y, .. }) => {
+            let (x, y) = (a.node(*x), b.node(*y));
+            x.op == y.op && x.inputs == y.inputs
+        }
+        (Def::Input(_), Def::Input(_)) => true,
+        _ => false,
+    };
+    a.value_count() == b.value_count() && a.values().zip(b.values()).all(|((_, x), (_, y))| same(&x.def, &y.def))
 }
 
 /// The place that a rule looks at: one operator in one class.

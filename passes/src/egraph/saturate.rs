@@ -10,6 +10,7 @@ use tcc_ir::Op;
 
 use super::EGraph;
 use super::facts::Conflict;
+use super::premises::{Premises, Searched};
 use super::rule::{Expr, GlobalRule, Rule, Site};
 use super::terms::Terms;
 
@@ -53,7 +54,20 @@ pub struct Saturation {
 /// The definition of an operator with its operands, for those that the target does not run as they are.
 pub type Define<'a> = dyn Fn(Terms<'_>, &Op, &[Id]) -> Option<Expr> + 'a;
 
-/// Applies rules to an e-graph, and adds the definitions that `define` gives.
+/// The name that reports and explanations give to the definition of an operator that the target does not run.
+pub const DEFINITION: &str = "definition";
+
+/// An equality that was found and is to be written into the e-graph.
+struct Found {
+    rule: &'static str,
+    class: Id,
+    expr: Expr,
+    /// The id of the form that was rewritten, where the e-graph explains itself; else that of its class.
+    from: Id,
+}
+
+/// Applies rules to an e-graph, and adds the definitions that `define` gives. An e-graph that was told to explain itself
+/// is told of every equality which form of a class was rewritten, and becomes the same otherwise.
 ///
 /// # Errors
 /// A rule contradicts the types of a class.
@@ -64,14 +78,16 @@ pub fn saturate(
     define: &Define<'_>,
     limits: Limits,
 ) -> Result<Saturation, Conflict> {
-    const DEFINITION: &str = "definition";
+    let explains = egraph.are_explanations_enabled();
     let mut applied: HashMap<&'static str, usize> = HashMap::new();
     let mut stopped = Stopped::RoundLimit;
     let mut rounds = 0;
     egraph.rebuild();
     while rounds < limits.rounds {
         rounds += 1;
-        let mut found: Vec<(&'static str, Id, Expr)> = Vec::new();
+        let mut found: Vec<Found> = Vec::new();
+        // What each was found by, to look for its premises.
+        let mut searched: Vec<Searched> = Vec::new();
         let terms = Terms(egraph);
         // In the order of their ids, which is that in which they were made.
         let mut classes: Vec<Id> = egraph.classes().map(|class| class.id).collect();
@@ -80,19 +96,34 @@ pub fn saturate(
             for (op, operands) in terms.applications(class) {
                 let site = Site { terms, class, op, operands };
                 for rule in rules {
-                    found.extend((rule.rewrite)(&site).into_iter().map(|expr| (rule.name, class, expr)));
+                    for expr in (rule.rewrite)(&site) {
+                        found.push(Found { rule: rule.name, class, expr, from: class });
+                        searched.extend(explains.then(|| Searched::site(*rule, op, operands)));
+                    }
                 }
-                found.extend(define(terms, op, operands).map(|expr| (DEFINITION, class, expr)));
+                if let Some(expr) = define(terms, op, operands) {
+                    found.push(Found { rule: DEFINITION, class, expr, from: class });
+                    searched.extend(explains.then(|| Searched::definition(op, operands)));
+                }
             }
         }
         for rule in global {
-            found.extend((rule.rewrite)(terms).into_iter().map(|(class, expr)| (rule.name, class, expr)));
+            for (class, expr) in (rule.rewrite)(terms) {
+                found.push(Found { rule: rule.name, class, expr, from: class });
+                searched.extend(explains.then_some(Searched::Everything(*rule)));
+            }
+        }
+        // While the e-graph is as it was searched.
+        for (Found { class, expr, from, .. }, searched) in found.iter_mut().zip(&searched) {
+            if expr.find(egraph).is_none_or(|known| egraph.find(known) != egraph.find(*class)) {
+                *from = Premises::of(egraph, searched, *class, expr).add(egraph, searched, *class);
+            }
         }
         let before = (egraph.total_number_of_nodes(), egraph.number_of_classes());
         let mut full = false;
-        for (rule, class, expr) in found {
+        for Found { rule, class, expr, from } in found {
             let id = expr.add(egraph);
-            if egraph.find(id) != egraph.find(class) && egraph.union_trusted(class, id, rule) {
+            if egraph.find(id) != egraph.find(class) && egraph.union_trusted(from, id, rule) {
                 *applied.entry(rule).or_default() += 1;
             }
             if egraph.total_size() > limits.nodes {

@@ -1,5 +1,7 @@
 //! From a graph to a systolic program: legalise, fuse, lay out, lower.
 
+use std::borrow::Cow;
+
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
 use tcc_passes::{
     BlockReport, Extraction, FusionLimits, Optimized, assemble, clean_up, fuse, integer_products, legalize, optimize,
@@ -12,12 +14,13 @@ use super::layout::{Layout, storage};
 use super::lower::LoweredKernel;
 use super::program::{SystolicProgram, format};
 use super::{SystolicMachine, legal, lower};
+use crate::explanation::PlanTaken;
 use crate::machine::Machine;
 use crate::target::{Optimization, TargetError};
 
 /// Most nodes in one kernel: bounds the buffers that one tile needs. Where a kernel does not fit all the same, the next
 /// number is tried; a single node always fits, but for rows that no buffer holds.
-const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
+pub(super) const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
 
 /// Most states that exact extraction reaches for one block. Blocks of float models take tens to hundreds.
 const EXTRACTION_STATES: usize = 5_000;
@@ -38,7 +41,7 @@ pub(super) fn plan(graph: &Graph, facts: &SystolicMachine, optimization: Optimiz
     }
 }
 
-fn extraction(optimization: Optimization) -> Option<Extraction> {
+pub(super) fn extraction(optimization: Optimization) -> Option<Extraction> {
     match optimization {
         Optimization::None => None,
         Optimization::Greedy => Some(Extraction::Greedy),
@@ -52,27 +55,31 @@ fn optimized_plan(
     facts: &SystolicMachine,
     extraction: Extraction,
 ) -> Result<(Plan, Vec<BlockReport>), TargetError> {
-    let graph = integer_products(graph)?;
-    let Optimized { graph, groups, blocks } =
-        optimize(&graph, &SystolicCosts::new(facts), &legal::judge_fused, extraction)?;
+    let Optimized { graph, groups, blocks, .. } =
+        optimize(&*searched(graph)?, &SystolicCosts::new(facts), &legal::judge_fused, extraction)?;
     Ok((assemble(graph, groups)?, blocks))
+}
+
+/// The graph that the optimiser is given.
+pub(super) fn searched(graph: &Graph) -> Result<Cow<'_, Graph>, TargetError> {
+    Ok(integer_products(graph)?)
 }
 
 /// The graph in the operators that the machine runs.
 pub(super) fn legal(graph: &Graph) -> Result<Graph, TargetError> {
-    let graph = integer_products(graph)?;
-    Ok(clean_up(&legalize(&graph, &legal::judge)?))
+    Ok(clean_up(&legalize(&*searched(graph)?, &legal::judge)?))
 }
 
-fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
+/// The plan without search, with so many nodes in a kernel at most.
+pub(super) fn fuse_up_to(nodes: usize, legal: Graph, facts: &SystolicMachine) -> Plan {
     fuse(legal, FusionLimits { row_bytes: Bytes(u64::from(facts.scratchpad.bytes) / 8), nodes })
 }
 
 /// A plan, where its values lie, its program, and what is told of each kernel.
 pub(super) type Lowered = (Plan, Layout, Code, Vec<LoweredKernel>);
 
-/// Fuses as much as the scratchpad holds.
-fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<Lowered, TargetError> {
+/// Fuses as much as the scratchpad holds, and says how many nodes of a kernel that were.
+fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<(Lowered, usize), TargetError> {
     let legal = legal(graph)?;
     let mut does_not_fit = None;
     for nodes in KERNEL_NODES {
@@ -81,7 +88,7 @@ fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Res
             Err(error) if matches!(&error, TargetError::DoesNotFit { memory, .. } if memory == "scratchpad") => {
                 does_not_fit = Some(error);
             }
-            result => return result,
+            result => return Ok((result?, nodes)),
         }
     }
     Err(does_not_fit.unwrap_or_else(|| TargetError::Fault("nothing was tried; please report this".to_owned())))
@@ -109,6 +116,21 @@ fn lower_plan(machine: &Machine, facts: &SystolicMachine, plan: Plan) -> Result<
     Ok((plan, layout, code, kernels))
 }
 
+/// A program, and the plan that it was lowered from.
+pub(super) struct Compiled {
+    pub program: SystolicProgram,
+    pub source: Source,
+}
+
+/// How the plan of a program was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// By the optimiser.
+    Searched(PlanTaken, Extraction),
+    /// By fusion without search, of so many nodes at most.
+    Fused(PlanTaken, usize),
+}
+
 /// Compiles a graph: the optimiser's plans by either extraction and that of straightforward fusion are lowered, and the
 /// fastest is taken, since what kernels cost by reckoning is not what a schedule takes.
 pub(super) fn compile(
@@ -116,9 +138,14 @@ pub(super) fn compile(
     facts: &SystolicMachine,
     graph: &Graph,
     optimization: Optimization,
-) -> Result<SystolicProgram, TargetError> {
+) -> Result<Compiled, TargetError> {
+    let fused = |taken, blocks| {
+        let (lowered, nodes) = lower_fused(machine, facts, graph)?;
+        let program = program(machine, facts, graph.name(), lowered, blocks)?;
+        Ok(Compiled { program, source: Source::Fused(taken, nodes) })
+    };
     let Some(extraction) = extraction(optimization) else {
-        return program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?, vec![not_searched()]);
+        return fused(PlanTaken::NotSearched, vec![not_searched()]);
     };
     let (plan, blocks) = optimized_plan(graph, facts, extraction)?;
     let compared = passes(&plan, facts) <= COMPARED_PASSES;
@@ -127,12 +154,13 @@ pub(super) fn compile(
         Err(TargetError::DoesNotFit { memory, .. }) if memory == "scratchpad" => {
             let why = "; its kernels do not fit the scratchpad, so that the plan without search was taken";
             blocks.iter_mut().for_each(|block| block.stopped.push_str(why));
-            return program(machine, facts, graph.name(), lower_fused(machine, facts, graph)?, blocks);
+            return fused(PlanTaken::FusionFits, blocks);
         }
         result => program(machine, facts, graph.name(), result?, blocks.clone())?,
     };
+    let mut best = Compiled { program: optimized, source: Source::Searched(PlanTaken::Optimized, extraction) };
     if !compared {
-        return Ok(optimized);
+        return Ok(best);
     }
     let mut others = Vec::new();
     let e_nodes: u64 = blocks.iter().map(|block| block.e_nodes).sum();
@@ -140,17 +168,21 @@ pub(super) fn compile(
         let (plan, _) = optimized_plan(graph, facts, Extraction::Greedy)?;
         match lower_plan(machine, facts, plan) {
             Err(TargetError::DoesNotFit { memory, .. }) if memory == "scratchpad" => {}
-            lowered => others.push(("greedily extracted", lowered?)),
+            lowered => {
+                let source = Source::Searched(PlanTaken::GreedilyExtracted, Extraction::Greedy);
+                others.push(("greedily extracted", lowered?, source));
+            }
         }
     }
-    others.push(("without search", lower_fused(machine, facts, graph)?));
-    let mut best = optimized;
-    for (name, lowered) in others {
+    let (lowered, nodes) = lower_fused(machine, facts, graph)?;
+    others.push(("without search", lowered, Source::Fused(PlanTaken::FusionIsFaster, nodes)));
+    for (name, lowered, source) in others {
         let other = program(machine, facts, graph.name(), lowered, Vec::new())?;
-        if other.cycles() < best.cycles() {
-            let why = format!("; scheduled, the plan {name} takes {} cycles less", best.cycles() - other.cycles());
+        let (cycles, least) = (other.cycles(), best.program.cycles());
+        if cycles < least {
+            let why = format!("; scheduled, the plan {name} takes {} cycles less", least - cycles);
             blocks.iter_mut().for_each(|block| block.stopped.push_str(&why));
-            best = other.with_blocks(blocks.clone());
+            best = Compiled { program: other.with_blocks(blocks.clone()), source };
         }
     }
     Ok(best)

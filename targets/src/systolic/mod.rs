@@ -12,6 +12,7 @@ mod compile;
 mod cost;
 mod emit;
 pub mod encoding;
+mod explain;
 pub mod isa;
 mod layout;
 mod legal;
@@ -30,7 +31,9 @@ pub use machine::SystolicMachine;
 pub use program::SystolicProgram;
 
 use tcc_ir::{Graph, Plan};
+use tcc_passes::{KernelExplanation, Outline};
 
+use crate::explanation::Explanation;
 use crate::machine::{Machine, MachineError};
 use crate::target::{Optimization, Program, Target, TargetError};
 
@@ -58,6 +61,19 @@ impl Systolic {
     pub fn plan(&self, graph: &Graph, optimization: Optimization) -> Result<Plan, TargetError> {
         compile::plan(graph, &self.facts, optimization)
     }
+
+    /// [`Systolic::plan`] by an optimiser that explains itself, and for each distinct block why each of its kernels is as it
+    /// is. Nothing is explained where nothing is searched.
+    ///
+    /// # Errors
+    /// As [`Systolic::plan`].
+    pub fn plan_explained(
+        &self,
+        graph: &Graph,
+        optimization: Optimization,
+    ) -> Result<(Plan, Vec<Vec<KernelExplanation>>), TargetError> {
+        explain::plan(graph, &self.facts, optimization)
+    }
 }
 
 impl Target for Systolic {
@@ -66,7 +82,21 @@ impl Target for Systolic {
     }
 
     fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
-        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph, optimization)?))
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph, optimization)?.program))
+    }
+
+    fn compile_explained(
+        &self,
+        graph: &Graph,
+        optimization: Optimization,
+    ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
+        let compiled = compile::compile(&self.machine, &self.facts, graph, optimization)?;
+        let explanation = explain::explain(graph, &self.facts, compiled.source)?;
+        Ok((Box::new(compiled.program), explanation))
+    }
+
+    fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError> {
+        explain::outline(graph, &self.facts, optimization)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {
