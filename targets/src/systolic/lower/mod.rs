@@ -9,6 +9,7 @@ mod recipe;
 mod rotation;
 mod rows;
 mod selection;
+mod slices;
 mod space;
 mod tile;
 mod vector;

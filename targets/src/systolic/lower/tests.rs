@@ -7,6 +7,7 @@ mod derived;
 mod grouped;
 mod placed;
 mod rows;
+mod slices;
 
 use tcc_ir::{Shape, Tensor, evaluate, text};
 
