@@ -58,6 +58,19 @@ fn a_layer_of_bert_is_five_kernels() {
     }
 }
 
+/// Two layers of five kernels, then the classifier: the three projections; attention with what rotates and caches; its
+/// projection with residual and normalisation; gate and up projections as one product, with what multiplies the two; the
+/// projection back, with residual and normalisation.
+#[test]
+fn a_layer_of_llama_is_five_kernels() {
+    for name in LLAMAS {
+        let plan = plan(name);
+        let layer = ["contraction", "attention", "contraction", "contraction", "contraction"];
+        let expected = [&layer[..], &layer[..], &["contraction"]].concat();
+        assert_eq!(layers(&plan), expected, "{name}: {plan}");
+    }
+}
+
 #[test]
 fn one_network_takes_the_same_cycles_whoever_exported_it() {
     for family in [&BERTS[..4], &LLAMAS[..2]] {

@@ -469,6 +469,7 @@ impl Emission<'_> {
         if anchor.is_some() {
             rest.remove(0);
         }
+        rest.retain(|&node| !is_view(&self.graph.node(node).op));
         self.groups.push(Group { anchor: anchor.unwrap_or(Anchor::ElementWise), prologue: nodes, epilogue: rest });
         Ok(())
     }

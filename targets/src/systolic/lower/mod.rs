@@ -23,6 +23,7 @@ pub(super) use attention::{attention_prologue_supported, attention_supported};
 pub(super) use contraction::on_array;
 pub(super) use rotation::rope_supported;
 pub use rows::row_epilogue_fits;
+pub(super) use slices::Slices;
 
 use super::emit::Emitter;
 use super::isa::{DmaDim, Fold, FoldFn, Instruction, Map, MapFn, Memory, Operation, Source, Walk};

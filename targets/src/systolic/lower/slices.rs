@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tcc_ir::{Atom, Graph, Kernel, NodeId, Shape, ValueId, View, is_view};
+use tcc_ir::{Atom, Graph, NodeId, Shape, ValueId, View, is_view};
 
 /// Which operands of an epilogue are parts of rows of the kernel's own values, and how wide narrow values are.
 #[derive(Debug, Default)]
-pub(super) struct Slices {
+pub(in crate::systolic) struct Slices {
     /// By slice: the value that it is a part of, and the first element of each row that it takes.
     parts: HashMap<ValueId, (ValueId, usize)>,
     /// The product's shape but for its last extent, and that extent, if there are narrow values.
@@ -17,12 +17,13 @@ pub(super) struct Slices {
 }
 
 impl Slices {
-    /// The slices that a kernel's epilogue reads. `Err` says what is wrong with the kernel.
-    pub(super) fn new(graph: &Graph, kernel: &Kernel, anchor: NodeId) -> Result<Slices, &'static str> {
+    /// The slices that the epilogue of a product reads. `Err` says what is wrong with the kernel.
+    pub(in crate::systolic) fn new(graph: &Graph, anchor: NodeId, epilogue: &[NodeId]) -> Result<Slices, &'static str> {
         let shape = graph.shape(graph.node(anchor).output());
-        let own: HashSet<ValueId> = kernel.nodes().flat_map(|id| graph.node(id).outputs.to_vec()).collect();
+        let own: HashSet<ValueId> =
+            [&anchor].into_iter().chain(epilogue).flat_map(|&id| graph.node(id).outputs.to_vec()).collect();
         let mut slices = Slices::default();
-        for &id in &kernel.epilogue {
+        for &id in epilogue {
             let node = graph.node(id);
             for &input in &node.inputs {
                 if !own.contains(&input)
@@ -43,6 +44,11 @@ impl Slices {
         let Some(&extent) = shape.last().filter(|&extent| *extent != 1 && Some(extent) != product.last()) else {
             return Ok(());
         };
+        let same_rows =
+            product.split_last().is_some_and(|(_, rows)| shape.split_last().is_some_and(|(_, own)| own == rows));
+        if !same_rows || product.last().is_some_and(|&row| extent > row) {
+            return Err("has values that are wider than its product, or have other rows");
+        }
         match &self.narrow {
             // Nothing in each row, which no loop walks.
             _ if extent == 0 => Err("slices nothing out of the rows of its product"),
@@ -56,12 +62,12 @@ impl Slices {
     }
 
     /// Whether rows are cut at all.
-    pub(super) fn any(&self) -> bool {
+    pub(in crate::systolic) fn any(&self) -> bool {
         !self.parts.is_empty() || self.narrow.is_some()
     }
 
     /// Whether an operand is a part of the kernel's own rows.
-    pub(super) fn is_part(&self, value: ValueId) -> bool {
+    pub(in crate::systolic) fn is_part(&self, value: ValueId) -> bool {
         self.parts.contains_key(&value)
     }
 
@@ -71,7 +77,7 @@ impl Slices {
     }
 
     /// The shape of narrow values.
-    pub(super) fn narrow(&self) -> Option<&Shape> {
+    pub(in crate::systolic) fn narrow(&self) -> Option<&Shape> {
         self.narrow.as_ref().map(|(shape, _)| shape)
     }
 
