@@ -10,6 +10,7 @@ use super::cost::SystolicCosts;
 use super::isa::Instruction;
 use super::layout::{Layout, storage};
 use super::lower::KernelRange;
+use super::parts::store_parts;
 use super::program::{SystolicProgram, format};
 use super::{SystolicMachine, legal, lower};
 use crate::machine::Machine;
@@ -55,7 +56,9 @@ fn optimized_plan(
     let graph = clean_up(&integer_products(graph)?);
     let Optimized { graph, groups, blocks } =
         optimize(&graph, &SystolicCosts::new(facts), &legal::judge_fused, extraction)?;
-    Ok((assemble(graph, groups)?, blocks))
+    let mut plan = assemble(graph, groups)?;
+    store_parts(&mut plan, facts);
+    Ok((plan, blocks))
 }
 
 /// The graph in the operators that the machine runs.

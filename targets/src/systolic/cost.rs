@@ -97,7 +97,7 @@ impl<'m> SystolicCosts<'m> {
         column[last] = 1;
         let column = Shape::new(column).ok()?;
         // Several slices of a row may be used, all of one width.
-        let slices = Slices::new(graph, anchor, &group.epilogue).ok()?;
+        let slices = Slices::new(graph, anchor, &group.epilogue, &[]).ok()?;
         let is_row = |of: &Shape| of == shape || slices.narrow() == Some(of);
         let (mut vector, mut reduces) = (0, false);
         // What one row takes on chip. Of a product that is cut all of it must be there.

@@ -98,7 +98,8 @@ impl Lowering<'_, '_> {
         let mut b = self.operand(node.inputs[1])?;
         let shape = graph.shape(node.output()).clone();
         let own: Vec<ValueId> = kernel.nodes().flat_map(|node| graph.node(node).outputs.to_vec()).collect();
-        let slices = Slices::new(graph, anchor, &kernel.epilogue).map_err(|what| self.defect(kernel, what))?;
+        let slices =
+            Slices::new(graph, anchor, &kernel.epilogue, &kernel.outputs).map_err(|what| self.defect(kernel, what))?;
         let mut values: Vec<ValueId> = Vec::new();
         for &id in &kernel.epilogue {
             for &input in &graph.node(id).inputs {

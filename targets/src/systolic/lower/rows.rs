@@ -96,6 +96,8 @@ pub(super) struct RowPlan {
     operands: HashSet<ValueId>,
     /// Values in panels that are results.
     stored_panels: Vec<ValueId>,
+    /// Parts of rows that are results, and where the rows lie in the end.
+    stored_parts: Vec<(ValueId, Place)>,
 }
 
 impl RowPlan {
@@ -144,8 +146,10 @@ impl RowPlan {
             }
         }
         let own: HashSet<ValueId> = nodes.iter().map(|&id| graph.node(id).output()).chain([product]).collect();
+        // Parts that are results are cut out of rows that are there as a whole.
+        let cut_up = stored_parts(kernel, slices);
         let mut read_early: HashSet<ValueId> = HashSet::new();
-        let mut read_late: HashSet<ValueId> = HashSet::new();
+        let mut read_late: HashSet<ValueId> = cut_up.iter().map(|&part| slices.root(part).0).collect();
         // From the back: what only later work needs, and what takes no panel more than its operands do, is left to it.
         for &id in nodes.iter().rev() {
             let value = graph.node(id).output();
@@ -165,7 +169,8 @@ impl RowPlan {
             let reads = if late.contains(&value) { &mut read_late } else { &mut read_early };
             reads.extend(operands);
         }
-        let is_output = |value: ValueId| kernel.outputs.contains(&value);
+        let is_output =
+            |value: ValueId| kernel.outputs.contains(&value) || cut_up.iter().any(|&part| slices.root(part).0 == value);
         let mut plan = RowPlan {
             early: Vec::new(),
             early_operands: read_early,
@@ -175,14 +180,17 @@ impl RowPlan {
             columns: Vec::new(),
             operands: read_late.iter().copied().filter(|value| !own.contains(value)).collect(),
             stored_panels: Vec::new(),
+            stored_parts: Vec::new(),
             shape: shape.clone(),
             narrow: slices.extent(),
         };
         let dtype_of = |value: ValueId| storage(graph.ty(value).dtype);
+        let mut copied = None;
         if whole {
             plan.places.insert(product, Place::Tile);
             if is_output(product) {
                 let place = plan.buffer(dtype_of(product), true, false);
+                copied = Some(place);
                 plan.steps.push(Step { value: product, work: Work::Copy, place });
             }
         } else {
@@ -277,6 +285,13 @@ impl RowPlan {
             plan.places.insert(value, place);
             plan.steps.push(Step { value, work, place });
         }
+        for &part in &cut_up {
+            let place = match plan.places.get(&slices.root(part).0) {
+                Some(Place::Tile) => copied,
+                place => place.copied(),
+            };
+            plan.stored_parts.push((part, place.ok_or("writes parts of rows that it does not keep")?));
+        }
         Ok(Some(plan))
     }
 
@@ -322,6 +337,11 @@ impl RowPlan {
     }
 }
 
+/// The parts of rows that leave a kernel.
+fn stored_parts(kernel: &Kernel, slices: &Slices) -> Vec<ValueId> {
+    kernel.outputs.iter().copied().filter(|&value| slices.is_part(value)).collect()
+}
+
 /// Sums of products, each with its product: those of floats, of which only the sum is used.
 fn dot_products(graph: &Graph, kernel: &Kernel, shape: &Shape, slices: &Slices) -> HashMap<NodeId, NodeId> {
     let own: HashSet<NodeId> = kernel.epilogue.iter().copied().collect();
@@ -329,6 +349,7 @@ fn dot_products(graph: &Graph, kernel: &Kernel, shape: &Shape, slices: &Slices) 
     for &id in &kernel.epilogue {
         graph.node(id).inputs.iter().for_each(|&input| *users.entry(input).or_default() += 1);
     }
+    let cut_up = stored_parts(kernel, slices);
     let mut dots = HashMap::new();
     for &id in &kernel.epilogue {
         let Op::Reduce(reduce) = &graph.node(id).op else { continue };
@@ -343,6 +364,7 @@ fn dot_products(graph: &Graph, kernel: &Kernel, shape: &Shape, slices: &Slices) 
             && (&ty.shape == shape || Some(&ty.shape) == slices.narrow())
             && users.get(&summed) == Some(&1)
             && !kernel.outputs.contains(&summed)
+            && cut_up.iter().all(|&part| slices.root(part).0 != summed)
         {
             dots.insert(id, product);
         }
@@ -608,22 +630,24 @@ impl Lowering<'_, '_> {
                 strides: tile::dense_strides(&wide, |dim| dim < m_dims),
             },
         };
-        // How an operand is read by work over all columns, or over narrow ones.
+        // How a part of rows is read by work over all columns, or over narrow ones. A row lies in one piece, wherever it
+        // is; a single element serves all columns.
+        let cut = |whole: &ChipOperand, value: ValueId, over_narrow: bool| {
+            let mut read = whole.part(slices.root(value).1 as i64);
+            let single = graph.shape(value).last().is_none_or(|&extent| extent == 1);
+            read.strides.truncate(m_dims);
+            read.strides.extend(tile::dense_strides(&product.columns_of(over_narrow).sizes, |_| !single));
+            read
+        };
+        // How an operand is read.
         let known = |rows: &Rows, value: ValueId, over_narrow: bool| {
-            let (root, first) = slices.root(value);
+            let root = slices.root(value).0;
             let whole = match operands.get(&root) {
                 Some(operand) => operand.clone(),
                 None => place(rows, *rows.plan.places.get(&root)?),
             };
-            if !slices.is_part(value) && slices.is_narrow(graph.shape(value)) == over_narrow {
-                return Some(whole);
-            }
-            // A row lies in one piece, wherever it is; a single element serves all columns.
-            let mut read = whole.part(first as i64);
-            let single = graph.shape(value).last().is_none_or(|&extent| extent == 1);
-            read.strides.truncate(m_dims);
-            read.strides.extend(tile::dense_strides(&product.columns_of(over_narrow).sizes, |_| !single));
-            Some(read)
+            let as_it_is = !slices.is_part(value) && slices.is_narrow(graph.shape(value)) == over_narrow;
+            Some(if as_it_is { whole } else { cut(&whole, value, over_narrow) })
         };
         let store = |lowering: &mut Self, value: ValueId, chip: &ChipOperand| {
             let Some((_, result, which)) = product.result(value) else { return };
@@ -691,6 +715,9 @@ impl Lowering<'_, '_> {
                 }
             }
             store(self, step.value, &to);
+        }
+        for &(part, from) in &rows.plan.stored_parts {
+            store(self, part, &cut(&place(rows, from), part, true));
         }
         rows.parts += 1;
         Ok(())

@@ -1,4 +1,5 @@
-//! Epilogues that read parts of the rows of a product: the halves of two projections that were made one, say.
+//! Parts of the rows of a product that its epilogue reads, or that are written by themselves: the halves of two projections
+//! that were made one, say.
 //!
 //! A slice along N is no work: it is read where the whole row lies, from an element on. What is computed from slices is
 //! narrower than the product.
@@ -7,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use tcc_ir::{Atom, Graph, NodeId, Shape, ValueId, View, is_view};
 
-/// Which operands of an epilogue are parts of rows of the kernel's own values, and how wide narrow values are.
+/// Which operands of an epilogue, and which outputs, are parts of rows of the kernel's own values, and how wide narrow values are.
 #[derive(Debug, Default)]
 pub(in crate::systolic) struct Slices {
     /// By slice: the value that it is a part of, and the first element of each row that it takes.
@@ -17,8 +18,14 @@ pub(in crate::systolic) struct Slices {
 }
 
 impl Slices {
-    /// The slices that the epilogue of a product reads. `Err` says what is wrong with the kernel.
-    pub(in crate::systolic) fn new(graph: &Graph, anchor: NodeId, epilogue: &[NodeId]) -> Result<Slices, &'static str> {
+    /// The slices that the epilogue of a product reads, and those among what the kernel writes. `Err` says what is wrong
+    /// with the kernel.
+    pub(in crate::systolic) fn new(
+        graph: &Graph,
+        anchor: NodeId,
+        epilogue: &[NodeId],
+        outputs: &[ValueId],
+    ) -> Result<Slices, &'static str> {
         let shape = graph.shape(graph.node(anchor).output());
         let own: HashSet<ValueId> =
             [&anchor].into_iter().chain(epilogue).flat_map(|&id| graph.node(id).outputs.to_vec()).collect();
@@ -35,6 +42,14 @@ impl Slices {
                 }
             }
             slices.widen(shape, graph.shape(node.output()))?;
+        }
+        for &output in outputs.iter().filter(|output| !own.contains(output)) {
+            let part = part(graph, &own, shape, output)?.ok_or("writes what it does not compute")?;
+            slices.parts.insert(output, part);
+            slices.widen(shape, graph.shape(output))?;
+            if !slices.is_narrow(graph.shape(output)) {
+                return Err("writes single elements of rows, or all of them, as parts");
+            }
         }
         Ok(slices)
     }

@@ -1,11 +1,12 @@
 //! Products whose epilogues read parts of their rows.
 
 use tcc_ir::{Anchor, Graph, Plan, is_view};
-use tcc_passes::{Group, assemble};
+use tcc_passes::{Group, anchor_of, assemble};
 
 use super::grouped::{default_machine, inputs, machine, parse, run};
 use crate::machine::Machine;
 use crate::systolic::compile::compile_plan;
+use crate::systolic::parts::store_parts;
 use crate::target::Program as _;
 
 /// The product with all that follows in one kernel, or with all element-wise work in a second.
@@ -160,5 +161,104 @@ fn one_kernel_is_faster_than_two() {
             compile_plan(&machine, machine.systolic.as_ref().unwrap(), plan).unwrap().report().cycles
         });
         assert!(one < two, "{shape:?}: {one} cycles in one kernel, {two} in two");
+    }
+}
+
+/// Three projections as one product, of which two parts are results, rearranged, and all of it goes into a third.
+fn projected([batch, m, heads, depth]: [usize; 4], work: &str) -> String {
+    let (f, n) = (heads * depth, 3 * heads * depth);
+    let part = |first: usize, from: &str, to: [&str; 3]| {
+        let [cut, split, turned] = to;
+        format!(
+            r#"%{cut}: f32[{batch},{m},{f}] = slice[starts=[0,0,{first}],steps=[1,1,1],sizes=[{batch},{m},{f}]](%{from})
+            %{split}: f32[{batch},{m},{heads},{depth}] = reshape[shape=[{batch},{m},{heads},{depth}]](%{cut})
+            %{turned}: f32[{batch},{heads},{m},{depth}] = transpose[perm=[0,2,1,3]](%{split})"#
+        )
+    };
+    format!(
+        r#"graph "projected" {{
+            input %0 "x": f32[{batch},{m},12]
+            input %1 "w": f32[12,{n}]
+            input %2 "bias": f32[{n}]
+            %3: f32[{batch},{m},{n}] = mat_mul(%0, %1)
+            %4: f32[{batch},{m},{n}] = add(%3, %2)
+            {}
+            {}
+            {work}
+            output "keys" = %7
+            output "values" = %10
+            output "rest" = %11
+        }}"#,
+        part(f, "4", ["5", "6", "7"]),
+        part(2 * f, "4", ["8", "9", "10"]),
+    )
+}
+
+#[test]
+fn parts_that_are_results_are_stored_where_they_belong() {
+    for machine in machines() {
+        for shape in [[1, 1, 2, 3], [2, 9, 4, 16], [1, 150, 2, 40], [2, 70, 5, 20]] {
+            let [batch, m, heads, depth] = shape;
+            let n = 3 * heads * depth;
+            for work in [
+                format!("%11: f32[{batch},{m},{n}] = tanh(%4)"),
+                format!(r#"%11: f32[{batch},{m},1] = reduce[function="max",axes=[2]](%4)"#),
+            ] {
+                let graph = parse(&projected(shape, &work));
+                let facts = machine.systolic.as_ref().unwrap();
+                let mut plan = plan(&graph, true);
+                assert_eq!(plan.kernels.len(), 3, "{plan}");
+                store_parts(&mut plan, facts);
+                assert_eq!(plan.kernels.len(), 1, "{plan}");
+                let source = format!("{plan}");
+                run(plan, &machine, &inputs(&graph)).unwrap().check(1e-4, &source);
+            }
+        }
+    }
+}
+
+/// Where a third part is read by another kernel, nothing is stored as a whole.
+#[test]
+fn storing_parts_is_faster_than_copying_them() {
+    let machine = default_machine();
+    let facts = machine.systolic.as_ref().unwrap();
+    for shape in [[1, 1, 12, 64], [2, 9, 4, 16], [1, 128, 12, 64], [1, 512, 12, 64], [8, 512, 32, 64]] {
+        let [batch, m, heads, depth] = shape;
+        let f = heads * depth;
+        let work = format!(
+            r#"%12: f32[{batch},{m},{f}] = slice[starts=[0,0,0],steps=[1,1,1],sizes=[{batch},{m},{f}]](%4)
+            %13: f32[{batch},{m},1] = reduce[function="max",axes=[2]](%12)
+            %14: f32[{batch},{heads},{m},{depth}] = exp(%7)
+            %11: f32[{batch},{m},{f}] = sub(%12, %13)
+            output "exponentials" = %14"#
+        );
+        let graph = parse(&projected(shape, &work));
+        let by_itself = |graph: &Graph| {
+            let mut groups = Vec::new();
+            for (id, node) in graph.nodes().filter(|(_, node)| !is_view(&node.op)) {
+                match anchor_of(id, &node.op) {
+                    Some(anchor) => groups.push(Group { anchor, prologue: Vec::new(), epilogue: Vec::new() }),
+                    None if groups.len() == 1 && graph.shape(node.output()).last() != Some(&f) => {
+                        groups[0].epilogue.push(id);
+                    }
+                    None => {
+                        groups.push(Group { anchor: Anchor::ElementWise, prologue: Vec::new(), epilogue: vec![id] })
+                    }
+                }
+            }
+            assemble(graph.clone(), groups).unwrap()
+        };
+        let copied = by_itself(&graph);
+        let mut stored = copied.clone();
+        store_parts(&mut stored, facts);
+        assert_eq!(copied.kernels.len(), stored.kernels.len() + 2, "{stored}");
+        assert_eq!(stored.kernels[0].outputs.len(), 3, "{stored}");
+        let cycles = |plan: Plan| compile_plan(&machine, facts, plan).unwrap().report().cycles;
+        let source = format!("{stored}");
+        if m < 128 {
+            run(stored.clone(), &machine, &inputs(&graph)).unwrap().check(1e-4, &source);
+        }
+        let [copied, stored] = [copied, stored].map(cycles);
+        assert!(stored < copied, "{shape:?}: {stored} cycles stored, {copied} copied");
     }
 }
