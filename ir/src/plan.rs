@@ -100,7 +100,7 @@ pub struct Kernel {
     pub prologue: Vec<NodeId>,
     /// Nodes after the anchor, in topological order.
     pub epilogue: Vec<NodeId>,
-    /// Values of its own that others use: they are written to memory, where their accesses say.
+    /// Values of its own that others use, and views of such values: they are written to memory, where their accesses say.
     pub outputs: Vec<ValueId>,
     /// The stretch of the graph that it comes from; see [`Plan::segments`].
     pub segment: u32,

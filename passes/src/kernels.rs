@@ -1,13 +1,14 @@
 //! Kernels on offer: what could be run as one unit, for every class that an anchor or element-wise work computes.
 //!
 //! A kernel starts as one operator and grows towards its users, one element-wise or row-wise operator at a time, as long
-//! as the target can run it; an attention first grows towards its operands. Every stage of growth is an offer: extraction
-//! chooses where to cut.
+//! as the target can run it; an attention first grows towards its operands. Users of a slice along the last axis are users
+//! of the kernel's value: the slice is read where the whole lies. Every stage of growth is an offer: extraction chooses
+//! where to cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use egg::Id;
-use tcc_ir::{Anchor, Graph, GraphError, NodeId, Op, ValueId};
+use tcc_ir::{Anchor, Graph, GraphError, NodeId, Op, ValueId, is_view};
 
 use crate::assemble::{Group, anchor_of};
 use crate::cost::{CostModel, Tiling};
@@ -20,7 +21,8 @@ const MOST_NODES: usize = 24;
 /// A kernel that could be run.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// Its operators, operands before users: each with its class.
+    /// Its operators, operands before users: each with its class. Views among them, all behind the anchor, are read and not
+    /// computed.
     pub body: Vec<(Id, Term)>,
     /// How many of them come before the anchor.
     pub prologue: usize,
@@ -89,6 +91,20 @@ impl<'a> Census<'a> {
         Census { terms, order, place, users, simplest }
     }
 
+    /// The operators that use a value, or a part of its rows, with their classes.
+    fn users(&self, class: Id) -> impl Iterator<Item = (Id, &'a Term)> + '_ {
+        let users = |class: &Id| self.users.get(class).into_iter().flatten().copied();
+        let parts = users(&class).filter(move |(_, term)| self.is_part(term)).map(|(part, _)| part);
+        users(&class).chain(parts.collect::<Vec<_>>().into_iter().flat_map(move |part| users(&part)))
+    }
+
+    /// Whether a term is a part of the rows of its operand.
+    fn is_part(&self, term: &Term) -> bool {
+        let Term::Apply { op: Op::Slice(slice), operands } = term else { return false };
+        let whole = self.terms.shape(operands[0]);
+        slice.cut_axis(whole).is_some_and(|axis| axis + 1 == whole.rank())
+    }
+
     fn place(&self, class: Id) -> usize {
         self.place.get(&class).copied().unwrap_or(usize::MAX)
     }
@@ -139,13 +155,33 @@ impl Draft {
         }
     }
 
+    /// Adds an operator, after what it reads of rows of the kernel's own, and returns its node.
+    fn join(&mut self, census: &Census<'_>, class: Id, term: &Term) -> Result<NodeId, GraphError> {
+        for &operand in egg::Language::children(term) {
+            let operand = census.terms.0.find(operand);
+            let of_own = |term: &&Term| {
+                let whole = egg::Language::children(*term).first();
+                whole.is_some_and(|&whole| self.own.contains_key(&census.terms.0.find(whole))) && census.is_part(term)
+            };
+            if !self.values.contains_key(&operand)
+                && let Some(part) = census.terms.0[operand].nodes.iter().find(of_own)
+            {
+                self.add(census.terms, operand, part)?;
+            }
+        }
+        self.add(census.terms, class, term)
+    }
+
     /// Adds an operator and returns its node.
     fn add(&mut self, terms: Terms<'_>, class: Id, term: &Term) -> Result<NodeId, GraphError> {
         let Term::Apply { op, operands } = term else { unreachable!("only operators are computed") };
         let inputs: Vec<ValueId> = operands.iter().map(|&operand| self.operand(terms, operand)).collect();
         let outputs = self.graph.add_multi(op.clone(), &inputs)?;
         let node = NodeId::from_index(self.graph.node_count() - 1);
-        if outputs.len() == 1 {
+        if is_view(op) {
+            // What it is a part of may be written, or what is computed from it.
+            self.values.insert(class, outputs[0]);
+        } else if outputs.len() == 1 {
             self.values.insert(class, outputs[0]);
             self.own.insert(class, outputs[0]);
             self.gives.push(class);
@@ -207,7 +243,7 @@ impl Draft {
             } else if place == anchor && self.group.anchor.node().is_some() {
                 pruned.group.anchor = self.group.anchor.clone();
                 *pruned.group.anchor.node_mut()? = node;
-            } else {
+            } else if !matches!(term, Term::Apply { op, .. } if is_view(op)) {
                 pruned.group.epilogue.push(node);
             }
         }
@@ -258,7 +294,7 @@ pub fn offers(census: &Census<'_>, model: &dyn CostModel) -> Vec<Offer> {
         }
         for term in &census.terms.0[class].nodes {
             let Term::Apply { op, .. } = term else { continue };
-            if !tcc_ir::is_view(op) && judged(census.terms, model, term) {
+            if !is_view(op) && judged(census.terms, model, term) {
                 offer_from(census, model, class, term, &mut offers);
             }
         }
@@ -319,7 +355,7 @@ fn grow(census: &Census<'_>, model: &dyn CostModel, mut draft: Draft, offers: &m
     while draft.body.len() < MOST_NODES {
         let mut next: BTreeMap<usize, (Id, Vec<&Term>)> = BTreeMap::new();
         for &own in draft.own.keys() {
-            for &(user, term) in census.users.get(&own).into_iter().flatten() {
+            for (user, term) in census.users(own) {
                 let Term::Apply { op, .. } = term else { continue };
                 let outside = terms.is_constant(user) || draft.values.contains_key(&user) || refused.contains(&user);
                 if may_join(op) && !outside {
@@ -332,14 +368,15 @@ fn grow(census: &Census<'_>, model: &dyn CostModel, mut draft: Draft, offers: &m
             let mut best: Option<(Draft, Vec<Tiling>)> = None;
             for term in forms {
                 let Term::Apply { operands, .. } = term else { continue };
-                let from_outside = |&&operand: &&Id| !draft.own.contains_key(&terms.0.find(operand));
-                if operands.iter().filter(from_outside).any(|&operand| census.depends_on(operand, &draft.own))
-                    || !judged(terms, model, term)
-                {
+                if !judged(terms, model, term) {
                     continue;
                 }
                 let mut larger = draft.clone();
-                let Ok(node) = larger.add(terms, user, term) else { continue };
+                let Ok(node) = larger.join(census, user, term) else { continue };
+                let from_outside = |&&operand: &&Id| larger.reads.contains(&terms.0.find(operand));
+                if operands.iter().filter(from_outside).any(|&operand| census.depends_on(operand, &draft.own)) {
+                    continue;
+                }
                 larger.group.epilogue.push(node);
                 let found = tilings(model, &larger);
                 let key =

@@ -559,6 +559,7 @@ impl Emission<'_> {
         if anchor.is_some() {
             rest.remove(0);
         }
+        rest.retain(|&node| !is_view(&self.graph.node(node).op));
         let anchor = anchor.unwrap_or(Anchor::ElementWise);
         self.groups.push(Group { anchor, prologue: nodes, epilogue: rest, segment: 0 });
         Ok(())

@@ -16,6 +16,17 @@ pub struct Slice {
     pub sizes: Vec<usize>,
 }
 
+impl Slice {
+    /// The axis that it cuts of a value of this shape, if that is one, and the others stay whole: of it, elements that follow
+    /// one another are taken.
+    pub fn cut_axis(&self, shape: &Shape) -> Option<usize> {
+        let mut cut = (0..shape.rank()).filter(|&axis| self.sizes[axis] != shape[axis]);
+        let axis = cut.next()?;
+        let plain = (0..shape.rank()).all(|axis| self.steps[axis] == 1 || self.sizes[axis] == 1);
+        (cut.next().is_none() && plain).then_some(axis)
+    }
+}
+
 impl Operator for Slice {
     const NAMES: &'static [&'static str] = &["slice"];
 

@@ -159,31 +159,44 @@ struct Estimate {
     needed: Vec<Bits>,
     /// For each value a share of the cost of choices that is paid whenever it is computed.
     share: Vec<u64>,
+    /// For each value what it costs at least to write it when it is demanded.
+    write: Vec<u64>,
 }
 
 impl Estimate {
     fn new(index: &Index<'_>) -> Self {
         let problem = index.problem;
-        let values = problem.write_costs.len();
         let usable: Vec<usize> =
             (0..problem.choices.len()).filter(|&number| index.usable(&problem.choices[number])).collect();
-        Estimate {
-            chain: chains(index, &usable),
-            needed: needed(index, &usable),
-            share: shares(index, &usable, values),
-        }
+        let needed = needed(index, &usable);
+        let share = shares(index, &usable, &union(index, &needed, &index.start()));
+        Estimate { chain: chains(index, &usable), needed, share, write: writes(index, &usable) }
     }
 
     fn rest(&self, index: &Index<'_>, state: &Bits) -> u64 {
-        let mut needed = Bits::new(index.problem.write_costs.len());
-        let mut longest = 0;
-        for value in state.iter() {
-            longest = longest.max(self.chain[value]);
-            needed.union(&self.needed[value]);
-        }
-        let shares: u64 = needed.iter().map(|value| self.share[value]).sum();
-        longest.max(shares)
+        let longest = state.iter().map(|value| self.chain[value]).max().unwrap_or(0);
+        let shares: u64 = union(index, &self.needed, state).iter().map(|value| self.share[value]).sum();
+        let writes: u64 = state.iter().map(|value| self.write[value]).sum();
+        longest.max(shares + writes)
     }
+}
+
+/// All that is in the sets of the values of a state.
+fn union(index: &Index<'_>, sets: &[Bits], state: &Bits) -> Bits {
+    let mut all = Bits::new(index.problem.write_costs.len());
+    state.iter().for_each(|value| {
+        all.union(&sets[value]);
+    });
+    all
+}
+
+/// What it costs to write each value, if there is no way to have it that writes nothing.
+fn writes(index: &Index<'_>, usable: &[usize]) -> Vec<u64> {
+    let mut writes = index.problem.write_costs.clone();
+    for choice in usable.iter().map(|&number| &index.problem.choices[number]).filter(|choice| !choice.writes) {
+        choice.gives.iter().for_each(|&value| writes[value] = 0);
+    }
+    writes
 }
 
 /// The least over the ways to a value of the way's cost and the dearest chain below it.
@@ -249,26 +262,45 @@ fn needed(index: &Index<'_>, usable: &[usize]) -> Vec<Bits> {
     }
 }
 
-/// Splits the cost of every choice over the values that it gives, by how dear they are at least, and takes for each value
-/// the least share of all choices. The shares of a set of values are never more than what computing them all costs,
-/// since every choice pays its cost at most once.
-fn shares(index: &Index<'_>, usable: &[usize], values: usize) -> Vec<u64> {
+/// Shares of the values in the cost of choices, such that those of all values that a choice gives are never more than its
+/// cost: the shares of a set of values are then never more than what computing them all costs, since every choice that
+/// is carried out pays its cost. What views of its values give counts as given by a choice, so that a product that was
+/// made of several bears their shares together. The values that are `wanted` have the first claim.
+fn shares(index: &Index<'_>, usable: &[usize], wanted: &Bits) -> Vec<u64> {
     let problem = index.problem;
-    let mut least = vec![u64::MAX; values];
-    for &number in usable {
-        let choice = &problem.choices[number];
-        choice.gives.iter().for_each(|&value| least[value] = least[value].min(choice.cost));
-    }
-    let mut share = vec![u64::MAX; values];
-    for &number in usable {
-        let choice = &problem.choices[number];
-        let total: u128 = choice.gives.iter().map(|&value| u128::from(least[value])).sum();
-        for &value in &choice.gives {
-            let part = (u128::from(choice.cost) * u128::from(least[value])).checked_div(total).unwrap_or(0);
-            share[value] = share[value].min(u64::try_from(part).unwrap_or(u64::MAX));
+    let values = problem.write_costs.len();
+    // What costs nothing and takes one value is paid for by whatever gives that.
+    let source = |number: usize| match problem.choices[number].takes[..] {
+        [taken] if problem.choices[number].cost == 0 && !problem.given[taken] => Some(taken),
+        _ => None,
+    };
+    let (free, paid): (Vec<usize>, Vec<usize>) = usable.iter().partition(|&&number| source(number).is_some());
+    let mut views = vec![Vec::new(); values];
+    for number in free {
+        if let Some(taken) = source(number) {
+            views[taken].extend(&problem.choices[number].gives);
         }
     }
-    share.iter_mut().filter(|share| **share == u64::MAX).for_each(|share| *share = 0);
+    // What is left of the cost of the choices, and which of them give each value.
+    let mut left: Vec<u64> = paid.iter().map(|&number| problem.choices[number].cost).collect();
+    let mut payers: Vec<Vec<usize>> = vec![Vec::new(); values];
+    for (payer, &number) in paid.iter().enumerate() {
+        let mut seen = Bits::new(values);
+        let mut open = problem.choices[number].gives.clone();
+        while let Some(value) = open.pop() {
+            if !seen.contains(value) {
+                seen.insert(value);
+                payers[value].push(payer);
+                open.extend(&views[value]);
+            }
+        }
+    }
+    let mut share = vec![0; values];
+    let others = (0..values).filter(|&value| !wanted.contains(value) && !problem.given[value]);
+    for value in wanted.iter().chain(others) {
+        share[value] = payers[value].iter().map(|&payer| left[payer]).min().unwrap_or(0);
+        payers[value].iter().for_each(|&payer| left[payer] -= share[value]);
+    }
     share
 }
 

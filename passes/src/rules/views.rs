@@ -243,14 +243,6 @@ fn broadcast_operand(site: &Site<'_>) -> Vec<Expr> {
     found
 }
 
-/// The axis that a slice with steps of 1 cuts, if it is one.
-fn cut_axis(slice: &Slice, shape: &Shape) -> Option<usize> {
-    let mut cut = (0..shape.rank()).filter(|&axis| slice.sizes[axis] != shape[axis]);
-    let axis = cut.next()?;
-    let plain = (0..shape.rank()).all(|axis| slice.steps[axis] == 1 || slice.sizes[axis] == 1);
-    (cut.next().is_none() && plain).then_some(axis)
-}
-
 /// A slice that lies within one part of a concatenation.
 fn slice_of_concat(site: &Site<'_>) -> Vec<Expr> {
     let Op::Slice(slice) = site.op else { return Vec::new() };
@@ -309,7 +301,7 @@ fn slice_before_reshape(site: &Site<'_>) -> Vec<Expr> {
     let terms = site.terms;
     let whole = terms.shape(site.operands[0]);
     let rank = whole.rank();
-    if rank == 0 || cut_axis(slice, whole) != Some(rank - 1) {
+    if rank == 0 || slice.cut_axis(whole) != Some(rank - 1) {
         return Vec::new();
     }
     let mut found = Vec::new();

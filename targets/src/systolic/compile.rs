@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
 use tcc_passes::{
-    BlockReport, Extraction, FusionLimits, Optimized, assemble, clean_up, fuse, integer_products, legalize, optimize,
-    stop_reason,
+    BlockReport, Extraction, FusionLimits, Group, Optimized, assemble, clean_up, fuse, integer_products, legalize,
+    optimize, stop_reason,
 };
 
 use super::code::Code;
 use super::cost::SystolicCosts;
 use super::layout::{Layout, storage};
 use super::lower::LoweredKernel;
+use super::parts::store_parts;
 use super::program::{SystolicProgram, format};
 use super::{SystolicMachine, legal, lower};
 use crate::explanation::PlanTaken;
@@ -57,7 +58,14 @@ fn optimized_plan(
 ) -> Result<(Plan, Vec<BlockReport>), TargetError> {
     let Optimized { graph, groups, blocks, .. } =
         optimize(&*searched(graph)?, &SystolicCosts::new(facts), &legal::judge_fused, extraction)?;
-    Ok((assemble(graph, groups)?, blocks))
+    Ok((assembled(graph, groups, facts)?, blocks))
+}
+
+/// The plan of kernels that the optimiser has chosen.
+pub(super) fn assembled(graph: Graph, groups: Vec<Group>, facts: &SystolicMachine) -> Result<Plan, TargetError> {
+    let mut plan = assemble(graph, groups)?;
+    store_parts(&mut plan, facts);
+    Ok(plan)
 }
 
 /// The graph that the optimiser is given.

@@ -11,7 +11,7 @@ use tcc_passes::{CostModel, Group, Tiling, Verdict, legalize_groups};
 use super::SystolicMachine;
 use super::layout::storage;
 use super::legal;
-use super::lower::{attention_prologue_supported, map_function, on_array, row_epilogue_fits};
+use super::lower::{Slices, attention_prologue_supported, map_function, on_array, row_epilogue_fits};
 use super::timing::map_rate;
 
 /// The optimiser's view of a machine.
@@ -96,8 +96,16 @@ impl<'m> SystolicCosts<'m> {
         let mut column = shape.to_vec();
         column[last] = 1;
         let column = Shape::new(column).ok()?;
-        let is_row = |shape_of: &Shape| shape_of == shape || *shape_of == column;
-        let (mut vector, mut rows, mut element_bytes) = (0, false, 0);
+        // Several slices of a row may be used, all of one width.
+        let slices = Slices::new(graph, anchor, &group.epilogue, &[]).ok()?;
+        let is_row = |of: &Shape| of == shape || slices.narrow() == Some(of);
+        let (mut vector, mut reduces) = (0, false);
+        // What one row takes on chip. Of a product that is cut all of it must be there.
+        let bytes_of = |value: ValueId| {
+            let ty = graph.ty(value);
+            ty.shape.last().map_or(0, |&extent| storage(ty.dtype).bytes(extent).max(1))
+        };
+        let mut row_bytes = if slices.any() { bytes_of(node.output()) } else { 0 };
         for &id in &group.epilogue {
             let node = graph.node(id);
             let types = graph.input_types(node);
@@ -110,25 +118,28 @@ impl<'m> SystolicCosts<'m> {
                 _ => return None,
             };
             let own = node.inputs.iter().filter(|&&input| graph.producer(input).is_some());
-            if !is_row(graph.shape(node.output())) || !own.clone().all(|&input| is_row(graph.shape(input))) {
+            let lies_in = |value: ValueId| is_row(graph.shape(value)) || *graph.shape(value) == column;
+            if !lies_in(node.output()) || !own.clone().all(|&input| lies_in(input)) {
                 return None;
             }
-            if along_rows && graph.shape(node.inputs[0]) != shape {
+            if along_rows && !is_row(graph.shape(node.inputs[0])) {
                 return None;
             }
-            rows |= along_rows;
+            reduces |= along_rows;
             vector += self.vector(&node.op, &types);
             // A normalisation keeps a few rows of its own.
             let copies = if along_rows && !matches!(node.op, Op::Reduce(_)) { 4 } else { 1 };
-            let values = node.inputs.iter().chain(&node.outputs).map(|&value| graph.ty(value));
-            let wide = values.filter(|ty| ty.shape.last() == shape.last());
-            element_bytes += copies * wide.map(|ty| storage(ty.dtype).bytes(1).max(1)).sum::<usize>();
+            let values = node.inputs.iter().chain(&node.outputs).filter(|&&value| !slices.is_part(value));
+            let rows = values.filter(|&&value| graph.shape(value).last() != Some(&1) || shape[last] == 1);
+            row_bytes += copies * rows.map(|&value| bytes_of(value)).sum::<usize>();
         }
-        let narrow = group.epilogue.iter().any(|&id| graph.shape(graph.node(id).output()) != shape);
-        if (rows || narrow) && !row_epilogue_fits(self.machine, shape[last], element_bytes) {
+        let columns = group.epilogue.iter().any(|&id| !is_row(graph.shape(graph.node(id).output())));
+        let by_row = reduces || slices.any();
+        if (by_row || columns) && !row_epilogue_fits(self.machine, shape[last], row_bytes.div_ceil(shape[last].max(1)))
+        {
             return None;
         }
-        if narrow && !rows {
+        if columns && !by_row {
             return None;
         }
         let reads = self.reads(graph, |value| value == node.inputs[1] && on_array(types[0].dtype, types[1].dtype));
@@ -213,9 +224,11 @@ impl<'m> SystolicCosts<'m> {
             if !lies_in(graph.shape(node.output())) || (!axes.is_empty() && walked(id) != domain) {
                 return None;
             }
-            // Values of the kernel itself are used as they are.
-            let own_lie =
-                node.inputs.iter().all(|&input| graph.producer(input).is_none() || lies_in(graph.shape(input)));
+            // Values of the kernel itself are used as they are, and whole.
+            let own_lie = node.inputs.iter().all(|&input| {
+                let producer = graph.producer(input);
+                producer.is_none_or(|id| nodes.contains(&id) && lies_in(graph.shape(input)))
+            });
             if !own_lie {
                 return None;
             }

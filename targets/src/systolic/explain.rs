@@ -1,9 +1,9 @@
 //! What a graph becomes, and why, for people.
 
 use tcc_ir::{Graph, Plan};
-use tcc_passes::{Extraction, KernelExplanation, Optimized, Outline, Places, assemble, optimize, optimize_explained};
+use tcc_passes::{Extraction, KernelExplanation, Optimized, Outline, Places, optimize, optimize_explained};
 
-use super::compile::{KERNEL_NODES, Source, extraction, fuse_up_to, legal, searched};
+use super::compile::{KERNEL_NODES, Source, assembled, extraction, fuse_up_to, legal, searched};
 use super::cost::SystolicCosts;
 use super::{SystolicMachine, legal as judges};
 use crate::explanation::Explanation;
@@ -16,7 +16,7 @@ pub(super) fn explain(graph: &Graph, facts: &SystolicMachine, source: Source) ->
         Source::Fused(taken, nodes) => Ok(Explanation::new(taken, fused(graph, facts, nodes)?, &[])),
         Source::Searched(taken, extraction) => {
             let (optimized, explanations) = explained(graph, facts, extraction)?;
-            Ok(Explanation::new(taken, planned(optimized)?.1, &explanations))
+            Ok(Explanation::new(taken, planned(optimized, facts)?.1, &explanations))
         }
     }
 }
@@ -31,7 +31,7 @@ pub(super) fn plan(
         None => Ok((fuse_up_to(KERNEL_NODES[0], legal(graph)?, facts), Vec::new())),
         Some(extraction) => {
             let (optimized, explanations) = explained(graph, facts, extraction)?;
-            Ok((planned(optimized)?.0, explanations))
+            Ok((planned(optimized, facts)?.0, explanations))
         }
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn outline(
 ) -> Result<Outline, TargetError> {
     let Some(extraction) = extraction(optimization) else { return fused(graph, facts, KERNEL_NODES[0]) };
     let optimized = optimize(&*searched(graph)?, &SystolicCosts::new(facts), &judges::judge_fused, extraction)?;
-    Ok(planned(optimized)?.1)
+    Ok(planned(optimized, facts)?.1)
 }
 
 fn fused(graph: &Graph, facts: &SystolicMachine, nodes: usize) -> Result<Outline, TargetError> {
@@ -60,10 +60,10 @@ fn fused(graph: &Graph, facts: &SystolicMachine, nodes: usize) -> Result<Outline
     Ok(Outline::of_fused(&plan, &*searched(graph)?))
 }
 
-fn planned(optimized: Optimized) -> Result<(Plan, Outline), TargetError> {
+fn planned(optimized: Optimized, facts: &SystolicMachine) -> Result<(Plan, Outline), TargetError> {
     let Optimized { graph, groups, places, blocks } = optimized;
     let places = Places::new(&groups, &places);
-    let plan = assemble(graph, groups)?;
+    let plan = assembled(graph, groups, facts)?;
     let outline = Outline::of_optimized(&plan, &places, &blocks);
     Ok((plan, outline))
 }

@@ -20,6 +20,7 @@ mod lower;
 mod machine;
 mod nest;
 mod packing;
+mod parts;
 mod program;
 pub mod simulator;
 pub mod timing;

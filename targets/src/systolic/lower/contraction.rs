@@ -11,6 +11,7 @@ use tcc_ir::{DType, Kernel, NodeId, Op, ValueId};
 
 use super::epilogue::{EPILOGUE_ELEMENTS, Epilogue};
 use super::rows::{RowPlan, Rows};
+use super::slices::Slices;
 use super::space::{A, B, Space, offset, refine};
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes};
@@ -30,7 +31,12 @@ pub(super) struct Product {
     pub batch: Space,
     pub m: Space,
     pub n: Space,
+    /// Columns of narrow values.
+    narrow: Space,
     k: Space,
+    /// By place in the spaces' strides: whether columns are narrow.
+    is_narrow: Vec<bool>,
+    pub slices: Slices,
     /// Values that leave the kernel, where they are written, and their place in the spaces' strides.
     results: Vec<(ValueId, DramOperand, usize)>,
     /// Operands of the epilogue that lie in DRAM, and their place in the spaces' strides.
@@ -43,9 +49,19 @@ impl Product {
         self.results.iter().find(|(known, ..)| *known == value)
     }
 
-    /// Strides along M and N of an operand or result.
+    /// The columns that an operand or result has.
+    pub(super) fn columns(&self, which: usize) -> &Space {
+        self.columns_of(self.is_narrow[which])
+    }
+
+    /// The columns of all of N, or of narrow values.
+    pub(super) fn columns_of(&self, narrow: bool) -> &Space {
+        if narrow { &self.narrow } else { &self.n }
+    }
+
+    /// Strides along M and its columns of an operand or result.
     pub(super) fn strides(&self, which: usize) -> Vec<i64> {
-        self.m.strides[which].iter().chain(&self.n.strides[which]).copied().collect()
+        self.m.strides[which].iter().chain(&self.columns(which).strides[which]).copied().collect()
     }
 }
 
@@ -82,10 +98,13 @@ impl Lowering<'_, '_> {
         let mut b = self.operand(node.inputs[1])?;
         let shape = graph.shape(node.output()).clone();
         let own: Vec<ValueId> = kernel.nodes().flat_map(|node| graph.node(node).outputs.to_vec()).collect();
+        let slices =
+            Slices::new(graph, anchor, &kernel.epilogue, &kernel.outputs).map_err(|what| self.defect(kernel, what))?;
         let mut values: Vec<ValueId> = Vec::new();
         for &id in &kernel.epilogue {
             for &input in &graph.node(id).inputs {
-                if !own.contains(&input) && !values.contains(&input) && self.immediate(input).is_none() {
+                let outside = !own.contains(&input) && !slices.is_part(input);
+                if outside && !values.contains(&input) && self.immediate(input).is_none() {
                     values.push(input);
                 }
             }
@@ -93,18 +112,22 @@ impl Lowering<'_, '_> {
         let mut externals = values.iter().map(|&value| self.operand(value)).collect::<Result<Vec<_>, _>>()?;
         let mut results = kernel.outputs.iter().map(|&value| self.result(value)).collect::<Result<Vec<_>, _>>()?;
         let first_external = B + 1 + results.len();
+        let narrow_of = |&value: &ValueId| slices.is_narrow(graph.shape(value));
+        let is_narrow: Vec<bool> =
+            [false; B + 1].into_iter().chain(kernel.outputs.iter().chain(&values).map(narrow_of)).collect();
         // A view whose dimensions cannot be told apart, or that does not interleave with the others, is copied first; a
         // result like that is written elsewhere and copied after the kernel.
         let spaces = loop {
             let all: Vec<&DramOperand> = [&a, &b].into_iter().chain(&results).chain(&externals).collect();
-            let which = match refine(&all, op, &dims.batch, [dims.m, dims.n, dims.k], &shape) {
-                Ok(spaces) => break spaces,
-                Err(which) if !all[which].view.is_dense() => which,
-                // The culprit is dense already, so one of the others must give way.
-                Err(_) => (0..all.len())
-                    .find(|&index| !all[index].view.is_dense())
-                    .ok_or_else(|| self.defect(kernel, "has operands that no loop nest walks"))?,
-            };
+            let which =
+                match refine(&all, op, &dims.batch, [dims.m, dims.n, dims.k], &shape, (slices.narrow(), &is_narrow)) {
+                    Ok(spaces) => break spaces,
+                    Err(which) if !all[which].view.is_dense() => which,
+                    // The culprit is dense already, so one of the others must give way.
+                    Err(_) => (0..all.len())
+                        .find(|&index| !all[index].view.is_dense())
+                        .ok_or_else(|| self.defect(kernel, "has operands that no loop nest walks"))?,
+                };
             match which {
                 A => a = self.densify(&a)?,
                 B => b = self.densify(&b)?,
@@ -118,11 +141,11 @@ impl Lowering<'_, '_> {
                 }
             }
         };
-        let [mut batch, mut m, mut n, k] = spaces;
+        let [mut batch, mut m, mut n, k, narrow] = spaces;
         batch.give(&mut m, |space, dim| space.strides[B][dim] == 0);
-        // Rows that are reduced end where those of the product do.
+        // Rows that are reduced or cut end where those of the product do.
         let reduces = |&id: &NodeId| matches!(graph.node(id).op, Op::Reduce(_));
-        if !kernel.epilogue.iter().any(reduces) {
+        if !kernel.epilogue.iter().any(reduces) && !slices.any() {
             batch.give(&mut n, |space, dim| space.strides[A][dim] == 0);
         }
         let a_zero = a_zero.map(|value| self.operand(value)).transpose()?;
@@ -133,12 +156,19 @@ impl Lowering<'_, '_> {
         };
         let results = numbered(kernel.outputs.clone(), results, B + 1);
         let externals = numbered(values, externals, first_external);
-        Ok(Product { a, b, a_zero, b_zero, batch, m, n, k, results, externals })
+        Ok(Product { a, b, a_zero, b_zero, batch, m, n, narrow, k, is_narrow, slices, results, externals })
     }
 
     /// How work on whole rows goes, if the epilogue holds some; `n_tiles` are the tiles of columns.
-    fn row_plan(&self, kernel: &Kernel, anchor: NodeId, n_tiles: &[Tile]) -> Result<Option<RowPlan>, TargetError> {
-        RowPlan::new(&self.plan.graph, kernel, anchor, n_tiles.len() == 1).map_err(|what| self.defect(kernel, what))
+    fn row_plan(
+        &self,
+        kernel: &Kernel,
+        anchor: NodeId,
+        product: &Product,
+        n_tiles: &[Tile],
+    ) -> Result<Option<RowPlan>, TargetError> {
+        RowPlan::new(&self.plan.graph, kernel, anchor, &product.slices, n_tiles.len() == 1)
+            .map_err(|what| self.defect(kernel, what))
     }
 
     /// Takes the buffers of the epilogue, after all others.
@@ -162,7 +192,7 @@ impl Lowering<'_, '_> {
         let columns = self.machine.array.columns as usize;
         let dtype = storage(self.plan.graph.ty(self.plan.graph.node(anchor).output()).dtype);
         let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
-        let plan = self.row_plan(kernel, anchor, &n_tiles)?;
+        let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
         let budget = self.squeezed(self.machine.scratchpad.bytes as usize / 4);
         let mut most = self.squeezed(EPILOGUE_ELEMENTS.min(budget / element_bytes(dtype) as usize) / columns).max(1);
         if let Some(plan) = &plan {
@@ -216,7 +246,7 @@ impl Lowering<'_, '_> {
         let half = (machine.accumulators.rows / 2) as usize;
         let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, rows));
         let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
-        let plan = self.row_plan(kernel, anchor, &n_tiles)?;
+        let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
         // Rows of A that stay on chip while all columns pass: as many as the accumulators and the scratchpad take.
         let a_element = element_bytes(product.a.dtype) as usize;
         let panel_row = product.k.count() * a_element;
@@ -407,7 +437,7 @@ impl Lowering<'_, '_> {
         let most = (budget / element / k_len).clamp(1, 64);
         let n_lens = tile::fill(&product.n.sizes, most);
         let n_tiles = tile::tiles(&product.n.sizes, &n_lens);
-        let plan = self.row_plan(kernel, anchor, &n_tiles)?;
+        let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
         let panel_rows = plan.as_ref().map_or(usize::MAX, |plan| plan.panel_rows(product.n.count(), budget));
         let m_lens = tile::fill(&product.m.sizes, most.min(panel_rows));
         let m_tiles = tile::tiles(&product.m.sizes, &m_lens);

@@ -12,6 +12,7 @@ mod routines;
 mod rows;
 mod selection;
 mod signature;
+mod slices;
 mod space;
 mod tile;
 mod vector;
@@ -26,6 +27,7 @@ pub(super) use contraction::on_array;
 pub(super) use rotation::rope_supported;
 pub(super) use routines::{LoweredKernel, lower};
 pub use rows::row_epilogue_fits;
+pub(super) use slices::Slices;
 
 use self::frame::Frame;
 use super::emit::Emitter;

@@ -12,6 +12,7 @@ use tcc_ir::{DType, Graph, Kernel, NodeId, NumberClass, Op, Shape, ValueId};
 
 use super::contraction::Product;
 use super::epilogue::{EPILOGUE_ELEMENTS, EpilogueBuffers};
+use super::slices::Slices;
 use super::space::{Space, offset};
 use super::tile::{self, Tile};
 use super::vector::fold_function;
@@ -21,11 +22,11 @@ use crate::systolic::isa::{FoldFn, MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
-/// Whether a matrix product whose epilogue reduces along N can be lowered as one kernel, to be asked before lowering.
+/// Whether a matrix product whose epilogue reduces along N, or cuts its rows, can be lowered as one kernel, to be asked before lowering.
 ///
 /// `n` is the number of elements of a row. `element_bytes` is what one element takes in bytes, summed over the values with
-/// as many elements in a row: those that the epilogue computes, those that it reads, and the product. This asks for more
-/// than is needed, since values share buffers; what it grants is lowered.
+/// as many elements in a row: those that the epilogue computes, those that it reads, and the product. Narrower ones count
+/// in proportion, or as if they were as wide. This asks for more than is needed, since values share buffers; what it grants is lowered.
 pub fn row_epilogue_fits(machine: &SystolicMachine, n: usize, element_bytes: usize) -> bool {
     // Two buffers of each value.
     (n as u64).saturating_mul(element_bytes as u64).saturating_mul(2) <= rows_room(machine)
@@ -55,6 +56,8 @@ struct Buffer {
     panel: bool,
     /// Whether it is written to DRAM.
     stored: bool,
+    /// Whether its rows are narrow.
+    narrow: bool,
 }
 
 /// What is done with rows.
@@ -79,6 +82,8 @@ struct Step {
 pub(super) struct RowPlan {
     /// The product's shape.
     shape: Shape,
+    /// Elements in a row of narrow values.
+    narrow: usize,
     /// Values that are computed tile by tile, in order.
     early: Vec<ValueId>,
     /// What the nodes among them read.
@@ -91,36 +96,41 @@ pub(super) struct RowPlan {
     operands: HashSet<ValueId>,
     /// Values in panels that are results.
     stored_panels: Vec<ValueId>,
+    /// Parts of rows that are results, and where the rows lie in the end.
+    stored_parts: Vec<(ValueId, Place)>,
 }
 
 impl RowPlan {
-    /// The plan for a kernel, if its epilogue reduces. With a single tile of columns (`whole`) there is nothing to be
+    /// The plan for a kernel, if its epilogue reduces or cuts rows. With a single tile of columns (`whole`) there is nothing to be
     /// done before. `Err` says what is wrong with the kernel.
     pub(super) fn new(
         graph: &Graph,
         kernel: &Kernel,
         anchor: NodeId,
+        slices: &Slices,
         whole: bool,
     ) -> Result<Option<RowPlan>, &'static str> {
         let nodes: Vec<NodeId> = kernel.epilogue.clone();
-        if !nodes.iter().any(|&id| matches!(graph.node(id).op, Op::Reduce(_))) {
+        if !nodes.iter().any(|&id| matches!(graph.node(id).op, Op::Reduce(_))) && !slices.any() {
             return Ok(None);
         }
         let product = graph.node(anchor).output();
         let shape = graph.shape(product).clone();
         let last = shape.rank().saturating_sub(1);
         let of_row = |value: ValueId| is_column(graph.shape(value), &shape);
-        let dots = dot_products(graph, kernel, &shape);
+        let is_narrow = |value: ValueId| Some(graph.shape(value)) == slices.narrow();
+        let dots = dot_products(graph, kernel, &shape, slices);
         let absorbed: HashSet<ValueId> = dots.values().map(|&id| graph.node(id).output()).collect();
         // Operands of each node, with those of products that are summed in place of the products.
-        let operands_of = |id: NodeId| -> Vec<ValueId> {
-            dots.get(&id).map_or_else(|| graph.node(id).inputs.to_vec(), |&product| graph.node(product).inputs.to_vec())
-        };
+        let read_by = |id: NodeId| graph.node(*dots.get(&id).unwrap_or(&id)).inputs.to_vec();
+        // The same, with the values that hold them in place of slices.
+        let operands_of =
+            |id: NodeId| -> Vec<ValueId> { read_by(id).into_iter().map(|operand| slices.root(operand).0).collect() };
         let mut late: HashSet<ValueId> = HashSet::new();
         for &id in &nodes {
             let node = graph.node(id);
             let value = node.output();
-            if graph.shape(value) != &shape && !of_row(value) {
+            if graph.shape(value) != &shape && !of_row(value) && !is_narrow(value) {
                 return Err("has work on rows whose values are not of its product's shape");
             }
             let reduces = match &node.op {
@@ -130,14 +140,16 @@ impl RowPlan {
                 Op::Reduce(_) => true,
                 _ => false,
             };
-            let needs = node.inputs.iter().any(|input| late.contains(input));
-            if whole || reduces || needs || (of_row(value) && shape[last] != 1) {
+            let needs = node.inputs.iter().any(|&input| late.contains(&input) || slices.is_part(input));
+            if whole || reduces || needs || is_narrow(value) || (of_row(value) && shape[last] != 1) {
                 late.insert(value);
             }
         }
         let own: HashSet<ValueId> = nodes.iter().map(|&id| graph.node(id).output()).chain([product]).collect();
+        // Parts that are results are cut out of rows that are there as a whole.
+        let cut_up = stored_parts(kernel, slices);
         let mut read_early: HashSet<ValueId> = HashSet::new();
-        let mut read_late: HashSet<ValueId> = HashSet::new();
+        let mut read_late: HashSet<ValueId> = cut_up.iter().map(|&part| slices.root(part).0).collect();
         // From the back: what only later work needs, and what takes no panel more than its operands do, is left to it.
         for &id in nodes.iter().rev() {
             let value = graph.node(id).output();
@@ -157,7 +169,8 @@ impl RowPlan {
             let reads = if late.contains(&value) { &mut read_late } else { &mut read_early };
             reads.extend(operands);
         }
-        let is_output = |value: ValueId| kernel.outputs.contains(&value);
+        let is_output =
+            |value: ValueId| kernel.outputs.contains(&value) || cut_up.iter().any(|&part| slices.root(part).0 == value);
         let mut plan = RowPlan {
             early: Vec::new(),
             early_operands: read_early,
@@ -167,13 +180,17 @@ impl RowPlan {
             columns: Vec::new(),
             operands: read_late.iter().copied().filter(|value| !own.contains(value)).collect(),
             stored_panels: Vec::new(),
+            stored_parts: Vec::new(),
             shape: shape.clone(),
+            narrow: slices.extent(),
         };
         let dtype_of = |value: ValueId| storage(graph.ty(value).dtype);
+        let mut copied = None;
         if whole {
             plan.places.insert(product, Place::Tile);
             if is_output(product) {
-                let place = plan.buffer(dtype_of(product), true);
+                let place = plan.buffer(dtype_of(product), true, false);
+                copied = Some(place);
                 plan.steps.push(Step { value: product, work: Work::Copy, place });
             }
         } else {
@@ -184,7 +201,8 @@ impl RowPlan {
             plan.early.extend(values.filter(|value| !late.contains(value) && !absorbed.contains(value)));
             for &value in plan.early.iter().filter(|value| read_late.contains(value)) {
                 plan.places.insert(value, Place::Buffer(plan.buffers.len()));
-                plan.buffers.push(Buffer { dtype: dtype_of(value), panel: true, stored: is_output(value) });
+                let (dtype, stored) = (dtype_of(value), is_output(value));
+                plan.buffers.push(Buffer { dtype, panel: true, stored, narrow: false });
                 if is_output(value) {
                     plan.stored_panels.push(value);
                 }
@@ -210,7 +228,7 @@ impl RowPlan {
             let value = node.output();
             let operands = operands_of(id);
             let work = match &node.op {
-                Op::Reduce(reduce) => Work::Fold(reduce.function, operands.clone()),
+                Op::Reduce(reduce) => Work::Fold(reduce.function, read_by(id)),
                 _ => Work::Map(id),
             };
             let mut dying: Vec<usize> = operands
@@ -225,12 +243,24 @@ impl RowPlan {
             dying.dedup();
             let dtype = dtype_of(value);
             let place = if of_row(value) {
-                plan.columns.push(Buffer { dtype, panel: false, stored: is_output(value) });
+                plan.columns.push(Buffer { dtype, panel: false, stored: is_output(value), narrow: false });
                 Place::Column(plan.columns.len() - 1)
             } else {
                 // Over an operand of the same type; a fold reads its operands again and again, so it needs another.
-                let matches = |buffer: &usize| plan.buffers[*buffer].dtype == dtype;
-                let in_place = matches!(work, Work::Map(_)).then(|| dying.iter().position(matches)).flatten();
+                let narrow = is_narrow(value);
+                let matches = |buffer: &usize| {
+                    let buffer = plan.buffers[*buffer];
+                    (buffer.dtype, buffer.narrow) == (dtype, narrow)
+                };
+                // So does what reads a part of a row, which lies elsewhere than what is written.
+                let cut: Vec<Place> = node
+                    .inputs
+                    .iter()
+                    .filter(|&&input| slices.is_part(input))
+                    .filter_map(|&input| plan.places.get(&slices.root(input).0).copied())
+                    .collect();
+                let in_turn = |buffer: &usize| matches(buffer) && !cut.contains(&Place::Buffer(*buffer));
+                let in_place = matches!(work, Work::Map(_)).then(|| dying.iter().position(in_turn)).flatten();
                 match (in_place, free.iter().position(matches)) {
                     (Some(found), _) => {
                         let buffer = dying.remove(found);
@@ -242,7 +272,7 @@ impl RowPlan {
                         plan.buffers[buffer].stored |= is_output(value);
                         Place::Buffer(buffer)
                     }
-                    (None, None) => plan.buffer(dtype, is_output(value)),
+                    (None, None) => plan.buffer(dtype, is_output(value), narrow),
                 }
             };
             free.extend(dying);
@@ -255,11 +285,18 @@ impl RowPlan {
             plan.places.insert(value, place);
             plan.steps.push(Step { value, work, place });
         }
+        for &part in &cut_up {
+            let place = match plan.places.get(&slices.root(part).0) {
+                Some(Place::Tile) => copied,
+                place => place.copied(),
+            };
+            plan.stored_parts.push((part, place.ok_or("writes parts of rows that it does not keep")?));
+        }
         Ok(Some(plan))
     }
 
-    fn buffer(&mut self, dtype: DType, stored: bool) -> Place {
-        self.buffers.push(Buffer { dtype, panel: false, stored });
+    fn buffer(&mut self, dtype: DType, stored: bool, narrow: bool) -> Place {
+        self.buffers.push(Buffer { dtype, panel: false, stored, narrow });
         Place::Buffer(self.buffers.len() - 1)
     }
 
@@ -267,13 +304,26 @@ impl RowPlan {
     fn row_bytes(&self, n: usize, of: impl Fn(&Buffer) -> bool) -> u64 {
         let copies = |buffer: &Buffer| if buffer.stored || buffer.panel { 2 } else { 1 };
         let whole = self.buffers.iter().filter(|buffer| of(buffer));
-        whole.map(|buffer| copies(buffer) * n as u64 * element_bytes(buffer.dtype) as u64).sum()
+        whole.map(|buffer| copies(buffer) * self.width(buffer, n) * element_bytes(buffer.dtype) as u64).sum()
+    }
+
+    /// Elements in a row of a buffer, where those of the product have `n`.
+    fn width(&self, buffer: &Buffer, n: usize) -> u64 {
+        (if buffer.narrow { self.narrow } else { n }) as u64
+    }
+
+    /// Whether the rows of a place are narrow.
+    fn is_narrow(&self, place: Place) -> bool {
+        matches!(place, Place::Buffer(buffer) if self.buffers[buffer].narrow)
     }
 
     /// How often the vector unit goes through all of a row, but for operators that take it longer.
     pub(super) fn passes(&self) -> usize {
         let whole = |step: &&Step| !matches!(step.place, Place::Column(_)) || matches!(step.work, Work::Fold(..));
-        self.early.len() + self.steps.iter().filter(whole).count()
+        let (narrow, wide): (Vec<&Step>, Vec<&Step>) =
+            self.steps.iter().filter(whole).partition(|step| self.is_narrow(step.place));
+        let row = self.shape.last().copied().unwrap_or(1).max(1);
+        self.early.len() + wide.len() + (narrow.len() * self.narrow).div_ceil(row)
     }
 
     /// Bytes that the panels of two M-tiles take for each row of `n` elements.
@@ -287,13 +337,19 @@ impl RowPlan {
     }
 }
 
+/// The parts of rows that leave a kernel.
+fn stored_parts(kernel: &Kernel, slices: &Slices) -> Vec<ValueId> {
+    kernel.outputs.iter().copied().filter(|&value| slices.is_part(value)).collect()
+}
+
 /// Sums of products, each with its product: those of floats, of which only the sum is used.
-fn dot_products(graph: &Graph, kernel: &Kernel, shape: &Shape) -> HashMap<NodeId, NodeId> {
+fn dot_products(graph: &Graph, kernel: &Kernel, shape: &Shape, slices: &Slices) -> HashMap<NodeId, NodeId> {
     let own: HashSet<NodeId> = kernel.epilogue.iter().copied().collect();
     let mut users: HashMap<ValueId, usize> = HashMap::new();
     for &id in &kernel.epilogue {
         graph.node(id).inputs.iter().for_each(|&input| *users.entry(input).or_default() += 1);
     }
+    let cut_up = stored_parts(kernel, slices);
     let mut dots = HashMap::new();
     for &id in &kernel.epilogue {
         let Op::Reduce(reduce) = &graph.node(id).op else { continue };
@@ -305,9 +361,10 @@ fn dot_products(graph: &Graph, kernel: &Kernel, shape: &Shape) -> HashMap<NodeId
         if multiplies
             && matches!(reduce.function, ReduceFn::Sum | ReduceFn::Mean)
             && ty.dtype.class() == NumberClass::F32
-            && &ty.shape == shape
+            && (&ty.shape == shape || Some(&ty.shape) == slices.narrow())
             && users.get(&summed) == Some(&1)
             && !kernel.outputs.contains(&summed)
+            && cut_up.iter().all(|&part| slices.root(part).0 != summed)
         {
             dots.insert(id, product);
         }
@@ -412,9 +469,10 @@ impl Lowering<'_, '_> {
         // Of an operand that is the same for all rows there is one buffer, else two of as many rows.
         let (mut fixed, mut varying) = (0, 0);
         for (_, operand, which) in product.externals.iter().filter(|(value, ..)| plan.operands.contains(value)) {
-            let row: usize = (0..product.n.sizes.len())
-                .filter(|&dim| product.n.strides[*which][dim] != 0)
-                .map(|dim| product.n.sizes[dim])
+            let columns = product.columns(*which);
+            let row: usize = (0..columns.sizes.len())
+                .filter(|&dim| columns.strides[*which][dim] != 0)
+                .map(|dim| columns.sizes[dim])
                 .product();
             let bytes = (row as u64) * element_bytes(operand.dtype) as u64;
             if is_fixed(*which) {
@@ -441,7 +499,7 @@ impl Lowering<'_, '_> {
             row => self.squeezed((room / row) as usize).clamp(1, usual),
         };
         for (index, buffer) in plan.buffers.iter().enumerate().filter(|(_, buffer)| !buffer.panel) {
-            let bytes = count as u64 * n as u64 * element_bytes(buffer.dtype) as u64;
+            let bytes = count as u64 * plan.width(buffer, n) * element_bytes(buffer.dtype) as u64;
             buffers[index] = self.buffers(bytes, if buffer.stored { 2 } else { 1 });
         }
         let mut columns = Vec::with_capacity(plan.columns.len());
@@ -524,7 +582,10 @@ impl Lowering<'_, '_> {
     ) -> Result<(), TargetError> {
         let graph = &self.plan.graph;
         let m_dims = m.lens.len();
-        let lens: Vec<usize> = part.lens.iter().chain(&product.n.sizes).copied().collect();
+        let slices = &product.slices;
+        let nest = |narrow: bool| [&part.lens[..], &product.columns_of(narrow).sizes].concat();
+        let (wide, narrow) = (nest(false), nest(true));
+        let lens_of = |is_narrow: bool| if is_narrow { &narrow } else { &wide };
         let start = |which: usize| {
             offset(batch, &product.batch, which) + offset(m, &product.m, which) + part.offset(&product.m.strides[which])
         };
@@ -532,6 +593,7 @@ impl Lowering<'_, '_> {
         let mut operands: HashMap<ValueId, ChipOperand> = HashMap::new();
         for (value, operand, which) in product.externals.iter().filter(|(v, ..)| rows.plan.operands.contains(v)) {
             let strides = product.strides(*which);
+            let lens = nest(slices.is_narrow(graph.shape(*value)));
             let chip_strides = tile::dense_strides(&lens, |dim| strides[dim] != 0);
             let held: Vec<usize> =
                 lens.iter().zip(&strides).map(|(&len, &stride)| if stride == 0 { 1 } else { len }).collect();
@@ -559,26 +621,42 @@ impl Lowering<'_, '_> {
                 memory: Memory::Scratchpad,
                 address: rows.buffers[buffer][rows.parts % rows.buffers[buffer].len()],
                 dtype: rows.plan.buffers[buffer].dtype,
-                strides: tile::dense_strides(&lens, |_| true),
+                strides: tile::dense_strides(lens_of(rows.plan.buffers[buffer].narrow), |_| true),
             },
             Place::Column(column) => ChipOperand {
                 memory: Memory::Scratchpad,
                 address: rows.columns[column][rows.parts % rows.columns[column].len()],
                 dtype: rows.plan.columns[column].dtype,
-                strides: tile::dense_strides(&lens, |dim| dim < m_dims),
+                strides: tile::dense_strides(&wide, |dim| dim < m_dims),
             },
         };
-        let known = |rows: &Rows, value: ValueId| match operands.get(&value) {
-            Some(operand) => Some(operand.clone()),
-            None => rows.plan.places.get(&value).map(|&at| place(rows, at)),
+        // How a part of rows is read by work over all columns, or over narrow ones. A row lies in one piece, wherever it
+        // is; a single element serves all columns.
+        let cut = |whole: &ChipOperand, value: ValueId, over_narrow: bool| {
+            let mut read = whole.part(slices.root(value).1 as i64);
+            let single = graph.shape(value).last().is_none_or(|&extent| extent == 1);
+            read.strides.truncate(m_dims);
+            read.strides.extend(tile::dense_strides(&product.columns_of(over_narrow).sizes, |_| !single));
+            read
+        };
+        // How an operand is read.
+        let known = |rows: &Rows, value: ValueId, over_narrow: bool| {
+            let root = slices.root(value).0;
+            let whole = match operands.get(&root) {
+                Some(operand) => operand.clone(),
+                None => place(rows, *rows.plan.places.get(&root)?),
+            };
+            let as_it_is = !slices.is_part(value) && slices.is_narrow(graph.shape(value)) == over_narrow;
+            Some(if as_it_is { whole } else { cut(&whole, value, over_narrow) })
         };
         let store = |lowering: &mut Self, value: ValueId, chip: &ChipOperand| {
             let Some((_, result, which)) = product.result(value) else { return };
             let (dram, strides) = (result.address(start(*which)), product.strides(*which));
-            lowering.move_tile(true, dram, chip.dtype, &lens, &strides, chip.address, &chip.strides);
+            let lens = lens_of(slices.is_narrow(graph.shape(value)));
+            lowering.move_tile(true, dram, chip.dtype, lens, &strides, chip.address, &chip.strides);
         };
         for &value in &rows.plan.stored_panels {
-            if let Some(chip) = known(rows, value) {
+            if let Some(chip) = known(rows, value, false) {
                 store(self, value, &chip);
             }
         }
@@ -586,19 +664,27 @@ impl Lowering<'_, '_> {
             let to = place(rows, step.place);
             let extents = |value: ValueId| -> Vec<usize> {
                 let column = is_column(graph.shape(value), &rows.plan.shape);
+                let lens = lens_of(slices.is_narrow(graph.shape(value)));
                 lens.iter().enumerate().map(|(dim, &len)| if column && dim >= m_dims { 1 } else { len }).collect()
             };
             match &step.work {
                 Work::Copy => {
                     let from = place(rows, Place::Tile);
-                    self.map(MapFn::Copy, &lens, &to, &[ChipSource::Chip(&from)]);
+                    self.map(MapFn::Copy, &wide, &to, &[ChipSource::Chip(&from)]);
                 }
                 Work::Map(id) => {
                     let node = graph.node(*id);
-                    self.element_wise(kernel, node, &extents(step.value), &to, |value| known(rows, value))?;
+                    let narrow = slices.is_narrow(graph.shape(step.value));
+                    self.element_wise(kernel, node, &extents(step.value), &to, |value| known(rows, value, narrow))?;
                 }
                 Work::Fold(function, folded) => {
-                    let walked: Vec<Option<ChipOperand>> = folded.iter().map(|&value| known(rows, value)).collect();
+                    let narrow = folded.iter().any(|&value| slices.is_narrow(graph.shape(value)));
+                    let walked: Vec<Option<ChipOperand>> =
+                        folded.iter().map(|&value| known(rows, value, narrow)).collect();
+                    // Where it stands still, one walk is like another.
+                    let mut to = to.clone();
+                    to.strides.truncate(m_dims);
+                    to.strides.resize(lens_of(narrow).len(), 0);
                     let sources: Vec<ChipSource<'_>> = folded
                         .iter()
                         .zip(&walked)
@@ -612,7 +698,7 @@ impl Lowering<'_, '_> {
                     }
                     let dot = sources.len() == 2;
                     let by = if dot { FoldFn::Dot } else { fold_function(*function) };
-                    let whole = if dot { lens.clone() } else { extents(folded[0]) };
+                    let whole = if dot { lens_of(narrow).clone() } else { extents(folded[0]) };
                     self.fold_nest(by, &whole, m_dims, false, &to, &sources);
                     if *function == ReduceFn::Mean {
                         let count = whole[m_dims..].iter().product::<usize>();
@@ -622,11 +708,16 @@ impl Lowering<'_, '_> {
                             Source::Integer(count as i64)
                         };
                         let sources = [ChipSource::Chip(&to), ChipSource::Immediate(divisor)];
-                        self.map(MapFn::Binary(BinaryFn::Div), &extents(step.value), &to, &sources);
+                        let rows: Vec<usize> =
+                            part.lens.iter().copied().chain(whole[m_dims..].iter().map(|_| 1)).collect();
+                        self.map(MapFn::Binary(BinaryFn::Div), &rows, &to, &sources);
                     }
                 }
             }
             store(self, step.value, &to);
+        }
+        for &(part, from) in &rows.plan.stored_parts {
+            store(self, part, &cut(&place(rows, from), part, true));
         }
         rows.parts += 1;
         Ok(())

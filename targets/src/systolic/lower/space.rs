@@ -48,14 +48,16 @@ pub(super) fn offset(tile: &Tile, space: &Space, which: usize) -> i64 {
 }
 
 /// Refines the four spaces for A, B, the results and the operands of the epilogue, in this order, all of which broadcast to
-/// `result`. On failure, which of `operands` is in the way.
+/// `result`; and a fifth for the columns of those that `is_narrow` names, which broadcast to `narrow` instead. On failure,
+/// which of `operands` is in the way.
 pub(super) fn refine(
     operands: &[&DramOperand],
     op: &MatMul,
     batch: &Shape,
     [m, n, k]: [usize; 3],
     result: &Shape,
-) -> Result<[Space; 4], usize> {
+    (narrow, is_narrow): (Option<&Shape>, &[bool]),
+) -> Result<[Space; 5], usize> {
     let failed = |which: usize| move || which;
     let rank = batch.rank();
     // The parts of each operand's view: batch, rows, columns.
@@ -80,34 +82,43 @@ pub(super) fn refine(
     let (b_k, b_n) = if op.transpose_b { (b1, b0) } else { (b0, b1) };
     let mut outs = Vec::with_capacity(operands.len() - 2);
     for (index, operand) in operands[2..].iter().enumerate() {
+        let result = narrow.filter(|_| is_narrow[index + 2]).unwrap_or(result);
+        let columns = result.last().copied().filter(|_| is_narrow[index + 2]).unwrap_or(n);
         let wide = operand.view.broadcast(result).ok_or_else(failed(index + 2))?;
-        outs.push(part(&wide, batch, m, n).ok_or_else(failed(index + 2))?);
+        outs.push(part(&wide, batch, m, columns).ok_or_else(failed(index + 2))?);
     }
     // Views are added one by one, so that the first that does not interleave is known.
-    let space = |shape: &Shape, a: Option<&View>, b: Option<&View>, outs: Vec<&View>| -> Result<Space, usize> {
-        let mut views: Vec<&View> = Vec::new();
-        let mut order = Vec::new();
-        let named = [(A, a), (B, b)].into_iter().filter_map(|(which, view)| view.map(|view| (which, view)));
-        let rest = outs.into_iter().enumerate().map(|(index, view)| (B + 1 + index, view));
-        for (which, view) in named.chain(rest) {
-            views.push(view);
-            order.push(which);
-            if Nest::refine(shape, &views).is_none() {
-                return Err(which);
+    let space =
+        |shape: &Shape, a: Option<&View>, b: Option<&View>, outs: Vec<(usize, &View)>| -> Result<Space, usize> {
+            let mut views: Vec<&View> = Vec::new();
+            let mut order = Vec::new();
+            let named = [(A, a), (B, b)].into_iter().filter_map(|(which, view)| view.map(|view| (which, view)));
+            for (which, view) in named.chain(outs) {
+                views.push(view);
+                order.push(which);
+                if Nest::refine(shape, &views).is_none() {
+                    return Err(which);
+                }
             }
-        }
-        let nest = Nest::refine(shape, &views).ok_or(A)?;
-        let mut strides = vec![vec![0; nest.sizes.len()]; operands.len()];
-        for (which, walked) in order.into_iter().zip(nest.strides) {
-            strides[which] = walked;
-        }
-        Ok(Space { sizes: nest.sizes, strides })
+            let nest = Nest::refine(shape, &views).ok_or(A)?;
+            let mut strides = vec![vec![0; nest.sizes.len()]; operands.len()];
+            for (which, walked) in order.into_iter().zip(nest.strides) {
+                strides[which] = walked;
+            }
+            Ok(Space { sizes: nest.sizes, strides })
+        };
+    let numbered = || outs.iter().enumerate().map(|(index, parts)| (B + 1 + index, parts));
+    let outs_of = |space: usize| numbered().map(|(which, parts)| (which, &parts[space])).collect::<Vec<_>>();
+    let columns_of = |narrow: bool| -> Vec<(usize, &View)> {
+        let chosen = numbered().filter(|&(which, _)| is_narrow[which] == narrow);
+        chosen.map(|(which, parts)| (which, &parts[2])).collect()
     };
-    let outs_of = |which: usize| outs.iter().map(|parts| &parts[which]).collect::<Vec<_>>();
+    let few = narrow.and_then(|shape| shape.last().copied()).unwrap_or(1);
     Ok([
         space(batch, Some(&a_batch), Some(&b_batch), outs_of(0))?,
         space(&Shape::vector(m), Some(&a_m), None, outs_of(1))?,
-        space(&Shape::vector(n), None, Some(&b_n), outs_of(2))?,
+        space(&Shape::vector(n), None, Some(&b_n), columns_of(false))?,
         space(&Shape::vector(k), Some(&a_k), Some(&b_k), Vec::new())?,
+        space(&Shape::vector(few), None, None, columns_of(true))?,
     ])
 }

@@ -8,6 +8,7 @@ mod grouped;
 mod placed;
 mod routines;
 mod rows;
+mod slices;
 
 use tcc_ir::{Shape, Tensor, evaluate, text};
 
