@@ -45,7 +45,7 @@ impl Lowering<'_, '_> {
     ) -> Result<(), TargetError> {
         self.tile_work(kernel, anchor, product, (batch, m, n), tile, epilogue)?;
         match &mut epilogue.rows {
-            Some(rows) => self.row_work(kernel, product, (batch, m), tile, rows),
+            Some(rows) => self.row_work(kernel, product, (batch, m, n), tile, rows),
             None => Ok(()),
         }
     }

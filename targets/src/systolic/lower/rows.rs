@@ -4,8 +4,10 @@
 //! panels, M-tiles by all of N. After the last tile of an M-tile's rows, the other nodes run over whole rows, some at a
 //! time, in turn with the tiles of the next M-tile: the array and the loads for it are held up by no long stretch of vector
 //! work. A node writes over an operand that nobody needs any more, so that most chains of them take no more than the panel.
+//! Where nodes only read slices of the same columns of each, they run on these as soon as they are there.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use tcc_ir::ops::{BinaryFn, ReduceFn};
 use tcc_ir::{DType, Graph, Kernel, NodeId, NumberClass, Op, Shape, ValueId};
@@ -98,6 +100,8 @@ pub(super) struct RowPlan {
     stored_panels: Vec<ValueId>,
     /// Parts of rows that are results, and where the rows lie in the end.
     stored_parts: Vec<(ValueId, Place)>,
+    /// The first elements of the slices that the steps read, if they need no more of each than the columns they compute.
+    firsts: Option<Vec<usize>>,
 }
 
 impl RowPlan {
@@ -181,6 +185,7 @@ impl RowPlan {
             operands: read_late.iter().copied().filter(|value| !own.contains(value)).collect(),
             stored_panels: Vec::new(),
             stored_parts: Vec::new(),
+            firsts: None,
             shape: shape.clone(),
             narrow: slices.extent(),
         };
@@ -292,7 +297,31 @@ impl RowPlan {
             };
             plan.stored_parts.push((part, place.ok_or("writes parts of rows that it does not keep")?));
         }
+        plan.firsts = plan.firsts_of_slices(graph, slices);
         Ok(Some(plan))
+    }
+
+    fn firsts_of_slices(&self, graph: &Graph, slices: &Slices) -> Option<Vec<usize>> {
+        let in_panel = |value: ValueId| match self.places.get(&value) {
+            Some(&Place::Buffer(buffer)) => self.buffers[buffer].panel,
+            _ => false,
+        };
+        let mut firsts = Vec::new();
+        for step in &self.steps {
+            let Work::Map(id) = step.work else { return None };
+            if !self.is_narrow(step.place) {
+                return None;
+            }
+            for &part in graph.node(id).inputs.iter().filter(|&&input| slices.is_part(input)) {
+                let (root, first) = slices.root(part);
+                if !in_panel(root) || !slices.is_narrow(graph.shape(part)) {
+                    return None;
+                }
+                firsts.push(first);
+            }
+        }
+        let stores = !self.stored_panels.is_empty() || !self.stored_parts.is_empty();
+        (!firsts.is_empty() && !stores).then_some(firsts)
     }
 
     fn buffer(&mut self, dtype: DType, stored: bool, narrow: bool) -> Place {
@@ -392,6 +421,8 @@ pub(super) struct Rows {
     /// Tiles of columns of an M-tile, and how many of them have come out.
     column_tiles: usize,
     out: usize,
+    /// Columns of narrow values that have been worked on of the present M-tile.
+    columns_done: usize,
     /// Number of M-tiles that have come out.
     tiles: usize,
     /// Number of times that rows were worked on.
@@ -411,6 +442,8 @@ struct Pending {
     /// Its rows, in the pieces in which they are worked on, and how many of these are done.
     parts: Vec<Tile>,
     done: usize,
+    /// Of narrow values, the columns that are worked on, if not all.
+    columns: Option<Range<usize>>,
 }
 
 impl Rows {
@@ -458,11 +491,14 @@ impl Lowering<'_, '_> {
         &mut self,
         kernel: &Kernel,
         product: &Product,
-        plan: RowPlan,
+        mut plan: RowPlan,
         rows: usize,
         [tiles, column_tiles]: [usize; 2],
     ) -> Result<Rows, TargetError> {
         let n = product.n.count();
+        if [&product.n, product.columns_of(true)].iter().any(|columns| columns.sizes.len() != 1) {
+            plan.firsts = None;
+        }
         let is_fixed = |which: usize| {
             [&product.batch, &product.m].into_iter().all(|space| space.strides[which].iter().all(|&stride| stride == 0))
         };
@@ -510,7 +546,20 @@ impl Lowering<'_, '_> {
         let later = fixed + varying * count as u64;
         let external = EpilogueBuffers::new(later);
         let (out, pending) = (0, None);
-        Ok(Rows { plan, count, buffers, columns, later, external, column_tiles, out, tiles: 0, parts: 0, pending })
+        Ok(Rows {
+            plan,
+            count,
+            buffers,
+            columns,
+            later,
+            external,
+            column_tiles,
+            out,
+            columns_done: 0,
+            tiles: 0,
+            parts: 0,
+            pending,
+        })
     }
 
     /// Goes on with work on rows after a tile of columns has come out, at `tile`.
@@ -518,11 +567,41 @@ impl Lowering<'_, '_> {
         &mut self,
         kernel: &Kernel,
         product: &Product,
-        (batch, m): (&Tile, &Tile),
+        (batch, m, n): (&Tile, &Tile, &Tile),
         tile: &ChipOperand,
         rows: &mut Rows,
     ) -> Result<(), TargetError> {
         rows.out += 1;
+        if let Some(firsts) = &rows.plan.firsts {
+            // As many columns as have come out of every slice.
+            let out = n.starts[0] + n.lens[0];
+            let narrow = rows.plan.narrow;
+            let there = firsts.iter().map(|&first| out.saturating_sub(first).min(narrow)).min().unwrap_or(0);
+            let columns = rows.columns_done..there;
+            if !columns.is_empty() {
+                // Fewer columns leave place for more rows.
+                let count = rows.count.saturating_mul(narrow) / columns.len();
+                let mut pending = Pending {
+                    batch: batch.clone(),
+                    m: m.clone(),
+                    tile: tile.clone(),
+                    number: rows.tiles,
+                    parts: tile::tiles(&m.lens, &tile::fill(&m.lens, count.max(1))),
+                    done: 0,
+                    columns: Some(columns),
+                };
+                while pending.done < pending.parts.len() {
+                    self.work_on_part(kernel, product, &pending, &pending.parts[pending.done], rows)?;
+                    pending.done += 1;
+                }
+                rows.columns_done = there;
+            }
+            if rows.out == rows.column_tiles {
+                (rows.out, rows.columns_done) = (0, 0);
+                rows.tiles += 1;
+            }
+            return Ok(());
+        }
         // As much of the M-tile before as there has been of this one.
         self.work_up_to(kernel, product, rows, rows.out, rows.column_tiles)?;
         if rows.out < rows.column_tiles {
@@ -536,6 +615,7 @@ impl Lowering<'_, '_> {
             number: rows.tiles,
             parts: tile::tiles(&m.lens, &tile::fill(&m.lens, rows.count)),
             done: 0,
+            columns: None,
         });
         rows.tiles += 1;
         // A single tile of columns is not kept.
@@ -576,18 +656,28 @@ impl Lowering<'_, '_> {
         &mut self,
         kernel: &Kernel,
         product: &Product,
-        Pending { batch, m, tile, number, .. }: &Pending,
+        Pending { batch, m, tile, number, columns, .. }: &Pending,
         part: &Tile,
         rows: &mut Rows,
     ) -> Result<(), TargetError> {
         let graph = &self.plan.graph;
         let m_dims = m.lens.len();
         let slices = &product.slices;
-        let nest = |narrow: bool| [&part.lens[..], &product.columns_of(narrow).sizes].concat();
+        let sizes_of = |narrow: bool| match columns {
+            Some(columns) if narrow => vec![columns.len()],
+            _ => product.columns_of(narrow).sizes.to_vec(),
+        };
+        let first_column = columns.as_ref().map_or(0, |columns| columns.start);
+        let nest = |narrow: bool| [&part.lens[..], &sizes_of(narrow)].concat();
         let (wide, narrow) = (nest(false), nest(true));
         let lens_of = |is_narrow: bool| if is_narrow { &narrow } else { &wide };
         let start = |which: usize| {
-            offset(batch, &product.batch, which) + offset(m, &product.m, which) + part.offset(&product.m.strides[which])
+            let columns =
+                if first_column == 0 { 0 } else { first_column as i64 * product.columns(which).strides[which][0] };
+            offset(batch, &product.batch, which)
+                + offset(m, &product.m, which)
+                + part.offset(&product.m.strides[which])
+                + columns
         };
         let turn = rows.parts % 2;
         let mut operands: HashMap<ValueId, ChipOperand> = HashMap::new();
@@ -633,10 +723,11 @@ impl Lowering<'_, '_> {
         // How a part of rows is read by work over all columns, or over narrow ones. A row lies in one piece, wherever it
         // is; a single element serves all columns.
         let cut = |whole: &ChipOperand, value: ValueId, over_narrow: bool| {
-            let mut read = whole.part(slices.root(value).1 as i64);
+            let first = if slices.is_part(value) { slices.root(value).1 + first_column } else { 0 };
+            let mut read = whole.part(first as i64);
             let single = graph.shape(value).last().is_none_or(|&extent| extent == 1);
             read.strides.truncate(m_dims);
-            read.strides.extend(tile::dense_strides(&product.columns_of(over_narrow).sizes, |_| !single));
+            read.strides.extend(tile::dense_strides(&sizes_of(over_narrow), |_| !single));
             read
         };
         // How an operand is read.
