@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tcc_ir::ops::{
-    Binary, BinaryFn, Broadcast, Cast, Concat, Gather, GatherNd, Gelu, LayerNorm, MatMul, Reduce, ReduceFn, Reshape,
-    RmsNorm, Rope, Select, Slice, Softmax, Transpose, Unary, UnaryFn,
+    ArgFn, ArgReduce, Binary, BinaryFn, Broadcast, Cast, Concat, Gather, GatherNd, Gelu, LayerNorm, MatMul, Reduce,
+    ReduceFn, Reshape, RmsNorm, Rope, Select, Slice, Softmax, Transpose, Unary, UnaryFn,
 };
 use tcc_ir::{DType, Graph, Op, Real, Shape, Tensor, TensorType, ValueId, evaluate};
 
@@ -273,6 +273,14 @@ const CASES: &[Write] = &[
         for result in [one, some, backwards, uneven] {
             c.give(result);
         }
+    },
+    |c, d| {
+        // Rows of a table, named by indices that were narrowed.
+        let (x, table) = (c.input(&[d.b, d.n]), c.input(&[d.n, d.s]));
+        let wide = c.add(ArgReduce { function: ArgFn::Max, axis: 1, select_last: false }, &[x]);
+        let narrow = c.add(Cast { to: DType::I32 }, &[wide]);
+        let rows = c.add(Gather { axis: 0 }, &[table, narrow]);
+        c.give(rows);
     },
     |c, d| {
         // Softmax, written out.

@@ -2,8 +2,8 @@
 //! that only pick what a view would.
 
 use egg::Id;
-use tcc_ir::ops::{Binary, Broadcast, Concat, MatMul, Reshape, Slice, Transpose};
-use tcc_ir::{Op, Shape};
+use tcc_ir::ops::{Binary, Broadcast, Cast, Concat, MatMul, Reshape, Slice, Transpose};
+use tcc_ir::{DType, Op, Shape};
 
 use crate::egraph::{Expr, Rule, Site, Terms};
 
@@ -24,6 +24,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "slice of a slice", rewrite: slice_of_slice },
     Rule { name: "gather of everything", rewrite: gather_of_everything },
     Rule { name: "gather at regular steps", rewrite: gather_at_regular_steps },
+    Rule { name: "narrowed indices", rewrite: narrowed_indices },
 ];
 
 fn reshape_to(shape: &Shape, x: impl Into<Expr>) -> Expr {
@@ -390,4 +391,16 @@ fn gather_at_regular_steps(site: &Site<'_>) -> Vec<Expr> {
     (slice.starts[gather.axis], slice.steps[gather.axis]) = (places[0] as usize, step);
     slice.sizes[gather.axis] = places.len();
     vec![reshape_to(terms.shape(site.class), Expr::apply(slice, [data.into()]))]
+}
+
+/// Indices need not be narrowed before a gather: `gather(x, cast_i32(i)) = gather(x, i)`. An index that 32 bits do not hold
+/// names nothing in either form, unless it wraps around to one that does: then the second form, which says that it is out
+/// of range, is the better one.
+fn narrowed_indices(site: &Site<'_>) -> Vec<Expr> {
+    let (Op::Gather(gather), &[data, indices]) = (site.op, site.operands) else { return Vec::new() };
+    let terms = site.terms;
+    let wide = terms.applications(indices).filter(|(op, operands)| {
+        matches!(op, Op::Cast(Cast { to: DType::I32 })) && terms.dtype(operands[0]) == DType::I64
+    });
+    wide.map(|(_, operands)| Expr::apply(*gather, [data.into(), operands[0].into()])).collect()
 }
