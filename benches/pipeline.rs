@@ -88,7 +88,7 @@ fn measure_depth(criterion: &mut Criterion, folder: &Path) -> Result<(), Box<dyn
         }
         let model = ImportedModel::import(&path, &ImportOptions::default())?;
         group.bench_function(BenchmarkId::from_parameter(layers), |b| {
-            b.iter(|| target.plan(black_box(model.graph()), Optimization::default()))
+            b.iter_with_large_drop(|| target.plan(black_box(model.graph()), Optimization::default()))
         });
     }
     group.finish();
