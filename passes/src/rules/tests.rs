@@ -229,6 +229,16 @@ const CASES: &[Write] = &[
         c.give(y);
     },
     |c, d| {
+        // A product over the flattened heads of an attention.
+        let x = c.input(&[d.b, d.n, d.s, d.d]);
+        let heads = c.transpose(x, &[0, 2, 1, 3]);
+        let flat = c.reshape(heads, &[d.b * d.s, d.n * d.d]);
+        let w = c.weights(&[d.n * d.d, 3]);
+        let rows = c.product(flat, w);
+        let y = c.reshape(rows, &[d.b, d.s, 3]);
+        c.give(y);
+    },
+    |c, d| {
         // Slices of what was joined, sliced, computed and reshaped.
         let (x, y) = (c.input(&[d.b, d.n]), c.input(&[d.b, d.d]));
         let joined = c.add(Concat { axis: 1 }, &[x, y]);

@@ -122,7 +122,8 @@ fn transpose_into_contraction(site: &Site<'_>) -> Vec<Expr> {
     found
 }
 
-/// The rows of a product with a matrix may be those of several axes: `reshape(x) W = reshape(x W)`.
+/// The rows of a product with a matrix may be those of several axes: `reshape(x) W = reshape(x W)`. Where the columns are
+/// several axes too, as those of attention heads, these stay one: `reshape(x) W = reshape(reshape'(x) W)`.
 fn flattened_rows(site: &Site<'_>) -> Vec<Expr> {
     let (Op::MatMul(op), &[a, b]) = (site.op, site.operands) else { return Vec::new() };
     let terms = site.terms;
@@ -136,9 +137,19 @@ fn flattened_rows(site: &Site<'_>) -> Vec<Expr> {
         // Of several forms the one with most axes is where the others meet.
         if terms.rank(x) > terms.rank(a) && terms.shape(x).last() == terms.shape(a).last() {
             found.push(reshape_to(shape, Expr::apply(*op, [x.into(), b.into()])));
+        } else if let Some(rows) = joined_columns(terms.shape(x), terms.shape(a)) {
+            found.push(reshape_to(shape, Expr::apply(*op, [reshape_to(&rows, x), b.into()])));
         }
     }
     found
+}
+
+/// The shape `of` with its last axes as one, if these are the last axis of `flat`, which has fewer axes then.
+fn joined_columns(of: &Shape, flat: &Shape) -> Option<Shape> {
+    let &columns = flat.last()?;
+    let lead = (1..of.rank()).rev().find(|&lead| of[lead..].iter().product::<usize>() == columns)?;
+    let rows = of[..lead].iter().copied().chain([columns]);
+    if lead + 1 > flat.rank() && lead + 1 < of.rank() { Shape::new(rows).ok() } else { None }
 }
 
 /// Whether element-wise operands other than `x` mean the same for `reshape(x)` of shape `to` as for x of shape `from`:
