@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
-use tcc_ir::{Data, Def, Graph, NodeId, Op, Tensor, TensorType, ValueId};
+use tcc_ir::{Data, Def, Graph, NodeId, Op, Tensor, TensorType, ValueId, is_view};
 
 use crate::egraph::FOLDED_BYTES;
 
@@ -209,6 +209,17 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
             }
         }
         narrow |= streams[id.index()] && live <= 1 && (heavy || segment == 0);
+    }
+    // Views on what comes out of the embeddings belong to the first layer, as those between layers belong to the next.
+    for &id in order.iter().rev().filter(|id| streams[id.index()]) {
+        let mut users = graph.users(id).peekable();
+        if segment_of[id.index()] == 0
+            && is_view(&graph.node(id).op)
+            && users.peek().is_some()
+            && users.all(|user| segment_of[user.index()] == 1)
+        {
+            segment_of[id.index()] = 1;
+        }
     }
     // What stands before the stream and is used in several segments is computed in the first, with all behind it.
     let mut shared = vec![false; graph.node_count()];
