@@ -13,6 +13,7 @@ use tcc_targets::systolic::Systolic;
 use tcc_targets::{Kind, Machine, Optimization, Target};
 
 mod bert;
+mod decoder;
 
 use bert::Bert;
 
@@ -74,8 +75,8 @@ fn measure(criterion: &mut Criterion, subject: &Subject) -> Result<(), Box<dyn E
     Ok(())
 }
 
-/// Optimises narrow encoders of 1 to 96 layers. Equal layers are optimised once: what grows with depth
-/// is reading the graph, cutting it into blocks and replaying them.
+/// Optimises narrow encoders and decoders of 1 to 96 layers. Equal layers are optimised once: what grows with depth is
+/// cutting the graph into blocks, replaying them and assembling the plan.
 fn measure_depth(criterion: &mut Criterion, folder: &Path) -> Result<(), Box<dyn Error>> {
     let target = systolic()?;
     let mut group = criterion.benchmark_group("optimize by depth");
@@ -86,10 +87,13 @@ fn measure_depth(criterion: &mut Criterion, folder: &Path) -> Result<(), Box<dyn
             let narrow = Bert { layers, hidden: 128, heads: 2, intermediate: 512, vocabulary: 1000, ..Bert::BASE };
             narrow.write(1, 128, &path)?;
         }
-        let model = ImportedModel::import(&path, &ImportOptions::default())?;
-        group.bench_function(BenchmarkId::from_parameter(layers), |b| {
-            b.iter_with_large_drop(|| target.plan(black_box(model.graph()), Optimization::default()))
-        });
+        let encoder = ImportedModel::import(&path, &ImportOptions::default())?;
+        let decoder = tcc_passes::clean_up(&tcc_ir::text::parse(&decoder::decoder(layers))?);
+        for (name, graph) in [("encoder", encoder.graph()), ("decoder", &decoder)] {
+            group.bench_function(BenchmarkId::new(name, layers), |b| {
+                b.iter_with_large_drop(|| target.plan(black_box(graph), Optimization::default()))
+            });
+        }
     }
     group.finish();
     Ok(())

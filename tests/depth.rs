@@ -7,50 +7,71 @@ use std::path::Path;
 
 use tcc::ImportedModel;
 use tcc::onnx::import::ImportOptions;
-use tcc_ir::Plan;
+use tcc_ir::{Graph, Plan};
 use tcc_targets::systolic::Systolic;
 use tcc_targets::systolic::assembly;
 use tcc_targets::{Machine, Optimization, Report, Target};
 
 #[path = "../benches/bert/mod.rs"]
 mod bert;
+#[path = "../benches/decoder/mod.rs"]
+mod decoder;
 
 fn target() -> Systolic {
     let machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.name == "systolic-128").unwrap();
     Systolic::new(machine).unwrap()
 }
 
-/// What an encoder of so many layers becomes: its plan, its report, its routines and its calls.
-fn compiled(layers: usize) -> (Plan, Report, [usize; 2]) {
-    let encoder = bert::Bert { layers, hidden: 64, heads: 2, intermediate: 128, vocabulary: 100, ..bert::Bert::BASE };
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("depth-{layers}.onnx"));
-    encoder.write(1, 16, &path).unwrap();
-    let model = ImportedModel::import(&path, &ImportOptions::default()).unwrap();
-    let plan = target().plan(model.graph(), Optimization::default()).unwrap();
-    let program = target().compile(model.graph(), Optimization::default()).unwrap();
+/// What a graph becomes: its plan, its report, its routines and its calls.
+fn compiled(graph: &Graph) -> (Plan, Report, [usize; 2]) {
+    let plan = target().plan(graph, Optimization::default()).unwrap();
+    let program = target().compile(graph, Optimization::default()).unwrap();
     let (_, text) = program.code().into_iter().next().unwrap();
     let code = assembly::assemble(&text).unwrap();
     (plan, program.report(), [code.routines().len(), code.calls().len()])
 }
 
-#[test]
-fn depth_repeats_blocks_and_routines() {
+fn encoder(layers: usize) -> Graph {
+    let encoder = bert::Bert { layers, hidden: 64, heads: 2, intermediate: 128, vocabulary: 100, ..bert::Bert::BASE };
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("depth-{layers}.onnx"));
+    encoder.write(1, 16, &path).unwrap();
+    ImportedModel::import(&path, &ImportOptions::default()).unwrap().graph().clone()
+}
+
+fn decoder(layers: usize) -> Graph {
+    tcc_passes::clean_up(&tcc_ir::text::parse(&decoder::decoder(layers)).unwrap())
+}
+
+/// Asserts that a stack of any depth has one block that occurs once and two that occur in every layer.
+fn check(stack: &dyn Fn(usize) -> Graph) {
     let mut deep_routines = None;
     for layers in [1, 12, 24, 48, 96] {
-        let (plan, report, [routines, calls]) = compiled(layers);
+        let (plan, report, [routines, calls]) = compiled(&stack(layers));
         let blocks: Vec<(usize, u64)> =
             report.optimizer.iter().map(|block| (block.kernels as usize, block.repeats)).collect();
-        // Embeddings; attention and what follows it; the feed-forward part.
         assert_eq!(blocks.len(), 3, "{layers} layers: {blocks:?}");
-        assert_eq!(blocks[0].1, 1);
-        assert_eq!([blocks[1].1, blocks[2].1], [layers as u64; 2]);
         // What only one layer needs stands in that layer: a single one has the mask in it.
         if layers > 1 {
-            let per_layer = blocks[1].0 + blocks[2].0;
+            let (repeated, single): (Vec<_>, Vec<_>) = blocks.iter().partition(|(_, repeats)| *repeats > 1);
+            assert_eq!(single.len(), 1, "{layers} layers: {blocks:?}");
+            assert!(repeated.iter().all(|&(_, repeats)| repeats == layers as u64), "{blocks:?}");
+            let per_layer: usize = repeated.iter().map(|(kernels, _)| kernels).sum();
             assert!(per_layer <= 5, "{blocks:?}");
-            assert_eq!(plan.kernels.len(), blocks[0].0 + layers * per_layer);
+            let others: usize = single.iter().map(|(kernels, _)| kernels).sum();
+            assert_eq!(plan.kernels.len(), others + layers * per_layer);
             assert_eq!(routines, *deep_routines.get_or_insert(routines), "{layers} layers");
             assert!(calls >= 2 * layers, "{calls} calls for {layers} layers");
         }
     }
+}
+
+/// Embeddings stand before attention with what follows it, and the feed-forward part.
+#[test]
+fn an_encoder_of_any_depth_has_three_blocks() {
+    check(&encoder);
+}
+
+#[test]
+fn a_decoder_of_any_depth_has_as_many_blocks() {
+    check(&decoder);
 }

@@ -43,12 +43,16 @@ pub struct Rolled {
 
 /// Cuts a graph and finds equal segments.
 pub fn roll(graph: &Graph) -> Rolled {
-    let segments: Vec<Segment> = cut(graph).into_iter().map(|nodes| with_leaves(graph, nodes)).collect();
+    let mut inside = vec![0; graph.value_count()];
+    let stretches = (1..).zip(cut(graph));
+    let segments: Vec<Segment> =
+        stretches.map(|(number, nodes)| with_leaves(graph, nodes, number, &mut inside)).collect();
+    let mut numbers = vec![0; graph.value_count()];
     let mut known: HashMap<Signature, usize> = HashMap::new();
     let mut blocks: Vec<Block> = Vec::new();
     let mut block_of = Vec::with_capacity(segments.len());
     for (number, segment) in segments.iter().enumerate() {
-        let block = *known.entry(signature(graph, segment)).or_insert(blocks.len());
+        let block = *known.entry(signature(graph, segment, &mut numbers)).or_insert(blocks.len());
         if block == blocks.len() {
             blocks.push(Block { segments: Vec::new(), results: Vec::new() });
         }
@@ -336,19 +340,17 @@ fn depth_first(graph: &Graph) -> Vec<NodeId> {
     order
 }
 
-fn with_leaves(graph: &Graph, nodes: Vec<NodeId>) -> Segment {
-    let mut inside: HashMap<ValueId, ()> = HashMap::new();
+/// The segment of these nodes. `inside` has the number of the last segment that each value was seen in.
+fn with_leaves(graph: &Graph, nodes: Vec<NodeId>, number: u32, inside: &mut [u32]) -> Segment {
     let mut leaves = Vec::new();
     for &id in &nodes {
         let node = graph.node(id);
         for &input in &node.inputs {
-            if inside.insert(input, ()).is_none() {
+            if std::mem::replace(&mut inside[input.index()], number) != number {
                 leaves.push(input);
             }
         }
-        node.outputs.iter().for_each(|&output| {
-            inside.insert(output, ());
-        });
+        node.outputs.iter().for_each(|output| inside[output.index()] = number);
     }
     Segment { nodes, leaves }
 }
@@ -370,17 +372,16 @@ struct Signature {
     leaves: Vec<(TensorType, bool)>,
 }
 
-fn signature(graph: &Graph, segment: &Segment) -> Signature {
-    let mut number: HashMap<ValueId, u32> = HashMap::new();
-    for &leaf in &segment.leaves {
-        number.insert(leaf, number.len() as u32);
-    }
+/// The signature of a segment. `numbers` is a place to number its values in; what is there does not matter, since leaves and
+/// results are numbered before they are used.
+fn signature(graph: &Graph, segment: &Segment, numbers: &mut [u32]) -> Signature {
+    let mut count = 0..;
+    let mut number = |numbers: &mut [u32], value: ValueId| numbers[value.index()] = count.next().unwrap_or(u32::MAX);
+    segment.leaves.iter().for_each(|&leaf| number(numbers, leaf));
     let nodes = segment.nodes.iter().map(|&id| {
         let node = graph.node(id);
-        let inputs = node.inputs.iter().map(|input| number[input]).collect();
-        for &output in &node.outputs {
-            number.insert(output, number.len() as u32);
-        }
+        let inputs = node.inputs.iter().map(|input| numbers[input.index()]).collect();
+        node.outputs.iter().for_each(|&output| number(numbers, output));
         (node.op.clone(), inputs)
     });
     let nodes = nodes.collect();

@@ -3,11 +3,12 @@
 //! Rules make an e-graph of all forms that a block has; kernels are offered for every form; extraction takes the cheapest
 //! set of kernels that gives the block's results.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use egg::Id;
 use rayon::prelude::*;
+use smallvec::SmallVec;
 use tcc_ir::{Anchor, Def, Graph, GraphError, NodeId, Op, ValueId, is_view};
 
 use crate::assemble::Group;
@@ -159,14 +160,14 @@ fn optimize_blocks(
     let mut replay = Replay {
         source: graph,
         graph: Graph::new(graph.name().clone()),
-        map: HashMap::new(),
+        map: vec![None; graph.value_count()],
         groups: Vec::new(),
         segments: 0,
     };
     for &input in graph.inputs() {
         let value = graph.value(input);
         let new = replay.graph.add_input(value.name.clone(), value.ty.clone());
-        replay.map.insert(input, new);
+        replay.map[input.index()] = Some(new);
     }
     for (segment, &block) in rolled.segments.iter().zip(&rolled.block_of) {
         replay.segment(segment, &rolled.blocks[block].results, &blocks[block])?;
@@ -197,7 +198,7 @@ struct Replay<'a> {
     source: &'a Graph,
     graph: Graph,
     /// What each value of the source has become.
-    map: HashMap<ValueId, ValueId>,
+    map: Vec<Option<ValueId>>,
     groups: Vec<Group>,
     /// Segments so far.
     segments: u32,
@@ -206,7 +207,7 @@ struct Replay<'a> {
 impl Replay<'_> {
     /// What a value has become; constants are taken over when they are first needed.
     fn value(&mut self, id: ValueId) -> ValueId {
-        if let Some(&value) = self.map.get(&id) {
+        if let Some(value) = self.map[id.index()] {
             return value;
         }
         let value = self.source.value(id);
@@ -214,7 +215,7 @@ impl Replay<'_> {
             Def::Constant(tensor) => self.graph.add_constant(value.name.clone(), tensor.clone()),
             Def::Input(_) | Def::Node { .. } => unreachable!("segments stand in an order in which they can run"),
         };
-        self.map.insert(id, new);
+        self.map[id.index()] = Some(new);
         new
     }
 
@@ -226,6 +227,7 @@ impl Replay<'_> {
     ) -> Result<(), OptimizeError> {
         let mut map: Vec<ValueId> = Vec::with_capacity(block.graph.value_count());
         let first_node = self.graph.node_count();
+        let mut origin = None;
         for (id, value) in block.graph.values() {
             match (block.leaves.get(&id), &value.def) {
                 (Some(&leaf), _) => map.push(self.value(segment.leaves[leaf])),
@@ -233,7 +235,11 @@ impl Replay<'_> {
                 (None, Def::Node { node, output: 0 }) => {
                     let node = block.graph.node(*node);
                     let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input.index()]).collect();
-                    self.graph.set_origin(origins_in(self.source, segment, &node.origin));
+                    // Nodes of one kernel share their origins.
+                    if origin != Some(&*node.origin) {
+                        origin = Some(&*node.origin);
+                        self.graph.set_origin(origins_in(self.source, segment, &node.origin));
+                    }
                     map.extend(self.graph.add_multi(node.op.clone(), &inputs)?);
                 }
                 (None, Def::Node { .. }) => {}
@@ -255,7 +261,7 @@ impl Replay<'_> {
         for (&(place, output), result) in results.iter().zip(block.graph.outputs()) {
             let old = self.source.node(segment.nodes[place]).outputs[output];
             let new = map[result.value.index()];
-            self.map.insert(old, new);
+            self.map[old.index()] = Some(new);
             if self.graph.producer(new).is_some() {
                 self.graph.rename(new, self.source.value(old).name.clone());
             }
@@ -354,10 +360,13 @@ fn originals(egraph: &EGraph, classes: &[Id]) -> BTreeMap<Id, Vec<ValueId>> {
 }
 
 /// The origins of a node of a block, which are numbers of nodes in a segment, as the names of that segment's nodes.
-fn origins_in(source: &Graph, segment: &Segment, numbers: &str) -> String {
+fn origins_in(source: &Graph, segment: &Segment, numbers: &str) -> Arc<str> {
     let places = numbers.lines().filter_map(|number| number.parse::<usize>().ok());
-    let names: Vec<&str> = places.map(|place| &*source.node(segment.nodes[place]).origin).collect();
-    names.join("\n")
+    let origins: SmallVec<[&Arc<str>; 8]> = places.map(|place| &source.node(segment.nodes[place]).origin).collect();
+    match origins[..] {
+        [origin] => origin.clone(),
+        _ => origins.iter().map(|origin| &***origin).collect::<Vec<_>>().join("\n").into(),
+    }
 }
 
 /// A graph as an e-graph.
