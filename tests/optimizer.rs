@@ -42,8 +42,8 @@ fn layers(plan: &Plan) -> Vec<&'static str> {
 const BERTS: [&str; 5] = ["bert.legacy", "bert.legacy11", "bert.dynamo", "bert.op23", "bert.legacy-fused"];
 const LLAMAS: [&str; 3] = ["llama-kv.legacy", "llama-kv.dynamo", "llama-kv.op23"];
 
-/// Two layers of five kernels, then the pooler, which reads the first token where it lies: the three projections; attention; its projection with
-/// residual and normalisation; the two of the feed-forward network.
+/// Two layers of five kernels, then the pooler, which reads the first token where it lies: the three projections; attention;
+/// its projection with residual and normalisation; the two of the feed-forward network.
 #[test]
 fn a_layer_of_bert_is_five_kernels() {
     for name in BERTS {

@@ -25,7 +25,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { nodes: 20_000, rounds: 32 }
+        Limits { nodes: 5_000, rounds: 32 }
     }
 }
 

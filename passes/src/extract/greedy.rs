@@ -30,10 +30,19 @@ fn ways(problem: &Problem) -> Vec<Option<Way>> {
     let nothing = Way { cost: 0, choices: Bits::new(problem.choices.len()), values: Bits::new(values) };
     let mut ways: Vec<Option<Way>> =
         problem.given.iter().map(|&given| if given { Some(nothing.clone()) } else { None }).collect();
+    // When each value's way was last changed, and when each choice was last looked at; a choice whose operands have not
+    // changed since gives nothing new.
+    let mut changed_at = vec![0u64; values];
+    let mut seen_at: Vec<Option<u64>> = vec![None; problem.choices.len()];
+    let mut now = 0;
     // Costs only fall; sharing can make them fall more than once, which the number of rounds bounds.
     for _ in 0..values + 2 {
         let mut changed = false;
         for (number, choice) in problem.choices.iter().enumerate() {
+            if seen_at[number].is_some_and(|seen| choice.takes.iter().all(|&value| changed_at[value] <= seen)) {
+                continue;
+            }
+            seen_at[number] = Some(now);
             let mut all = nothing.clone();
             let possible = choice.takes.iter().all(|&value| match &ways[value] {
                 Some(way) => {
@@ -59,6 +68,8 @@ fn ways(problem: &Problem) -> Vec<Option<Way>> {
                 way.cost = price(problem, &way);
                 if ways[value].as_ref().is_none_or(|known| way.cost < known.cost) {
                     ways[value] = Some(way);
+                    now += 1;
+                    changed_at[value] = now;
                     changed = true;
                 }
             }

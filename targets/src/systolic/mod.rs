@@ -2,7 +2,8 @@
 //!
 //! A graph is brought into the machine's operators (`legal`), cut into kernels by `tcc-passes`, laid out in DRAM
 //! (`layout`, with weights written by `packing`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits
-//! the emitter derives (`emit`). What repeats is stored once (`code`). The program is encoded (`encoding`), can be read (`assembly`), timed (`timing`) and executed (`simulator`).
+//! the emitter derives (`emit`). What repeats is stored once (`code`). The program is encoded
+//! (`encoding`), can be read (`assembly`), timed (`timing`) and executed (`simulator`).
 
 #[cfg(test)]
 mod arbitrary;

@@ -24,11 +24,13 @@ use crate::systolic::isa::{FoldFn, MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
-/// Whether a matrix product whose epilogue reduces along N, or cuts its rows, can be lowered as one kernel, to be asked before lowering.
+/// Whether a matrix product whose epilogue reduces along N, or cuts its rows, can be lowered as one kernel, to be asked
+/// before lowering.
 ///
 /// `n` is the number of elements of a row. `element_bytes` is what one element takes in bytes, summed over the values with
 /// as many elements in a row: those that the epilogue computes, those that it reads, and the product. Narrower ones count
-/// in proportion, or as if they were as wide. This asks for more than is needed, since values share buffers; what it grants is lowered.
+/// in proportion, or as if they were as wide. This asks for more than is needed, since values share buffers; what it grants
+/// is lowered.
 pub fn row_epilogue_fits(machine: &SystolicMachine, n: usize, element_bytes: usize) -> bool {
     // Two buffers of each value.
     (n as u64).saturating_mul(element_bytes as u64).saturating_mul(2) <= rows_room(machine)
@@ -105,8 +107,8 @@ pub(super) struct RowPlan {
 }
 
 impl RowPlan {
-    /// The plan for a kernel, if its epilogue reduces or cuts rows. With a single tile of columns (`whole`) there is nothing to be
-    /// done before. `Err` says what is wrong with the kernel.
+    /// The plan for a kernel, if its epilogue reduces or cuts rows. With a single tile of columns (`whole`) there is nothing
+    /// to be done before. `Err` says what is wrong with the kernel.
     pub(super) fn new(
         graph: &Graph,
         kernel: &Kernel,

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 
 use tcc_ir::{Atom, Graph, NodeId, Shape, ValueId, View, is_view};
 
-/// Which operands of an epilogue, and which outputs, are parts of rows of the kernel's own values, and how wide narrow values are.
+/// Which operands of an epilogue, and which outputs, are parts of rows of the kernel's own values, and how wide narrow
+/// values are.
 #[derive(Debug, Default)]
 pub(in crate::systolic) struct Slices {
     /// By slice: the value that it is a part of, and the first element of each row that it takes.

@@ -4,7 +4,8 @@ use smallvec::SmallVec;
 
 use crate::systolic::isa::{RowTransfer, Transfer};
 
-/// Bursts of a strided transfer, whose address is absolute: for each maximal contiguous run in DRAM, the burst-aligned blocks it touches.
+/// Bursts of a strided transfer, whose address is absolute: for each maximal contiguous run in DRAM, the burst-aligned
+/// blocks it touches.
 /// `u64::MAX` if there are more.
 pub(super) fn of_transfer(transfer: &Transfer, burst: u64) -> u64 {
     if transfer.dims.iter().any(|dim| dim.size == 0) {
@@ -92,7 +93,8 @@ fn gcd(a: usize, b: usize) -> usize {
     if a == 0 { b } else { gcd(b % a, a) }
 }
 
-/// Bursts of a row transfer, whose address is absolute, which must not depend on the indices: a row that may lie askew counts one more.
+/// Bursts of a row transfer, whose address is absolute, which must not depend on the indices: a row that may lie askew
+/// counts one more.
 pub(super) fn of_rows(rows: &RowTransfer, burst: u64) -> u64 {
     let row = u64::from(rows.row_bytes);
     let outer_stride = if rows.outer > 1 { rows.outer_stride } else { 0 };
