@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 use tcc_ir::{Data, Def, Graph, NodeId, Op, Tensor, TensorType, ValueId, is_view};
 
+use crate::assemble::derived_constants;
 use crate::egraph::FOLDED_BYTES;
 
 /// Nodes of a graph that are optimised together.
@@ -246,20 +247,25 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
 }
 
 /// The nodes of a graph's stream: those that some contraction stands behind, and those that lead to a contraction with
-/// constant weights, as an embedding does. Masks and angles do not: they meet the stream within a layer.
+/// weights, as an embedding does. Masks and angles do not: they meet the stream within a layer. Nor does what follows from
+/// constants alone, such as weights that are dequantised, which are there at any time.
 fn streams(graph: &Graph) -> Vec<bool> {
+    let derived = derived_constants(graph);
+    let is_weight = |value: ValueId| derived[value.index()] || graph.as_constant(value).is_some();
     let mut streams = vec![false; graph.node_count()];
     for (id, node) in graph.nodes() {
         let operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
-        streams[id.index()] = is_heavy(graph, node) || operands.into_iter().any(|operand| streams[operand.index()]);
+        let follows = is_heavy(graph, node) || operands.into_iter().any(|operand| streams[operand.index()]);
+        streams[id.index()] = follows && !is_weight(node.output());
     }
     let mut leads = vec![false; graph.node_count()];
     for (id, node) in graph.nodes().rev() {
-        let weighs =
-            is_heavy(graph, node) && node.inputs.iter().skip(1).any(|&input| graph.as_constant(input).is_some());
+        let weighs = is_heavy(graph, node) && node.inputs.iter().skip(1).any(|&input| is_weight(input));
         if weighs || (leads[id.index()] && !streams[id.index()]) {
-            let light = node.inputs.iter().filter_map(|&input| graph.producer(input));
-            light.filter(|operand| !streams[operand.index()]).for_each(|operand| leads[operand.index()] = true);
+            for &input in node.inputs.iter().filter(|&&input| !is_weight(input)) {
+                let light = graph.producer(input).filter(|operand| !streams[operand.index()]);
+                light.into_iter().for_each(|operand| leads[operand.index()] = true);
+            }
         }
     }
     streams.iter().zip(&leads).map(|(&stream, &leads)| stream || leads).collect()

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use egg::Id;
-use tcc_ir::{Anchor, Graph, GraphError, NodeId, Op, ValueId, is_view};
+use tcc_ir::{Anchor, Cycles, Graph, GraphError, NodeId, Op, ValueId, is_view};
 
 use crate::assemble::{Group, anchor_of};
-use crate::cost::{CostModel, Tiling};
+use crate::cost::CostModel;
 use crate::egraph::{EGraph, Term, Terms};
 use crate::legalize::Verdict;
 
@@ -32,8 +32,8 @@ pub struct Offer {
     pub reads: Vec<Id>,
     /// The classes that it computes and could write.
     pub gives: Vec<Id>,
-    /// The ways to tile it, the fastest first.
-    pub tilings: Vec<Tiling>,
+    /// What it takes, with what it reads but without what it writes.
+    pub cost: Cycles,
 }
 
 /// What is known of the classes before kernels are offered.
@@ -250,23 +250,21 @@ impl Draft {
         Some(pruned)
     }
 
-    fn offer(&self, tilings: Vec<Tiling>) -> Offer {
+    fn offer(&self, cost: Cycles) -> Offer {
         Offer {
             body: self.body.clone(),
             prologue: self.group.prologue.len(),
             anchored: self.group.anchor.node().is_some(),
             reads: self.reads.clone(),
             gives: self.gives.clone(),
-            tilings,
+            cost,
         }
     }
-}
 
-/// The tilings of a draft, the fastest first.
-fn tilings(model: &dyn CostModel, draft: &Draft) -> Vec<Tiling> {
-    let mut tilings = model.tilings(&draft.graph, &draft.group);
-    tilings.sort_by_key(|tiling| (tiling.cycles.0, tiling.on_chip.0));
-    tilings
+    /// What the target says that it takes; `None` if it cannot be run.
+    fn cost(&self, model: &dyn CostModel) -> Option<Cycles> {
+        model.kernel_cost(&self.graph, &self.group)
+    }
 }
 
 /// Whether an operator may join a kernel of others: element-wise, or along rows.
@@ -335,10 +333,7 @@ fn offer_from(census: &Census<'_>, model: &dyn CostModel, class: Id, term: &Term
     if draft.group.anchor == Anchor::ElementWise {
         draft.group.epilogue.push(node);
     }
-    let found = tilings(model, &draft);
-    if !found.is_empty() {
-        offers.push(draft.offer(found));
-    }
+    offers.extend(draft.cost(model).map(|cost| draft.offer(cost)));
     if matches!(op, Op::Attention(_)) {
         for draft in with_prologue(census, model, class, term, offers) {
             grow(census, model, draft, offers);
@@ -365,7 +360,7 @@ fn grow(census: &Census<'_>, model: &dyn CostModel, mut draft: Draft, offers: &m
         }
         let mut grown = None;
         for (user, forms) in next.into_values() {
-            let mut best: Option<(Draft, Vec<Tiling>)> = None;
+            let mut best: Option<(Draft, Cycles)> = None;
             for term in forms {
                 let Term::Apply { operands, .. } = term else { continue };
                 if !judged(terms, model, term) {
@@ -378,12 +373,10 @@ fn grow(census: &Census<'_>, model: &dyn CostModel, mut draft: Draft, offers: &m
                     continue;
                 }
                 larger.group.epilogue.push(node);
-                let found = tilings(model, &larger);
-                let key =
-                    |draft: &Draft, found: &[Tiling]| (found.first().map(|tiling| tiling.cycles), draft.reads.len());
-                let better = |(known, of): &(Draft, Vec<Tiling>)| key(&larger, &found) < key(known, of);
-                if !found.is_empty() && best.as_ref().is_none_or(better) {
-                    best = Some((larger, found));
+                let Some(cost) = larger.cost(model) else { continue };
+                let better = |(known, of): &(Draft, Cycles)| (cost, larger.reads.len()) < (*of, known.reads.len());
+                if best.as_ref().is_none_or(better) {
+                    best = Some((larger, cost));
                 }
             }
             if best.is_some() {
@@ -392,15 +385,11 @@ fn grow(census: &Census<'_>, model: &dyn CostModel, mut draft: Draft, offers: &m
             }
             refused.insert(user);
         }
-        let Some((larger, found)) = grown else { return };
+        let Some((larger, cost)) = grown else { return };
         // What the newest operator does not need may not be worth computing.
-        if let Some(pruned) = larger.pruned(terms) {
-            let found = tilings(model, &pruned);
-            if !found.is_empty() {
-                offers.push(pruned.offer(found));
-            }
-        }
-        offers.push(larger.offer(found));
+        let pruned = larger.pruned(terms);
+        offers.extend(pruned.and_then(|pruned| Some(pruned.offer(pruned.cost(model)?))));
+        offers.push(larger.offer(cost));
         draft = larger;
     }
 }
@@ -427,7 +416,7 @@ fn with_prologue(
         draft.group.anchor = Anchor::Attention(node);
         Some(draft)
     };
-    best.extend(build(&[]).filter(|draft| !tilings(model, draft).is_empty()));
+    best.extend(build(&[]).filter(|draft| draft.cost(model).is_some()));
     // Keys and values first: they are what is read again and again.
     for &operand in [1, 2, 0].iter().filter_map(|&place| operands.get(place)) {
         let mut open = vec![terms.0.find(operand)];
@@ -445,9 +434,8 @@ fn with_prologue(
                 let mut longer = vec![(made, form.clone())];
                 longer.extend(prologue.iter().cloned());
                 let Some(draft) = build(&longer) else { continue };
-                let found = tilings(model, &draft);
-                if !found.is_empty() {
-                    offers.push(draft.offer(found));
+                if let Some(cost) = draft.cost(model) {
+                    offers.push(draft.offer(cost));
                     best = vec![draft];
                     prologue = longer;
                     open.extend(sources.iter().rev().map(|&source| terms.0.find(source)));

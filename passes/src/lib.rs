@@ -20,7 +20,7 @@ pub mod rules;
 pub use assemble::{AssembleError, Group, anchor_of, assemble, derived_constants};
 pub use blocks::{Block, Rolled, Segment, roll};
 pub use cleanup::clean_up;
-pub use cost::{CostModel, Tiling};
+pub use cost::CostModel;
 pub use explain::{KernelExplanation, Rewriting, RuleUse, Step, Symbol};
 pub use fuse::{FusionLimits, fuse};
 pub use integer_products::integer_products;

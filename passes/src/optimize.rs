@@ -456,14 +456,13 @@ fn problem(
     let mut ways = Vec::new();
     let number = |class: &Id| numbers.get(&egraph.find(*class)).copied();
     for (index, offer) in offers.iter().enumerate() {
-        let Some(fastest) = offer.tilings.first() else { continue };
         let gives: Vec<usize> = offer.gives.iter().filter_map(number).collect();
         let takes: Option<Vec<usize>> = offer.reads.iter().map(number).collect();
         let Some(takes) = takes else { continue };
         if takes.iter().any(|taken| gives.contains(taken)) {
             continue;
         }
-        problem.choices.push(Choice { gives, takes, cost: fastest.cycles.0, writes: true });
+        problem.choices.push(Choice { gives, takes, cost: offer.cost.0, writes: true });
         ways.push(Way::Kernel(index));
     }
     for &class in &census.order {

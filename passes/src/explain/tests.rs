@@ -3,11 +3,11 @@
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
-use tcc_ir::{Bytes, Cycles, Graph, Op, TensorType, ValueId, text};
+use tcc_ir::{Cycles, Graph, Op, TensorType, ValueId, text};
 
 use super::KernelExplanation;
 use crate::assemble::{Group, assemble};
-use crate::cost::{CostModel, Tiling};
+use crate::cost::CostModel;
 use crate::legalize::Verdict;
 use crate::optimize::{Extraction, Optimized, optimize, optimize_explained};
 
@@ -19,8 +19,8 @@ impl CostModel for Simple {
         Verdict::Keep
     }
 
-    fn tilings(&self, _: &Graph, group: &Group) -> Vec<Tiling> {
-        vec![Tiling { cycles: Cycles(100 + group.nodes().count() as u64), on_chip: Bytes(0) }]
+    fn kernel_cost(&self, _: &Graph, group: &Group) -> Option<Cycles> {
+        Some(Cycles(100 + group.nodes().count() as u64))
     }
 
     fn write_cost(&self, _: &TensorType) -> Cycles {

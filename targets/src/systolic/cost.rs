@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use tcc_ir::ops::{Attention, MatMul};
-use tcc_ir::{Anchor, Bytes, Cycles, DType, Graph, NodeId, Op, Shape, TensorType, ValueId};
-use tcc_passes::{CostModel, Group, Tiling, Verdict, legalize_groups};
+use tcc_ir::{Anchor, Cycles, DType, Graph, NodeId, Op, Shape, TensorType, ValueId};
+use tcc_passes::{CostModel, Group, Verdict, legalize_groups};
 
 use super::SystolicMachine;
 use super::layout::storage;
@@ -262,7 +262,7 @@ impl CostModel for SystolicCosts<'_> {
         legal::judge_composite(graph, op, inputs)
     }
 
-    fn tilings(&self, graph: &Graph, group: &Group) -> Vec<Tiling> {
+    fn kernel_cost(&self, graph: &Graph, group: &Group) -> Option<Cycles> {
         let machine = self.machine;
         let dram = u64::from(machine.dram.latency);
         let busiest = match &group.anchor {
@@ -282,7 +282,7 @@ impl CostModel for SystolicCosts<'_> {
         };
         // From the first byte asked for to the last result out.
         let fill = 2 * dram + array + u64::from(machine.vector.latency);
-        busiest.map(|cycles| Tiling { cycles: Cycles(cycles + fill), on_chip: Bytes(0) }).into_iter().collect()
+        busiest.map(|cycles| Cycles(cycles + fill))
     }
 
     fn write_cost(&self, ty: &TensorType) -> Cycles {
