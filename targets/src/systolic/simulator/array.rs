@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use tcc_ir::DType;
 
 use super::fault::FaultCause;
-use super::number::Number;
+use super::number::{Number, canonical};
 use crate::systolic::isa::{Multiply, Preload};
 
 /// Columns that are computed together; the weights of as many lie side by side.
@@ -146,7 +146,7 @@ impl Plane {
                         for (word, &sum) in words.chunks_exact_mut(4).zip(sums) {
                             let old: f32 = bytemuck::pod_read_unaligned(word);
                             let new = if accumulate { old + sum } else { sum };
-                            word.copy_from_slice(&new.to_ne_bytes());
+                            word.copy_from_slice(&canonical(new).to_ne_bytes());
                         }
                     }
                 }

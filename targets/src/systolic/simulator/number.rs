@@ -14,7 +14,8 @@ pub(super) trait Number: Copy + Default + PartialOrd + Send + Sync + 'static {
     /// Reads elements from `memory`, the first at nibble `at`, each `step` nibbles after the one before.
     fn load(memory: &[u8], dtype: DType, at: i64, step: i64, out: &mut [Self]);
 
-    /// Converts to `dtype` as a cast does and writes densely, four-bit elements as one byte each.
+    /// Converts to `dtype` as a cast does and writes densely, four-bit elements as one byte each; every NaN as the
+    /// canonical one.
     fn encode(values: &[Self], dtype: DType, out: &mut [u8]);
 
     fn of_float(value: f64) -> Self;
@@ -78,8 +79,19 @@ fn scatter<T: Pod, C: Copy>(values: &[C], out: &mut [u8], f: impl Fn(C) -> T) {
     }
 }
 
+/// Gives every NaN the same bits, those of the positive quiet one without payload. Compilers choose sign and payload of
+/// the NaN that arithmetic makes, so without this results would differ from one build to the next.
+pub(super) fn canonical(value: f32) -> f32 {
+    f32::from_bits(if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() })
+}
+
+/// As [`canonical`], for binary64.
+fn canonical_double(value: f64) -> f64 {
+    f64::from_bits(if value.is_nan() { 0x7ff8_0000_0000_0000 } else { value.to_bits() })
+}
+
 /// Writes numbers as elements of a float type, given the conversions to binary64 and to binary32, through which the
-/// narrower types go.
+/// narrower types go. They take the canonical NaN to their own.
 fn encode_floats<C: Copy>(
     values: &[C],
     dtype: DType,
@@ -87,8 +99,9 @@ fn encode_floats<C: Copy>(
     double: impl Fn(C) -> f64,
     single: impl Fn(C) -> f32,
 ) {
+    let single = |x| canonical(single(x));
     match dtype {
-        DType::F64 => scatter(values, out, double),
+        DType::F64 => scatter(values, out, |x| canonical_double(double(x))),
         DType::F16 => scatter(values, out, |x| f16::from_f32(single(x))),
         DType::BF16 => scatter(values, out, |x| bf16::from_f32(single(x))),
         DType::F8E4M3 => scatter(values, out, |x| F8E4M3::from_f32(single(x)).to_bits()),

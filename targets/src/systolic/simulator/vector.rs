@@ -154,8 +154,10 @@ pub(super) fn map(map: &Map, memories: &mut Memories, results: &mut Vec<u8>) -> 
         return Err(FaultCause::Undefined(dtype));
     }
     let nest = Nest::of_walks(&map.dims, &walks_of(&map.destination, &map.sources));
-    if map.function == MapFn::Copy && dtype == map.destination.dtype {
-        let (map, bits) = copy_of_bits(map, dtype);
+    if let (MapFn::Copy, Some(Source::Walk(source))) = (map.function, map.sources.first())
+        && source.dtype == map.destination.dtype
+    {
+        let (map, bits) = copy_of_bits(map, source);
         apply_in_class(&map, bits, &nest, memories, results)?;
     } else {
         apply_in_class(map, dtype, &nest, memories, results)?;
@@ -165,19 +167,17 @@ pub(super) fn map(map: &Map, memories: &mut Memories, results: &mut Vec<u8>) -> 
 }
 
 /// A copy between equal types keeps every bit, those of a NaN too: the same copy of a type whose numbers are its bits.
-fn copy_of_bits(map: &Map, dtype: DType) -> (Map, DType) {
-    let bits = match dtype.bits() {
-        16 if dtype.is_float() => DType::U16,
-        8 if dtype.is_float() => DType::U8,
-        _ => dtype,
+fn copy_of_bits(map: &Map, source: &Walk) -> (Map, DType) {
+    let bits = match source.dtype {
+        DType::F64 => DType::U64,
+        DType::F32 => DType::U32,
+        DType::F16 | DType::BF16 => DType::U16,
+        DType::F8E4M3 | DType::F8E5M2 => DType::U8,
+        dtype => dtype,
     };
     let mut map = map.clone();
     map.destination.dtype = bits;
-    for source in &mut map.sources {
-        if let Source::Walk(walk) = source {
-            walk.dtype = bits;
-        }
-    }
+    map.sources[0] = Source::Walk(Walk { dtype: bits, ..source.clone() });
     (map, bits)
 }
 

@@ -142,11 +142,75 @@ fn an_odd_nibble_leaves_its_neighbour_alone() {
     assert_eq!(scratchpad[..2], [0x21, 0xc3]);
 }
 
+/// Of each float type a NaN that is not the canonical one, and the canonical one.
+const NANS: [(DType, u64, u64); 6] = [
+    (DType::F64, 0xfff0_0000_0000_0001, 0x7ff8_0000_0000_0000),
+    (DType::F32, 0xff80_0001, 0x7fc0_0000),
+    (DType::F16, 0xfc01, 0x7e00),
+    (DType::BF16, 0xff81, 0x7fc0),
+    (DType::F8E4M3, 0xff, 0x7f),
+    (DType::F8E5M2, 0xfd, 0x7e),
+];
+
 #[test]
 fn copies_keep_bits() {
-    let bits = [0x7c01u16, 0xfe02, 0x3c00];
-    let (scratchpad, _) = run_on(&bytes(&bits), "map copy dims=[3] spm:f16@512[2] <- spm:f16@0[2]").unwrap();
-    assert_eq!(elements::<u16>(&scratchpad, 512, 3), bits);
+    for (dtype, nan, canonical) in NANS {
+        let size = dtype.bits() / 8;
+        let data: Vec<u8> = [nan, canonical, 1].iter().flat_map(|bits| bits.to_le_bytes()[..size].to_vec()).collect();
+        let text = format!("map copy dims=[3] spm:{dtype}@512[{size}] <- spm:{dtype}@0[{size}]");
+        let (scratchpad, _) = run_on(&data, &text).unwrap();
+        assert_eq!(scratchpad[512..512 + data.len()], data, "{dtype}");
+    }
+}
+
+#[test]
+fn arithmetic_writes_the_canonical_nan() {
+    for (dtype, nan, canonical) in NANS {
+        let size = dtype.bits() / 8;
+        let to = format!("spm:{dtype}@512[{size}]");
+        let mut texts = vec![
+            format!("map neg dims=[1] {to} <- spm:{dtype}@0[{size}]"),
+            format!("map add dims=[1] {to} <- spm:{dtype}@0[{size}], float 1.0"),
+            format!("map select dims=[1] {to} <- int 1, spm:{dtype}@0[{size}], float 1.0"),
+            format!("fold max dims=[1] reduced=1 spm:{dtype}@512[0] <- spm:{dtype}@0[{size}]"),
+            format!("scan dims=[1] {to} <- spm:{dtype}@0[{size}]"),
+            format!("sort dims=[1] k=1 largest spm:{dtype}@0[{size}] -> values {to} positions spm:i32@544[4]"),
+        ];
+        let others = NANS.iter().filter(|(other, ..)| *other != dtype);
+        texts.extend(others.map(|(other, ..)| {
+            format!(
+                "map copy dims=[1] spm:{other}@256[8] <- spm:{dtype}@0[8]\nmap copy dims=[1] {to} <- spm:{other}@256[8]"
+            )
+        }));
+        for text in texts {
+            let (scratchpad, _) = run_on(&nan.to_le_bytes(), &text).unwrap();
+            assert_eq!(scratchpad[512..512 + size], canonical.to_le_bytes()[..size], "{text}");
+        }
+        let text = format!(
+            "load dram=0 spm=0 element=1 dims=[8:1:1]\n\
+             store dram=4096 spm=0 element=1 dims=[8:1:1] wait(load<=0)\n\
+             store_rows dram=4096 spm=0 bytes={size} rows=1:8 outer=1:0 indices=64 index=i32 count=1 \
+             reduction=mul dtype={dtype} wait(load<=0, store<=0)\n"
+        );
+        let (_, _, memory) = run(&nan.to_le_bytes(), &text).unwrap();
+        assert_eq!(memory[..size], canonical.to_le_bytes()[..size], "{text}");
+    }
+}
+
+#[test]
+fn the_array_writes_the_canonical_nan() {
+    let negative = f32::from_bits(0xff80_0001);
+    for data in [[negative, 1.0], [1.0, negative], [f32::INFINITY, 0.0]] {
+        let text = "preload spm=0 dtype=f32 k=1:4 n=1:4\n\
+                    multiply spm=4 dtype=f32 m=1:4 k=4 row=0 switch\n\
+                    multiply spm=4 dtype=f32 m=1:4 k=4 row=0 accumulate\n\
+                    map copy dims=[1] acc:f32@16[4] <- float 1.0\n\
+                    multiply spm=4 dtype=f32 m=1:4 k=4 row=1 accumulate\n";
+        let (_, accumulators) = run_on(&bytes(&data), text).unwrap();
+        for at in [0, 16] {
+            assert_eq!(elements::<u32>(&accumulators, at, 1), [0x7fc0_0000], "{data:?}");
+        }
+    }
 }
 
 #[test]
