@@ -284,7 +284,7 @@ pub struct Map {
     pub function: MapFn,
     /// The loop nest, outermost dimension first; none for a single element.
     pub dims: SmallVec<[u32; 4]>,
-    /// Where results go; never with stride 0 along a dimension of more than one step.
+    /// Where results go; no two steps of the nest to the same place.
     pub destination: Walk,
     /// The operands.
     pub sources: SmallVec<[Source; 2]>,

@@ -23,6 +23,7 @@ mod nest;
 mod packing;
 mod parts;
 mod program;
+pub mod rtl;
 pub mod simulator;
 pub mod timing;
 mod touch;

@@ -1,5 +1,6 @@
 //! What is checked of an instruction before it is executed: its form, its types, its addresses.
 
+use smallvec::SmallVec;
 use tcc_ir::DType;
 
 use super::access::{self, Access, Space};
@@ -7,6 +8,7 @@ use super::dram::Dram;
 use super::fault::FaultCause;
 use crate::systolic::SystolicMachine;
 use crate::systolic::isa::{MAX_DIMS, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Walk};
+use crate::systolic::nest::walk_step;
 
 /// Most steps that the counters of a loop nest hold.
 const MAX_STEPS: u64 = 1 << 32;
@@ -164,12 +166,23 @@ fn sources_form(sources: &[Source], arity: usize, rank: usize) -> Result<(), Fau
     })
 }
 
-/// Checks that a destination does not stand still.
+/// Checks that no two steps of a destination write the same bits: each dimension steps over all that the dimensions of
+/// lesser steps reach. (Walks that interleave dimensions without meeting are refused too.)
 fn distinct(destination: &Walk, dims: &[u32]) -> Result<(), FaultCause> {
-    let packed = destination.dtype.bits() == 4;
-    let moving = dims.len().saturating_sub(usize::from(packed));
-    if dims.iter().zip(&destination.strides).take(moving).any(|(&size, &stride)| size > 1 && stride == 0) {
-        return Err(FaultCause::Malformed("the destination stands still along a dimension"));
+    if dims.contains(&0) {
+        return Ok(());
+    }
+    let steps = dims.iter().enumerate().filter(|(_, size)| **size > 1);
+    let mut steps: SmallVec<[(u64, u64); 4]> = steps
+        .map(|(axis, &size)| (walk_step(destination, axis, destination.strides.len()).unsigned_abs(), u64::from(size)))
+        .collect();
+    steps.sort_unstable();
+    let mut reach = destination.dtype.bits() as u64 / 4;
+    for (step, size) in steps {
+        if step < reach {
+            return Err(FaultCause::Malformed("elements of the destination overlap"));
+        }
+        reach = reach.saturating_add(step.saturating_mul(size - 1));
     }
     Ok(())
 }

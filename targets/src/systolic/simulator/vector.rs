@@ -166,13 +166,13 @@ pub(super) fn map(map: &Map, memories: &mut Memories, results: &mut Vec<u8>) -> 
     Ok(())
 }
 
-/// A copy between equal types keeps every bit, those of a NaN too: the same copy of a type whose numbers are its bits.
+/// A copy between equal types keeps every bit, those of a NaN and of a truth value that is not 0 or 1 too: the same copy of a type whose numbers are its bits.
 fn copy_of_bits(map: &Map, source: &Walk) -> (Map, DType) {
     let bits = match source.dtype {
         DType::F64 => DType::U64,
         DType::F32 => DType::U32,
         DType::F16 | DType::BF16 => DType::U16,
-        DType::F8E4M3 | DType::F8E5M2 => DType::U8,
+        DType::F8E4M3 | DType::F8E5M2 | DType::Bool => DType::U8,
         dtype => dtype,
     };
     let mut map = map.clone();

@@ -1,0 +1,216 @@
+//! Random programs on the simulator and on the machine in SystemVerilog: the same bits everywhere, and every instruction
+//! starts in the same cycle.
+
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::{Job, Outcome, Rtl, RtlError};
+use crate::systolic::arbitrary::{self, Limits};
+use crate::systolic::assembly::{assemble, disassemble};
+use crate::systolic::code::Code;
+use crate::systolic::encoding::encode;
+use crate::systolic::isa::Instruction;
+use crate::systolic::simulator::{Dram, Simulator};
+use crate::systolic::timing::tests::small_machine;
+use crate::systolic::{SystolicMachine, machine};
+
+/// Where DRAM's writable part begins, and its length.
+const BASE: u64 = 512;
+const MEMORY_BYTES: usize = 3000;
+
+/// Three machines that differ in everything: the smallest latencies, lanes that are no power of two, a queue of one place.
+fn machines() -> [SystolicMachine; 3] {
+    let four = SystolicMachine { accumulators: machine::Accumulators { rows: 12 }, ..small_machine() };
+    let eight = SystolicMachine {
+        array: machine::Array { rows: 8, columns: 8 },
+        accumulators: machine::Accumulators { rows: 10 },
+        vector: machine::Vector { lanes: 5, special_lanes: 7, strided_lanes: 3, latency: 0 },
+        dram: machine::Dram {
+            read_bytes_per_cycle: 24,
+            write_bytes_per_cycle: 5,
+            burst_bytes: 24,
+            latency: 0,
+            ..small_machine().dram
+        },
+        sequencer: machine::Sequencer { queue_depth: 1 },
+        ..small_machine()
+    };
+    let sixteen = SystolicMachine {
+        array: machine::Array { rows: 16, columns: 16 },
+        vector: machine::Vector { lanes: 16, special_lanes: 4, strided_lanes: 1, latency: 7 },
+        dram: machine::Dram {
+            read_bytes_per_cycle: 64,
+            write_bytes_per_cycle: 48,
+            burst_bytes: 8,
+            latency: 21,
+            ..small_machine().dram
+        },
+        sequencer: machine::Sequencer { queue_depth: 8 },
+        ..small_machine()
+    };
+    [four, eight, sixteen]
+}
+
+/// A machine in SystemVerilog; `None` if a user has not installed what it takes.
+fn built(name: &str, machine: &SystolicMachine, change: impl Fn(&str, &str) -> String) -> Option<Rtl> {
+    let program = std::env::current_exe().unwrap();
+    let folder: PathBuf = program.ancestors().nth(2).unwrap().join("rtl").join(name);
+    match Rtl::build_changed(machine, &folder, change) {
+        Ok(rtl) => Some(rtl),
+        Err(RtlError::Tool { tool, error }) if std::env::var_os("CI").is_none() => {
+            eprintln!("SKIPPED: {tool} is not installed ({error}); the machine in SystemVerilog is not compared");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn unchanged(_: &str, text: &str) -> String {
+    text.to_owned()
+}
+
+/// A program with its data.
+struct Case {
+    code: Code,
+    weights: Vec<u8>,
+    memory: Vec<u8>,
+}
+
+/// What the simulator says of a case; `None` if the program is at fault.
+fn simulated(case: &Case, code: &Code, machine: &SystolicMachine) -> Option<Outcome> {
+    let mut dram = Dram::new(&case.weights, BASE, MEMORY_BYTES as u64, machine.dram.bytes).unwrap();
+    dram.memory_mut().copy_from_slice(&case.memory);
+    let mut simulator = Simulator::new(machine, code, dram);
+    let execution = simulator.run().ok()?;
+    let mut starts: Vec<_> = simulator.timing().spans().iter().map(|span| (span.unit, span.start)).collect();
+    starts.sort_by_key(|&(unit, start)| (start, unit));
+    Some(Outcome {
+        cycles: Some(execution.cycles),
+        starts,
+        memory: simulator.dram().memory().to_vec(),
+        scratchpad: simulator.scratchpad().to_vec(),
+        accumulators: simulator.accumulators().to_vec(),
+    })
+}
+
+/// Loads that fill the scratchpad with what DRAM holds, so that there is something to work on.
+fn beginning() -> Vec<Instruction> {
+    assemble("load dram=0x200 spm=0x0 element=1 dims=[1024:1:1]").unwrap().routines()[0].clone()
+}
+
+/// A random program without faults: of random instructions those that run where each waits for all before it, then of their
+/// random waits those that keep it right.
+fn case(machine: &SystolicMachine, runner: &mut TestRunner) -> Case {
+    let bytes = |length| prop::collection::vec(usual_byte(), length);
+    let candidates = prop::collection::vec(arbitrary::instruction(Limits::SMALL), 60);
+    let (weights, memory, candidates) =
+        (bytes(BASE as usize), bytes(MEMORY_BYTES), candidates).new_tree(runner).unwrap().current();
+    let mut case = Case { code: Code::from(Vec::new()), weights, memory };
+    let mut program = beginning();
+    let mut relaxed = program.clone();
+    for candidate in candidates {
+        program.push(arbitrary::ordered(candidate.clone()));
+        if simulated(&case, &Code::from(program.clone()), machine).is_some() {
+            relaxed.push(candidate);
+        } else {
+            program.pop();
+        }
+    }
+    for (index, instruction) in relaxed.into_iter().enumerate() {
+        let strict = std::mem::replace(&mut program[index], instruction);
+        if simulated(&case, &Code::from(program.clone()), machine).is_none() {
+            program[index] = strict;
+        }
+    }
+    case.code = Code::from(program);
+    case
+}
+
+/// Bytes of which words become numbers of all kinds: most are small, as exponents of one and the like.
+fn usual_byte() -> impl Strategy<Value = u8> {
+    prop_oneof![any::<u8>(), prop::sample::select(&[0, 1, 2, 3, 0x3f, 0x40, 0x80, 0xbf, 0x7f, 0xff][..])]
+}
+
+/// Random programs for a machine; the seed is in `TCC_RTL_SEED`, so that other ones can be tried.
+fn cases(machine: &SystolicMachine, count: usize) -> Vec<Case> {
+    let seed = std::env::var("TCC_RTL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8] = machine.array.rows as u8;
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    (0..count).map(|_| case(machine, &mut runner)).collect()
+}
+
+/// What both say of each case.
+fn outcomes(rtl: &Rtl, cases: &[Case], machine: &SystolicMachine) -> Vec<(Outcome, Outcome)> {
+    let programs: Vec<Vec<u8>> = cases.iter().map(|case| encode(&case.code)).collect();
+    let expected: Vec<Outcome> = cases.iter().map(|case| simulated(case, &case.code, machine).unwrap()).collect();
+    let jobs: Vec<Job<'_>> = cases
+        .iter()
+        .zip(&programs)
+        .zip(&expected)
+        .map(|((case, program), expected)| Job {
+            program,
+            weights: &case.weights,
+            base: BASE,
+            memory: &case.memory,
+            limit: 2 * expected.cycles.unwrap() + 100,
+        })
+        .collect();
+    expected.into_iter().zip(rtl.run(&jobs).unwrap()).collect()
+}
+
+/// Says where two outcomes differ first.
+fn difference(expected: &Outcome, actual: &Outcome) -> Option<String> {
+    let bytes = |name: &str, expected: &[u8], actual: &[u8]| {
+        let at = expected.iter().zip(actual).position(|(expected, actual)| expected != actual)?;
+        let end = (at + 16).min(expected.len());
+        Some(format!("{name} at {at:#x}: {:02x?} and not {:02x?}", &actual[at..end], &expected[at..end]))
+    };
+    if let Some(index) = expected.starts.iter().zip(&actual.starts).position(|(expected, actual)| expected != actual) {
+        return Some(format!("start {index}: {:?} and not {:?}", actual.starts[index], expected.starts[index]));
+    }
+    if expected.cycles != actual.cycles {
+        return Some(format!("{:?} cycles and not {:?}", actual.cycles, expected.cycles));
+    }
+    if expected.starts.len() != actual.starts.len() {
+        return Some(format!("{} starts and not {}", actual.starts.len(), expected.starts.len()));
+    }
+    bytes("dram", &expected.memory, &actual.memory)
+        .or_else(|| bytes("scratchpad", &expected.scratchpad, &actual.scratchpad))
+        .or_else(|| bytes("accumulators", &expected.accumulators, &actual.accumulators))
+}
+
+fn agree(name: &str, machine: &SystolicMachine) {
+    let Some(rtl) = built(name, machine, unchanged) else { return };
+    let cases = cases(machine, 100);
+    let instructions: usize = cases.iter().map(|case| case.code.len()).sum();
+    assert!(instructions > 1000, "only {instructions} instructions");
+    for (number, (case, (expected, actual))) in cases.iter().zip(outcomes(&rtl, &cases, machine)).enumerate() {
+        if let Some(difference) = difference(&expected, &actual) {
+            panic!("program {number}: the machine has {difference}\n{}", disassemble(&case.code));
+        }
+    }
+}
+
+#[test]
+fn random_programs_run_alike_on_4_by_4() {
+    agree("4x4", &machines()[0]);
+}
+
+#[test]
+fn random_programs_run_alike_on_8_by_8() {
+    agree("8x8", &machines()[1]);
+}
+
+#[test]
+fn random_programs_run_alike_on_16_by_16() {
+    agree("16x16", &machines()[2]);
+}

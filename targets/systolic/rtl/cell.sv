@@ -1,0 +1,65 @@
+// One cell of the array: a multiply-accumulator with weights in use and weights in waiting.
+//
+// Rows of A come from the west, one cycle later in every row of the array; sums come from the north. Weights travel south on
+// a path of their own and are kept by the cell of the row that they name. `switch_weights` travels with the first row of a
+// pass, so that each cell goes over to the new weights just when that pass reaches it.
+
+module array_cell #(
+    parameter int ROW_BITS = 10
+) (
+    input logic clk,
+    // The row that the cell stands in; a constant.
+    input logic [ROW_BITS-1:0] row,
+    // A, moving east.
+    input logic valid_in,
+    input logic float_in,
+    input logic switch_in,
+    input logic [15:0] a_in,
+    output logic valid_out,
+    output logic float_out,
+    output logic switch_out,
+    output logic [15:0] a_out,
+    // Weights, moving south.
+    input logic weight_valid_in,
+    input logic [ROW_BITS-1:0] weight_row_in,
+    input logic [15:0] weight_in,
+    output logic weight_valid_out,
+    output logic [ROW_BITS-1:0] weight_row_out,
+    output logic [15:0] weight_out,
+    // Sums, moving south: this cycle's, and the same a cycle later.
+    input logic [31:0] sum_in,
+    output logic [31:0] sum_now,
+    output logic [31:0] sum_out
+);
+  /*verilator no_inline_module*/
+  `include "float.svh"
+
+  logic [15:0] waiting;
+  logic [15:0] active;
+  logic [15:0] weight;
+
+  assign weight = switch_in ? waiting : active;
+
+  // Integers are 9 bits with sign; sums wrap.
+  logic signed [31:0] product;
+  assign product = 32'($signed(a_in[8:0])) * 32'($signed(weight[8:0]));
+
+  always_comb begin
+    if (!valid_in) sum_now = sum_in;
+    else if (float_in) sum_now = add32(sum_in, multiply16(a_in, weight));
+    else sum_now = sum_in + product;
+  end
+
+  always_ff @(posedge clk) begin
+    valid_out <= valid_in;
+    float_out <= float_in;
+    switch_out <= switch_in;
+    a_out <= a_in;
+    sum_out <= sum_now;
+    if (switch_in) active <= waiting;
+    weight_valid_out <= weight_valid_in;
+    weight_row_out <= weight_row_in;
+    weight_out <= weight_in;
+    if (weight_valid_in && weight_row_in == row) waiting <= weight_in;
+  end
+endmodule

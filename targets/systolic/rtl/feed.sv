@@ -1,0 +1,183 @@
+// What stands between the scratchpad and the array: the feeders of weights and of rows of A, and the accumulators behind it.
+//
+// A row enters the array in every cycle. Elements are brought into the form of the cells on the way: floats are rounded to
+// bfloat16, integers lose their zero point and have 9 bits then.
+
+module feed
+  import machine_pkg::*;
+#(
+    parameter int ROWS = 4,
+    parameter int COLUMNS = 4
+) (
+    input logic clk,
+    input logic preload_start,
+    input logic preload_working,
+    input instruction_t preload,
+    output logic preload_last,
+    input logic pass_start,
+    input logic pass_working,
+    input instruction_t pass,
+    output logic pass_last
+);
+  `include "float.svh"
+
+  localparam int ROW_BITS = 16;
+  localparam int LATENCY = ROWS + COLUMNS - 2;
+
+  logic weight_valid = 0;
+  logic [ROW_BITS-1:0] weight_row;
+  logic [COLUMNS*16-1:0] weights;
+  logic valid = 0;
+  logic is_float;
+  logic switching;
+  logic [ROWS*16-1:0] a;
+  logic [COLUMNS*32-1:0] sums;
+
+  systolic_array #(.ROWS(ROWS), .COLUMNS(COLUMNS), .ROW_BITS(ROW_BITS)) grid (
+      .clk(clk), .valid(valid), .is_float(is_float), .switch_weights(switching), .a(a),
+      .weight_valid(weight_valid), .weight_row(weight_row), .weights(weights), .sums(sums)
+  );
+
+  function automatic logic is_float_type(input int dtype);
+    return dtype >= DTYPE_F32 && dtype <= DTYPE_F8E5M2;
+  endfunction
+
+  // An integer element or zero point.
+  function automatic longint integer_at(input int dtype, input longint nibble);
+    return longint'(lane_load(dtype, CLASS_SIGNED, systolic.memory.read(0, nibble, lane_bits(dtype))));
+  endfunction
+
+  function automatic logic [15:0] operand(input int dtype, input longint nibble, input longint zero);
+    int unsigned rounded;
+    if (is_float_type(dtype)) begin
+      rounded = lane_bf16_round(dtype, systolic.memory.read(0, nibble, lane_bits(dtype)));
+      return rounded[31:16];
+    end
+    return 16'(integer_at(dtype, nibble) - zero);
+  endfunction
+
+  // A stride in nibbles; four-bit elements with stride 0 lie packed.
+  function automatic longint step_of(input int dtype, input longint stride);
+    return lane_bits(dtype) == 4 && stride == 0 ? 1 : 2 * stride;
+  endfunction
+
+  // Preloads: type, size, strides, zero point, and the row that enters in this cycle.
+  int weight_dtype, weight_k, weight_n;
+  longint k_step, n_step, weight_zero;
+  int row;
+  // Columns of the weights in waiting, and of those in use.
+  int waiting_n, active_n;
+
+  task automatic begin_preload();
+    int unsigned kinds, sizes;
+    kinds = word_of(preload, 1);
+    sizes = word_of(preload, 2);
+    weight_dtype = int'(kinds[7:0]);
+    weight_k = int'(sizes[15:0]);
+    weight_n = int'(sizes[31:16]);
+    n_step = step_of(weight_dtype, signed_of(preload, 4));
+    // Nibbles are packed along n if they can be, else along k.
+    if (lane_bits(weight_dtype) == 4 && signed_of(preload, 4) == 0) k_step = 2 * signed_of(preload, 3);
+    else k_step = step_of(weight_dtype, signed_of(preload, 3));
+    weight_zero = kinds[8] ? integer_at(weight_dtype, 2 * longint'(word_of(preload, 5))) : 0;
+    waiting_n = weight_n;
+    row = 0;
+  endtask
+
+  // A cycle of a preload.
+  task automatic feed_weights();
+    preload_last = 0;
+    weight_valid = preload_working;
+    if (preload_start) begin_preload();
+    if (preload_working) begin
+      weight_row = ROW_BITS'(row);
+      for (int c = 0; c < COLUMNS; c++) begin
+        if (row < weight_k && c < weight_n)
+          weights[c*16+:16] = operand(
+              weight_dtype, 2 * longint'(word_of(preload, 0)) + longint'(row) * k_step + longint'(c) * n_step,
+              weight_zero);
+        else weights[c*16+:16] = 16'b0;
+      end
+      row = row + 1;
+      preload_last = row == ROWS;
+    end
+  endtask
+
+  // Passes: the row of A that enters in this cycle.
+  int a_dtype, active_k;
+  longint a_step, a_zero;
+  longint unsigned a_row;
+  logic accumulate;
+
+  task automatic begin_pass();
+    int unsigned kinds;
+    kinds = word_of(pass, 1);
+    a_dtype = int'(kinds[7:0]);
+    accumulate = kinds[9];
+    a_step = step_of(a_dtype, signed_of(pass, 4));
+    a_zero = kinds[8] ? integer_at(a_dtype, 2 * longint'(word_of(pass, 6))) : 0;
+    if (kinds[10]) begin
+      active_n = waiting_n;
+      active_k = weight_k;
+    end
+    a_row = 0;
+  endtask
+
+  logic [63:0] result_row;
+
+  // A cycle of a pass.
+  task automatic feed_rows();
+    int unsigned kinds;
+    pass_last = 0;
+    valid = 0;
+    switching = 0;
+    if (pass_start) begin_pass();
+    if (pass_working) begin
+      kinds = word_of(pass, 1);
+      // Also a pass of no rows switches weights.
+      switching = a_row == 0 && kinds[10];
+      is_float = is_float_type(a_dtype);
+      if (a_row < longint'(word_of(pass, 2))) begin
+        valid = 1;
+        for (int r = 0; r < ROWS; r++) begin
+          if (r < active_k)
+            a[r*16+:16] = operand(
+                a_dtype,
+                2 * (longint'(word_of(pass, 0)) + longint'(a_row) * signed_of(pass, 3)) + longint'(r) * a_step,
+                a_zero);
+          else a[r*16+:16] = 16'b0;
+        end
+        result_row = longint'(word_of(pass, 5)) + a_row;
+      end
+      a_row = a_row + 1;
+      pass_last = a_row >= longint'(word_of(pass, 2));
+    end
+  endtask
+
+  // The pass first: a preload that starts together with it brings the weights after those that it takes.
+  always @(negedge clk) begin
+    feed_rows();
+    feed_weights();
+  end
+
+  // What becomes of the sums, in step with them.
+  logic [98:0] intent, due;
+  assign intent = {valid, is_float, accumulate, active_n, result_row};
+  delay #(.WIDTH(99), .CYCLES(LATENCY)) in_step (.clk(clk), .in(intent), .out(due));
+
+  always @(posedge clk) begin
+    logic [31:0] old, sum;
+    longint at;
+    if (due[98]) begin
+      for (int c = 0; c < COLUMNS; c++) begin
+        if (c < int'(due[95:64])) begin
+          at = 4 * (longint'(due[63:0]) * COLUMNS + longint'(c));
+          sum = sums[c*32+:32];
+          old = 32'(systolic.memory.read(1, 2 * at, 32));
+          if (due[96]) sum = due[97] ? add32(old, sum) : old + sum;
+          systolic.memory.write(1, 2 * at, 32, longint'(sum));
+        end
+      end
+    end
+  end
+endmodule
