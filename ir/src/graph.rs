@@ -12,7 +12,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::op::{OpError, Work};
+use crate::op::{OpError, OutputTypes, Work};
 use crate::ops::Op;
 use crate::{Tensor, TensorType};
 
@@ -109,6 +109,7 @@ pub struct Node {
 
 impl Node {
     /// The first result, which for most operators is the only one.
+    #[inline]
     pub fn output(&self) -> ValueId {
         self.outputs[0]
     }
@@ -160,6 +161,14 @@ impl Graph {
         }
     }
 
+    /// Makes room for so many more nodes and values, of graphs whose size is known before they are built.
+    pub fn reserve(&mut self, nodes: usize, values: usize) {
+        self.dag.reserve_nodes(nodes);
+        // Most operators have one or two operands that others compute.
+        self.dag.reserve_edges(nodes + nodes / 2);
+        self.values.reserve(values);
+    }
+
     /// The model's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -206,10 +215,40 @@ impl Graph {
     /// Adds a node and returns all its outputs.
     pub fn add_multi(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<SmallVec<[ValueId; 1]>, GraphError> {
         let op = op.into();
-        let types = {
-            let inputs: SmallVec<[&TensorType; 3]> = inputs.iter().map(|&id| self.ty(id)).collect();
-            op.infer(&inputs).map_err(|error| GraphError { origin: self.origin.clone(), op: op.name(), error })?
-        };
+        let types = self.infer(&op, inputs)?;
+        Ok(self.push(op, inputs, types))
+    }
+
+    /// Adds a node that is known from another graph, over values of the same types as there, and returns all its outputs.
+    /// Nothing is inferred: `types` are what its results have there.
+    pub fn add_known(
+        &mut self,
+        op: Op,
+        inputs: &[ValueId],
+        types: impl IntoIterator<Item = TensorType>,
+    ) -> SmallVec<[ValueId; 1]> {
+        let first = self.values.len();
+        let outputs = self.push(op, inputs, types);
+        debug_assert_eq!(
+            self.infer(&self.dag[NodeIndex::new(self.dag.node_count() - 1)].op, inputs)
+                .ok()
+                .map(|types| types.to_vec()),
+            Some(self.values[first..].iter().map(|value| value.ty.clone()).collect())
+        );
+        outputs
+    }
+
+    fn infer(&self, op: &Op, inputs: &[ValueId]) -> Result<OutputTypes, GraphError> {
+        let inputs: SmallVec<[&TensorType; 3]> = inputs.iter().map(|&id| self.ty(id)).collect();
+        op.infer(&inputs).map_err(|error| GraphError { origin: self.origin.clone(), op: op.name(), error })
+    }
+
+    fn push(
+        &mut self,
+        op: Op,
+        inputs: &[ValueId],
+        types: impl IntoIterator<Item = TensorType>,
+    ) -> SmallVec<[ValueId; 1]> {
         let id = NodeId(self.dag.node_count() as u32);
         let outputs: SmallVec<[ValueId; 1]> = types
             .into_iter()
@@ -228,7 +267,7 @@ impl Graph {
                 self.dag.add_edge(node.dag_index(), index, input);
             }
         }
-        Ok(outputs)
+        outputs
     }
 
     /// Adds a node and returns its first output.
@@ -257,21 +296,25 @@ impl Graph {
     }
 
     /// A value.
+    #[inline]
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.index()]
     }
 
     /// The type of a value.
+    #[inline]
     pub fn ty(&self, id: ValueId) -> &TensorType {
         &self.value(id).ty
     }
 
     /// The extents of a value.
+    #[inline]
     pub fn shape(&self, id: ValueId) -> &crate::Shape {
         &self.value(id).ty.shape
     }
 
     /// The tensor behind a constant value.
+    #[inline]
     pub fn as_constant(&self, id: ValueId) -> Option<&Tensor> {
         match &self.value(id).def {
             Def::Constant(tensor) => Some(tensor),
@@ -280,6 +323,7 @@ impl Graph {
     }
 
     /// The node that computes a value, if one does.
+    #[inline]
     pub fn producer(&self, id: ValueId) -> Option<NodeId> {
         match self.value(id).def {
             Def::Node { node, .. } => Some(node),
@@ -288,6 +332,7 @@ impl Graph {
     }
 
     /// A node.
+    #[inline]
     pub fn node(&self, id: NodeId) -> &Node {
         &self.dag[id.dag_index()]
     }
@@ -337,7 +382,7 @@ impl Graph {
     }
 
     /// The types of a node's results.
-    pub fn output_types(&self, node: &Node) -> crate::op::OutputTypes {
+    pub fn output_types(&self, node: &Node) -> OutputTypes {
         node.outputs.iter().map(|&id| self.ty(id).clone()).collect()
     }
 

@@ -43,7 +43,7 @@ pub enum Anchor {
         /// The value that the view stands for, and the dense buffer that it is written to.
         value: ValueId,
         /// Where it is read.
-        source: Access,
+        source: Box<Access>,
     },
     /// None: element-wise work only, all of it in the epilogue.
     ElementWise,

@@ -17,7 +17,10 @@ pub const MAX_ELEMENTS: usize = 1 << 40;
 /// Extents of a tensor, outermost first. Rank 0 is a scalar.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "Vec<usize>", into = "Vec<usize>")]
-pub struct Shape(SmallVec<[usize; 6]>);
+pub struct Shape(Dims);
+
+/// Transformers have ranks of up to 4; the few greater ones lie on the heap.
+type Dims = SmallVec<[usize; 4]>;
 
 /// A shape that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +36,7 @@ pub enum ShapeError {
 impl Shape {
     /// A shape of the given extents. Fails if it has more than [`MAX_ELEMENTS`] elements.
     pub fn new(dims: impl IntoIterator<Item = usize>) -> Result<Self, ShapeError> {
-        let dims: SmallVec<[usize; 6]> = dims.into_iter().collect();
+        let dims: Dims = dims.into_iter().collect();
         // A zero extent makes the tensor empty, but the others must still be sane, or strides would overflow.
         let mut count = 1usize;
         for &dim in &dims {
@@ -83,7 +86,7 @@ impl Shape {
     pub fn broadcast(&self, other: &Shape) -> Result<Shape, ShapeError> {
         let rank = self.rank().max(other.rank());
         let at = |shape: &Shape, axis: usize| (axis + shape.rank()).checked_sub(rank).map_or(1, |axis| shape.0[axis]);
-        let mut dims: SmallVec<[usize; 6]> = SmallVec::with_capacity(rank);
+        let mut dims = Dims::with_capacity(rank);
         for axis in 0..rank {
             dims.push(match (at(self, axis), at(other, axis)) {
                 (a, b) if a == b => a,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use float8::{F8E4M3, F8E5M2};
@@ -12,9 +13,11 @@ use crate::data::AbsentData;
 use crate::dtype::NumberClass;
 use crate::{DType, Data, Shape, TensorType};
 
-/// A dense row-major tensor. Cloning shares the bytes.
+/// A dense row-major tensor. Cloning shares it: passes hand constants on from graph to graph.
 #[derive(Clone)]
-pub struct Tensor {
+pub struct Tensor(Arc<Contents>);
+
+struct Contents {
     ty: TensorType,
     data: Data,
 }
@@ -86,10 +89,14 @@ impl Values<'_> {
 }
 
 impl Tensor {
+    fn of(ty: TensorType, data: Data) -> Self {
+        Tensor(Arc::new(Contents { ty, data }))
+    }
+
     /// A tensor over existing bytes. Fails when their number is not what `ty` takes.
     pub fn new(ty: TensorType, data: Data) -> Result<Self, TensorError> {
         if ty.bytes() == data.len() {
-            Ok(Tensor { ty, data })
+            Ok(Tensor::of(ty, data))
         } else {
             Err(TensorError::Size { expected: ty.bytes(), actual: data.len(), ty })
         }
@@ -102,12 +109,12 @@ impl Tensor {
 
     /// A scalar.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Tensor { ty: TensorType::new(T::DTYPE, Shape::scalar()), data: Data::from_elements(vec![value]) }
+        Tensor::of(TensorType::new(T::DTYPE, Shape::scalar()), Data::from_elements(vec![value]))
     }
 
     /// A vector of 64-bit integers, as shape operands are.
     pub fn vector_i64(values: Vec<i64>) -> Self {
-        Tensor { ty: TensorType::new(DType::I64, Shape::vector(values.len())), data: Data::from_elements(values) }
+        Tensor::of(TensorType::new(DType::I64, Shape::vector(values.len())), Data::from_elements(values))
     }
 
     /// A vector of truth values.
@@ -129,32 +136,32 @@ impl Tensor {
 
     /// Element type and shape.
     pub fn ty(&self) -> &TensorType {
-        &self.ty
+        &self.0.ty
     }
 
     /// Element type.
     pub fn dtype(&self) -> DType {
-        self.ty.dtype
+        self.0.ty.dtype
     }
 
     /// Extents.
     pub fn shape(&self) -> &Shape {
-        &self.ty.shape
+        &self.0.ty.shape
     }
 
     /// The bytes, shared.
     pub fn data(&self) -> &Data {
-        &self.data
+        &self.0.data
     }
 
     /// The bytes themselves.
     pub fn bytes(&self) -> Result<&[u8], AbsentData> {
-        self.data.bytes()
+        self.0.data.bytes()
     }
 
     /// The same elements under another shape of as many elements, without a copy.
     pub fn reshaped(&self, shape: Shape) -> Result<Self, TensorError> {
-        Tensor::new(TensorType::new(self.dtype(), shape), self.data.clone())
+        Tensor::new(TensorType::new(self.dtype(), shape), self.0.data.clone())
     }
 
     /// The elements as a slice of their native type, without a copy where alignment allows.
@@ -162,7 +169,7 @@ impl Tensor {
     /// Panics never; a `T` of another width than the tensor's type gives the bytes reinterpreted, so callers match on
     /// [`Tensor::dtype`] first.
     pub fn elements<T: Pod>(&self) -> Result<Cow<'_, [T]>, AbsentData> {
-        let bytes = self.data.bytes()?;
+        let bytes = self.0.data.bytes()?;
         Ok(match bytemuck::try_cast_slice(bytes) {
             Ok(slice) => Cow::Borrowed(slice),
             Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
@@ -238,7 +245,7 @@ impl Tensor {
             (DType::Bool, Values::Unsigned(v)) => convert(&v, |x| u8::from(x != 0)),
             (dtype, values) => unreachable!("values {values:?} are not of the class of {dtype}"),
         };
-        Tensor { ty, data }
+        Tensor::of(ty, data)
     }
 
     /// All elements as 64-bit integers: an index or shape operand. `None` for floats.
@@ -266,7 +273,7 @@ pub const PARALLEL_GRAIN: usize = 16 * 1024;
 
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.ty)?;
+        write!(f, "{}", self.0.ty)?;
         if self.shape().count() <= 16
             && let Ok(values) = self.to_f64s()
         {

@@ -23,14 +23,21 @@ pub struct Atom {
 pub struct View {
     shape: Shape,
     offset: i64,
-    atoms: SmallVec<[Atom; 6]>,
+    atoms: Atoms,
 }
+
+/// Most views have few; more lie on the heap.
+type Atoms = SmallVec<[Atom; 4]>;
 
 impl View {
     /// The identity: a dense row-major buffer of this shape.
     pub fn dense(shape: Shape) -> Self {
-        let atoms = [Atom { size: shape.count(), stride: 1 }].into_iter().collect();
-        View::normalized(shape, 0, atoms)
+        let mut atoms = Atoms::new();
+        match shape.count() {
+            1 => {}
+            size => atoms.push(Atom { size, stride: 1 }),
+        }
+        View { shape, offset: 0, atoms }
     }
 
     /// A view made of atoms, outermost first, whose sizes multiply to the number of `shape`'s elements; it starts at 0.
@@ -38,8 +45,8 @@ impl View {
         View::normalized(shape, 0, atoms.into_iter().collect())
     }
 
-    fn normalized(shape: Shape, offset: i64, atoms: SmallVec<[Atom; 6]>) -> Self {
-        let mut merged: SmallVec<[Atom; 6]> = SmallVec::new();
+    fn normalized(shape: Shape, offset: i64, atoms: Atoms) -> Self {
+        let mut merged = Atoms::new();
         for atom in atoms {
             if atom.size == 1 {
                 continue;
@@ -230,7 +237,7 @@ impl View {
             offset += first * digit.atom.stride;
             (digit.low, digit.high) = (first, first);
         }
-        let mut atoms: SmallVec<[Atom; 6]> = SmallVec::new();
+        let mut atoms = Atoms::new();
         for atom in &self.atoms {
             let mut parts: SmallVec<[Atom; 2]> = SmallVec::new();
             let (mut size, mut stride) = (atom.size, atom.stride);

@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use smallvec::SmallVec;
 use tcc_ir::{Access, Anchor, Graph, Kernel, NodeId, Op, Plan, ValueId, View, is_view};
 
 /// The nodes of one kernel, before it is known what the kernel reads and writes.
@@ -163,20 +164,30 @@ impl Assembly<'_> {
         let graph = self.graph;
         let mut is_output = vec![false; graph.value_count()];
         graph.outputs().iter().for_each(|output| is_output[output.value.index()] = true);
+        // What kernels compute that results are views of: it may lie in their buffers.
+        let mut viewed = vec![false; graph.value_count()];
+        for output in graph.outputs() {
+            let root = self.accesses[output.value.index()].root;
+            let computed = self.home[root.index()].is_some_and(|kernel| kernel < self.first_copy);
+            viewed[root.index()] |= computed && root != output.value && !is_output[root.index()];
+        }
+        let mut stored = HashMap::new();
+        if !viewed.contains(&true) {
+            graph.outputs().iter().for_each(|output| self.materialize(output.value));
+            return stored;
+        }
         let mut readers: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
         for (id, _) in graph.values() {
             let root = self.accesses[id.index()].root;
-            if root != id {
+            if root != id && viewed[root.index()] {
                 readers.entry(root).or_default().push(id);
             }
         }
         let mut leaves = leaving(graph, &self.accesses, &self.home, self.derived);
         self.copies_of.keys().for_each(|root| leaves[root.index()] = true);
-        let mut stored = HashMap::new();
         for output in graph.outputs() {
             let root = self.accesses[output.value.index()].root;
-            let computed = self.home[root.index()].is_some_and(|kernel| kernel < self.first_copy);
-            let free = computed && !is_output[root.index()] && self.home[output.value.index()].is_none();
+            let free = viewed[root.index()] && self.home[output.value.index()].is_none();
             let others = readers.get(&root).map_or(&[][..], |readers| readers);
             if free && self.store_within(root, output.value, others, leaves[root.index()]) {
                 stored.insert(output.value, root);
@@ -216,7 +227,7 @@ impl Assembly<'_> {
         }
         for (index, moved) in sources {
             if let Anchor::Copy { source, .. } = &mut self.copies[index].anchor {
-                *source = moved;
+                **source = moved;
             }
         }
         self.accesses[root.index()] = Access { root: output, view: place };
@@ -238,7 +249,7 @@ impl Assembly<'_> {
         }
         self.home[value.index()] = Some(self.first_copy + self.copies.len());
         self.copies_of.entry(source.root).or_default().push(self.copies.len());
-        let anchor = Anchor::Copy { value, source };
+        let anchor = Anchor::Copy { value, source: Box::new(source) };
         let (prologue, epilogue) = (Vec::new(), Vec::new());
         self.copies.push(Kernel { anchor, prologue, epilogue, outputs: vec![value], segment: 0 });
     }
@@ -296,25 +307,25 @@ fn order(
     home: &[Option<usize>],
     kernels: &[Kernel],
 ) -> Result<Vec<usize>, AssembleError> {
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); kernels.len()];
+    let mut users: Vec<SmallVec<[u32; 4]>> = vec![SmallVec::new(); kernels.len()];
     let mut missing = vec![0usize; kernels.len()];
     let mut first = Vec::with_capacity(kernels.len());
+    // The last kernel that each was seen to be needed by.
+    let mut seen = vec![None; kernels.len()];
     for (index, kernel) in kernels.iter().enumerate() {
-        let mut sources: Vec<usize> = kernel
-            .nodes()
-            .flat_map(|node| graph.node(node).inputs.iter())
-            .map(|input| accesses[input.index()].root)
-            .chain(match &kernel.anchor {
-                Anchor::Copy { source, .. } => Some(source.root),
-                _ => None,
-            })
-            .filter_map(|root| home[root.index()])
-            .filter(|&source| source != index)
-            .collect();
-        sources.sort_unstable();
-        sources.dedup();
-        missing[index] = sources.len();
-        sources.into_iter().for_each(|source| users[source].push(index));
+        let copied = match &kernel.anchor {
+            Anchor::Copy { source, .. } => Some(source.root),
+            _ => None,
+        };
+        let inputs = kernel.nodes().flat_map(|node| graph.node(node).inputs.iter());
+        for root in inputs.map(|input| accesses[input.index()].root).chain(copied) {
+            if let Some(source) = home[root.index()].filter(|&source| source != index)
+                && seen[source].replace(index) != Some(index)
+            {
+                users[source].push(index as u32);
+                missing[index] += 1;
+            }
+        }
         let values = kernel.nodes().map(|node| graph.node(node).output()).chain(kernel.outputs.iter().copied());
         first.push(values.map(ValueId::index).min().unwrap_or(0));
     }
@@ -323,7 +334,7 @@ fn order(
     let mut order = Vec::with_capacity(kernels.len());
     while let Some(Reverse((_, index))) = ready.pop() {
         order.push(index);
-        for &user in &users[index] {
+        for user in users[index].iter().map(|&user| user as usize) {
             missing[user] -= 1;
             if missing[user] == 0 {
                 ready.push(Reverse((first[user], user)));

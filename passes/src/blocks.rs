@@ -7,8 +7,7 @@
 
 use std::collections::HashMap;
 
-use smallvec::SmallVec;
-use tcc_ir::{Data, Def, Graph, NodeId, Op, Tensor, TensorType, ValueId, is_view};
+use tcc_ir::{Data, Def, Graph, Node, NodeId, Op, Tensor, TensorType, ValueId, is_view};
 
 use crate::assemble::derived_constants;
 use crate::egraph::FOLDED_BYTES;
@@ -48,36 +47,52 @@ pub fn roll(graph: &Graph) -> Rolled {
     let stretches = (1..).zip(cut(graph));
     let segments: Vec<Segment> =
         stretches.map(|(number, nodes)| with_leaves(graph, nodes, number, &mut inside)).collect();
+    let (mut blocks, block_of) = equal_segments(graph, &segments);
+    find_results(graph, &segments, &block_of, &mut blocks);
+    Rolled { segments, blocks, block_of }
+}
+
+/// The distinct blocks, whose results are not known yet, and the block of every segment.
+fn equal_segments(graph: &Graph, segments: &[Segment]) -> (Vec<Block>, Vec<usize>) {
     let mut numbers = vec![0; graph.value_count()];
-    let mut known: HashMap<Signature, usize> = HashMap::new();
+    let mut form = Vec::new();
+    // Most segments of one form are equal.
+    let mut of_form: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
     let mut blocks: Vec<Block> = Vec::new();
     let mut block_of = Vec::with_capacity(segments.len());
     for (number, segment) in segments.iter().enumerate() {
-        let block = *known.entry(signature(graph, segment, &mut numbers)).or_insert(blocks.len());
-        if block == blocks.len() {
+        write_form(graph, segment, &mut numbers, &mut form);
+        let known = of_form.get(&form).into_iter().flatten().copied();
+        let equal = |block: &usize| have_equal_parts(graph, segment, &segments[blocks[*block].segments[0]]);
+        let block = known.into_iter().find(equal).unwrap_or_else(|| {
+            of_form.entry(form.clone()).or_default().push(blocks.len());
             blocks.push(Block { segments: Vec::new(), results: Vec::new() });
-        }
+            blocks.len() - 1
+        });
         blocks[block].segments.push(number);
         block_of.push(block);
     }
-    let mut home: Vec<Option<(usize, usize)>> = vec![None; graph.node_count()];
-    for (number, segment) in segments.iter().enumerate() {
-        segment.nodes.iter().enumerate().for_each(|(place, node)| home[node.index()] = Some((number, place)));
+    (blocks, block_of)
+}
+
+/// Finds the results that blocks have to give: what other segments or the graph take from any of their segments.
+fn find_results(graph: &Graph, segments: &[Segment], block_of: &[usize], blocks: &mut [Block]) {
+    // The segment of each node, and its place there.
+    let mut home = vec![(0u32, 0u32); graph.node_count()];
+    for (number, segment) in (0..).zip(segments) {
+        (0..).zip(&segment.nodes).for_each(|(place, node)| home[node.index()] = (number, place));
     }
-    let mut leave = |value: ValueId| {
-        if let Def::Node { node, output } = graph.value(value).def
-            && let Some((number, place)) = home[node.index()]
-        {
-            blocks[block_of[number]].results.push((place, output));
+    let leaves = segments.iter().flat_map(|segment| segment.leaves.iter().copied());
+    for value in leaves.chain(graph.outputs().iter().map(|output| output.value)) {
+        if let Def::Node { node, output } = graph.value(value).def {
+            let (number, place) = home[node.index()];
+            blocks[block_of[number as usize]].results.push((place as usize, output));
         }
-    };
-    segments.iter().for_each(|segment| segment.leaves.iter().for_each(|&leaf| leave(leaf)));
-    graph.outputs().iter().for_each(|output| leave(output.value));
-    for block in &mut blocks {
+    }
+    for block in blocks {
         block.results.sort_unstable();
         block.results.dedup();
     }
-    Rolled { segments, blocks, block_of }
 }
 
 impl Rolled {
@@ -144,7 +159,7 @@ fn unknown(ty: &TensorType) -> Tensor {
 }
 
 /// Whether a node is what a model's time goes into, so that the stream is measured by it.
-fn is_heavy(graph: &Graph, node: &tcc_ir::Node) -> bool {
+fn is_heavy(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         // An outer product, as that of positions and frequencies, is none.
         Op::MatMul(product) => {
@@ -179,10 +194,11 @@ fn is_row_wise(op: &Op) -> bool {
 
 /// The nodes of each segment.
 fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
-    let order = depth_first(graph);
+    let mut order = depth_first(graph);
     let mut place = vec![0usize; graph.node_count()];
     order.iter().enumerate().for_each(|(at, node)| place[node.index()] = at);
-    let streams = streams(graph);
+    let heavy_nodes: Vec<bool> = graph.nodes().map(|(_, node)| is_heavy(graph, node)).collect();
+    let streams = streams(graph, &heavy_nodes);
     let mut last_use = vec![0usize; graph.value_count()];
     for (id, node) in graph.nodes() {
         for &input in &node.inputs {
@@ -194,7 +210,7 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
     let (mut live, mut narrow, mut heavy, mut segment) = (0i64, false, false, 0);
     for (at, &id) in order.iter().enumerate() {
         let node = graph.node(id);
-        let is_heavy = is_heavy(graph, node);
+        let is_heavy = heavy_nodes[id.index()];
         // What is done row by row stays with what it follows; anything else begins a new segment.
         if narrow && (is_heavy || (heavy && streams[id.index()] && !is_row_wise(&node.op))) {
             segment += 1;
@@ -240,29 +256,29 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
             segment_of[id.index()] = 0;
         }
     }
-    let mut segments: Vec<Vec<NodeId>> = vec![Vec::new(); segment + 1];
-    order.iter().for_each(|&id| segments[segment_of[id.index()]].push(id));
+    // A stable sort keeps the nodes of each segment in their order.
+    order.sort_by_key(|id| segment_of[id.index()]);
+    let segments = order.chunk_by(|a, b| segment_of[a.index()] == segment_of[b.index()]);
     // What does not get narrow is cut all the same: the time that a block takes grows faster than its size.
-    segments.iter().flat_map(|segment| segment.chunks(MOST_NODES)).map(<[NodeId]>::to_vec).collect()
+    segments.flat_map(|segment| segment.chunks(MOST_NODES)).map(<[NodeId]>::to_vec).collect()
 }
 
-/// The nodes of a graph's stream: those that some contraction stands behind, and those that lead to a contraction with
-/// weights, as an embedding does. Masks and angles do not: they meet the stream within a layer. Nor does what follows from
-/// constants alone, such as weights that are dequantised, which are there at any time.
-fn streams(graph: &Graph) -> Vec<bool> {
-    let derived = derived_constants(graph);
-    let is_weight = |value: ValueId| derived[value.index()] || graph.as_constant(value).is_some();
+/// The nodes of a graph's stream, given which are heavy: those that some contraction stands behind, and those that lead to
+/// a contraction with weights, as an embedding does. Masks and angles do not: they meet the stream within a layer. Nor does
+/// what follows from constants alone, such as weights that are dequantised, which are there at any time.
+fn streams(graph: &Graph, heavy: &[bool]) -> Vec<bool> {
+    let is_weight = derived_constants(graph);
     let mut streams = vec![false; graph.node_count()];
     for (id, node) in graph.nodes() {
-        let operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
-        let follows = is_heavy(graph, node) || operands.into_iter().any(|operand| streams[operand.index()]);
-        streams[id.index()] = follows && !is_weight(node.output());
+        let mut operands = node.inputs.iter().filter_map(|&input| graph.producer(input));
+        let follows = heavy[id.index()] || operands.any(|operand| streams[operand.index()]);
+        streams[id.index()] = follows && !is_weight[node.output().index()];
     }
     let mut leads = vec![false; graph.node_count()];
     for (id, node) in graph.nodes().rev() {
-        let weighs = is_heavy(graph, node) && node.inputs.iter().skip(1).any(|&input| is_weight(input));
+        let weighs = heavy[id.index()] && node.inputs.iter().skip(1).any(|&input| is_weight[input.index()]);
         if weighs || (leads[id.index()] && !streams[id.index()]) {
-            for &input in node.inputs.iter().filter(|&&input| !is_weight(input)) {
+            for &input in node.inputs.iter().filter(|input| !is_weight[input.index()]) {
                 let light = graph.producer(input).filter(|operand| !streams[operand.index()]);
                 light.into_iter().for_each(|operand| leads[operand.index()] = true);
             }
@@ -306,8 +322,7 @@ fn depth_first(graph: &Graph) -> Vec<NodeId> {
         depth[id.index()] = operands.map(|operand| depth[operand.index()] + 1).max().unwrap_or(0);
     }
     let sinks = graph.outputs().iter().filter_map(|output| graph.producer(output.value));
-    let mut number: Vec<Option<usize>> = vec![None; graph.node_count()];
-    let mut count = 0;
+    let mut needed = Vec::with_capacity(graph.node_count());
     if let Some(sink) = sinks.max_by_key(|sink| (depth[sink.index()], std::cmp::Reverse(sink.index()))) {
         let mut seen = vec![false; graph.node_count()];
         let mut stack = vec![(sink, 0)];
@@ -322,14 +337,20 @@ fn depth_first(graph: &Graph) -> Vec<NodeId> {
                         stack.push((producer, 0));
                     }
                 }
-                None => {
-                    number[id.index()] = Some(count);
-                    count += 1;
-                }
+                None => needed.push(id),
             }
         }
     }
-    // Nodes that the deepest result does not need come right after the latest of their operands.
+    with_others(graph, needed)
+}
+
+/// An order of some nodes with the others put into it: right after the latest of their operands.
+fn with_others(graph: &Graph, order: Vec<NodeId>) -> Vec<NodeId> {
+    if order.len() == graph.node_count() {
+        return order;
+    }
+    let mut number: Vec<Option<usize>> = vec![None; graph.node_count()];
+    order.iter().enumerate().for_each(|(place, id)| number[id.index()] = Some(place));
     let mut key: Vec<(usize, bool, usize)> = Vec::with_capacity(graph.node_count());
     for (id, node) in graph.nodes() {
         let own = match number[id.index()] {
@@ -342,13 +363,13 @@ fn depth_first(graph: &Graph) -> Vec<NodeId> {
         key.push(own);
     }
     let mut order: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
-    order.sort_by_key(|id| key[id.index()]);
+    order.sort_unstable_by_key(|id| key[id.index()]);
     order
 }
 
 /// The segment of these nodes. `inside` has the number of the last segment that each value was seen in.
 fn with_leaves(graph: &Graph, nodes: Vec<NodeId>, number: u32, inside: &mut [u32]) -> Segment {
-    let mut leaves = Vec::new();
+    let mut leaves = Vec::with_capacity(nodes.len());
     for &id in &nodes {
         let node = graph.node(id);
         for &input in &node.inputs {
@@ -371,26 +392,34 @@ pub(crate) fn leaf_number(name: &str) -> Option<usize> {
     name.strip_prefix("leaf ")?.parse().ok()
 }
 
-/// What two segments have in common if they are of one block: operators, how they are joined, and the types of leaves.
-#[derive(PartialEq, Eq, Hash)]
-struct Signature {
-    nodes: Vec<(Op, SmallVec<[u32; 3]>)>,
-    leaves: Vec<(TensorType, bool)>,
+/// Writes down in numbers how the nodes of a segment are joined, and how large its leaves are. Segments of one block have
+/// the same form. `numbers` is a place to number the segment's values in; what is there does not matter, since leaves and
+/// results are numbered before they are used.
+fn write_form(graph: &Graph, segment: &Segment, numbers: &mut [u32], form: &mut Vec<u32>) {
+    form.clear();
+    let mut count = 0u32;
+    let mut number = |numbers: &mut [u32], value: ValueId| {
+        numbers[value.index()] = count;
+        count += 1;
+    };
+    form.push(segment.leaves.len() as u32);
+    for &leaf in &segment.leaves {
+        number(numbers, leaf);
+        form.push(graph.shape(leaf).last().map_or(0, |&extent| extent as u32));
+    }
+    for &id in &segment.nodes {
+        let node = graph.node(id);
+        form.push(node.inputs.len() as u32);
+        form.extend(node.inputs.iter().map(|input| numbers[input.index()]));
+        node.outputs.iter().for_each(|&output| number(numbers, output));
+    }
 }
 
-/// The signature of a segment. `numbers` is a place to number its values in; what is there does not matter, since leaves and
-/// results are numbered before they are used.
-fn signature(graph: &Graph, segment: &Segment, numbers: &mut [u32]) -> Signature {
-    let mut count = 0..;
-    let mut number = |numbers: &mut [u32], value: ValueId| numbers[value.index()] = count.next().unwrap_or(u32::MAX);
-    segment.leaves.iter().for_each(|&leaf| number(numbers, leaf));
-    let nodes = segment.nodes.iter().map(|&id| {
-        let node = graph.node(id);
-        let inputs = node.inputs.iter().map(|input| numbers[input.index()]).collect();
-        node.outputs.iter().for_each(|&output| number(numbers, output));
-        (node.op.clone(), inputs)
-    });
-    let nodes = nodes.collect();
-    let leaves = segment.leaves.iter().map(|&leaf| (graph.ty(leaf).clone(), graph.as_constant(leaf).is_some()));
-    Signature { nodes, leaves: leaves.collect() }
+/// Whether two segments of the same form are of one block: their operators and the types of their leaves are equal.
+fn have_equal_parts(graph: &Graph, a: &Segment, b: &Segment) -> bool {
+    let same_leaf = |(&a, &b): (&ValueId, &ValueId)| {
+        graph.ty(a) == graph.ty(b) && graph.as_constant(a).is_some() == graph.as_constant(b).is_some()
+    };
+    let same_op = |(&a, &b): (&NodeId, &NodeId)| graph.node(a).op == graph.node(b).op;
+    a.leaves.iter().zip(&b.leaves).all(same_leaf) && a.nodes.iter().zip(&b.nodes).all(same_op)
 }

@@ -117,7 +117,7 @@ impl Fusion<'_> {
             return;
         }
         self.home[value.index()] = Some(self.kernels.len());
-        let anchor = Anchor::Copy { value, source };
+        let anchor = Anchor::Copy { value, source: Box::new(source) };
         let kernel = Kernel { anchor, prologue: Vec::new(), epilogue: Vec::new(), outputs: vec![value], segment: 0 };
         let domain = self.graph.shape(value).clone();
         self.kernels.push(OpenKernel { kernel, domain, reduced: Vec::new(), element_bytes: 0, nodes: 0, open: false });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use egg::Id;
 use rayon::prelude::*;
 use smallvec::SmallVec;
-use tcc_ir::{Anchor, Def, Graph, GraphError, NodeId, Op, ValueId, is_view};
+use tcc_ir::{Anchor, Def, Graph, GraphError, NodeId, Op, Value, ValueId, is_view};
 
 use crate::assemble::Group;
 use crate::blocks::{Segment, leaf_number, roll};
@@ -40,8 +40,10 @@ struct OptimizedBlock {
     graph: Graph,
     /// Its kernels.
     groups: Vec<Group>,
-    /// The leaf of the block that each input and constant is; `None` for constants that rules made.
-    leaves: BTreeMap<ValueId, usize>,
+    /// The leaf of the block that each value is; `None` for what is computed, and for constants that rules made.
+    leaves: Vec<Option<usize>>,
+    /// The nodes of a segment that each node comes from; `None` if they are those of the node before.
+    origins: Vec<Option<Vec<usize>>>,
     report: BlockReport,
     /// Why each kernel is as it is, where that was asked for.
     explanations: Vec<KernelExplanation>,
@@ -156,21 +158,24 @@ fn optimize_blocks(
             Ok(optimized)
         })
         .collect::<Result<_, OptimizeError>>()?;
-    let mut places = Vec::new();
+    let total = |count: fn(&OptimizedBlock) -> usize| rolled.block_of.iter().map(|&block| count(&blocks[block])).sum();
+    let kernels: usize = total(|block| block.groups.len());
+    let mut places = Vec::with_capacity(kernels);
     let mut replay = Replay {
         source: graph,
         graph: Graph::new(graph.name().clone()),
         map: vec![None; graph.value_count()],
-        groups: Vec::new(),
+        groups: Vec::with_capacity(kernels),
         segments: 0,
     };
+    replay.graph.reserve(total(|block| block.graph.node_count()), total(|block| block.graph.value_count()));
     for &input in graph.inputs() {
         let value = graph.value(input);
         let new = replay.graph.add_input(value.name.clone(), value.ty.clone());
         replay.map[input.index()] = Some(new);
     }
     for (segment, &block) in rolled.segments.iter().zip(&rolled.block_of) {
-        replay.segment(segment, &rolled.blocks[block].results, &blocks[block])?;
+        replay.segment(segment, &rolled.blocks[block].results, &blocks[block]);
         places.extend((0..blocks[block].groups.len()).map(|kernel| Place { block, kernel }));
     }
     for output in graph.outputs() {
@@ -185,7 +190,7 @@ fn optimize_blocks(
 /// What the values of a block are called in the segment that it was made of.
 fn names_in(source: &Graph, segment: &Segment, block: &Graph) -> Vec<String> {
     let mut leaves = segment.leaves.iter();
-    let name = |value: &tcc_ir::Value, leaves: &mut std::slice::Iter<'_, ValueId>| match value.def {
+    let name = |value: &Value, leaves: &mut std::slice::Iter<'_, ValueId>| match value.def {
         Def::Input(_) | Def::Constant(_) => leaves.next().copied(),
         Def::Node { node, output } => Some(source.node(segment.nodes[node.index()]).outputs[output]),
     };
@@ -219,28 +224,21 @@ impl Replay<'_> {
         new
     }
 
-    fn segment(
-        &mut self,
-        segment: &Segment,
-        results: &[(usize, usize)],
-        block: &OptimizedBlock,
-    ) -> Result<(), OptimizeError> {
+    fn segment(&mut self, segment: &Segment, results: &[(usize, usize)], block: &OptimizedBlock) {
         let mut map: Vec<ValueId> = Vec::with_capacity(block.graph.value_count());
         let first_node = self.graph.node_count();
-        let mut origin = None;
-        for (id, value) in block.graph.values() {
-            match (block.leaves.get(&id), &value.def) {
-                (Some(&leaf), _) => map.push(self.value(segment.leaves[leaf])),
+        for ((_, value), leaf) in block.graph.values().zip(&block.leaves) {
+            match (leaf, &value.def) {
+                (Some(leaf), _) => map.push(self.value(segment.leaves[*leaf])),
                 (None, Def::Constant(tensor)) => map.push(self.graph.constant(tensor.clone())),
                 (None, Def::Node { node, output: 0 }) => {
-                    let node = block.graph.node(*node);
-                    let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input.index()]).collect();
-                    // Nodes of one kernel share their origins.
-                    if origin != Some(&*node.origin) {
-                        origin = Some(&*node.origin);
-                        self.graph.set_origin(origins_in(self.source, segment, &node.origin));
+                    if let Some(places) = &block.origins[node.index()] {
+                        self.graph.set_origin(origins_in(self.source, segment, places));
                     }
-                    map.extend(self.graph.add_multi(node.op.clone(), &inputs)?);
+                    let node = block.graph.node(*node);
+                    let inputs: SmallVec<[ValueId; 3]> = node.inputs.iter().map(|input| map[input.index()]).collect();
+                    let types = node.outputs.iter().map(|&output| block.graph.ty(output).clone());
+                    map.extend(self.graph.add_known(node.op.clone(), &inputs, types));
                 }
                 (None, Def::Node { .. }) => {}
                 (None, Def::Input(_)) => unreachable!("all inputs of a block are leaves"),
@@ -266,7 +264,6 @@ impl Replay<'_> {
                 self.graph.rename(new, self.source.value(old).name.clone());
             }
         }
-        Ok(())
     }
 }
 
@@ -310,8 +307,9 @@ fn optimize_block(
     let (chosen, groups) = emission.run(&classes, &offers, &ways, &solution)?;
     let (legal, groups) = legalize_groups(&chosen, &groups, judge)?;
     // Leaves go by their names.
-    let leaves = legal.values().filter(|(_, value)| !matches!(value.def, Def::Node { .. }));
-    let leaves = leaves.filter_map(|(id, value)| Some((id, leaf_number(&value.name)?))).collect();
+    let leaf = |value: &Value| leaf_number(&value.name).filter(|_| !matches!(value.def, Def::Node { .. }));
+    let leaves = legal.values().map(|(_, value)| leaf(value)).collect();
+    let origins = origin_places(&legal);
     let kernel_costs = kernel_costs(&problem, &ways, &solution);
     let extracted = explained.map(|names| Extracted {
         source: graph,
@@ -338,7 +336,7 @@ fn optimize_block(
     };
     // Last, since it writes into the e-graph.
     let explanations = extracted.map_or_else(Vec::new, |extracted| crate::explain::explain(&mut egraph, &extracted));
-    Ok(OptimizedBlock { graph: legal, groups, leaves, report, explanations })
+    Ok(OptimizedBlock { graph: legal, groups, leaves, origins, report, explanations })
 }
 
 /// What each kernel of a solution costs, with what it writes.
@@ -359,13 +357,23 @@ fn originals(egraph: &EGraph, classes: &[Id]) -> BTreeMap<Id, Vec<ValueId>> {
     originals
 }
 
-/// The origins of a node of a block, which are numbers of nodes in a segment, as the names of that segment's nodes.
-fn origins_in(source: &Graph, segment: &Segment, numbers: &str) -> Arc<str> {
-    let places = numbers.lines().filter_map(|number| number.parse::<usize>().ok());
-    let origins: SmallVec<[&Arc<str>; 8]> = places.map(|place| &source.node(segment.nodes[place]).origin).collect();
-    match origins[..] {
-        [origin] => origin.clone(),
-        _ => origins.iter().map(|origin| &***origin).collect::<Vec<_>>().join("\n").into(),
+/// The nodes of a segment that each node of a block comes from, which its origin has the numbers of. Nodes of one kernel
+/// share their origins, so that only those are given which differ from the node before.
+fn origin_places(block: &Graph) -> Vec<Option<Vec<usize>>> {
+    let mut before = None;
+    let places = block.nodes().map(|(_, node)| {
+        let differs = before.replace(&node.origin) != Some(&node.origin);
+        differs.then(|| node.origin.lines().filter_map(|number| number.parse().ok()).collect())
+    });
+    places.collect()
+}
+
+/// The origins of some nodes of a segment, given by their places in it, together.
+fn origins_in(source: &Graph, segment: &Segment, places: &[usize]) -> Arc<str> {
+    let origin = |&place: &usize| &source.node(segment.nodes[place]).origin;
+    match places {
+        [place] => origin(place).clone(),
+        _ => places.iter().map(|place| &**origin(place)).collect::<SmallVec<[&str; 8]>>().join("\n").into(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A plan writes each such result out in a kernel of its own, since the product does not lie in it as a whole. The product's
 //! kernel can as well store the part where it belongs: whatever the result permutes, it holds each element of the part once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use tcc_ir::ops::Slice;
 use tcc_ir::{Access, Anchor, Atom, Graph, Kernel, Op, Plan, Shape, ValueId, View};
@@ -19,10 +19,10 @@ pub(super) fn store_parts(plan: &mut Plan, machine: &SystolicMachine) {
     if copied.is_empty() {
         return;
     }
-    let mut home: HashMap<ValueId, usize> = HashMap::new();
+    let mut home = vec![None; plan.graph.value_count()];
     for (index, kernel) in plan.kernels.iter().enumerate() {
-        for id in kernel.nodes() {
-            home.extend(plan.graph.node(id).outputs.iter().map(|&output| (output, index)));
+        for output in kernel.nodes().flat_map(|id| &plan.graph.node(id).outputs) {
+            home[output.index()] = Some(index);
         }
     }
     let mut parts = Parts { plan, machine, home };
@@ -61,8 +61,8 @@ fn copied_root(kernel: &Kernel) -> Option<ValueId> {
 struct Parts<'a> {
     plan: &'a mut Plan,
     machine: &'a SystolicMachine,
-    /// The kernel that computes each value.
-    home: HashMap<ValueId, usize>,
+    /// The kernel that computes each value that the plan had at first.
+    home: Vec<Option<usize>>,
 }
 
 impl Parts<'_> {
@@ -76,10 +76,15 @@ impl Parts<'_> {
         Some(())
     }
 
+    /// The kernel that computes a value.
+    fn maker(&self, value: ValueId) -> Option<usize> {
+        self.home.get(value.index()).copied().flatten()
+    }
+
     /// Lets the kernel that computes `root` store a part of it: where an access says, or in a buffer of its own. Gives the
     /// part's value.
     fn store_part(&mut self, root: ValueId, slice: Slice, access: Option<Access>) -> Option<ValueId> {
-        let maker = *self.home.get(&root)?;
+        let maker = self.maker(root)?;
         let kernel = &self.plan.kernels[maker];
         let (Anchor::Contraction(anchor), []) = (&kernel.anchor, &kernel.prologue[..]) else { return None };
         let anchor = *anchor;
@@ -105,12 +110,13 @@ impl Parts<'_> {
 
     /// The values by which other kernels than its own read each root.
     fn readers(&self, roots: &[ValueId]) -> Vec<Vec<ValueId>> {
-        let numbers: HashMap<ValueId, usize> = roots.iter().enumerate().map(|(number, &root)| (root, number)).collect();
+        let mut numbers = vec![None; self.plan.graph.value_count()];
+        roots.iter().enumerate().for_each(|(number, root)| numbers[root.index()] = Some(number));
         let mut readers = vec![Vec::new(); roots.len()];
         for (index, kernel) in self.plan.kernels.iter().enumerate() {
             for &input in kernel.nodes().flat_map(|id| &self.plan.graph.node(id).inputs) {
                 let root = self.plan.access(input).root;
-                if let Some(&number) = numbers.get(&root).filter(|_| self.home.get(&root) != Some(&index)) {
+                if let Some(number) = numbers[root.index()].filter(|_| self.maker(root) != Some(index)) {
                     readers[number].push(input);
                 }
             }
@@ -124,7 +130,7 @@ impl Parts<'_> {
 
     /// Stores a value of which parts are results in parts only, if all who read it read one of these, or another part each.
     fn store_in_parts_only(&mut self, root: ValueId, readers: &[ValueId]) {
-        let Some(&maker) = self.home.get(&root) else { return };
+        let Some(maker) = self.maker(root) else { return };
         let outputs = self.plan.kernels[maker].outputs.clone();
         match self.read_in_parts(root, maker, readers) {
             Some(accesses) => {
