@@ -91,7 +91,7 @@ fn measure_depth(criterion: &mut Criterion, folder: &Path) -> Result<(), Box<dyn
         let decoder = tcc_passes::clean_up(&tcc_ir::text::parse(&decoder::decoder(layers))?);
         for (name, graph) in [("encoder", encoder.graph()), ("decoder", &decoder)] {
             group.bench_function(BenchmarkId::new(name, layers), |b| {
-                b.iter_with_large_drop(|| target.plan(black_box(graph), Optimization::default()))
+                b.iter(|| target.plan(black_box(graph), Optimization::default()))
             });
         }
     }

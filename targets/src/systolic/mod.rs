@@ -65,6 +65,14 @@ impl Systolic {
         compile::plan(graph, &self.facts, optimization)
     }
 
+    /// Reads a program for this machine that was written by [`Program::encode`].
+    ///
+    /// # Errors
+    /// The bytes are no program, or one that this machine cannot hold.
+    pub fn program(&self, bytes: &[u8]) -> Result<SystolicProgram, TargetError> {
+        SystolicProgram::decode(&self.machine, &self.facts, bytes)
+    }
+
     /// [`Systolic::plan`] by an optimiser that explains itself, and for each distinct block why each of its kernels is as it
     /// is. Nothing is explained where nothing is searched.
     ///
@@ -103,6 +111,6 @@ impl Target for Systolic {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {
-        Ok(Box::new(SystolicProgram::decode(&self.machine, &self.facts, bytes)?))
+        Ok(Box::new(self.program(bytes)?))
     }
 }

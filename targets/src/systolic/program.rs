@@ -11,6 +11,7 @@ use super::code::Code;
 use super::isa::{Operation, Unit};
 use super::layout;
 use super::packing::{self, PackedConstant};
+use super::rtl::{Job, Outcome, Rtl, RtlError};
 use super::simulator::{Dram, Simulator, Space, for_each_access};
 use super::timing::{self, Summary};
 use super::trace::{self, SHOWN_ONE_BY_ONE};
@@ -139,6 +140,60 @@ impl SystolicProgram {
             }
         };
         self.lengths.iter().map(|&length| bytes(length)).collect()
+    }
+
+    /// Executes the program on the machine in SystemVerilog, as [`Program::simulate`] does in the simulator: outputs and
+    /// cycles are the same. `rtl` must be the machine that the program is for.
+    ///
+    /// # Errors
+    /// As [`Program::simulate`]; or the machine could not be run, or does not end within twice the cycles that are counted.
+    pub fn simulate_in_rtl(&self, rtl: &Rtl, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
+        let dram = self.dram(weights, inputs)?;
+        let (base, memory) = (dram.base(), dram.memory());
+        let job = Job { program: &self.format.code, weights, base, memory, limit: self.cycles().saturating_mul(2) };
+        let fault = |error: RtlError| TargetError::Fault(error.to_string());
+        let outcome = rtl.run(&[job]).map_err(fault)?.pop();
+        let Some(Outcome { cycles: Some(cycles), memory, .. }) = outcome else {
+            return Err(TargetError::Fault("the machine in SystemVerilog does not come to an end".to_owned()));
+        };
+        let mut after = Dram::new(weights, base, memory.len() as u64, self.facts.dram.bytes).ok_or_else(lost)?;
+        after.memory_mut().copy_from_slice(&memory);
+        Ok(Simulation { outputs: self.results(&after)?, cycles })
+    }
+
+    /// DRAM with weights and inputs in their places.
+    fn dram<'w>(&self, weights: &'w [u8], inputs: &[Tensor]) -> Result<Dram<'w>, TargetError> {
+        if weights.len() as u64 != self.format.weights_bytes {
+            return Err(TargetError::Damaged(format!(
+                "weights.bin has {} bytes where the program expects {}",
+                weights.len(),
+                self.format.weights_bytes
+            )));
+        }
+        let memory = self.format.dram_bytes - self.format.weights_bytes;
+        let mut dram = Dram::new(weights, self.format.weights_bytes, memory, self.facts.dram.bytes).ok_or_else(lost)?;
+        for ((port, place), tensor) in self.inputs.iter().zip(&self.format.inputs).zip(inputs) {
+            if tensor.ty() != &port.ty {
+                return Err(TargetError::Fault(format!("input `{}` is {}, not {}", port.name, tensor.ty(), port.ty)));
+            }
+            let stored = layout::stored_bytes(tensor, layout::storage(tensor.dtype()))
+                .map_err(|error| TargetError::Fault(error.to_string()))?;
+            let end = place.address.checked_add(stored.len() as u64).ok_or_else(lost)?;
+            dram.write(place.address..end).ok_or_else(lost)?.copy_from_slice(&stored);
+        }
+        Ok(dram)
+    }
+
+    /// The outputs, which the program has left in DRAM.
+    fn results(&self, dram: &Dram<'_>) -> Result<Vec<Tensor>, TargetError> {
+        let result = |(port, place): (&Port, &format::Port)| {
+            let stored: DType = place.stored.parse().map_err(|_| TargetError::Damaged("a port has no type".into()))?;
+            let bytes = stored.bytes(port.ty.shape.count()) as u64;
+            let end = place.address.checked_add(bytes).ok_or_else(lost)?;
+            let bytes = dram.read(place.address..end).ok_or_else(lost)?;
+            layout::from_stored(&port.ty, stored, bytes).map_err(|error| TargetError::Damaged(error.to_string()))
+        };
+        self.outputs.iter().zip(&self.format.outputs).map(result).collect()
     }
 
     /// Multiply-accumulates of the array in a cycle.
@@ -337,42 +392,15 @@ impl Program for SystolicProgram {
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
-        if weights.len() as u64 != self.format.weights_bytes {
-            return Err(TargetError::Damaged(format!(
-                "weights.bin has {} bytes where the program expects {}",
-                weights.len(),
-                self.format.weights_bytes
-            )));
-        }
-        let lost = || TargetError::Damaged("its data lies outside the machine's memory".to_owned());
-        let memory = self.format.dram_bytes - self.format.weights_bytes;
-        let mut dram = Dram::new(weights, self.format.weights_bytes, memory, self.facts.dram.bytes).ok_or_else(lost)?;
-        for ((port, place), tensor) in self.inputs.iter().zip(&self.format.inputs).zip(inputs) {
-            if tensor.ty() != &port.ty {
-                return Err(TargetError::Fault(format!("input `{}` is {}, not {}", port.name, tensor.ty(), port.ty)));
-            }
-            let stored = layout::stored_bytes(tensor, layout::storage(tensor.dtype()))
-                .map_err(|error| TargetError::Fault(error.to_string()))?;
-            let end = place.address.checked_add(stored.len() as u64).ok_or_else(lost)?;
-            dram.write(place.address..end).ok_or_else(lost)?.copy_from_slice(&stored);
-        }
-        let mut simulator = Simulator::new(&self.facts, &self.code, dram);
+        let mut simulator = Simulator::new(&self.facts, &self.code, self.dram(weights, inputs)?);
         let execution = simulator.run().map_err(|fault| TargetError::Fault(fault.to_string()))?;
-        let outputs = self
-            .outputs
-            .iter()
-            .zip(&self.format.outputs)
-            .map(|(port, place)| {
-                let stored: DType =
-                    place.stored.parse().map_err(|_| TargetError::Damaged("a port has no type".into()))?;
-                let bytes = stored.bytes(port.ty.shape.count()) as u64;
-                let end = place.address.checked_add(bytes).ok_or_else(lost)?;
-                let bytes = simulator.dram().read(place.address..end).ok_or_else(lost)?;
-                layout::from_stored(&port.ty, stored, bytes).map_err(|error| TargetError::Damaged(error.to_string()))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Simulation { outputs, cycles: execution.cycles })
+        Ok(Simulation { outputs: self.results(simulator.dram())?, cycles: execution.cycles })
     }
+}
+
+/// What a program says of data that lies outside the machine's memory.
+fn lost() -> TargetError {
+    TargetError::Damaged("its data lies outside the machine's memory".to_owned())
 }
 
 /// Highest addresses that instructions reach in the scratchpad and the accumulators. Rows that pass through the array
@@ -395,7 +423,7 @@ fn chip_peaks(code: &Code, machine: &SystolicMachine) -> (u64, u64) {
 /// What the figures rest on, in sentences.
 fn notes(machine: &Machine, instructions: usize) -> Vec<String> {
     let mut notes = vec![
-        "cycles are counted by executing the emitted program under the timing rules of targets/src/systolic/TIMING.md"
+        "cycles are counted by executing the emitted program under the timing rules of targets/systolic/rtl/TIMING.md"
             .to_owned(),
         format!("the figures of {} are those of its machine file, which marks what is assumed", machine.name),
         "the lower bound is the largest of multiply-accumulates over the array's peak, and bytes of weights, inputs and \

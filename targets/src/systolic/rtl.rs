@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::SystolicMachine;
 use super::isa::Unit;
@@ -136,12 +137,8 @@ impl Rtl {
         };
         let parameters = parameters(machine);
         let mut unchanged = write_if_changed(&folder.join("parameters"), &parameters.join("\n"))?;
-        let sources = DESIGN.iter().chain([&TOP]).chain(&INCLUDED).chain(&BENCH).chain(&BENCH_INCLUDED);
-        for (name, text) in sources {
-            unchanged &= write_if_changed(&folder.join(name), &change(name, text))?;
-        }
-        let binary = rtl.binary();
-        if unchanged && binary.exists() {
+        unchanged &= write_sources(folder, change)?;
+        if unchanged && rtl.binary().exists() {
             return Ok(rtl);
         }
         let bench = BENCH.iter().map(|(name, _)| folder.join(name));
@@ -159,21 +156,32 @@ impl Rtl {
     /// # Errors
     /// The machine fails, as it does where a program leaves DRAM, or files cannot be written.
     pub fn run(&self, jobs: &[Job<'_>]) -> Result<Vec<Outcome>, RtlError> {
-        let runs = self.folder.join("runs");
+        // A machine may be run by several threads at once.
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let name = format!("run-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let runs = self.folder.join(&name);
         fs::create_dir_all(&runs).map_err(|error| RtlError::File { path: runs.clone(), error })?;
+        let outcomes = self.run_in(&runs, &name, jobs);
+        // What is left there is of no use, and of no harm.
+        let _ = fs::remove_dir_all(&runs);
+        outcomes
+    }
+
+    /// Runs programs in a folder, which is called `name` in the machine's own.
+    fn run_in(&self, runs: &Path, name: &str, jobs: &[Job<'_>]) -> Result<Vec<Outcome>, RtlError> {
         let mut lines = String::new();
         for (number, job) in jobs.iter().enumerate() {
             for (kind, bytes) in [("program", job.program), ("weights", job.weights), ("memory", job.memory)] {
                 write(&runs.join(format!("{number}.{kind}")), bytes)?;
             }
             lines.push_str(&format!(
-                "runs/{number}.program runs/{number}.weights {} runs/{number}.memory {} runs/{number}.result\n",
+                "{name}/{number}.program {name}/{number}.weights {} {name}/{number}.memory {} {name}/{number}.result\n",
                 job.base, job.limit
             ));
         }
         write(&runs.join("jobs"), lines.as_bytes())?;
         let mut machine = Command::new(fs::canonicalize(self.binary()).unwrap_or_else(|_| self.binary()));
-        machine.arg("runs/jobs").current_dir(&self.folder);
+        machine.arg(format!("{name}/jobs")).current_dir(&self.folder);
         run("the machine", &mut machine)?;
         let outcome = |(number, job): (usize, &Job<'_>)| {
             let path = runs.join(format!("{number}.result"));
@@ -206,6 +214,15 @@ impl Rtl {
             accumulators: accumulators.to_vec(),
         })
     }
+}
+
+/// Writes all sources to a folder, as `change` gives them. Says whether they were there already.
+fn write_sources(folder: &Path, change: impl Fn(&str, &str) -> String) -> Result<bool, RtlError> {
+    let mut unchanged = true;
+    for (name, text) in DESIGN.iter().chain([&TOP]).chain(&INCLUDED).chain(&BENCH).chain(&BENCH_INCLUDED) {
+        unchanged &= write_if_changed(&folder.join(name), &change(name, text))?;
+    }
+    Ok(unchanged)
 }
 
 /// The parameters of the top module.

@@ -1,6 +1,6 @@
 //! When every instruction of a program starts and completes.
 //!
-//! The rules are those of `TIMING.md`, which stands beside this file; nothing in them depends on data. The simulator, the
+//! The rules are those of `targets/systolic/rtl/TIMING.md`; nothing in them depends on data. The simulator, the
 //! report and the trace all take their cycles from a [`Scheduler`].
 
 mod attribution;

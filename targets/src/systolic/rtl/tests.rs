@@ -1,10 +1,11 @@
 //! Random programs on the simulator and on the machine in SystemVerilog: the same bits everywhere, and every instruction
-//! starts in the same cycle.
+//! starts in the same cycle. A machine that is wrong by one cycle anywhere is told from the right one.
 
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -57,11 +58,14 @@ fn machines() -> [SystolicMachine; 3] {
     [four, eight, sixteen]
 }
 
+/// A folder of that name for a machine, beside the tests.
+fn folder(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("rtl").join(name)
+}
+
 /// A machine in SystemVerilog; `None` if a user has not installed what it takes.
 fn built(name: &str, machine: &SystolicMachine, change: impl Fn(&str, &str) -> String) -> Option<Rtl> {
-    let program = std::env::current_exe().unwrap();
-    let folder: PathBuf = program.ancestors().nth(2).unwrap().join("rtl").join(name);
-    match Rtl::build_changed(machine, &folder, change) {
+    match Rtl::build_changed(machine, &folder(name), change) {
         Ok(rtl) => Some(rtl),
         Err(RtlError::Tool { tool, error }) if std::env::var_os("CI").is_none() => {
             eprintln!("SKIPPED: {tool} is not installed ({error}); the machine in SystemVerilog is not compared");
@@ -73,6 +77,12 @@ fn built(name: &str, machine: &SystolicMachine, change: impl Fn(&str, &str) -> S
 
 fn unchanged(_: &str, text: &str) -> String {
     text.to_owned()
+}
+
+/// The machine of 4 by 4 as it should be, built once for all tests.
+fn four_by_four() -> Option<&'static Rtl> {
+    static BUILT: OnceLock<Option<Rtl>> = OnceLock::new();
+    BUILT.get_or_init(|| built("4x4", &machines()[0], unchanged)).as_ref()
 }
 
 /// A program with its data.
@@ -188,12 +198,11 @@ fn difference(expected: &Outcome, actual: &Outcome) -> Option<String> {
         .or_else(|| bytes("accumulators", &expected.accumulators, &actual.accumulators))
 }
 
-fn agree(name: &str, machine: &SystolicMachine) {
-    let Some(rtl) = built(name, machine, unchanged) else { return };
+fn agree(rtl: &Rtl, machine: &SystolicMachine) {
     let cases = cases(machine, 100);
     let instructions: usize = cases.iter().map(|case| case.code.len()).sum();
     assert!(instructions > 1000, "only {instructions} instructions");
-    for (number, (case, (expected, actual))) in cases.iter().zip(outcomes(&rtl, &cases, machine)).enumerate() {
+    for (number, (case, (expected, actual))) in cases.iter().zip(outcomes(rtl, &cases, machine)).enumerate() {
         if let Some(difference) = difference(&expected, &actual) {
             panic!("program {number}: the machine has {difference}\n{}", disassemble(&case.code));
         }
@@ -202,15 +211,84 @@ fn agree(name: &str, machine: &SystolicMachine) {
 
 #[test]
 fn random_programs_run_alike_on_4_by_4() {
-    agree("4x4", &machines()[0]);
+    four_by_four().into_iter().for_each(|rtl| agree(rtl, &machines()[0]));
 }
 
 #[test]
 fn random_programs_run_alike_on_8_by_8() {
-    agree("8x8", &machines()[1]);
+    let machine = &machines()[1];
+    built("8x8", machine, unchanged).iter().for_each(|rtl| agree(rtl, machine));
 }
 
 #[test]
 fn random_programs_run_alike_on_16_by_16() {
-    agree("16x16", &machines()[2]);
+    let machine = &machines()[2];
+    built("16x16", machine, unchanged).iter().for_each(|rtl| agree(rtl, machine));
+}
+
+/// Faults of one cycle in the machine: a source, what stands there, what stands there instead.
+const FAULTS: [(&str, &str, &str); 4] = [
+    // Everything completes a cycle later.
+    ("issue.sv", ".CYCLES(LATENCY)", ".CYCLES(LATENCY + 1)"),
+    // A place in a queue is free a cycle after its instruction has left it.
+    ("queue.sv", "taken < DEPTH || pop", "taken < DEPTH"),
+    // A pass keeps the array a cycle too long.
+    ("feed.sv", "pass_last = a_row >= longint'(word_of(pass, 2))", "pass_last = a_row > longint'(word_of(pass, 2))"),
+    // The sums of a column come out of step.
+    ("array.sv", ".CYCLES(COLUMNS-1-c)", ".CYCLES(c == 0 ? COLUMNS : COLUMNS-1-c)"),
+];
+
+#[test]
+fn a_fault_of_one_cycle_in_the_machine_is_caught() {
+    let machine = &machines()[0];
+    let cases = cases(machine, 100);
+    for (number, (file, right, wrong)) in FAULTS.into_iter().enumerate() {
+        let change = |name: &str, text: &str| {
+            assert!(name != file || text.contains(right), "{file} has no `{right}`");
+            if name == file { text.replace(right, wrong) } else { text.to_owned() }
+        };
+        let Some(rtl) = built(&format!("4x4-fault-{number}"), machine, change) else { return };
+        let differ = outcomes(&rtl, &cases, machine).iter().any(|(expected, actual)| expected != actual);
+        assert!(differ, "nobody notices `{wrong}` in {file}");
+    }
+}
+
+#[test]
+fn a_fault_of_one_cycle_in_the_simulator_is_caught() {
+    let machine = &machines()[0];
+    let Some(rtl) = four_by_four() else { return };
+    let cases = cases(machine, 100);
+    let outcomes = outcomes(rtl, &cases, machine);
+    type Fault = fn(&mut SystolicMachine);
+    let faults: [(&str, Fault); 5] = [
+        ("vector latency", |machine| machine.vector.latency += 1),
+        ("DRAM latency", |machine| machine.dram.latency -= 1),
+        ("read rate", |machine| machine.dram.read_bytes_per_cycle -= 1),
+        ("strided lanes", |machine| machine.vector.strided_lanes -= 1),
+        ("queues", |machine| machine.sequencer.queue_depth += 1),
+    ];
+    for (what, fault) in faults {
+        let mut wrong = machine.clone();
+        fault(&mut wrong);
+        // A fault of the simulator may also make it see a race.
+        let differ = cases.iter().zip(&outcomes).any(|(case, (_, actual))| {
+            simulated(case, &case.code, &wrong).is_none_or(|expected| difference(&expected, actual).is_some())
+        });
+        assert!(differ, "nobody notices another {what}");
+    }
+}
+
+#[test]
+fn the_array_synthesises() {
+    let folder = folder("to-synthesise");
+    super::write_sources(&folder, unchanged).unwrap();
+    let script = "read_verilog -sv delay.sv cell.sv array.sv; hierarchy -check -top systolic_array; \
+                  synth -noshare -top systolic_array; check -assert; select -assert-none t:$_DLATCH*; \
+                  select -assert-min 100 t:$_DFF*; stat";
+    let output = std::process::Command::new("yosys").args(["-p", script]).current_dir(&folder).output();
+    match output {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) if std::env::var_os("CI").is_none() => eprintln!("SKIPPED: yosys is not installed ({error})"),
+        Err(error) => panic!("yosys: {error}"),
+    }
 }
