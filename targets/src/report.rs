@@ -50,7 +50,7 @@ pub struct KernelReport {
     pub macs: u64,
     /// Bytes moved from and to DRAM.
     pub dram_bytes: u64,
-    /// The unit that was busy longest while it ran.
+    /// What bounds it: the unit that it kept busy longest, or `latency` if that was idle for more than half of the time.
     pub bound_by: String,
     /// Share of the machine's peak multiply-accumulate rate reached, 0 to 1.
     pub utilization: f64,

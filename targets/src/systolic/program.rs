@@ -256,14 +256,15 @@ fn optimizer_report(block: &format::Block) -> OptimizerReport {
     }
 }
 
-/// What binds a kernel whose busiest unit this is.
-fn binding(unit: Unit) -> &'static str {
+/// What bounds a kernel whose busiest unit this is, if it is busy for most of the time.
+fn binding(unit: Option<Unit>) -> &'static str {
     match unit {
-        Unit::Load => "DRAM reads",
-        Unit::Store => "DRAM writes",
-        Unit::Preload => "weight loading",
-        Unit::Array => "array",
-        Unit::Vector => "vector unit",
+        Some(Unit::Load) => "DRAM reads",
+        Some(Unit::Store) => "DRAM writes",
+        Some(Unit::Preload) => "weights into array",
+        Some(Unit::Array) => "array",
+        Some(Unit::Vector) => "vector unit",
+        None => "latency",
     }
 }
 
@@ -339,7 +340,7 @@ impl Program for SystolicProgram {
                 cycles: counted.cycles,
                 macs: kernel.macs,
                 dram_bytes,
-                bound_by: binding(counted.busiest()).to_owned(),
+                bound_by: binding(counted.binding()).to_owned(),
                 utilization: self.share_of_peak(kernel.macs, counted.cycles),
                 tiling: kernel.tiling.clone(),
             })

@@ -89,6 +89,14 @@ impl KernelCycles {
         busiest
     }
 
+    /// The unit that bounds the kernel, which is the one that it kept busy longest; `None` if that unit was idle for more than
+    /// half of the time from the kernel's first start to its last completion, so that latencies bound it.
+    pub fn binding(&self) -> Option<Unit> {
+        let unit = self.busiest();
+        let time = self.completion.saturating_sub(self.start());
+        Some(unit).filter(|unit| self.busy[unit.index()] >= time / 2)
+    }
+
     /// The first start of the kernel's own instructions; 0 if it has none.
     pub fn start(&self) -> u64 {
         let used = self.spans.iter().zip(&self.instructions).filter(|(_, count)| **count > 0);

@@ -135,6 +135,8 @@ fn cycles_count_for_the_first_busy_unit() {
     assert_eq!((kernels[0].cycles, kernels[1].cycles), (15, 0));
     assert_eq!((kernels[0].busy, kernels[1].busy), ([4, 0, 0, 0, 0], [0, 0, 0, 0, 4]));
     assert_eq!(kernels[1].busiest(), Unit::Vector);
+    // 4 of 14 cycles, and 4 of 7.
+    assert_eq!([0, 1].map(|kernel: usize| kernels[kernel].binding()), [None, Some(Unit::Vector)]);
     assert_eq!([0, 1].map(|kernel: usize| (kernels[kernel].start(), kernels[kernel].completion)), [(1, 15), (2, 9)]);
     assert_eq!(kernels[1].spans[Unit::Vector.index()], (2, 6));
     let cycles = |lengths: &[usize]| summary(lengths).kernels.iter().map(|kernel| kernel.cycles).collect::<Vec<_>>();
