@@ -208,6 +208,16 @@ pub struct LoadedProgram {
 }
 
 impl LoadedProgram {
+    /// The program itself.
+    pub fn program(&self) -> &dyn Program {
+        &*self.program
+    }
+
+    /// The weights that it was built with, as the machine reads them.
+    pub fn weights(&self) -> &[u8] {
+        &self.weights
+    }
+
     /// Executes it on the simulator of its target.
     ///
     /// # Errors

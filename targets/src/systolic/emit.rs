@@ -52,6 +52,8 @@ pub(super) struct Emitter<'m> {
     writable: u64,
     /// Where the next buffer goes.
     next: u32,
+    /// The buffers that the kernel has taken since the last [`Emitter::release`], to see that instructions keep to them.
+    buffers: Vec<Range<u64>>,
     /// Bytes of the scratchpad between the first buffer since the last [`Emitter::release`] and `next`, going round.
     taken: u64,
     /// The most that `taken` has been since the kernel began.
@@ -106,6 +108,7 @@ impl<'m> Emitter<'m> {
             accumulators: Tracker::new(u64::from(page_bytes)),
             writable,
             next,
+            buffers: Vec::new(),
             taken: 0,
             most_taken: 0,
             bases: Vec::new(),
@@ -172,6 +175,7 @@ impl<'m> Emitter<'m> {
     /// has been waited for.
     pub(super) fn release(&mut self) {
         self.taken = 0;
+        self.buffers.clear();
     }
 
     /// Bytes that the kernel's buffers took beyond what there is: its code is wrong then.
@@ -193,6 +197,7 @@ impl<'m> Emitter<'m> {
         let address = self.next;
         self.taken = self.taken.saturating_add(bytes);
         self.most_taken = self.most_taken.max(self.taken);
+        self.buffers.push(u64::from(address)..u64::from(address) + bytes);
         // What is larger than the scratchpad has made the kernel useless already.
         self.next += bytes.min(capacity) as u32;
         address
@@ -208,6 +213,7 @@ impl<'m> Emitter<'m> {
         let unit = op.unit();
         self.weights.follow(&op);
         let touches = self.touches(&op);
+        debug_assert!(self.keeps_to_buffers(&touches), "{op:?} leaves its buffers, which are {:x?}", self.buffers);
         let latest = self.record(unit, &touches);
         let fenced = self.fence.as_mut().is_some_and(|fence| !std::mem::replace(&mut fence.passed[unit.index()], true));
         let mut waits = Waits::default();
@@ -219,6 +225,17 @@ impl<'m> Emitter<'m> {
             }
         }
         self.program.push(Instruction { waits, op });
+    }
+
+    /// Whether everything that is touched in the scratchpad lies in one buffer each. Waits would order an instruction that
+    /// reaches into the next buffer like any other, but what that held is lost.
+    fn keeps_to_buffers(&self, touches: &[Touch]) -> bool {
+        let held = |run: &Range<u64>| self.buffers.iter().any(|own| own.start <= run.start && run.end <= own.end);
+        let mut keeps = true;
+        for touch in touches.iter().filter(|touch| touch.space == Space::Scratchpad) {
+            touch.for_each_run(|run| keeps &= held(&run));
+        }
+        keeps || self.excess() > 0
     }
 
     /// Takes note of what the next instruction of a unit touches. Gives the last instruction of every unit that has touched

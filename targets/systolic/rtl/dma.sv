@@ -202,12 +202,11 @@ module dma
       update.to = at + i;
       update.value = systolic.memory.read(0, 2 * longint'(chip + i), lane_bits(dtype));
       update.dtype = dtype;
-      // Add, multiply, greatest, least, among the functions of two operands.
       case (reduction)
-        1: update.fn = 0;
-        2: update.fn = 11;
-        3: update.fn = 8;
-        default: update.fn = 9;
+        1: update.fn = ADD;
+        2: update.fn = MUL;
+        3: update.fn = MAX;
+        default: update.fn = MIN;
       endcase
       updates.push_back(update);
     end

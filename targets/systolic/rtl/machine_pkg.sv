@@ -67,13 +67,23 @@ package machine_pkg;
   import "DPI-C" function int lane_is_special(input int kind, input int fn);
   import "DPI-C" function int unsigned lane_bf16_round(input int dtype, input longint unsigned bits);
 
-  // Classes of numbers, and the types that the units tell apart.
-  localparam int CLASS_F32 = 0;
-  localparam int CLASS_F64 = 1;
+  // Classes of numbers, types and functions that the units tell apart.
   localparam int CLASS_SIGNED = 2;
   localparam int CLASS_UNSIGNED = 3;
   localparam int DTYPE_F64 = 0;
   localparam int DTYPE_F32 = 1;
   localparam int DTYPE_F8E5M2 = 5;
+  localparam int DTYPE_I64 = 6;
+  localparam int DTYPE_U64 = 11;
   localparam int DTYPE_BOOL = 16;
+  localparam int ADD = 0;
+  localparam int MAX = 8;
+  localparam int MIN = 9;
+  localparam int MUL = 11;
+  localparam int FOLD_SUM = 0;
+  localparam int FOLD_DOT = 4;
+  localparam int MAP_COPY = 0;
+  localparam int MAP_UNARY = 1;
+  localparam int MAP_BINARY = 2;
+  localparam int MAP_SELECT = 3;
 endpackage

@@ -135,7 +135,7 @@ module vector
     for (int o = first; o < beyond; o++) if (operand_kind[o] == 0) return operand_dtype[o];
     if (operand_kind[first] == 1) return operand_dtype[0] == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
     // Signed or unsigned 64 bits.
-    return lane_class(operand_dtype[0]) == CLASS_UNSIGNED ? 11 : 6;
+    return lane_class(operand_dtype[0]) == CLASS_UNSIGNED ? DTYPE_U64 : DTYPE_I64;
   endfunction
 
   // Reads the instruction.
@@ -197,7 +197,7 @@ module vector
     cycle = 0;
     case (opcode)
       OP_MAP: begin
-        values = kind == 3 ? 2 : 1;
+        values = kind == MAP_SELECT ? 2 : 1;
         computed = computed_type(values, count);
         join_rows(0, strided);
         rate = lane_is_special(kind, fn) != 0 ? least(LANES, SPECIAL_LANES) : LANES;
@@ -285,14 +285,14 @@ module vector
     longint unsigned value;
     int to;
     to = operand_dtype[0];
-    if (kind == 0 && operand_kind[1] == 0 && operand_dtype[1] == to) begin
+    if (kind == MAP_COPY && operand_kind[1] == 0 && operand_dtype[1] == to) begin
       value = bits_at(1, element);
     end else begin
       case (kind)
-        0: value = lane_encode(klass, number_at(1, element, klass), to);
-        1: value = lane_encode(
+        MAP_COPY: value = lane_encode(klass, number_at(1, element, klass), to);
+        MAP_UNARY: value = lane_encode(
             klass, lane_unary(klass, fn, number_at(1, element, klass), int'(computed == DTYPE_BOOL)), to);
-        2:
+        MAP_BINARY:
         if (lane_is_comparison(fn) != 0)
           value = lane_encode(
               CLASS_UNSIGNED,
@@ -317,7 +317,7 @@ module vector
     at = element % folded;
     if (at == 0) for (int l = 0; l < lanes; l++) partial[l] = lane_neutral(klass, fn, computed);
     value = number_at(1, element, klass);
-    if (fn == 4) value = lane_binary(klass, 11, value, number_at(2, element, klass), lane_bits(computed));
+    if (fn == FOLD_DOT) value = lane_binary(klass, MUL, value, number_at(2, element, klass), lane_bits(computed));
     lane = int'(at % longint'(lanes));
     partial[lane] = lane_combine(klass, fn, partial[lane], value);
     if (at == folded - 1) begin
@@ -336,9 +336,9 @@ module vector
 
   task automatic scan_element(input longint unsigned element);
     longint unsigned sum_so_far;
-    if (element % size[rank-1] == 0) running = lane_neutral(klass, 0, computed);
+    if (element % size[rank-1] == 0) running = lane_neutral(klass, FOLD_SUM, computed);
     sum_so_far = running;
-    running = lane_combine(klass, 0, running, number_at(1, element, klass));
+    running = lane_combine(klass, FOLD_SUM, running, number_at(1, element, klass));
     deliver(0, place(0, element, size[rank-1]),
             lane_encode(klass, exclusive ? sum_so_far : running, operand_dtype[0]), 0);
   endtask

@@ -50,6 +50,11 @@ impl Lowering<'_, '_> {
         tiling::choose(&attend.dims, attend.share, attend.held.len().max(1), &limits, &footprint)
     }
 
+    /// What one row takes in a buffer of weights, in elements.
+    fn weights_pitch(&self, tiling: &Tiling) -> usize {
+        tiling::weights_pitch(tiling.keys.max(1), self.key_width().0)
+    }
+
     /// Bytes of the scratchpad that a choice of lengths takes.
     fn attention_bytes(&self, attend: &Attend, tiling: &Tiling) -> u64 {
         let AttentionDims { depth, .. } = attend.dims;
@@ -78,7 +83,7 @@ impl Lowering<'_, '_> {
         let twice = bytes(rows * depth, q_dtype)
             + bytes(units * keys * depth, self.prologue_dtype(&attend.k))
             + bytes(units * keys * columns, self.prologue_dtype(&attend.v))
-            + bytes(rows * tiling.keys, DType::BF16)
+            + bytes(rows * self.weights_pitch(tiling), DType::BF16)
             + bytes(rows * tiling.features, result)
             + mask
             + running
@@ -112,7 +117,7 @@ impl Lowering<'_, '_> {
             q_dtype: Some(q_dtype),
             k: self.buffers(bytes(t.units() * keys * dims.depth, k_dtype), turns(loads)),
             v: self.buffers(bytes(t.units() * keys * t.columns(), v_dtype), turns(loads)),
-            weights: self.buffers(bytes(rows * t.keys.max(1), DType::BF16), by_step),
+            weights: self.buffers(bytes(rows * self.weights_pitch(&t), DType::BF16), by_step),
             result: self.buffers(bytes(rows * t.features, result), by_step),
             maximum: self.buffers(bytes(rows, DType::F32), by_step),
             reciprocal: self.buffers(bytes(rows, DType::F32), by_step),

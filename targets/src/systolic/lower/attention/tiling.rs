@@ -227,6 +227,12 @@ pub(super) fn steps(
     steps
 }
 
+/// Weights that a row of a step with up to `keys` keys takes in its buffer: every tile has the width of the first there.
+pub(super) fn weights_pitch(keys: usize, width: usize) -> usize {
+    let (count, usual, _) = key_tiles(keys, width);
+    count * usual
+}
+
 /// Widths of the tiles of `keys` keys, as equal as can be: their number, that of all but the last, and that of the last.
 pub(super) fn key_tiles(keys: usize, width: usize) -> (usize, usize, usize) {
     let count = keys.div_ceil(width).max(1);

@@ -49,6 +49,14 @@ fn shapes_of_every_kind() {
     }
 }
 
+#[test]
+fn weights_of_tiles_that_are_not_equally_wide() {
+    // 17 keys are tiles of 9 and 8 on 16 columns; weights of all rows end a few bytes behind 17 elements for each.
+    let op = Attention { scale: Real(0.25), ..PLAIN };
+    check(&plain(DType::F32, op, [2, 4, 4, 17, 17, 16, 16]), &machine(16, 128 << 10, 4096), "17 keys");
+    check(&plain(DType::F32, op, [1, 12, 12, 197, 197, 64, 64]), &usual(), "197 keys");
+}
+
 /// The machines that options are tried on: one usual, one that takes every row through several steps.
 fn machines() -> [crate::machine::Machine; 2] {
     [usual(), machine(8, 64 << 10, 48)]
