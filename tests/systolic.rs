@@ -11,6 +11,7 @@ use tcc::inputs::{Inputs, ports};
 use tcc::onnx::import::ImportOptions;
 use tcc::{Compiler, ImportedModel};
 use tcc_ir::{Tensor, evaluate};
+use tcc_targets::Machine;
 use tcc_targets::systolic::{assembly, encoding};
 
 fn models() -> Vec<PathBuf> {
@@ -85,6 +86,22 @@ fn every_model_runs_with_the_outputs_of_the_reference() {
     }
     assert!(runs >= 90, "only {runs} input sets were run");
     assert!(failures.is_empty(), "{} of {runs} runs fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn attentions_that_are_run_for_their_caches_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("tests/machines/slow-writes.toml")).unwrap();
+    let compiler = Compiler::for_machine(Machine::parse("slow-writes", &text).unwrap()).unwrap();
+    let (model, inputs) = load(&root.join("tests/models/t5-decoder-past.dynamo"), 0).unwrap();
+    let expected = evaluate(model.graph(), &inputs).unwrap();
+    let build = compiler.with_model(model).compile().unwrap();
+    let mut weights = Vec::new();
+    build.program().write_weights(&mut weights).unwrap();
+    let simulation = build.program().simulate(&weights, &inputs).unwrap();
+    for (expected, actual) in expected.iter().zip(&simulation.outputs) {
+        assert_eq!(compare("", expected, actual, &Tolerance::of(compiler.machine())).unwrap().failure, None);
+    }
 }
 
 #[test]

@@ -109,7 +109,14 @@ impl Lowering<'_, '_> {
                 }
             }
         }
-        let to = self.dense_result(node.output())?;
+        let (out, root) = (node.output(), self.plan.access(node.output()).root);
+        let to = if self.layout.buffer(out).or(self.layout.buffer(root)).is_some() {
+            self.dense_result(out)?
+        } else {
+            // Nobody reads it: the kernel was taken for what makes its operands.
+            let ty = self.plan.graph.ty(out);
+            self.scratch(storage(ty.dtype), &ty.shape)?
+        };
         let seen = op.visible_keys(0, dims.keys).start..op.visible_keys(dims.queries - 1, dims.keys).end;
         let seen = seen.start.min(seen.end)..seen.end;
         let all = !k.stores.is_empty() || !v.stores.is_empty();
