@@ -130,8 +130,10 @@ impl Rtl {
         folder: &Path,
         change: impl Fn(&str, &str) -> String,
     ) -> Result<Rtl, RtlError> {
+        // Verilator and make run in other folders than this program.
+        let folder = &std::path::absolute(folder).map_err(|error| RtlError::File { path: folder.to_owned(), error })?;
         let rtl = Rtl {
-            folder: folder.to_owned(),
+            folder: folder.clone(),
             scratchpad_bytes: machine.scratchpad.bytes as usize,
             accumulator_bytes: machine.accumulators.rows as usize * machine.array.columns as usize * 4,
         };
@@ -180,7 +182,7 @@ impl Rtl {
             ));
         }
         write(&runs.join("jobs"), lines.as_bytes())?;
-        let mut machine = Command::new(fs::canonicalize(self.binary()).unwrap_or_else(|_| self.binary()));
+        let mut machine = Command::new(self.binary());
         machine.arg(format!("{name}/jobs")).current_dir(&self.folder);
         run("the machine", &mut machine)?;
         let outcome = |(number, job): (usize, &Job<'_>)| {
