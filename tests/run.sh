@@ -19,13 +19,13 @@ missing=()
 for tool in g++ make verilator yosys; do
     command -v "$tool" > /dev/null || missing+=("$tool")
 done
-if [ ${#missing[@]} -gt 0 ]; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
-    else
-        echo "not installed: ${missing[*]}; install these packages to run all tests" >&2
-        [ -z "${CI:-}" ] || exit 1
-    fi
+install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+if [ ${#missing[@]} -gt 0 ] && ! install "${missing[@]}"; then
+    echo "not installed: ${missing[*]}; install these packages to run all tests" >&2
+    [ -z "${CI:-}" ] || exit 1
 fi
 
 set -x
