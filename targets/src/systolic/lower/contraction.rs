@@ -14,20 +14,36 @@ use super::rows::{RowPlan, Rows};
 use super::slices::Slices;
 use super::space::{A, B, Space, offset, refine};
 use super::tile::{self, Tile};
-use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes};
-use crate::systolic::isa::{DramAddress, Fold, FoldFn, MapFn, Memory, Multiply, Operation, Preload, Source};
+use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes};
+use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Multiply, Operation, Preload, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
 /// Parts of the accumulators begin at multiples of so many rows, so that waits tell them apart.
 const ACCUMULATOR_ALIGNMENT: u32 = 8;
 
+/// Of the scratchpad, the share as one in so many that weights of one product may take.
+const WEIGHTS_SHARE: u64 = 3;
+
+/// How far a product on the array is with everything that it takes in turn.
+#[derive(Default)]
+struct Turn {
+    panel: usize,
+    weight: usize,
+    streamed: usize,
+    /// Parts of the accumulators.
+    part: u32,
+}
+
+/// Where an operand that stays on chip begins, and the distances between its rows and between its columns, in elements.
+type InPlace = ((i64, i64), u32);
+
 /// A product with all its operands, ready to be tiled.
 pub(super) struct Product {
-    a: DramOperand,
-    b: DramOperand,
-    a_zero: Option<DramOperand>,
-    b_zero: Option<DramOperand>,
+    a: Stored,
+    b: Stored,
+    a_zero: Option<Stored>,
+    b_zero: Option<Stored>,
     pub batch: Space,
     pub m: Space,
     pub n: Space,
@@ -38,15 +54,31 @@ pub(super) struct Product {
     is_narrow: Vec<bool>,
     pub slices: Slices,
     /// Values that leave the kernel, where they are written, and their place in the spaces' strides.
-    results: Vec<(ValueId, DramOperand, usize)>,
+    results: Vec<(ValueId, Stored, usize)>,
     /// Operands of the epilogue that lie in DRAM, and their place in the spaces' strides.
-    pub externals: Vec<(ValueId, DramOperand, usize)>,
+    pub externals: Vec<(ValueId, Stored, usize)>,
 }
 
 impl Product {
     /// Where a value is written, and its place in the spaces' strides, if it leaves the kernel.
-    pub(super) fn result(&self, value: ValueId) -> Option<&(ValueId, DramOperand, usize)> {
+    pub(super) fn result(&self, value: ValueId) -> Option<&(ValueId, Stored, usize)> {
         self.results.iter().find(|(known, ..)| *known == value)
+    }
+
+    /// A value that stays on chip after the kernel, with its columns in one piece, so that work on rows can go on from
+    /// there; and its place in the spaces' strides.
+    pub(super) fn kept_rows(&self, value: ValueId) -> Option<(&Stored, usize)> {
+        let (_, stored, which) = self.result(value)?;
+        let columns = self.columns(*which);
+        let dense = columns.strides[*which] == tile::dense_strides(&columns.sizes, |_| true);
+        (matches!(stored.base, Home::Scratchpad(_)) && dense).then_some((stored, *which))
+    }
+
+    /// How the array can walk an operand where it stays on chip: with one stride along each of two spaces.
+    fn strides_in_place(&self, which: usize, [rows, columns]: [&Space; 2]) -> Option<InPlace> {
+        let operand = if which == A { &self.a } else { &self.b };
+        let Home::Scratchpad(base) = operand.address(0) else { return None };
+        Some(((rows.single_stride(which)?, columns.single_stride(which)?), base))
     }
 
     /// The columns that an operand or result has.
@@ -118,7 +150,7 @@ impl Lowering<'_, '_> {
         // A view whose dimensions cannot be told apart, or that does not interleave with the others, is copied first; a
         // result like that is written elsewhere and copied after the kernel.
         let spaces = loop {
-            let all: Vec<&DramOperand> = [&a, &b].into_iter().chain(&results).chain(&externals).collect();
+            let all: Vec<&Stored> = [&a, &b].into_iter().chain(&results).chain(&externals).collect();
             let which =
                 match refine(&all, op, &dims.batch, [dims.m, dims.n, dims.k], &shape, (slices.narrow(), &is_narrow)) {
                     Ok(spaces) => break spaces,
@@ -150,7 +182,7 @@ impl Lowering<'_, '_> {
         }
         let a_zero = a_zero.map(|value| self.operand(value)).transpose()?;
         let b_zero = b_zero.map(|value| self.operand(value)).transpose()?;
-        let numbered = |values: Vec<ValueId>, operands: Vec<DramOperand>, first: usize| {
+        let numbered = |values: Vec<ValueId>, operands: Vec<Stored>, first: usize| {
             let pairs = values.into_iter().zip(operands).enumerate();
             pairs.map(|(index, (value, operand))| (value, operand, first + index)).collect::<Vec<_>>()
         };
@@ -193,7 +225,7 @@ impl Lowering<'_, '_> {
         let dtype = storage(self.plan.graph.ty(self.plan.graph.node(anchor).output()).dtype);
         let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
         let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
-        let budget = self.squeezed(self.machine.scratchpad.bytes as usize / 4);
+        let budget = self.squeezed(self.emitter.capacity() as usize / 4);
         let mut most = self.squeezed(EPILOGUE_ELEMENTS.min(budget / element_bytes(dtype) as usize) / columns).max(1);
         if let Some(plan) = &plan {
             most = most.min(plan.panel_rows(product.n.count(), budget));
@@ -242,16 +274,22 @@ impl Lowering<'_, '_> {
         // Only a scratchpad that is small beside the array makes it necessary to leave a part of the array idle.
         let (rows, columns) =
             (self.squeezed(machine.array.rows as usize), self.squeezed(machine.array.columns as usize));
-        let scratchpad = self.squeezed(machine.scratchpad.bytes as usize);
+        let scratchpad = self.squeezed(self.emitter.capacity() as usize);
         let half = (machine.accumulators.rows / 2) as usize;
         let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, rows));
         let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
         let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
         // Rows of A that stay on chip while all columns pass: as many as the accumulators and the scratchpad take.
         let a_element = element_bytes(product.a.dtype) as usize;
-        let panel_row = product.k.count() * a_element;
+        let a_stays = product.strides_in_place(A, [&product.m, &product.k]);
+        let b_stays = product.strides_in_place(B, [&product.k, &product.n]);
+        let panel_row = if a_stays.is_some() { 0 } else { product.k.count() * a_element };
         let resident = panel_row * 8 <= scratchpad / 4;
-        let mut m_limit = if resident { (scratchpad / 4 / panel_row.max(1)).clamp(1, half) } else { half.min(rows) };
+        let mut m_limit = match (a_stays, resident) {
+            (Some(_), _) => half,
+            (None, true) => (scratchpad / 4 / panel_row.max(1)).clamp(1, half),
+            (None, false) => half.min(rows),
+        };
         if let Some(plan) = &plan {
             // Panels of results take place beside those of A, two of each unless there is but one M-tile, and a good part
             // is left to rows that are worked on.
@@ -284,7 +322,11 @@ impl Lowering<'_, '_> {
             product.k.sizes,
             product.n.sizes,
             batches.len(),
-            if resident { "resident" } else { "streamed" }
+            match (a_stays, resident) {
+                (Some(_), _) => "in place",
+                (None, true) => "resident",
+                (None, false) => "streamed",
+            }
         );
 
         let widest = |tiles: &[Tile]| tiles.iter().map(Tile::count).max().unwrap_or(1) as u64;
@@ -292,10 +334,15 @@ impl Lowering<'_, '_> {
         let b_tile_bytes = widest(&k_tiles) * widest(&n_tiles) * element_bytes(product.b.dtype) as u64;
         // Panels alternate between two sets of buffers; streamed tiles of A go round like weights.
         let a_sets = if resident { k_tiles.len() } else { 4 };
-        let panels: Vec<Vec<u32>> = (0..if resident && m_tiles.len() * batches.len() > 1 { 2 } else { 1 })
-            .map(|_| self.buffers(a_tile_bytes, a_sets))
-            .collect();
-        let weights = self.buffers(b_tile_bytes, 4);
+        let panels: Vec<Vec<u32>> = match (a_stays, resident && m_tiles.len() * batches.len() > 1) {
+            (Some(_), _) => Vec::new(),
+            (None, true) => (0..2).map(|_| self.buffers(a_tile_bytes, a_sets)).collect(),
+            (None, false) => vec![self.buffers(a_tile_bytes, a_sets)],
+        };
+        // Many tiles of weights arrive ahead of the array, so that DRAM is busy while the array waits for operands.
+        let b_tiles = k_tiles.len() * n_tiles.len() * batches.len();
+        let ahead = (scratchpad as u64 / WEIGHTS_SHARE / self.emitter.allocated(b_tile_bytes)).max(4) as usize;
+        let weights = if b_stays.is_some() { Vec::new() } else { self.buffers(b_tile_bytes, ahead.min(b_tiles.max(4))) };
         let a_zero = self.zero_point(product.a_zero.as_ref());
         let b_zero = self.zero_point(product.b_zero.as_ref());
         let a_order = Order::of(&product.m, &product.k, A);
@@ -309,70 +356,68 @@ impl Lowering<'_, '_> {
             None => (half as u32, 2),
         };
         let mut epilogue = self.begin_epilogue(kernel, product, plan, [&m_tiles, &n_tiles], batches.len())?;
-        let (mut panel, mut weight, mut streamed, mut bank) = (0, 0, 0, 0);
-        let mut loaded: Vec<Option<(DramAddress, Vec<usize>)>> = vec![None; weights.len()];
+        let mut turn = Turn::default();
+        let mut loaded: Vec<Option<(Home, Vec<usize>)>> = vec![None; weights.len()];
+        let mut preloaded: Option<(Home, Vec<usize>)> = None;
+        let (a_element, b_element) = (a_element as i64, element_bytes(product.b.dtype));
         for batch in &batches {
             for m in &m_tiles {
                 for (n_index, n) in n_tiles.iter().enumerate() {
-                    let row = (bank % parts) * part;
-                    bank += 1;
+                    let row = (turn.part % parts) * part;
+                    turn.part += 1;
                     for (k_index, k) in k_tiles.iter().enumerate() {
-                        let set = &panels[panel % panels.len()];
-                        let a_address = if resident { set[k_index] } else { set[streamed % set.len()] };
-                        if !resident || n_index == 0 {
-                            let start =
-                                offset(batch, &product.batch, A) + offset(m, &product.m, A) + offset(k, &product.k, A);
-                            self.load_matrix(
-                                &product.a,
-                                start,
-                                (m, &product.m),
-                                (k, &product.k),
-                                A,
-                                a_order,
-                                a_address,
-                            );
-                            streamed += 1;
-                        }
+                        let start =
+                            offset(batch, &product.batch, A) + offset(m, &product.m, A) + offset(k, &product.k, A);
+                        let (a_address, (m_stride, k_stride)) = match a_stays {
+                            Some((strides, base)) => (base.wrapping_add_signed((start * a_element) as i32), strides),
+                            None => {
+                                let set = &panels[turn.panel % panels.len()];
+                                let chip = if resident { set[k_index] } else { set[turn.streamed % set.len()] };
+                                if !resident || n_index == 0 {
+                                    let tiles = [(m, &product.m), (k, &product.k)];
+                                    self.load_matrix(&product.a, start, tiles, A, a_order, chip);
+                                    turn.streamed += 1;
+                                }
+                                (chip, a_order.strides(m.count(), k.count()))
+                            }
+                        };
                         let start =
                             offset(batch, &product.batch, B) + offset(k, &product.k, B) + offset(n, &product.n, B);
-                        let slot = weight % weights.len();
-                        let b_address = weights[slot];
                         let key = Some((product.b.address(start), [&k.lens[..], &n.lens[..]].concat()));
-                        // A single tile of weights that serves every pass is loaded and preloaded once.
-                        let same = k_tiles.len() * n_tiles.len() == 1
-                            && weight > 0
-                            && loaded[(weight - 1) % weights.len()] == key;
+                        // A single tile of weights that serves every pass is preloaded once.
+                        let same = k_tiles.len() * n_tiles.len() == 1 && preloaded == key;
                         if !same {
-                            self.load_matrix(
-                                &product.b,
-                                start,
-                                (k, &product.k),
-                                (n, &product.n),
-                                B,
-                                b_order,
-                                b_address,
-                            );
-                            let (k_stride, n_stride) = b_order.strides(k.count(), n.count());
-                            let element = element_bytes(product.b.dtype);
+                            let (address, (k_stride, n_stride)) = match b_stays {
+                                Some((strides, base)) => (base.wrapping_add_signed((start * b_element) as i32), strides),
+                                None => {
+                                    let slot = turn.weight % weights.len();
+                                    turn.weight += 1;
+                                    // Where there is room for all weights they are loaded once for all rows.
+                                    if loaded[slot] != key {
+                                        let tiles = [(k, &product.k), (n, &product.n)];
+                                        self.load_matrix(&product.b, start, tiles, B, b_order, weights[slot]);
+                                        loaded[slot].clone_from(&key);
+                                    }
+                                    (weights[slot], b_order.strides(k.count(), n.count()))
+                                }
+                            };
                             self.emitter.emit(Operation::Preload(Preload {
-                                address: b_address,
+                                address,
                                 dtype: product.b.dtype,
                                 k: k.count() as u16,
                                 n: n.count() as u16,
-                                k_stride: (k_stride * element) as i32,
-                                n_stride: (n_stride * element) as i32,
+                                k_stride: (k_stride * b_element) as i32,
+                                n_stride: (n_stride * b_element) as i32,
                                 zero_point: b_zero,
                             }));
-                            loaded[slot] = key;
-                            weight += 1;
+                            preloaded = key;
                         }
-                        let (m_stride, k_stride) = a_order.strides(m.count(), k.count());
                         self.emitter.emit(Operation::Multiply(Multiply {
                             address: a_address,
                             dtype: product.a.dtype,
                             m: m.count() as u32,
-                            m_stride: (m_stride * a_element as i64) as i32,
-                            k_stride: (k_stride * a_element as i64) as i32,
+                            m_stride: (m_stride * a_element) as i32,
+                            k_stride: (k_stride * a_element) as i32,
                             zero_point: a_zero,
                             accumulator_row: row,
                             accumulate: k_index > 0,
@@ -382,27 +427,26 @@ impl Lowering<'_, '_> {
                     let accumulators = self.accumulator_tile(anchor, row, m, n);
                     self.epilogue(kernel, anchor, product, (batch, m, n), &accumulators, &mut epilogue)?;
                 }
-                panel += 1;
+                turn.panel += 1;
             }
         }
         self.finish_epilogue(kernel, product, epilogue)
     }
 
     /// Loads a zero point and returns where it lies on chip.
-    fn zero_point(&mut self, zero: Option<&DramOperand>) -> Option<u32> {
+    fn zero_point(&mut self, zero: Option<&Stored>) -> Option<u32> {
         let zero = zero?;
         let chip = self.emitter.allocate(element_bytes(zero.dtype) as u64);
         self.move_tile(false, zero.address(0), zero.dtype, &[1], &[1], chip, &[1]);
         Some(chip)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a matrix has two spaces, each with its tile")]
+    /// Brings a tile of a matrix on chip: of its rows and columns the tile and the space each.
     fn load_matrix(
         &mut self,
-        operand: &DramOperand,
+        operand: &Stored,
         start: i64,
-        (outer, outer_space): (&Tile, &Space),
-        (inner, inner_space): (&Tile, &Space),
+        [(outer, outer_space), (inner, inner_space)]: [(&Tile, &Space); 2],
         which: usize,
         order: Order,
         chip: u32,
@@ -430,7 +474,7 @@ impl Lowering<'_, '_> {
         let dtype = graph.ty(graph.node(anchor).output()).dtype;
         let k = product.k.count();
         let element = element_bytes(product.a.dtype).max(element_bytes(dtype)) as usize;
-        let budget = self.squeezed(self.machine.scratchpad.bytes as usize / 8);
+        let budget = self.squeezed(self.emitter.capacity() as usize / 8);
         let k_lens = tile::fill(&product.k.sizes, (budget / element / 64).max(1));
         let k_tiles = tile::tiles(&product.k.sizes, &k_lens);
         let k_len = k_lens.iter().product::<usize>();
@@ -465,26 +509,12 @@ impl Lowering<'_, '_> {
                         turn += 1;
                         let start =
                             offset(batch, &product.batch, A) + offset(m, &product.m, A) + offset(k, &product.k, A);
-                        self.load_matrix(
-                            &product.a,
-                            start,
-                            (m, &product.m),
-                            (k, &product.k),
-                            A,
-                            Order::RowMajor,
-                            a_chip,
-                        );
+                        let tiles = [(m, &product.m), (k, &product.k)];
+                        self.load_matrix(&product.a, start, tiles, A, Order::RowMajor, a_chip);
                         let start =
                             offset(batch, &product.batch, B) + offset(k, &product.k, B) + offset(n, &product.n, B);
-                        self.load_matrix(
-                            &product.b,
-                            start,
-                            (k, &product.k),
-                            (n, &product.n),
-                            B,
-                            Order::ColumnMajor,
-                            b_chip,
-                        );
+                        let tiles = [(k, &product.k), (n, &product.n)];
+                        self.load_matrix(&product.b, start, tiles, B, Order::ColumnMajor, b_chip);
                         let (mc, nc, kc) = (m.count(), n.count(), k.count());
                         let walk = |address: u32, dtype: DType, strides: [i64; 3]| ChipOperand {
                             memory: Memory::Scratchpad,

@@ -31,7 +31,7 @@ fn machines() -> [SystolicMachine; 3] {
     let eight = SystolicMachine {
         array: machine::Array { rows: 8, columns: 8 },
         accumulators: machine::Accumulators { rows: 10 },
-        vector: machine::Vector { lanes: 5, special_lanes: 7, strided_lanes: 3, latency: 0 },
+        vector: machine::Vector { lanes: 5, special_lanes: 7, sublanes: 2, strided_lanes: 3, latency: 0 },
         dram: machine::Dram {
             read_bytes_per_cycle: 24,
             write_bytes_per_cycle: 5,
@@ -44,7 +44,7 @@ fn machines() -> [SystolicMachine; 3] {
     };
     let sixteen = SystolicMachine {
         array: machine::Array { rows: 16, columns: 16 },
-        vector: machine::Vector { lanes: 16, special_lanes: 4, strided_lanes: 1, latency: 7 },
+        vector: machine::Vector { lanes: 16, special_lanes: 4, sublanes: 4, strided_lanes: 1, latency: 7 },
         dram: machine::Dram {
             read_bytes_per_cycle: 64,
             write_bytes_per_cycle: 48,
