@@ -9,47 +9,29 @@
 use tcc_ir::ops::MatMul;
 use tcc_ir::{DType, Kernel, NodeId, Op, ValueId};
 
+use super::array_product::Order;
 use super::epilogue::{EPILOGUE_ELEMENTS, Epilogue};
 use super::rows::{RowPlan, Rows};
 use super::slices::Slices;
 use super::space::{A, B, Space, offset, refine};
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes};
-use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Multiply, Operation, Preload, Source};
+use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
-/// Parts of the accumulators begin at multiples of so many rows, so that waits tell them apart.
-const ACCUMULATOR_ALIGNMENT: u32 = 8;
-
-/// Of the scratchpad, the share as one in so many that weights of one product may take.
-const WEIGHTS_SHARE: u64 = 3;
-
-/// How far a product on the array is with everything that it takes in turn.
-#[derive(Default)]
-struct Turn {
-    panel: usize,
-    weight: usize,
-    streamed: usize,
-    /// Parts of the accumulators.
-    part: u32,
-}
-
-/// Where an operand that stays on chip begins, and the distances between its rows and between its columns, in elements.
-type InPlace = ((i64, i64), u32);
-
 /// A product with all its operands, ready to be tiled.
 pub(super) struct Product {
-    a: Stored,
-    b: Stored,
-    a_zero: Option<Stored>,
-    b_zero: Option<Stored>,
+    pub a: Stored,
+    pub b: Stored,
+    pub a_zero: Option<Stored>,
+    pub b_zero: Option<Stored>,
     pub batch: Space,
     pub m: Space,
     pub n: Space,
     /// Columns of narrow values.
     narrow: Space,
-    k: Space,
+    pub k: Space,
     /// By place in the spaces' strides: whether columns are narrow.
     is_narrow: Vec<bool>,
     pub slices: Slices,
@@ -72,13 +54,6 @@ impl Product {
         let columns = self.columns(*which);
         let dense = columns.strides[*which] == tile::dense_strides(&columns.sizes, |_| true);
         (matches!(stored.base, Home::Scratchpad(_)) && dense).then_some((stored, *which))
-    }
-
-    /// How the array can walk an operand where it stays on chip: with one stride along each of two spaces.
-    fn strides_in_place(&self, which: usize, [rows, columns]: [&Space; 2]) -> Option<InPlace> {
-        let operand = if which == A { &self.a } else { &self.b };
-        let Home::Scratchpad(base) = operand.address(0) else { return None };
-        Some(((rows.single_stride(which)?, columns.single_stride(which)?), base))
     }
 
     /// The columns that an operand or result has.
@@ -192,7 +167,7 @@ impl Lowering<'_, '_> {
     }
 
     /// How work on whole rows goes, if the epilogue holds some; `n_tiles` are the tiles of columns.
-    fn row_plan(
+    pub(super) fn row_plan(
         &self,
         kernel: &Kernel,
         anchor: NodeId,
@@ -204,7 +179,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Takes the buffers of the epilogue, after all others.
-    fn begin_epilogue(
+    pub(super) fn begin_epilogue(
         &mut self,
         kernel: &Kernel,
         product: &Product,
@@ -257,7 +232,7 @@ impl Lowering<'_, '_> {
     }
 
     /// The accumulators that hold a tile of the result, rows densely, columns from the first.
-    fn accumulator_tile(&self, anchor: NodeId, row: u32, m: &Tile, n: &Tile) -> ChipOperand {
+    pub(super) fn accumulator_tile(&self, anchor: NodeId, row: u32, m: &Tile, n: &Tile) -> ChipOperand {
         let columns = self.machine.array.columns;
         let result = self.plan.graph.ty(self.plan.graph.node(anchor).output()).dtype;
         let rows = tile::dense_strides(&m.lens, |_| true).into_iter().map(|stride| stride * i64::from(columns));
@@ -267,206 +242,6 @@ impl Lowering<'_, '_> {
             dtype: if result == DType::I32 { DType::I32 } else { DType::F32 },
             strides: rows.chain(tile::dense_strides(&n.lens, |_| true)).collect(),
         }
-    }
-
-    fn array_product(&mut self, kernel: &Kernel, anchor: NodeId, product: &Product) -> Result<(), TargetError> {
-        let machine = self.machine;
-        // Only a scratchpad that is small beside the array makes it necessary to leave a part of the array idle.
-        let (rows, columns) =
-            (self.squeezed(machine.array.total_rows() as usize), self.squeezed(machine.array.columns as usize));
-        let scratchpad = self.squeezed(self.emitter.capacity() as usize);
-        let half = (machine.accumulators.rows / 2) as usize;
-        let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, rows));
-        let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
-        let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
-        // Rows of A that stay on chip while all columns pass: as many as the accumulators and the scratchpad take.
-        let a_element = element_bytes(product.a.dtype) as usize;
-        let a_stays = product.strides_in_place(A, [&product.m, &product.k]);
-        let b_stays = product.strides_in_place(B, [&product.k, &product.n]);
-        let panel_row = if a_stays.is_some() { 0 } else { product.k.count() * a_element };
-        let resident = panel_row * 8 <= scratchpad / 4;
-        let mut m_limit = match (a_stays, resident) {
-            (Some(_), _) => half,
-            (None, true) => (scratchpad / 4 / panel_row.max(1)).clamp(1, half),
-            (None, false) => half.min(rows),
-        };
-        if let Some(plan) = &plan {
-            // Panels of results take place beside those of A, two of each unless there is but one M-tile, and a good part
-            // is left to rows that are worked on.
-            let (own, panels) = (if resident { panel_row } else { 0 }, plan.panel_row_bytes(product.n.count()));
-            let room = scratchpad / 8 * 5;
-            let most = m_limit.min(room / (2 * own + panels).max(1)).max(1);
-            // The array goes on with the next M-tile while the vector unit works on rows of the last, so several are better
-            // than one; but weights, which each loads anew, must arrive half as fast again as they are needed, and few rows
-            // do not hide the time that weights take to enter the array.
-            let weights = product.k.count() * product.n.count() * element_bytes(product.b.dtype) as usize;
-            let per_row = n_tiles.len() * k_tiles.len().max(plan.passes());
-            let loading = weights / machine.dram.read_bytes_per_cycle as usize;
-            let wanted = ((loading + loading / 2) / per_row.max(1)).max(machine.array.block_rows() as usize);
-            let all = product.m.count();
-            let at_once = resident && product.batch.count() == 1 && all <= half && all * (own + panels / 2) <= room;
-            m_limit = if at_once && most < wanted { all } else { most.min(wanted) };
-            if let [size] = product.m.sizes[..] {
-                m_limit = size.div_ceil(size.div_ceil(m_limit));
-            }
-        }
-        let m_tiles = tile::tiles(&product.m.sizes, &tile::fill(&product.m.sizes, m_limit));
-        let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
-        let first_lens = |tiles: &[Tile]| tiles.first().map(|tile| tile.lens.clone()).unwrap_or_default();
-        self.tiling = format!(
-            "M {:?} K {:?} N {:?} of M {:?} K {:?} N {:?}, {} batches, A {}",
-            first_lens(&m_tiles),
-            first_lens(&k_tiles),
-            first_lens(&n_tiles),
-            product.m.sizes,
-            product.k.sizes,
-            product.n.sizes,
-            batches.len(),
-            match (a_stays, resident) {
-                (Some(_), _) => "in place",
-                (None, true) => "resident",
-                (None, false) => "streamed",
-            }
-        );
-
-        let widest = |tiles: &[Tile]| tiles.iter().map(Tile::count).max().unwrap_or(1) as u64;
-        let a_tile_bytes = widest(&m_tiles) * widest(&k_tiles) * a_element as u64;
-        let b_tile_bytes = widest(&k_tiles) * widest(&n_tiles) * element_bytes(product.b.dtype) as u64;
-        // Panels alternate between two sets of buffers; streamed tiles of A go round like weights.
-        let a_sets = if resident { k_tiles.len() } else { 4 };
-        let panels: Vec<Vec<u32>> = match (a_stays, resident && m_tiles.len() * batches.len() > 1) {
-            (Some(_), _) => Vec::new(),
-            (None, true) => (0..2).map(|_| self.buffers(a_tile_bytes, a_sets)).collect(),
-            (None, false) => vec![self.buffers(a_tile_bytes, a_sets)],
-        };
-        // Many tiles of weights arrive ahead of the array, so that DRAM is busy while the array waits for operands.
-        let b_tiles = k_tiles.len() * n_tiles.len() * batches.len();
-        let ahead = (scratchpad as u64 / WEIGHTS_SHARE / self.emitter.allocated(b_tile_bytes)).max(4) as usize;
-        let weights = if b_stays.is_some() { Vec::new() } else { self.buffers(b_tile_bytes, ahead.min(b_tiles.max(4))) };
-        let a_zero = self.zero_point(product.a_zero.as_ref());
-        let b_zero = self.zero_point(product.b_zero.as_ref());
-        let a_order = Order::of(&product.m, &product.k, A);
-        let b_order = Order::of(&product.k, &product.n, B);
-        // Work on rows comes after several tiles of columns; the array goes on as far as there are accumulators.
-        let (part, parts) = match &plan {
-            Some(_) => {
-                let part = (widest(&m_tiles) as u32).next_multiple_of(ACCUMULATOR_ALIGNMENT).min(half as u32);
-                (part, machine.accumulators.rows / part)
-            }
-            None => (half as u32, 2),
-        };
-        let mut epilogue = self.begin_epilogue(kernel, product, plan, [&m_tiles, &n_tiles], batches.len())?;
-        let mut turn = Turn::default();
-        let mut loaded: Vec<Option<(Home, Vec<usize>)>> = vec![None; weights.len()];
-        let mut preloaded: Option<(Home, Vec<usize>)> = None;
-        let (a_element, b_element) = (a_element as i64, element_bytes(product.b.dtype));
-        for batch in &batches {
-            for m in &m_tiles {
-                for (n_index, n) in n_tiles.iter().enumerate() {
-                    let row = (turn.part % parts) * part;
-                    turn.part += 1;
-                    for (k_index, k) in k_tiles.iter().enumerate() {
-                        let start =
-                            offset(batch, &product.batch, A) + offset(m, &product.m, A) + offset(k, &product.k, A);
-                        let (a_address, (m_stride, k_stride)) = match a_stays {
-                            Some((strides, base)) => (base.wrapping_add_signed((start * a_element) as i32), strides),
-                            None => {
-                                let set = &panels[turn.panel % panels.len()];
-                                let chip = if resident { set[k_index] } else { set[turn.streamed % set.len()] };
-                                if !resident || n_index == 0 {
-                                    let tiles = [(m, &product.m), (k, &product.k)];
-                                    self.load_matrix(&product.a, start, tiles, A, a_order, chip);
-                                    turn.streamed += 1;
-                                }
-                                (chip, a_order.strides(m.count(), k.count()))
-                            }
-                        };
-                        let start =
-                            offset(batch, &product.batch, B) + offset(k, &product.k, B) + offset(n, &product.n, B);
-                        let key = Some((product.b.address(start), [&k.lens[..], &n.lens[..]].concat()));
-                        // A single tile of weights that serves every pass is preloaded once.
-                        let same = k_tiles.len() * n_tiles.len() == 1 && preloaded == key;
-                        if !same {
-                            let (address, (k_stride, n_stride)) = match b_stays {
-                                Some((strides, base)) => (base.wrapping_add_signed((start * b_element) as i32), strides),
-                                None => {
-                                    let slot = turn.weight % weights.len();
-                                    turn.weight += 1;
-                                    // Where there is room for all weights they are loaded once for all rows.
-                                    if loaded[slot] != key {
-                                        let tiles = [(k, &product.k), (n, &product.n)];
-                                        self.load_matrix(&product.b, start, tiles, B, b_order, weights[slot]);
-                                        loaded[slot].clone_from(&key);
-                                    }
-                                    (weights[slot], b_order.strides(k.count(), n.count()))
-                                }
-                            };
-                            self.emitter.emit(Operation::Preload(Preload {
-                                address,
-                                dtype: product.b.dtype,
-                                groups: 1,
-                                group_stride: 0,
-                                k: k.count() as u16,
-                                n: n.count() as u16,
-                                k_stride: (k_stride * b_element) as i32,
-                                n_stride: (n_stride * b_element) as i32,
-                                zero_point: b_zero,
-                            }));
-                            preloaded = key;
-                        }
-                        self.emitter.emit(Operation::Multiply(Multiply {
-                            address: a_address,
-                            dtype: product.a.dtype,
-                            group_stride: 0,
-                            m: m.count() as u32,
-                            m_stride: (m_stride * a_element) as i32,
-                            k_stride: (k_stride * a_element) as i32,
-                            zero_point: a_zero,
-                            accumulator_row: row,
-                            group_rows: 0,
-                            accumulate: k_index > 0,
-                            switch_weights: !same,
-                        }));
-                    }
-                    let accumulators = self.accumulator_tile(anchor, row, m, n);
-                    self.epilogue(kernel, anchor, product, (batch, m, n), &accumulators, &mut epilogue)?;
-                }
-                turn.panel += 1;
-            }
-        }
-        self.finish_epilogue(kernel, product, epilogue)
-    }
-
-    /// Loads a zero point and returns where it lies on chip.
-    fn zero_point(&mut self, zero: Option<&Stored>) -> Option<u32> {
-        let zero = zero?;
-        let chip = self.emitter.allocate(element_bytes(zero.dtype) as u64);
-        self.move_tile(false, zero.address(0), zero.dtype, &[1], &[1], chip, &[1]);
-        Some(chip)
-    }
-
-    /// Brings a tile of a matrix on chip: of its rows and columns the tile and the space each.
-    fn load_matrix(
-        &mut self,
-        operand: &Stored,
-        start: i64,
-        [(outer, outer_space), (inner, inner_space)]: [(&Tile, &Space); 2],
-        which: usize,
-        order: Order,
-        chip: u32,
-    ) {
-        let dense = |lens: &[usize], unit: i64| -> Vec<i64> {
-            tile::dense_strides(lens, |_| true).into_iter().map(|stride| stride * unit).collect()
-        };
-        let (outer_unit, inner_unit) = order.strides(outer.count(), inner.count());
-        let lens = |first: &Tile, second: &Tile| [&first.lens[..], &second.lens[..]].concat();
-        let (o, i) = (&outer_space.strides[which], &inner_space.strides[which]);
-        let (o_chip, i_chip) = (dense(&outer.lens, outer_unit), dense(&inner.lens, inner_unit));
-        let (lens, dram, chip_strides) = match order {
-            Order::RowMajor => (lens(outer, inner), [&o[..], &i[..]].concat(), [o_chip, i_chip].concat()),
-            Order::ColumnMajor => (lens(inner, outer), [&i[..], &o[..]].concat(), [i_chip, o_chip].concat()),
-        };
-        self.move_tile(false, operand.address(start), operand.dtype, &lens, &dram, chip, &chip_strides);
     }
 
     /// A product of types that the array does not take, as sums of products in the vector unit.
@@ -545,28 +320,6 @@ impl Lowering<'_, '_> {
             }
         }
         self.finish_epilogue(kernel, product, epilogue)
-    }
-}
-
-/// How a tile of a matrix lies in the scratchpad: the way that follows its contiguous dimension in DRAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    RowMajor,
-    ColumnMajor,
-}
-
-impl Order {
-    fn of(rows: &Space, columns: &Space, which: usize) -> Order {
-        let innermost = |space: &Space| space.strides[which].last().map_or(i64::MAX, |stride| stride.abs());
-        if innermost(columns) <= innermost(rows) { Order::RowMajor } else { Order::ColumnMajor }
-    }
-
-    /// Distances between rows and between columns of a dense tile, in elements.
-    fn strides(self, rows: usize, columns: usize) -> (i64, i64) {
-        match self {
-            Order::RowMajor => (columns as i64, 1),
-            Order::ColumnMajor => (1, rows as i64),
-        }
     }
 }
 

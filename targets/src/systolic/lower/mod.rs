@@ -1,5 +1,6 @@
 //! From a plan to instructions: each kernel is tiled and written out by the file of its kind.
 
+mod array_product;
 mod attention;
 mod contraction;
 mod epilogue;
