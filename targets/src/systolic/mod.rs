@@ -29,8 +29,8 @@ pub mod rtl;
 pub mod simulator;
 pub mod timing;
 mod touch;
-mod tracker;
 mod trace;
+mod tracker;
 
 pub use lower::row_epilogue_fits;
 pub use machine::SystolicMachine;

@@ -134,8 +134,7 @@ impl Lowering<'_, '_> {
         // Rows of A that stay on chip while all columns pass: as many as the accumulators and the scratchpad take.
         let a_stays = in_place(&product.a, A, [&product.m, &product.k]);
         let b_stays = in_place(&product.b, B, [&product.k, &product.n]);
-        let panel_row =
-            if a_stays.is_some() { 0 } else { product.k.count() * element_bytes(product.a.dtype) as usize };
+        let panel_row = if a_stays.is_some() { 0 } else { product.k.count() * element_bytes(product.a.dtype) as usize };
         let resident = panel_row * 8 <= scratchpad / 4;
         let m_limit = match (a_stays, resident) {
             (Some(_), _) => most,
@@ -185,11 +184,13 @@ impl Lowering<'_, '_> {
         let loading = weights / machine.dram.read_bytes_per_cycle as usize;
         let held = cut.b_stays.is_some() || weight_tiles <= cut.ahead;
         let work = all * product.n.count() * plan.passes() / machine.vector.lanes as usize;
+        // Work on single tiles of few rows is over before its results are there.
+        let waits = cut.n.len() * plan.early_values() * machine.vector.latency as usize;
         // Weights arrive during the first tile, and again during each if they do not find place.
         let cycles = |tiles: usize| {
             let array = passes * all.div_ceil(tiles).max(machine.array.block_rows() as usize);
             let later = if held { array } else { array.max(loading) };
-            (array.max(loading) + (tiles - 1) * later).max(work) + work / tiles
+            (array.max(loading) + (tiles - 1) * later).max(work + tiles * waits) + work / tiles
         };
         let candidates = (1..=MOST_TILES.min(all.max(1))).filter(|&tiles| fits(all.div_ceil(tiles), tiles));
         match candidates.min_by_key(|&tiles| (cycles(tiles), tiles)) {

@@ -135,9 +135,9 @@ impl Lowering<'_, '_> {
                 let result = product.result(value);
                 // Work on rows goes on from where the value stays only if it has its rows in one piece.
                 let stays = rows.is_none() || product.kept_rows(value).is_some();
-                let kept = result.filter(|_| stays).and_then(|(_, result, which)| {
-                    result.in_place(dram_offset(*which), &dram_strides(*which))
-                });
+                let kept = result
+                    .filter(|_| stays)
+                    .and_then(|(_, result, which)| result.in_place(dram_offset(*which), &dram_strides(*which)));
                 let stays = kept.is_some();
                 let destination = match (kept, &panel) {
                     (Some(kept), _) => kept,

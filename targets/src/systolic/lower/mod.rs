@@ -84,12 +84,9 @@ impl Stored {
     fn in_place(&self, first: i64, strides: &[i64]) -> Option<ChipOperand> {
         match self.address(first) {
             Home::Dram(_) => None,
-            Home::Scratchpad(address) => Some(ChipOperand {
-                memory: Memory::Scratchpad,
-                address,
-                dtype: self.dtype,
-                strides: strides.to_vec(),
-            }),
+            Home::Scratchpad(address) => {
+                Some(ChipOperand { memory: Memory::Scratchpad, address, dtype: self.dtype, strides: strides.to_vec() })
+            }
         }
     }
 
@@ -253,8 +250,11 @@ impl Lowering<'_, '_> {
         let dram = match home {
             Home::Dram(address) => address,
             Home::Scratchpad(address) => {
-                let moved: Vec<usize> =
-                    lens.iter().zip(chip_strides).map(|(&len, &chip)| if chip == 0 { len.min(1) } else { len }).collect();
+                let moved: Vec<usize> = lens
+                    .iter()
+                    .zip(chip_strides)
+                    .map(|(&len, &chip)| if chip == 0 { len.min(1) } else { len })
+                    .collect();
                 let side = |address: u32, strides: &[i64]| ChipOperand {
                     memory: Memory::Scratchpad,
                     address,
@@ -299,8 +299,7 @@ impl Lowering<'_, '_> {
             };
         };
         let element = element_bytes(from.dtype);
-        let budget =
-            self.squeezed((self.emitter.capacity() as usize / 8).min(COPY_TILE_BYTES)) / element as usize;
+        let budget = self.squeezed((self.emitter.capacity() as usize / 8).min(COPY_TILE_BYTES)) / element as usize;
         let fixed = vec![false; nest.sizes.len()];
         let lens = tile::grow(&nest.sizes, &fixed, |lens| lens.iter().product::<usize>() <= budget);
         let tiles = tile::tiles(&nest.sizes, &lens);

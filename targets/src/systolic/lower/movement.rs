@@ -4,7 +4,7 @@ use tcc_ir::ops::{Concat, Gather, Pad, ScatterNd, Slice};
 use tcc_ir::{DType, Node, NodeId, Op, Shape, View};
 
 use super::tile;
-use super::{ChipOperand, ChipSource, Stored, Lowering, element_bytes};
+use super::{ChipOperand, ChipSource, Lowering, Stored, element_bytes};
 use crate::systolic::isa::{DramAddress, MapFn, Memory, Operation, RowTransfer};
 use crate::target::TargetError;
 

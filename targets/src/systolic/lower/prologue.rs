@@ -334,8 +334,7 @@ impl Lowering<'_, '_> {
                 place
             }
         };
-        if let Some((_, to)) = prologue.stores.iter().find(|(value, _)| *value == term.value)
-        {
+        if let Some((_, to)) = prologue.stores.iter().find(|(value, _)| *value == term.value) {
             self.store_part(to, part, &made);
         }
         known[index] = Some(made.clone());
@@ -603,7 +602,15 @@ impl Lowering<'_, '_> {
     /// Stores a part of a value of the kernel to where it belongs.
     pub(super) fn store_part(&mut self, to: &FramedResult, part: &Part, made: &ChipOperand) {
         let (start, lens) = to.part(part);
-        self.move_tile(true, to.stored.address(start), to.stored.dtype, &lens, &to.strides, made.address, &made.strides);
+        self.move_tile(
+            true,
+            to.stored.address(start),
+            to.stored.dtype,
+            &lens,
+            &to.strides,
+            made.address,
+            &made.strides,
+        );
     }
 }
 

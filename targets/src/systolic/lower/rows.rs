@@ -360,6 +360,11 @@ impl RowPlan {
         self.early.len() + wide.len() + (narrow.len() * self.narrow).div_ceil(row)
     }
 
+    /// Values that are computed tile by tile.
+    pub(super) fn early_values(&self) -> usize {
+        self.early.len()
+    }
+
     /// Bytes that the panels of two M-tiles take for each row of `n` elements.
     pub(super) fn panel_row_bytes(&self, n: usize) -> usize {
         self.row_bytes(n, |buffer| buffer.panel) as usize
@@ -732,12 +737,10 @@ impl Lowering<'_, '_> {
                 strides: tile::dense_strides(&wide, |dim| dim < m_dims),
             },
         };
-        // Where a value lies: where it stays, if it is a result that stays on chip.
-        let held = |rows: &Rows, value: ValueId| {
-            let kept = product.kept_rows(value).and_then(|(result, which)| {
-                result.in_place(start(which), &product.strides(which))
-            });
-            kept.or_else(|| Some(place(rows, *rows.plan.places.get(&value)?)))
+        // Where a result lies that stays on chip.
+        let kept = |value: ValueId| {
+            let (result, which) = product.kept_rows(value)?;
+            result.in_place(start(which), &product.strides(which))
         };
         // How a part of rows is read by work over all columns, or over narrow ones. A row lies in one piece, wherever it
         // is; a single element serves all columns.
@@ -754,21 +757,21 @@ impl Lowering<'_, '_> {
             let root = slices.root(value).0;
             let whole = match operands.get(&root) {
                 Some(operand) => operand.clone(),
-                None => held(rows, root)?,
+                None => match kept(root) {
+                    Some(kept) => kept,
+                    None => place(rows, *rows.plan.places.get(&root)?),
+                },
             };
             let as_it_is = !slices.is_part(value) && slices.is_narrow(graph.shape(value)) == over_narrow;
             Some(if as_it_is { whole } else { cut(&whole, value, over_narrow) })
         };
         let store = |lowering: &mut Self, value: ValueId, chip: &ChipOperand| {
             let Some((_, result, which)) = product.result(value) else { return };
-            if product.kept_rows(value).is_some() {
-                return;
-            }
             let (dram, strides) = (result.address(start(*which)), product.strides(*which));
             let lens = lens_of(slices.is_narrow(graph.shape(value)));
             lowering.move_tile(true, dram, chip.dtype, lens, &strides, chip.address, &chip.strides);
         };
-        for &value in &rows.plan.stored_panels {
+        for &value in rows.plan.stored_panels.iter().filter(|&&value| kept(value).is_none()) {
             if let Some(chip) = known(rows, value, false) {
                 store(self, value, &chip);
             }
@@ -788,7 +791,7 @@ impl Lowering<'_, '_> {
         for (step, piece, is_last) in turns {
             let at = |operand: ChipOperand| operand.part(piece.offset(&operand.strides[..m_dims]));
             let known = |rows: &Rows, value: ValueId, narrow: bool| known(rows, value, narrow).map(at);
-            let whole_to = held(rows, step.value).unwrap_or_else(|| place(rows, step.place));
+            let whole_to = kept(step.value).unwrap_or_else(|| place(rows, step.place));
             let to = at(whole_to.clone());
             let lens_of = |narrow: bool| [&piece.lens[..], &sizes_of(narrow)].concat();
             let extents = |value: ValueId| -> Vec<usize> {
@@ -843,7 +846,7 @@ impl Lowering<'_, '_> {
                     }
                 }
             }
-            if is_last {
+            if is_last && kept(step.value).is_none() {
                 store(self, step.value, &whole_to);
             }
         }

@@ -161,7 +161,9 @@ impl Grid {
 
     /// The row of the accumulators where a tile of columns of a unit's result begins, or of rows if it is turned.
     pub fn result_row(&self, unit: usize, tile: usize) -> usize {
-        self.result_at + unit * self.result_rows() + tile * if self.turned.is_some() { self.columns } else { self.rows() }
+        self.result_at
+            + unit * self.result_rows()
+            + tile * if self.turned.is_some() { self.columns } else { self.rows() }
     }
 
     /// Rows of the accumulators that the result of a unit takes.

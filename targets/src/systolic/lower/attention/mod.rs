@@ -24,7 +24,7 @@ pub(in crate::systolic) use operands::{attention_prologue_supported, attention_s
 
 use super::prologue::{FramedResult, Part, Prologue, Slots};
 use super::recipe::{BATCH, FEATURE, FRAME, HEAD, Order, POSITION, TermSource};
-use super::{ChipOperand, ChipSource, Stored, Lowering, element_bytes};
+use super::{ChipOperand, ChipSource, Lowering, Stored, element_bytes};
 use crate::systolic::isa::{MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;

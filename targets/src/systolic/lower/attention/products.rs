@@ -35,13 +35,7 @@ fn at(operand: &ChipOperand, position: [usize; 4]) -> u32 {
 
 impl Lowering<'_, '_> {
     /// Scores: rows of queries times keys, which are the array's weights.
-    pub(super) fn attention_keys(
-        &mut self,
-        attend: &Attend,
-        grid: &Grid,
-        q: u32,
-        k: &ChipOperand,
-    ) {
+    pub(super) fn attention_keys(&mut self, attend: &Attend, grid: &Grid, q: u32, k: &ChipOperand) {
         let depth = attend.dims.depth;
         let q_dtype = attend.buffers.q_dtype.unwrap_or(DType::F32);
         let (q_element, k_element) = (element_bytes(q_dtype) as usize, element_bytes(k.dtype));

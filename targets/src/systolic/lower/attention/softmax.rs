@@ -63,7 +63,13 @@ impl Lowering<'_, '_> {
         }
         for &region in &regions {
             let sources = [ChipSource::Chip(&grid.scores(region))];
-            self.map_scores(grid, MapFn::Unary(UnaryFn::Exp), grid.lens(region), &grid.weights(weights, region), &sources);
+            self.map_scores(
+                grid,
+                MapFn::Unary(UnaryFn::Exp),
+                grid.lens(region),
+                &grid.weights(weights, region),
+                &sources,
+            );
         }
         if !attend.tiling.ones {
             let sum = grid.statistic(turn(&buffers.sum, step.chain));
@@ -73,7 +79,14 @@ impl Lowering<'_, '_> {
             }
             for (turn, &region) in regions.iter().enumerate() {
                 let accumulate = turn > 0 || !step.first;
-                self.fold_scores(grid, FoldFn::Sum, grid.lens(region), &sum, &grid.weights(weights, region), accumulate);
+                self.fold_scores(
+                    grid,
+                    FoldFn::Sum,
+                    grid.lens(region),
+                    &sum,
+                    &grid.weights(weights, region),
+                    accumulate,
+                );
             }
         }
         Ok(())
@@ -144,7 +157,13 @@ impl Lowering<'_, '_> {
                     strides: vec![0, 0, 0, 0, -1, 1],
                 };
                 let masked = ChipSource::Immediate(Source::Float(f64::NEG_INFINITY));
-                self.map_scores(grid, MapFn::Select, lens, &scores, &[ChipSource::Chip(&band), ChipSource::Chip(&scores), masked]);
+                self.map_scores(
+                    grid,
+                    MapFn::Select,
+                    lens,
+                    &scores,
+                    &[ChipSource::Chip(&band), ChipSource::Chip(&scores), masked],
+                );
             }
         }
     }

@@ -83,8 +83,17 @@ pub(super) fn choose(
     let most_tiles = (limits.accumulators / 2).max(1);
     let features = dims.value_depth.min((most_tiles * columns).saturating_sub(1).max(1));
     let tall = limits.array_rows.max(MIN_ROWS);
-    let mut tiling =
-        Tiling { batches: 1, groups: 1, heads: share, queries: 1, keys, features, resident: true, turned: false, ones: true };
+    let mut tiling = Tiling {
+        batches: 1,
+        groups: 1,
+        heads: share,
+        queries: 1,
+        keys,
+        features,
+        resident: true,
+        turned: false,
+        ones: true,
+    };
     let most_rows = (limits.accumulators / (1 + (features + 1).div_ceil(columns))).max(1);
     let fit_rows = |tiling: &mut Tiling, rows: usize| {
         let rows = rows.min(most_rows).max(1);
@@ -102,7 +111,8 @@ pub(super) fn choose(
         }
         let mut candidate = tiling;
         fit_rows(&mut candidate, rows);
-        let all_fit = candidate.rows() * (keys.div_ceil(width) + products.column_tiles(&candidate)) <= limits.accumulators;
+        let all_fit =
+            candidate.rows() * (keys.div_ceil(width) + products.column_tiles(&candidate)) <= limits.accumulators;
         if all_fit {
             let cycles = products.cycles(&candidate, candidate.turned);
             candidate.turned = products.turns(&candidate);

@@ -9,8 +9,8 @@ use crate::machine::Machine;
 use crate::systolic::compile::compile_plan;
 use crate::systolic::isa::Operation;
 use crate::systolic::layout::Layout;
-use crate::systolic::residence::Residence;
 use crate::systolic::lower::{lower, row_epilogue_fits};
+use crate::systolic::residence::Residence;
 use crate::target::{Program as _, TargetError};
 
 /// Machines that hold all of a small product, and machines that hold little of it.
