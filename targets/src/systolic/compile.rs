@@ -8,12 +8,14 @@ use tcc_passes::{
     optimize, stop_reason,
 };
 
+use super::arrange::arrange;
 use super::code::Code;
 use super::cost::SystolicCosts;
-use super::layout::{Layout, storage};
+use super::layout::{Layout, Place, reads, storage};
 use super::lower::LoweredKernel;
 use super::parts::store_parts;
 use super::program::{SystolicProgram, format};
+use super::residence::Residence;
 use super::{SystolicMachine, legal, lower};
 use crate::explanation::PlanTaken;
 use crate::machine::Machine;
@@ -68,6 +70,7 @@ fn optimized_plan(
 pub(super) fn assembled(graph: Graph, groups: Vec<Group>, facts: &SystolicMachine) -> Result<Plan, TargetError> {
     let mut plan = assemble(graph, groups)?;
     store_parts(&mut plan, facts);
+    arrange(&mut plan);
     Ok(plan)
 }
 
@@ -105,8 +108,25 @@ fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Res
     Err(does_not_fit.unwrap_or_else(|| TargetError::Fault("nothing was tried; please report this".to_owned())))
 }
 
-/// Lays a plan out and lowers it.
+/// Lays a plan out and lowers it. Values stay on chip between kernels, unless a kernel then has too little left.
 fn lower_plan(machine: &Machine, facts: &SystolicMachine, plan: Plan) -> Result<Lowered, TargetError> {
+    let residence = Residence::new(&plan, &reads(&plan), facts);
+    match lower_with(machine, facts, &plan, residence) {
+        Err(TargetError::DoesNotFit { memory, .. }) if memory == "scratchpad" => {
+            let (layout, code, kernels) = lower_with(machine, facts, &plan, Residence::default())?;
+            Ok((plan, layout, code, kernels))
+        }
+        lowered => lowered.map(|(layout, code, kernels)| (plan, layout, code, kernels)),
+    }
+}
+
+/// Lays a plan out around what stays on chip, and lowers it.
+fn lower_with(
+    machine: &Machine,
+    facts: &SystolicMachine,
+    plan: &Plan,
+    residence: Residence,
+) -> Result<(Layout, Code, Vec<LoweredKernel>), TargetError> {
     let fits_dram = |layout: &Layout| match layout.total_bytes {
         needed if needed > facts.dram.bytes => Err(TargetError::DoesNotFit {
             what: format!("model `{}`", plan.graph.name()),
@@ -118,13 +138,13 @@ fn lower_plan(machine: &Machine, facts: &SystolicMachine, plan: Plan) -> Result<
         }),
         _ => Ok(()),
     };
-    let array_only = array_operands(&plan);
-    let mut layout = Layout::new(&plan, &|value| array_only[value.index()]);
+    let array_only = array_operands(plan);
+    let mut layout = Layout::new(plan, &|value| array_only[value.index()], residence);
     // What is far too large would take forever to cut into tiles; lowering may then add copies.
     fits_dram(&layout)?;
-    let (code, kernels) = lower::lower(&plan, &mut layout, facts)?;
+    let (code, kernels) = lower::lower(plan, &mut layout, facts)?;
     fits_dram(&layout)?;
-    Ok((plan, layout, code, kernels))
+    Ok((layout, code, kernels))
 }
 
 /// A program, and the plan that it was lowered from.
@@ -170,7 +190,7 @@ pub(super) fn compile(
         result => program(machine, facts, graph.name(), result?, blocks.clone())?,
     };
     let mut best = Compiled { program: optimized, source: Source::Searched(PlanTaken::Optimized, extraction) };
-    if !compared {
+    if !compared || std::env::var("TCC_NOCMP").is_ok() {
         return Ok(best);
     }
     let mut others = Vec::new();
@@ -261,14 +281,14 @@ fn program(
     blocks: Vec<format::Block>,
 ) -> Result<SystolicProgram, TargetError> {
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
-        let buffer = layout
-            .buffer(value)
-            .ok_or_else(|| TargetError::Fault(format!("`{name}` has no place in memory; please report this")))?;
+        let lost = || TargetError::Fault(format!("`{name}` has no place in memory; please report this"));
+        let buffer = layout.buffer(value).ok_or_else(lost)?;
+        let Place::Dram(address) = buffer.place else { return Err(lost()) };
         Ok(format::Port {
             name: name.to_owned(),
             dtype: plan.graph.ty(value).dtype.name().to_owned(),
             dims: plan.graph.shape(value).iter().map(|&dim| dim as u64).collect(),
-            address: buffer.address,
+            address,
             stored: buffer.dtype.name().to_owned(),
         })
     };

@@ -51,6 +51,8 @@ pub(super) struct Emitter<'m> {
     accumulators: Tracker,
     /// First DRAM address that is ever written; below it lie the weights, which need no tracking.
     writable: u64,
+    /// Bytes of the scratchpad that kernels take their buffers of; behind them lies what stays on chip between kernels.
+    capacity: u64,
     /// Where the next buffer goes.
     next: u32,
     /// The buffers that the kernel has taken since the last [`Emitter::release`], to see that instructions keep to them.
@@ -76,8 +78,9 @@ struct Fence {
 }
 
 impl<'m> Emitter<'m> {
-    /// An emitter for a program, or a part of it, whose first buffer goes to `next`; DRAM is written from `writable` on.
-    pub(super) fn new(machine: &'m SystolicMachine, writable: u64, next: u32) -> Self {
+    /// An emitter for a program, or a part of it, whose first buffer goes to `next` of the first `capacity` bytes of the
+    /// scratchpad; DRAM is written from `writable` on.
+    pub(super) fn new(machine: &'m SystolicMachine, writable: u64, capacity: u64, next: u32) -> Self {
         let page_bytes = page_bytes(machine);
         Emitter {
             machine,
@@ -88,6 +91,7 @@ impl<'m> Emitter<'m> {
             scratchpad: Tracker::new(u64::from(page_bytes)),
             accumulators: Tracker::new(u64::from(page_bytes)),
             writable,
+            capacity,
             next,
             buffers: Vec::new(),
             taken: 0,
@@ -161,13 +165,13 @@ impl<'m> Emitter<'m> {
 
     /// Bytes that the kernel's buffers took beyond what there is: its code is wrong then.
     pub(super) fn excess(&self) -> u64 {
-        self.most_taken.saturating_sub(u64::from(self.machine.scratchpad.bytes))
+        self.most_taken.saturating_sub(self.capacity)
     }
 
     /// Takes `bytes` of the scratchpad, round robin. Buffers overlap once more is taken between two releases than there
     /// is; [`Emitter::excess`] then says so.
     pub(super) fn allocate(&mut self, bytes: u64) -> u32 {
-        let capacity = u64::from(self.machine.scratchpad.bytes);
+        let capacity = self.capacity;
         let bytes = self.allocated(bytes);
         if u64::from(self.next) + bytes > capacity {
             if self.taken > 0 {
@@ -184,9 +188,14 @@ impl<'m> Emitter<'m> {
         address
     }
 
-    /// Bytes of the scratchpad that are not in use.
+    /// Bytes of the scratchpad for buffers of kernels.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Bytes of it that are not in use.
     pub(super) fn room(&self) -> u64 {
-        u64::from(self.machine.scratchpad.bytes).saturating_sub(self.taken)
+        self.capacity.saturating_sub(self.taken)
     }
 
     /// Appends an instruction.
@@ -211,7 +220,9 @@ impl<'m> Emitter<'m> {
     /// Whether everything that is touched in the scratchpad lies in one buffer each. Waits would order an instruction that
     /// reaches into the next buffer like any other, but what that held is lost.
     fn keeps_to_buffers(&self, touches: &[Touch]) -> bool {
-        let held = |run: &Range<u64>| self.buffers.iter().any(|own| own.start <= run.start && run.end <= own.end);
+        let held = |run: &Range<u64>| {
+            run.start >= self.capacity || self.buffers.iter().any(|own| own.start <= run.start && run.end <= own.end)
+        };
         let mut keeps = true;
         for touch in touches.iter().filter(|touch| touch.space == Space::Scratchpad) {
             touch.for_each_run(|run| keeps &= held(&run));

@@ -1,5 +1,5 @@
-//! Where everything lies in DRAM: weights first, as `packing` writes them, then inputs, results, and what kernels hand
-//! to each other, which shares memory where lifetimes do not overlap.
+//! Where everything lies: in DRAM weights first, as `packing` writes them, then inputs, results, and what kernels hand to
+//! each other, which shares memory where lifetimes do not overlap; some of that stays on chip (`residence`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -8,12 +8,21 @@ use std::sync::Arc;
 use tcc_ir::{Anchor, DType, Data, Def, Graph, Kernel, Plan, Tensor, TensorError, TensorType, ValueId};
 
 use super::packing::{self, PackedConstant, Source};
+use super::residence::Residence;
 use super::touch::DRAM_BLOCK_BYTES;
 
-/// A dense buffer in DRAM.
+/// A memory and an address in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Dram(u64),
+    /// In the part of the scratchpad that kernels leave alone.
+    Scratchpad(u32),
+}
+
+/// A dense buffer of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Buffer {
-    pub address: u64,
+    pub place: Place,
     /// Element type as stored. Four-bit types take a byte; weights of the array are bf16.
     pub dtype: DType,
 }
@@ -27,7 +36,7 @@ pub(super) fn storage(dtype: DType) -> DType {
     }
 }
 
-/// The plan of DRAM.
+/// The places of all values.
 pub(super) struct Layout {
     buffers: HashMap<ValueId, Buffer>,
     /// Constants in order of address.
@@ -38,11 +47,13 @@ pub(super) struct Layout {
     pub total_bytes: u64,
     /// Most bytes of hand-over buffers in use at a time.
     pub peak_activations: u64,
+    /// What stays on chip.
+    residence: Residence,
 }
 
 impl Layout {
     /// Places every value that kernels read from or write to memory.
-    pub(super) fn new(plan: &Plan, array_operand: &dyn Fn(ValueId) -> bool) -> Self {
+    pub(super) fn new(plan: &Plan, array_operand: &dyn Fn(ValueId) -> bool, residence: Residence) -> Self {
         let graph = &plan.graph;
         let mut layout = Layout {
             buffers: HashMap::new(),
@@ -50,6 +61,7 @@ impl Layout {
             weights_bytes: 0,
             total_bytes: 0,
             peak_activations: 0,
+            residence,
         };
         let reads = reads(plan);
         layout.place_constants(plan, &reads, array_operand);
@@ -58,7 +70,7 @@ impl Layout {
         let mut place = |layout: &mut Layout, value: ValueId| {
             let dtype = storage(graph.ty(value).dtype);
             let bytes = (dtype.bytes(graph.shape(value).count()) as u64).max(1).next_multiple_of(DRAM_BLOCK_BYTES);
-            layout.buffers.insert(value, Buffer { address: end, dtype });
+            layout.buffers.insert(value, Buffer { place: Place::Dram(end), dtype });
             end += bytes;
         };
         for &input in graph.inputs() {
@@ -106,13 +118,13 @@ impl Layout {
                 Source::Derived(..) => None,
             };
             if let Some(&address) = place.and_then(|place| known.get(&place)) {
-                self.buffers.insert(id, Buffer { address, dtype });
+                self.buffers.insert(id, Buffer { place: Place::Dram(address), dtype });
                 continue;
             }
             if let Some(place) = place {
                 known.insert(place, end);
             }
-            self.buffers.insert(id, Buffer { address: end, dtype });
+            self.buffers.insert(id, Buffer { place: Place::Dram(end), dtype });
             self.constants.push(PackedConstant { source, address: end, dtype });
             end += bytes.next_multiple_of(WEIGHT_ALIGNMENT);
         }
@@ -138,11 +150,15 @@ impl Layout {
                     continue;
                 }
                 let dtype = storage(graph.ty(value).dtype);
+                if let Some(address) = self.residence.place(value) {
+                    self.buffers.insert(value, Buffer { place: Place::Scratchpad(address), dtype });
+                    continue;
+                }
                 let bytes = (dtype.bytes(graph.shape(value).count()) as u64).max(1).next_multiple_of(DRAM_BLOCK_BYTES);
                 let offset = free.take(bytes);
                 live += bytes;
                 self.peak_activations = self.peak_activations.max(live);
-                self.buffers.insert(value, Buffer { address: base + offset, dtype });
+                self.buffers.insert(value, Buffer { place: Place::Dram(base + offset), dtype });
                 let end = last_use.get(&value).copied().unwrap_or(index).max(index);
                 dying[end].push((offset, bytes));
             }
@@ -161,7 +177,12 @@ impl Layout {
 
     /// Whether a buffer lies among the weights.
     pub(super) fn is_weight(&self, buffer: Buffer) -> bool {
-        buffer.address < self.weights_bytes
+        matches!(buffer.place, Place::Dram(address) if address < self.weights_bytes)
+    }
+
+    /// Bytes at the end of the scratchpad that are set aside for what stays on chip.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.residence.bytes()
     }
 
     /// Takes memory for a copy that only one kernel needs.
@@ -177,7 +198,7 @@ impl Layout {
 const WEIGHT_ALIGNMENT: u64 = 64;
 
 /// The value whose buffer an output of a kernel is written to.
-fn written_to(plan: &Plan, kernel: &Kernel, output: ValueId) -> ValueId {
+pub(super) fn written_to(plan: &Plan, kernel: &Kernel, output: ValueId) -> ValueId {
     match &kernel.anchor {
         // Whatever its readers' accesses say, a copy fills a buffer that goes by the value itself.
         Anchor::Copy { .. } => output,
@@ -186,7 +207,7 @@ fn written_to(plan: &Plan, kernel: &Kernel, output: ValueId) -> ValueId {
 }
 
 /// The roots that each kernel reads from memory.
-fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
+pub(super) fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
     let graph = &plan.graph;
     plan.kernels
         .iter()
@@ -217,14 +238,34 @@ fn reads(plan: &Plan) -> Vec<Vec<ValueId>> {
 
 /// Free stretches of memory, by offset.
 #[derive(Default)]
-struct FreeList {
+pub(super) struct FreeList {
     holes: BTreeMap<u64, u64>,
     end: u64,
 }
 
 impl FreeList {
-    fn take(&mut self, bytes: u64) -> u64 {
-        let hole = self.holes.iter().find(|&(_, &size)| size >= bytes).map(|(&offset, &size)| (offset, size));
+    /// The first stretch that is large enough; memory grows where there is none.
+    pub(super) fn take(&mut self, bytes: u64) -> u64 {
+        let hole = self.hole(bytes);
+        self.take_hole(hole, bytes)
+    }
+
+    /// [`FreeList::take`], unless memory would grow beyond `limit`.
+    pub(super) fn take_within(&mut self, bytes: u64, limit: u64) -> Option<u64> {
+        let hole = self.hole(bytes);
+        (hole.is_some() || self.end + bytes <= limit).then(|| self.take_hole(hole, bytes))
+    }
+
+    /// The most that memory has grown to.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    fn hole(&self, bytes: u64) -> Option<(u64, u64)> {
+        self.holes.iter().find(|&(_, &size)| size >= bytes).map(|(&offset, &size)| (offset, size))
+    }
+
+    fn take_hole(&mut self, hole: Option<(u64, u64)>, bytes: u64) -> u64 {
         match hole {
             Some((offset, size)) => {
                 self.holes.remove(&offset);
@@ -241,7 +282,8 @@ impl FreeList {
         }
     }
 
-    fn give(&mut self, mut offset: u64, mut bytes: u64) {
+    /// Gives a stretch back.
+    pub(super) fn give(&mut self, mut offset: u64, mut bytes: u64) {
         if let Some((&before, &size)) = self.holes.range(..offset).next_back()
             && before + size == offset
         {

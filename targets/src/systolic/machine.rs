@@ -79,6 +79,7 @@ impl Dataflow {
     }
 }
 
+/// A figure that a file leaves out.
 fn one() -> u32 {
     1
 }
@@ -167,6 +168,9 @@ pub struct Vector {
     pub lanes: u32,
     /// Elements of exp, log, erf, tanh, division, roots and the like processed in a cycle.
     pub special_lanes: u32,
+    /// Rows of a walk that are worked on side by side, each by as many of the lanes.
+    #[serde(default = "one")]
+    pub sublanes: u32,
     /// Elements moved in a cycle when neighbours along the innermost dimension are not neighbours in memory.
     pub strided_lanes: u32,
     /// Cycles from the last element entering to its result being written.
@@ -209,6 +213,7 @@ impl SystolicMachine {
             ("systolic.accumulators.rows", u64::from(self.accumulators.rows), 16, 1 << 20),
             ("systolic.vector.lanes", u64::from(self.vector.lanes), 1, 1 << 16),
             ("systolic.vector.special_lanes", u64::from(self.vector.special_lanes), 1, 1 << 16),
+            ("systolic.vector.sublanes", u64::from(self.vector.sublanes), 1, u64::from(self.vector.lanes)),
             ("systolic.vector.strided_lanes", u64::from(self.vector.strided_lanes), 1, 1 << 16),
             ("systolic.dram.bytes", self.dram.bytes, 1 << 20, 1 << 48),
             ("systolic.dram.read_bytes_per_cycle", u64::from(self.dram.read_bytes_per_cycle), 1, 1 << 16),

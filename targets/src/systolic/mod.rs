@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod arrange;
 pub mod assembly;
 pub mod code;
 mod compile;
@@ -23,6 +24,7 @@ mod nest;
 mod packing;
 mod parts;
 mod program;
+mod residence;
 pub mod rtl;
 pub mod simulator;
 pub mod timing;

@@ -245,6 +245,7 @@ fn parameters(machine: &SystolicMachine) -> Vec<String> {
         ("ACCUMULATOR_ROWS", accumulators.rows),
         ("LANES", vector.lanes),
         ("SPECIAL_LANES", vector.special_lanes),
+        ("SUBLANES", vector.sublanes),
         ("STRIDED_LANES", vector.strided_lanes),
         ("VECTOR_LATENCY", vector.latency),
         ("READ_BYTES_PER_CYCLE", dram.read_bytes_per_cycle),

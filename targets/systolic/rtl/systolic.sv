@@ -15,6 +15,7 @@ module systolic
     parameter int ACCUMULATOR_ROWS = 16,
     parameter int LANES = 8,
     parameter int SPECIAL_LANES = 2,
+    parameter int SUBLANES = 1,
     parameter int STRIDED_LANES = 4,
     parameter int VECTOR_LATENCY = 3,
     parameter int READ_BYTES_PER_CYCLE = 16,
@@ -103,7 +104,7 @@ module systolic
       .pass_start(start[ARRAY]), .pass_working(working[ARRAY]), .pass(current[ARRAY]), .pass_last(last[ARRAY])
   );
   vector #(
-      .LANES(LANES), .SPECIAL_LANES(SPECIAL_LANES), .STRIDED_LANES(STRIDED_LANES), .LATENCY(VECTOR_LATENCY)
+      .LANES(LANES), .SPECIAL_LANES(SPECIAL_LANES), .SUBLANES(SUBLANES), .STRIDED_LANES(STRIDED_LANES), .LATENCY(VECTOR_LATENCY)
   ) vector (
       .clk(clk), .now(now), .start(start[VECTOR]), .working(working[VECTOR]), .instruction(current[VECTOR]),
       .last(last[VECTOR])

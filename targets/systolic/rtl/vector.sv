@@ -1,7 +1,7 @@
 // The vector unit, with the scalar unit beside it. Behavioural as to its arithmetic, real as to its time.
 //
-// In every cycle it takes up to `rate` elements along the innermost dimension of the nest; a row of the nest begins in a cycle
-// of its own. Results are written LATENCY cycles after their elements were taken, those of a fold later by as many cycles
+// In every cycle each of up to `side` sublanes takes up to `rate` elements along the innermost dimension of the nest; a row of
+// the nest begins in a sublane of its own. Results are written LATENCY cycles after their elements were taken, those of a fold later by as many cycles
 // as its tree has levels.
 
 module vector
@@ -9,6 +9,7 @@ module vector
 #(
     parameter int LANES = 8,
     parameter int SPECIAL_LANES = 2,
+    parameter int SUBLANES = 1,
     parameter int STRIDED_LANES = 4,
     parameter int LATENCY = 3
 ) (
@@ -50,7 +51,7 @@ module vector
 
   // Elements of the nest, how many have been taken, how long its innermost rows are once dimensions are joined.
   longint unsigned elements, taken, inner;
-  longint unsigned rate;
+  longint unsigned rate, side;
   longint unsigned cycle, cycles;
 
   // Partial results of a fold, by lane; elements of each result.
@@ -125,6 +126,19 @@ module vector
     return (a + b - 1) / b;
   endfunction
 
+  // Shares lanes among the sublanes, and counts the cycles of a walk; the scalar unit is by itself.
+  task automatic share_lanes(input logic strided);
+    if (strided) rate = least(rate, STRIDED_LANES);
+    side = SUBLANES;
+    rate = rate / side;
+    if (rate == 0) rate = 1;
+    if (any_wide()) begin
+      rate = 1;
+      side = 1;
+    end
+    cycles = elements == 0 ? 0 : up(elements / inner * up(inner, rate), side);
+  endtask
+
   function automatic int log2_up(input longint unsigned value);
     log2_up = 0;
     while ((64'd1 << log2_up) < value) log2_up = log2_up + 1;
@@ -195,29 +209,25 @@ module vector
     end
     taken = 0;
     cycle = 0;
+    side = 1;
     case (opcode)
       OP_MAP: begin
         values = kind == MAP_SELECT ? 2 : 1;
         computed = computed_type(values, count);
         join_rows(0, strided);
         rate = lane_is_special(kind, fn) != 0 ? least(LANES, SPECIAL_LANES) : LANES;
-        if (strided) rate = least(rate, STRIDED_LANES);
-        if (any_wide()) rate = 1;
-        cycles = elements == 0 ? 0 : elements / inner * up(inner, rate);
+        share_lanes(strided);
       end
       OP_FOLD: begin
         computed = computed_type(1, count);
         join_rows(1, strided);
-        rate = strided ? least(LANES, STRIDED_LANES) : LANES;
-        lanes = LANES;
-        if (any_wide()) begin
-          rate = 1;
-          lanes = 1;
-        end
+        rate = LANES;
+        lanes = any_wide() ? 1 : LANES;
+        share_lanes(strided);
         partial = new[lanes];
         folded = 1;
         for (int d = rank - reduced; d < rank; d++) folded = folded * size[d];
-        cycles = (elements == 0 ? 0 : elements / inner * up(inner, rate)) + log2_up(LANES);
+        cycles = cycles + log2_up(LANES);
       end
       OP_SCAN: begin
         computed = operand_dtype[1];
@@ -383,16 +393,18 @@ module vector
     longint unsigned room;
     if (opcode == OP_SORT) begin
       if (elements != 0 && (cycle + 1) % rate == 0) sort_row(cycle / rate);
-    end else if (taken < elements) begin
-      room = least(rate, inner - taken % inner);
-      for (longint unsigned i = 0; i < room; i++) begin
-        case (opcode)
-          OP_MAP: map_element(taken + i);
-          OP_FOLD: fold_element(taken + i);
-          default: scan_element(taken + i);
-        endcase
+    end else begin
+      for (longint unsigned s = 0; s < side && taken < elements; s++) begin
+        room = least(rate, inner - taken % inner);
+        for (longint unsigned i = 0; i < room; i++) begin
+          case (opcode)
+            OP_MAP: map_element(taken + i);
+            OP_FOLD: fold_element(taken + i);
+            default: scan_element(taken + i);
+          endcase
+        end
+        taken = taken + room;
       end
-      taken = taken + room;
     end
     cycle = cycle + 1;
   endtask

@@ -9,39 +9,36 @@
 use tcc_ir::ops::MatMul;
 use tcc_ir::{DType, Kernel, NodeId, Op, ValueId};
 
+use super::array_product::Order;
 use super::epilogue::{EPILOGUE_ELEMENTS, Epilogue};
-use super::output_stationary::Matrix;
 use super::rows::{RowPlan, Rows};
 use super::slices::Slices;
 use super::space::{A, B, Space, offset, refine};
 use super::tile::{self, Tile};
-use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes};
-use crate::systolic::isa::{DramAddress, Fold, FoldFn, MapFn, Memory, Multiply, Operation, Preload, Source};
+use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes};
+use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
-/// Parts of the accumulators begin at multiples of so many rows, so that waits tell them apart.
-const ACCUMULATOR_ALIGNMENT: u32 = 8;
-
 /// A product with all its operands, ready to be tiled.
 pub(super) struct Product {
-    a: DramOperand,
-    b: DramOperand,
-    a_zero: Option<DramOperand>,
-    b_zero: Option<DramOperand>,
+    pub a: Stored,
+    pub b: Stored,
+    pub a_zero: Option<Stored>,
+    pub b_zero: Option<Stored>,
     pub batch: Space,
     pub m: Space,
     pub n: Space,
     /// Columns of narrow values.
     narrow: Space,
-    k: Space,
+    pub k: Space,
     /// By place in the spaces' strides: whether columns are narrow.
     is_narrow: Vec<bool>,
     pub slices: Slices,
     /// Values that leave the kernel, where they are written, and their place in the spaces' strides.
-    results: Vec<(ValueId, DramOperand, usize)>,
+    results: Vec<(ValueId, Stored, usize)>,
     /// Operands of the epilogue that lie in DRAM, and their place in the spaces' strides.
-    pub externals: Vec<(ValueId, DramOperand, usize)>,
+    pub externals: Vec<(ValueId, Stored, usize)>,
 }
 
 impl Product {
@@ -51,8 +48,17 @@ impl Product {
     }
 
     /// Where a value is written, and its place in the spaces' strides, if it leaves the kernel.
-    pub(super) fn result(&self, value: ValueId) -> Option<&(ValueId, DramOperand, usize)> {
+    pub(super) fn result(&self, value: ValueId) -> Option<&(ValueId, Stored, usize)> {
         self.results.iter().find(|(known, ..)| *known == value)
+    }
+
+    /// A value that stays on chip after the kernel, with its columns in one piece, so that work on rows can go on from
+    /// there; and its place in the spaces' strides.
+    pub(super) fn kept_rows(&self, value: ValueId) -> Option<(&Stored, usize)> {
+        let (_, stored, which) = self.result(value)?;
+        let columns = self.columns(*which);
+        let dense = columns.strides[*which] == tile::dense_strides(&columns.sizes, |_| true);
+        (matches!(stored.base, Home::Scratchpad(_)) && dense).then_some((stored, *which))
     }
 
     /// The columns that an operand or result has.
@@ -124,7 +130,7 @@ impl Lowering<'_, '_> {
         // A view whose dimensions cannot be told apart, or that does not interleave with the others, is copied first; a
         // result like that is written elsewhere and copied after the kernel.
         let spaces = loop {
-            let all: Vec<&DramOperand> = [&a, &b].into_iter().chain(&results).chain(&externals).collect();
+            let all: Vec<&Stored> = [&a, &b].into_iter().chain(&results).chain(&externals).collect();
             let which =
                 match refine(&all, op, &dims.batch, [dims.m, dims.n, dims.k], &shape, (slices.narrow(), &is_narrow)) {
                     Ok(spaces) => break spaces,
@@ -156,7 +162,7 @@ impl Lowering<'_, '_> {
         }
         let a_zero = a_zero.map(|value| self.operand(value)).transpose()?;
         let b_zero = b_zero.map(|value| self.operand(value)).transpose()?;
-        let numbered = |values: Vec<ValueId>, operands: Vec<DramOperand>, first: usize| {
+        let numbered = |values: Vec<ValueId>, operands: Vec<Stored>, first: usize| {
             let pairs = values.into_iter().zip(operands).enumerate();
             pairs.map(|(index, (value, operand))| (value, operand, first + index)).collect::<Vec<_>>()
         };
@@ -166,7 +172,7 @@ impl Lowering<'_, '_> {
     }
 
     /// How work on whole rows goes, if the epilogue holds some; `n_tiles` are the tiles of columns.
-    fn row_plan(
+    pub(super) fn row_plan(
         &self,
         kernel: &Kernel,
         anchor: NodeId,
@@ -178,7 +184,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Takes the buffers of the epilogue, after all others.
-    fn begin_epilogue(
+    pub(super) fn begin_epilogue(
         &mut self,
         kernel: &Kernel,
         product: &Product,
@@ -199,7 +205,7 @@ impl Lowering<'_, '_> {
         let dtype = storage(self.plan.graph.ty(self.plan.graph.node(anchor).output()).dtype);
         let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
         let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
-        let budget = self.squeezed(self.machine.scratchpad.bytes as usize / 4);
+        let budget = self.squeezed(self.emitter.capacity() as usize / 4);
         let mut most = self.squeezed(EPILOGUE_ELEMENTS.min(budget / element_bytes(dtype) as usize) / columns).max(1);
         if let Some(plan) = &plan {
             most = most.min(plan.panel_rows(product.n.count(), budget));
@@ -231,7 +237,7 @@ impl Lowering<'_, '_> {
     }
 
     /// The accumulators that hold a tile of the result, rows densely, columns from the first.
-    fn accumulator_tile(&self, anchor: NodeId, row: u32, m: &Tile, n: &Tile) -> ChipOperand {
+    pub(super) fn accumulator_tile(&self, anchor: NodeId, row: u32, m: &Tile, n: &Tile) -> ChipOperand {
         let columns = self.machine.array.columns;
         let result = self.plan.graph.ty(self.plan.graph.node(anchor).output()).dtype;
         let rows = tile::dense_strides(&m.lens, |_| true).into_iter().map(|stride| stride * i64::from(columns));
@@ -243,205 +249,6 @@ impl Lowering<'_, '_> {
         }
     }
 
-    fn array_product(&mut self, kernel: &Kernel, anchor: NodeId, product: &Product) -> Result<(), TargetError> {
-        let machine = self.machine;
-        // Only a scratchpad that is small beside the array makes it necessary to leave a part of the array idle.
-        let (rows, columns) =
-            (self.squeezed(machine.array.total_rows() as usize), self.squeezed(machine.array.columns as usize));
-        let scratchpad = self.squeezed(machine.scratchpad.bytes as usize);
-        let half = (machine.accumulators.rows / 2) as usize;
-        let stays = self.sums_stay(product);
-        let steps = if stays { self.steps_of_pass(product.a.dtype, product.b.dtype) } else { rows };
-        let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, steps));
-        let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
-        let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
-        // Rows of A that stay on chip while all columns pass: as many as the accumulators and the scratchpad take.
-        let a_element = element_bytes(product.a.dtype) as usize;
-        let panel_row = product.k.count() * a_element;
-        let resident = panel_row * 8 <= scratchpad / 4;
-        let mut m_limit = if resident { (scratchpad / 4 / panel_row.max(1)).clamp(1, half) } else { half.min(rows) };
-        if let Some(plan) = &plan {
-            // Panels of results take place beside those of A, two of each unless there is but one M-tile, and a good part
-            // is left to rows that are worked on.
-            let (own, panels) = (if resident { panel_row } else { 0 }, plan.panel_row_bytes(product.n.count()));
-            let room = scratchpad / 8 * 5;
-            let most = m_limit.min(room / (2 * own + panels).max(1)).max(1);
-            // The array goes on with the next M-tile while the vector unit works on rows of the last, so several are better
-            // than one; but weights, which each loads anew, must arrive half as fast again as they are needed, and few rows
-            // do not hide the time that weights take to enter the array.
-            let weights = product.k.count() * product.n.count() * element_bytes(product.b.dtype) as usize;
-            let per_row = n_tiles.len() * k_tiles.len().max(plan.passes());
-            let loading = weights / machine.dram.read_bytes_per_cycle as usize;
-            let wanted = ((loading + loading / 2) / per_row.max(1)).max(machine.array.block_rows() as usize);
-            let all = product.m.count();
-            let at_once = resident && product.batch.count() == 1 && all <= half && all * (own + panels / 2) <= room;
-            m_limit = if at_once && most < wanted { all } else { most.min(wanted) };
-            if let [size] = product.m.sizes[..] {
-                m_limit = size.div_ceil(size.div_ceil(m_limit));
-            }
-        }
-        let m_tiles = tile::tiles(&product.m.sizes, &tile::fill(&product.m.sizes, m_limit));
-        let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
-        let first_lens = |tiles: &[Tile]| tiles.first().map(|tile| tile.lens.clone()).unwrap_or_default();
-        self.tiling = format!(
-            "M {:?} K {:?} N {:?} of M {:?} K {:?} N {:?}, {} batches, A {}{}",
-            first_lens(&m_tiles),
-            first_lens(&k_tiles),
-            first_lens(&n_tiles),
-            product.m.sizes,
-            product.k.sizes,
-            product.n.sizes,
-            batches.len(),
-            if resident { "resident" } else { "streamed" },
-            if stays { ", sums stay" } else { "" }
-        );
-
-        let widest = |tiles: &[Tile]| tiles.iter().map(Tile::count).max().unwrap_or(1) as u64;
-        let a_tile_bytes = widest(&m_tiles) * widest(&k_tiles) * a_element as u64;
-        let b_tile_bytes = widest(&k_tiles) * widest(&n_tiles) * element_bytes(product.b.dtype) as u64;
-        // Panels alternate between two sets of buffers; streamed tiles of A go round like weights.
-        let a_sets = if resident { k_tiles.len() } else { 4 };
-        let panels: Vec<Vec<u32>> = (0..if resident && m_tiles.len() * batches.len() > 1 { 2 } else { 1 })
-            .map(|_| self.buffers(a_tile_bytes, a_sets))
-            .collect();
-        let weights = self.buffers(b_tile_bytes, 4);
-        let a_zero = self.zero_point(product.a_zero.as_ref());
-        let b_zero = self.zero_point(product.b_zero.as_ref());
-        let a_order = Order::of(&product.m, &product.k, A);
-        let b_order = Order::of(&product.k, &product.n, B);
-        // Work on rows comes after several tiles of columns; the array goes on as far as there are accumulators.
-        let (part, parts) = match &plan {
-            Some(_) => {
-                let part = (widest(&m_tiles) as u32).next_multiple_of(ACCUMULATOR_ALIGNMENT).min(half as u32);
-                (part, machine.accumulators.rows / part)
-            }
-            None => (half as u32, 2),
-        };
-        let mut epilogue = self.begin_epilogue(kernel, product, plan, [&m_tiles, &n_tiles], batches.len())?;
-        let (mut panel, mut weight, mut streamed, mut bank) = (0, 0, 0, 0);
-        let mut loaded: Vec<Option<(DramAddress, Vec<usize>)>> = vec![None; weights.len()];
-        for batch in &batches {
-            for m in &m_tiles {
-                for (n_index, n) in n_tiles.iter().enumerate() {
-                    let row = (bank % parts) * part;
-                    bank += 1;
-                    for (k_index, k) in k_tiles.iter().enumerate() {
-                        let set = &panels[panel % panels.len()];
-                        let a_address = if resident { set[k_index] } else { set[streamed % set.len()] };
-                        if !resident || n_index == 0 {
-                            let start =
-                                offset(batch, &product.batch, A) + offset(m, &product.m, A) + offset(k, &product.k, A);
-                            self.load_matrix(
-                                &product.a,
-                                start,
-                                (m, &product.m),
-                                (k, &product.k),
-                                A,
-                                a_order,
-                                a_address,
-                            );
-                            streamed += 1;
-                        }
-                        let start =
-                            offset(batch, &product.batch, B) + offset(k, &product.k, B) + offset(n, &product.n, B);
-                        let slot = weight % weights.len();
-                        let key = Some((product.b.address(start), [&k.lens[..], &n.lens[..]].concat()));
-                        // A single tile of weights that serves every pass is loaded and preloaded once.
-                        let same = k_tiles.len() * n_tiles.len() == 1
-                            && weight > 0
-                            && loaded[(weight - 1) % weights.len()] == key;
-                        if !same {
-                            self.load_matrix(
-                                &product.b,
-                                start,
-                                (k, &product.k),
-                                (n, &product.n),
-                                B,
-                                b_order,
-                                weights[slot],
-                            );
-                            loaded[slot] = key;
-                            weight += 1;
-                        }
-                        let b_address = weights[(weight - 1) % weights.len()];
-                        let (a_matrix, b_matrix) = (
-                            Matrix::new(a_address, product.a.dtype, a_order.strides(m.count(), k.count()), a_zero),
-                            Matrix::new(b_address, product.b.dtype, b_order.strides(k.count(), n.count()), b_zero),
-                        );
-                        if stays {
-                            let sizes = [m.count(), n.count(), k.count()];
-                            self.outer_passes(a_matrix, b_matrix, sizes, row, k_index > 0);
-                            continue;
-                        }
-                        if !same {
-                            self.emitter.emit(Operation::Preload(Preload {
-                                address: b_address,
-                                dtype: product.b.dtype,
-                                groups: 1,
-                                group_stride: 0,
-                                k: k.count() as u16,
-                                n: n.count() as u16,
-                                k_stride: b_matrix.row_stride,
-                                n_stride: b_matrix.column_stride,
-                                zero_point: b_zero,
-                            }));
-                        }
-                        self.emitter.emit(Operation::Multiply(Multiply {
-                            address: a_address,
-                            dtype: product.a.dtype,
-                            group_stride: 0,
-                            m: m.count() as u32,
-                            m_stride: a_matrix.row_stride,
-                            k_stride: a_matrix.column_stride,
-                            zero_point: a_zero,
-                            accumulator_row: row,
-                            group_rows: 0,
-                            accumulate: k_index > 0,
-                            switch_weights: !same,
-                        }));
-                    }
-                    let accumulators = self.accumulator_tile(anchor, row, m, n);
-                    self.epilogue(kernel, anchor, product, (batch, m, n), &accumulators, &mut epilogue)?;
-                }
-                panel += 1;
-            }
-        }
-        self.finish_epilogue(kernel, product, epilogue)
-    }
-
-    /// Loads a zero point and returns where it lies on chip.
-    fn zero_point(&mut self, zero: Option<&DramOperand>) -> Option<u32> {
-        let zero = zero?;
-        let chip = self.emitter.allocate(element_bytes(zero.dtype) as u64);
-        self.move_tile(false, zero.address(0), zero.dtype, &[1], &[1], chip, &[1]);
-        Some(chip)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a matrix has two spaces, each with its tile")]
-    fn load_matrix(
-        &mut self,
-        operand: &DramOperand,
-        start: i64,
-        (outer, outer_space): (&Tile, &Space),
-        (inner, inner_space): (&Tile, &Space),
-        which: usize,
-        order: Order,
-        chip: u32,
-    ) {
-        let dense = |lens: &[usize], unit: i64| -> Vec<i64> {
-            tile::dense_strides(lens, |_| true).into_iter().map(|stride| stride * unit).collect()
-        };
-        let (outer_unit, inner_unit) = order.strides(outer.count(), inner.count());
-        let lens = |first: &Tile, second: &Tile| [&first.lens[..], &second.lens[..]].concat();
-        let (o, i) = (&outer_space.strides[which], &inner_space.strides[which]);
-        let (o_chip, i_chip) = (dense(&outer.lens, outer_unit), dense(&inner.lens, inner_unit));
-        let (lens, dram, chip_strides) = match order {
-            Order::RowMajor => (lens(outer, inner), [&o[..], &i[..]].concat(), [o_chip, i_chip].concat()),
-            Order::ColumnMajor => (lens(inner, outer), [&i[..], &o[..]].concat(), [i_chip, o_chip].concat()),
-        };
-        self.move_tile(false, operand.address(start), operand.dtype, &lens, &dram, chip, &chip_strides);
-    }
-
     /// A product of types that the array does not take, as sums of products in the vector unit.
     fn vector_product(&mut self, kernel: &Kernel, anchor: NodeId, product: &Product) -> Result<(), TargetError> {
         if product.a_zero.is_some() || product.b_zero.is_some() {
@@ -451,7 +258,7 @@ impl Lowering<'_, '_> {
         let dtype = graph.ty(graph.node(anchor).output()).dtype;
         let k = product.k.count();
         let element = element_bytes(product.a.dtype).max(element_bytes(dtype)) as usize;
-        let budget = self.squeezed(self.machine.scratchpad.bytes as usize / 8);
+        let budget = self.squeezed(self.emitter.capacity() as usize / 8);
         let k_lens = tile::fill(&product.k.sizes, (budget / element / 64).max(1));
         let k_tiles = tile::tiles(&product.k.sizes, &k_lens);
         let k_len = k_lens.iter().product::<usize>();
@@ -486,26 +293,12 @@ impl Lowering<'_, '_> {
                         turn += 1;
                         let start =
                             offset(batch, &product.batch, A) + offset(m, &product.m, A) + offset(k, &product.k, A);
-                        self.load_matrix(
-                            &product.a,
-                            start,
-                            (m, &product.m),
-                            (k, &product.k),
-                            A,
-                            Order::RowMajor,
-                            a_chip,
-                        );
+                        let tiles = [(m, &product.m), (k, &product.k)];
+                        self.load_matrix(&product.a, start, tiles, A, Order::RowMajor, a_chip);
                         let start =
                             offset(batch, &product.batch, B) + offset(k, &product.k, B) + offset(n, &product.n, B);
-                        self.load_matrix(
-                            &product.b,
-                            start,
-                            (k, &product.k),
-                            (n, &product.n),
-                            B,
-                            Order::ColumnMajor,
-                            b_chip,
-                        );
+                        let tiles = [(k, &product.k), (n, &product.n)];
+                        self.load_matrix(&product.b, start, tiles, B, Order::ColumnMajor, b_chip);
                         let (mc, nc, kc) = (m.count(), n.count(), k.count());
                         let walk = |address: u32, dtype: DType, strides: [i64; 3]| ChipOperand {
                             memory: Memory::Scratchpad,
@@ -532,28 +325,6 @@ impl Lowering<'_, '_> {
             }
         }
         self.finish_epilogue(kernel, product, epilogue)
-    }
-}
-
-/// How a tile of a matrix lies in the scratchpad: the way that follows its contiguous dimension in DRAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    RowMajor,
-    ColumnMajor,
-}
-
-impl Order {
-    fn of(rows: &Space, columns: &Space, which: usize) -> Order {
-        let innermost = |space: &Space| space.strides[which].last().map_or(i64::MAX, |stride| stride.abs());
-        if innermost(columns) <= innermost(rows) { Order::RowMajor } else { Order::ColumnMajor }
-    }
-
-    /// Distances between rows and between columns of a dense tile, in elements.
-    fn strides(self, rows: usize, columns: usize) -> (i64, i64) {
-        match self {
-            Order::RowMajor => (columns as i64, 1),
-            Order::ColumnMajor => (1, rows as i64),
-        }
     }
 }
 

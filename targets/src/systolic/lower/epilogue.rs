@@ -7,9 +7,9 @@ use super::contraction::Product;
 use super::rows::Rows;
 use super::space::offset;
 use super::tile::{self, Tile};
-use super::{ChipOperand, ChipSource, Lowering, element_bytes, map_function};
+use super::{ChipOperand, ChipSource, Home, Lowering, element_bytes, map_function};
 use crate::systolic::emit::Emitter;
-use crate::systolic::isa::{DramAddress, MapFn, Memory};
+use crate::systolic::isa::{MapFn, Memory};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -113,6 +113,10 @@ impl Lowering<'_, '_> {
             let mut chip: Vec<(ValueId, ChipOperand)> = vec![(product_value, tile_of_product.clone())];
             for (value, operand, which) in &externals {
                 let strides = dram_strides(*which);
+                if let Some(operand) = operand.in_place(dram_offset(*which), &strides) {
+                    chip.push((*value, operand));
+                    continue;
+                }
                 let chip_strides = tile::dense_strides(&lens, |dim| strides[dim] != 0);
                 let count: usize = (0..lens.len()).filter(|&dim| strides[dim] != 0).map(|dim| lens[dim]).product();
                 let bytes = count as u64 * element_bytes(operand.dtype) as u64;
@@ -128,12 +132,20 @@ impl Lowering<'_, '_> {
             let dense = tile::dense_strides(&lens, |_| true);
             for &value in &own {
                 let panel = rows.as_ref().and_then(|rows| rows.panel(value, m, &product.n));
-                let destination = match &panel {
-                    Some(panel) => {
+                let result = product.result(value);
+                // Work on rows goes on from where the value stays only if it has its rows in one piece.
+                let stays = rows.is_none() || product.kept_rows(value).is_some();
+                let kept = result
+                    .filter(|_| stays)
+                    .and_then(|(_, result, which)| result.in_place(dram_offset(*which), &dram_strides(*which)));
+                let stays = kept.is_some();
+                let destination = match (kept, &panel) {
+                    (Some(kept), _) => kept,
+                    (None, Some(panel)) => {
                         let row = part.offset(&panel.strides[..part.lens.len()]);
                         panel.part(row + n.offset(&panel.strides[part.lens.len()..]))
                     }
-                    None => {
+                    (None, None) => {
                         let dtype = storage(graph.ty(value).dtype);
                         let bytes = lens.iter().product::<usize>() as u64 * element_bytes(dtype) as u64;
                         let address = buffers.take(self, value, turn, bytes);
@@ -149,7 +161,7 @@ impl Lowering<'_, '_> {
                     self.element_wise(kernel, graph.node(id), &lens, &destination, known)?;
                 }
                 // What is in a panel is stored from there, in long runs.
-                if let (Some((_, result, which)), None) = (product.result(value), panel) {
+                if let (Some((_, result, which)), None, false) = (result, panel, stays) {
                     let (dram, strides) = (result.address(dram_offset(*which)), dram_strides(*which));
                     let (address, dtype) = (destination.address, destination.dtype);
                     self.move_tile(true, dram, dtype, &lens, &strides, address, &destination.strides);
@@ -195,7 +207,7 @@ pub(super) struct EpilogueBuffers {
     /// Bytes that all buffers together may take.
     room: u64,
     known: Vec<(ValueId, usize, u32, u64)>,
-    loaded: Vec<(ValueId, usize, DramAddress, Vec<usize>)>,
+    loaded: Vec<(ValueId, usize, Home, Vec<usize>)>,
     count: usize,
 }
 
@@ -224,13 +236,13 @@ impl EpilogueBuffers {
         address
     }
 
-    /// Whether a buffer does not hold this part of DRAM yet; it will from now on.
-    pub(super) fn is_new(&mut self, value: ValueId, turn: usize, dram: DramAddress, lens: &[usize]) -> bool {
-        if self.loaded.iter().any(|(known, at, from, of)| (*known, *at, *from) == (value, turn, dram) && of == lens) {
+    /// Whether a buffer does not hold what lies there yet; it will from now on.
+    pub(super) fn is_new(&mut self, value: ValueId, turn: usize, home: Home, lens: &[usize]) -> bool {
+        if self.loaded.iter().any(|(known, at, from, of)| (*known, *at, *from) == (value, turn, home) && of == lens) {
             return false;
         }
         self.loaded.retain(|(known, at, _, _)| (*known, *at) != (value, turn));
-        self.loaded.push((value, turn, dram, lens.to_vec()));
+        self.loaded.push((value, turn, home, lens.to_vec()));
         true
     }
 }

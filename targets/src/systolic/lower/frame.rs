@@ -8,7 +8,7 @@ use tcc_ir::ValueId;
 
 use crate::systolic::code::MAX_BASES;
 use crate::systolic::isa::{DramAddress, Register};
-use crate::systolic::layout::Layout;
+use crate::systolic::layout::{Layout, Place};
 use crate::systolic::touch::DRAM_BLOCK_BYTES;
 
 /// The buffers of one segment.
@@ -32,12 +32,13 @@ impl Frame {
         let mut frame = Frame { relative: relative && roots.len() <= MAX_BASES, ..Frame::default() };
         for &root in roots {
             let Some(buffer) = layout.buffer(root) else { continue };
-            let end = buffer.address + bytes(root).max(1);
+            let Place::Dram(address) = buffer.place else { continue };
+            let end = address + bytes(root).max(1);
             let writable = !layout.is_weight(buffer);
-            let blocks = buffer.address / DRAM_BLOCK_BYTES..end.div_ceil(DRAM_BLOCK_BYTES);
+            let blocks = address / DRAM_BLOCK_BYTES..end.div_ceil(DRAM_BLOCK_BYTES);
             frame.blocks.push(if writable { blocks } else { 0..0 });
             if frame.relative {
-                let register = frame.register(buffer.address);
+                let register = frame.register(address);
                 frame.registers.extend(register.map(|register| (root, register)));
             }
         }

@@ -1,5 +1,6 @@
 //! From a plan to instructions: each kernel is tiled and written out by the file of its kind.
 
+mod array_product;
 mod attention;
 mod contraction;
 mod epilogue;
@@ -33,28 +34,66 @@ pub(super) use slices::Slices;
 use self::frame::Frame;
 use super::emit::Emitter;
 use super::isa::{DmaDim, DramAddress, Fold, FoldFn, Map, MapFn, Memory, Operation, Source, Walk};
-use super::layout::Layout;
+use super::layout::{Layout, Place};
 use super::machine::SystolicMachine;
 use crate::target::TargetError;
 
-/// An operand of a kernel that lies in DRAM.
+/// Where a value lies between the kernel that writes it and those that read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// In DRAM.
+    Dram(DramAddress),
+    /// In the part of the scratchpad that is set aside for values that stay on chip.
+    Scratchpad(u32),
+}
+
+impl Home {
+    /// The place so many bytes further.
+    fn plus(self, bytes: i64) -> Home {
+        match self {
+            Home::Dram(address) => Home::Dram(address.plus(bytes)),
+            Home::Scratchpad(address) => Home::Scratchpad(address.wrapping_add_signed(bytes as i32)),
+        }
+    }
+}
+
+/// An operand or a result of a kernel where it lies between kernels.
 #[derive(Clone, Debug)]
-struct DramOperand {
-    /// Address of the first element of the buffer.
-    base: DramAddress,
+struct Stored {
+    /// Where the first element of the buffer lies.
+    base: Home,
     dtype: DType,
     view: View,
 }
 
-impl DramOperand {
-    /// Address of an element, given its distance from the first of the view.
-    fn address(&self, elements: i64) -> DramAddress {
+impl Stored {
+    /// Where an element lies, given its distance from the first of the view.
+    fn address(&self, elements: i64) -> Home {
         self.base.plus((self.view.offset() + elements) * element_bytes(self.dtype))
     }
 
+    /// Where an element lies in DRAM; `None` if the operand stays on chip.
+    fn dram(&self, elements: i64) -> Option<DramAddress> {
+        match self.address(elements) {
+            Home::Dram(address) => Some(address),
+            Home::Scratchpad(_) => None,
+        }
+    }
+
+    /// A tile of an operand that stays on chip, where it lies: its first element's distance from the first of the view, and
+    /// strides in elements. `None` if it lies in DRAM.
+    fn in_place(&self, first: i64, strides: &[i64]) -> Option<ChipOperand> {
+        match self.address(first) {
+            Home::Dram(_) => None,
+            Home::Scratchpad(address) => {
+                Some(ChipOperand { memory: Memory::Scratchpad, address, dtype: self.dtype, strides: strides.to_vec() })
+            }
+        }
+    }
+
     /// The same elements as one dimension.
-    fn flat(&self) -> DramOperand {
-        DramOperand { view: self.view.reshape(Shape::vector(self.view.shape().count())), ..self.clone() }
+    fn flat(&self) -> Stored {
+        Stored { view: self.view.reshape(Shape::vector(self.view.shape().count())), ..self.clone() }
     }
 }
 
@@ -74,7 +113,7 @@ struct Lowering<'a, 'm> {
     /// How hard the kernel is squeezed: 0 not at all, 1 is alone on chip, then each step halves its pieces.
     squeeze: u32,
     /// Copies to make after the kernel: results that it wrote elsewhere than where they belong, and their places.
-    moves: Vec<(DramOperand, DramOperand)>,
+    moves: Vec<(Stored, Stored)>,
 }
 
 impl Lowering<'_, '_> {
@@ -117,7 +156,7 @@ impl Lowering<'_, '_> {
 
     /// An error for a kernel whose smallest pieces take `excess` bytes more than the scratchpad has.
     fn does_not_fit(&self, kernel: &Kernel, excess: u64) -> TargetError {
-        let capacity = u64::from(self.machine.scratchpad.bytes);
+        let capacity = self.emitter.capacity();
         TargetError::DoesNotFit {
             what: format!("one row of kernel `{}`", self.plan.origins(kernel).join(", ")),
             machine: "the machine".to_owned(),
@@ -134,10 +173,13 @@ impl Lowering<'_, '_> {
     }
 
     /// The buffer behind an access.
-    fn operand_of(&self, access: &Access) -> Result<DramOperand, TargetError> {
+    fn operand_of(&self, access: &Access) -> Result<Stored, TargetError> {
         match self.layout.buffer(access.root) {
-            Some(buffer) => Ok(DramOperand {
-                base: self.frame.address(access.root, buffer.address),
+            Some(buffer) => Ok(Stored {
+                base: match buffer.place {
+                    Place::Dram(address) => Home::Dram(self.frame.address(access.root, address)),
+                    Place::Scratchpad(address) => Home::Scratchpad(address),
+                },
                 dtype: buffer.dtype,
                 view: access.view.clone(),
             }),
@@ -150,12 +192,12 @@ impl Lowering<'_, '_> {
     }
 
     /// How a value is read from DRAM.
-    fn operand(&self, value: ValueId) -> Result<DramOperand, TargetError> {
+    fn operand(&self, value: ValueId) -> Result<Stored, TargetError> {
         self.operand_of(self.plan.access(value))
     }
 
     /// Where a value is written: a dense buffer of its own, or that of a result of the graph, rearranged.
-    fn result(&self, value: ValueId) -> Result<DramOperand, TargetError> {
+    fn result(&self, value: ValueId) -> Result<Stored, TargetError> {
         match self.layout.buffer(value) {
             Some(_) => {
                 let view = View::dense(self.plan.graph.shape(value).clone());
@@ -167,13 +209,13 @@ impl Lowering<'_, '_> {
 
     /// A dense buffer for a value: its own, or one that is copied to where it belongs after the kernel. To be called once
     /// for a value.
-    fn dense_result(&mut self, value: ValueId) -> Result<DramOperand, TargetError> {
+    fn dense_result(&mut self, value: ValueId) -> Result<Stored, TargetError> {
         let result = self.result(value)?;
         if result.view.is_dense() { Ok(result) } else { self.move_later(result) }
     }
 
     /// A dense buffer that is copied to `place` after the kernel.
-    fn move_later(&mut self, place: DramOperand) -> Result<DramOperand, TargetError> {
+    fn move_later(&mut self, place: Stored) -> Result<Stored, TargetError> {
         let dense = self.scratch(place.dtype, place.view.shape())?;
         // As one dimension: the place may cut its own shape so that the two have no nest in common.
         self.moves.push((dense.flat(), place.flat()));
@@ -192,23 +234,45 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Moves a tile between DRAM (`base` plus strides in elements) and a place on chip (strides in elements). A
-    /// dimension with stride 0 on chip holds one element for all, which is moved once.
+    /// Moves a tile between its home (strides in elements) and another place on chip (strides in elements). A dimension with
+    /// stride 0 there holds one element for all, which is moved once. What stays on chip is copied by the vector unit.
     #[expect(clippy::too_many_arguments, reason = "a transfer has two sides with an address and strides each")]
     fn move_tile(
         &mut self,
         store: bool,
-        dram: DramAddress,
+        home: Home,
         dtype: DType,
         lens: &[usize],
-        dram_strides: &[i64],
+        home_strides: &[i64],
         chip: u32,
         chip_strides: &[i64],
     ) {
         let element = element_bytes(dtype);
+        let dram = match home {
+            Home::Dram(address) => address,
+            Home::Scratchpad(address) => {
+                let moved: Vec<usize> = lens
+                    .iter()
+                    .zip(chip_strides)
+                    .map(|(&len, &chip)| if chip == 0 { len.min(1) } else { len })
+                    .collect();
+                let side = |address: u32, strides: &[i64]| ChipOperand {
+                    memory: Memory::Scratchpad,
+                    address,
+                    dtype,
+                    strides: strides.to_vec(),
+                };
+                let (home, chip) = (side(address, home_strides), side(chip, chip_strides));
+                let (from, to) = if store { (chip, home) } else { (home, chip) };
+                if moved.iter().all(|&len| len > 0) {
+                    self.map(MapFn::Copy, &moved, &to, &[ChipSource::Chip(&from)]);
+                }
+                return;
+            }
+        };
         let dims: SmallVec<[DmaDim; 8]> = lens
             .iter()
-            .zip(dram_strides)
+            .zip(home_strides)
             .zip(chip_strides)
             .filter(|&((&len, _), &chip)| len == 0 || chip != 0)
             .map(|((&len, &dram), &chip)| DmaDim {
@@ -222,7 +286,7 @@ impl Lowering<'_, '_> {
 
     /// Copies between two views of as many elements in DRAM, through the scratchpad. No buffer of the kernel may be in
     /// use.
-    fn copy(&mut self, from: &DramOperand, to: &DramOperand) -> Result<(), TargetError> {
+    fn copy(&mut self, from: &Stored, to: &Stored) -> Result<(), TargetError> {
         if to.view.shape().count() == 0 {
             return Ok(());
         }
@@ -236,8 +300,7 @@ impl Lowering<'_, '_> {
             };
         };
         let element = element_bytes(from.dtype);
-        let budget =
-            self.squeezed((self.machine.scratchpad.bytes as usize / 8).min(COPY_TILE_BYTES)) / element as usize;
+        let budget = self.squeezed((self.emitter.capacity() as usize / 8).min(COPY_TILE_BYTES)) / element as usize;
         let fixed = vec![false; nest.sizes.len()];
         let lens = tile::grow(&nest.sizes, &fixed, |lens| lens.iter().product::<usize>() <= budget);
         let tiles = tile::tiles(&nest.sizes, &lens);
@@ -257,7 +320,7 @@ impl Lowering<'_, '_> {
     }
 
     /// A dense copy of a view in memory of its own.
-    fn densify(&mut self, from: &DramOperand) -> Result<DramOperand, TargetError> {
+    fn densify(&mut self, from: &Stored) -> Result<Stored, TargetError> {
         let shape = from.view.shape().clone();
         let dense = self.scratch(from.dtype, &shape)?;
         // As one dimension: a view may cut its own shape so that the two have no nest in common.
@@ -270,7 +333,7 @@ impl Lowering<'_, '_> {
     }
 
     /// A dense buffer that only this kernel uses.
-    fn scratch(&mut self, dtype: DType, shape: &Shape) -> Result<DramOperand, TargetError> {
+    fn scratch(&mut self, dtype: DType, shape: &Shape) -> Result<Stored, TargetError> {
         let bytes = dtype.bytes(shape.count()) as u64;
         let address = self.layout.scratch(bytes);
         let base = self.frame.copy(address, bytes);
@@ -286,7 +349,7 @@ impl Lowering<'_, '_> {
                 hint: "choose a machine with more memory, or smaller dimensions".to_owned(),
             });
         }
-        Ok(DramOperand { base, dtype, view: View::dense(shape.clone()) })
+        Ok(Stored { base: Home::Dram(base), dtype, view: View::dense(shape.clone()) })
     }
 
     /// Several buffers of `bytes` each, to be taken in turn.

@@ -4,7 +4,7 @@ use tcc_ir::ops::{Concat, Gather, Pad, ScatterNd, Slice};
 use tcc_ir::{DType, Node, NodeId, Op, Shape, View};
 
 use super::tile;
-use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes};
+use super::{ChipOperand, ChipSource, Lowering, Stored, element_bytes};
 use crate::systolic::isa::{DramAddress, MapFn, Memory, Operation, RowTransfer};
 use crate::target::TargetError;
 
@@ -48,10 +48,10 @@ impl Lowering<'_, '_> {
     }
 
     /// Copies a view to a part of a result.
-    fn copy_into(&mut self, from: &DramOperand, result: &DramOperand, part: &Slice) -> Result<(), TargetError> {
+    fn copy_into(&mut self, from: &Stored, result: &Stored, part: &Slice) -> Result<(), TargetError> {
         let shape = from.view.shape();
         match result.view.slice(part, shape) {
-            Some(view) if shape.count() > 0 => self.copy(from, &DramOperand { view, ..result.clone() }),
+            Some(view) if shape.count() > 0 => self.copy(from, &Stored { view, ..result.clone() }),
             Some(_) => Ok(()),
             None => Err(TargetError::Fault("a result that cannot be sliced".to_owned())),
         }
@@ -91,18 +91,18 @@ impl Lowering<'_, '_> {
         }
         let part = Shape::new(kept.sizes.iter().copied()).map_err(|error| TargetError::Fault(error.to_string()))?;
         let source = match source.view.slice(&kept, &part) {
-            Some(view) => DramOperand { view, ..source },
+            Some(view) => Stored { view, ..source },
             None => {
                 let dense = self.densify(&source)?;
                 let view = dense.view.slice(&kept, &part);
-                DramOperand { view: view.unwrap_or_else(|| View::dense(part)), ..dense }
+                Stored { view: view.unwrap_or_else(|| View::dense(part)), ..dense }
             }
         };
         self.copy_into(&source, &result, &place)
     }
 
     /// Fills a result with a number that is only known at run time.
-    fn fill_from(&mut self, node: &Node, result: &DramOperand) -> Result<(), TargetError> {
+    fn fill_from(&mut self, node: &Node, result: &Stored) -> Result<(), TargetError> {
         let number = self.operand(node.inputs[1])?;
         let element = element_bytes(number.dtype) as u64;
         let count = result.view.shape().count();
@@ -125,7 +125,7 @@ impl Lowering<'_, '_> {
     }
 
     /// A dense operand: the buffer itself, or a copy.
-    fn dense_operand(&mut self, value: tcc_ir::ValueId) -> Result<DramOperand, TargetError> {
+    fn dense_operand(&mut self, value: tcc_ir::ValueId) -> Result<Stored, TargetError> {
         let operand = self.operand(value)?;
         let contiguous = match operand.view.atoms() {
             [] => true,
@@ -136,7 +136,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Buffers for lists of indices, as they are stored and widened, two of each to be taken in turn.
-    fn index_buffers(&mut self, indices: &DramOperand, count: usize) -> Vec<(u32, u32)> {
+    fn index_buffers(&mut self, indices: &Stored, count: usize) -> Vec<(u32, u32)> {
         let narrow = count as u64 * element_bytes(indices.dtype) as u64;
         (0..2).map(|_| (self.emitter.allocate(narrow), self.emitter.allocate(count as u64 * 8))).collect()
     }
@@ -144,7 +144,7 @@ impl Lowering<'_, '_> {
     /// Loads indices `start..start + count` of a dense operand, as i32 or i64.
     fn load_indices(
         &mut self,
-        indices: &DramOperand,
+        indices: &Stored,
         start: usize,
         count: usize,
         (narrow, wide): (u32, u32),
@@ -175,8 +175,9 @@ impl Lowering<'_, '_> {
         let row_bytes = shape[gather.axis + 1..].iter().product::<usize>() as u64 * element;
         let count = indices.view.shape().count();
         let place = format!("from {rows}, {outer} times");
+        let table = data.dram(0).ok_or_else(|| on_chip(node))?;
         self.for_each_piece(&indices, outer, row_bytes, element, &place, |lowering, piece| {
-            let dram = data.address(0).plus((piece.table * rows as u64 * row_bytes) as i64);
+            let dram = table.plus((piece.table * rows as u64 * row_bytes) as i64);
             lowering.emitter.emit(Operation::LoadRows(piece.transfer(dram, rows as u64, row_bytes)));
             let first = piece.table * count as u64 + piece.start as u64;
             lowering.move_piece(true, &result, first, row_bytes, &piece);
@@ -188,7 +189,7 @@ impl Lowering<'_, '_> {
     /// been loaded. A long row is cut; of short ones many are taken at a time.
     fn for_each_piece(
         &mut self,
-        indices: &DramOperand,
+        indices: &Stored,
         tables: usize,
         row_bytes: u64,
         element: u64,
@@ -196,7 +197,7 @@ impl Lowering<'_, '_> {
         mut f: impl FnMut(&mut Self, RowPiece),
     ) {
         let count = indices.view.shape().count();
-        let scratchpad = u64::from(self.machine.scratchpad.bytes);
+        let scratchpad = self.emitter.capacity();
         let limit = self.squeezed(ROWS_BYTES.min(scratchpad / 16) as usize) as u64;
         let piece = row_bytes.min((limit / element).max(1) * element);
         // Four lists of indices, of eight bytes each, take a quarter of the scratchpad at most: as much as four pieces.
@@ -222,7 +223,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Moves a piece between the scratchpad and dense rows in DRAM, of which it belongs to row `first` and the following.
-    fn move_piece(&mut self, store: bool, rows: &DramOperand, first: u64, row_bytes: u64, piece: &RowPiece) {
+    fn move_piece(&mut self, store: bool, rows: &Stored, first: u64, row_bytes: u64, piece: &RowPiece) {
         let element = element_bytes(rows.dtype);
         let width = piece.bytes as i64 / element;
         let dram = rows.address((first * row_bytes + piece.from) as i64 / element);
@@ -247,13 +248,19 @@ impl Lowering<'_, '_> {
             return Ok(());
         }
         let place = format!("into {}", shape[0]);
+        let table = result.dram(0).ok_or_else(|| on_chip(node))?;
         self.for_each_piece(&indices, 1, row_bytes, element, &place, |lowering, piece| {
             lowering.move_piece(false, &updates, piece.start as u64, row_bytes, &piece);
-            let rows = piece.transfer(result.address(0), shape[0] as u64, row_bytes);
+            let rows = piece.transfer(table, shape[0] as u64, row_bytes);
             lowering.emitter.emit(Operation::StoreRows(rows, scatter.reduction, data.dtype));
         });
         Ok(())
     }
+}
+
+/// An error for a table that was to stay on chip, where no index reaches it.
+fn on_chip(node: &Node) -> TargetError {
+    TargetError::Fault(format!("the table of `{}` is not in DRAM; please report this", node.origin))
 }
 
 /// A piece of some rows of a table: what one transfer moves.

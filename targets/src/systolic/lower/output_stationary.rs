@@ -1,6 +1,6 @@
 //! Products whose sums stay in the array: whether that takes fewer cycles than weights that stay, and the passes of a tile.
 //!
-//! The loops are those of any product on the array (`contraction`): tiles of A stay on chip while those of B stream past. Only
+//! The loops are those of any product on the array (`array_product`): tiles of A stay on chip while those of B stream past. Only
 //! the passes differ. Each takes as many rows of A as the array has, and all of K that lies on chip.
 
 use tcc_ir::DType;
@@ -39,8 +39,8 @@ impl Matrix {
     }
 }
 
-/// Cycles of the array for M by K times K by N where weights stay, and where sums stay.
-fn cycles(machine: &SystolicMachine, [m, n, k]: [u64; 3]) -> [u64; 2] {
+/// Cycles of the array for M by K times K by N where weights stay, in so many groups, and where sums stay.
+fn cycles(machine: &SystolicMachine, [m, n, k]: [u64; 3], groups: u64) -> [u64; 2] {
     let array = &machine.array;
     let (rows, columns) = (u64::from(array.total_rows()), u64::from(array.columns));
     let through = rows + columns - 2;
@@ -49,25 +49,27 @@ fn cycles(machine: &SystolicMachine, [m, n, k]: [u64; 3]) -> [u64; 2] {
         true => (m.max(load), k.max(out)),
         false => (load + m + through, k.max(out) + through + out),
     };
-    [k.div_ceil(rows) * n.div_ceil(columns) * weights_pass, m.div_ceil(rows) * n.div_ceil(columns) * sums_pass]
+    let n_tiles = n.div_ceil(columns);
+    [k.div_ceil(rows / groups) * n_tiles.div_ceil(groups) * weights_pass, m.div_ceil(rows) * n_tiles * sums_pass]
 }
 
 impl Lowering<'_, '_> {
-    /// Whether a product's sums stay in the array, rather than its weights.
-    pub(super) fn sums_stay(&self, product: &Product) -> bool {
+    /// Whether a product's sums stay in the array, rather than its weights, of which the array would hold so many groups.
+    pub(super) fn sums_stay(&self, product: &Product, groups: usize) -> bool {
         let array = &self.machine.array;
         if !array.runs(Dataflow::OutputStationary) || !array.runs(Dataflow::WeightStationary) {
             return array.runs(Dataflow::OutputStationary);
         }
-        let [weights, sums] = cycles(self.machine, product.sizes().map(|size| size as u64));
+        let [weights, sums] = cycles(self.machine, product.sizes().map(|size| size as u64), groups as u64);
         sums < weights
     }
 
     /// Steps of a pass: as much of K as four tiles of each operand take a quarter of the scratchpad.
-    pub(super) fn steps_of_pass(&self, a: DType, b: DType) -> usize {
+    pub(super) fn steps_of_pass(&self, product: &Product) -> usize {
         let array = &self.machine.array;
-        let step = i64::from(array.rows.max(array.columns)) * element_bytes(a).max(element_bytes(b));
-        self.squeezed(self.machine.scratchpad.bytes as usize / 16 / step.max(1) as usize).max(1)
+        let element = element_bytes(product.a.dtype).max(element_bytes(product.b.dtype)) as usize;
+        let step = array.rows.max(array.columns) as usize * element;
+        self.squeezed(self.emitter.capacity() as usize / 16 / step).max(1)
     }
 
     /// Passes for a tile: `a` is M by K, `b` K by N.
@@ -99,11 +101,12 @@ mod tests {
     fn both_dataflows_are_counted() {
         let machine = SystolicMachine { array: array(32, 32), ..small_machine() };
         // Two by three tiles of weights, or of sums.
-        assert_eq!(cycles(&machine, [40, 70, 50]), [6 * 40, 6 * 50]);
-        assert_eq!(cycles(&machine, [1, 70, 50]), [6 * 32, 3 * 50]);
-        assert_eq!(cycles(&machine, [40, 70, 1]), [3 * 40, 6 * 32]);
+        assert_eq!(cycles(&machine, [40, 70, 50], 1), [6 * 40, 6 * 50]);
+        assert_eq!(cycles(&machine, [1, 70, 50], 1), [6 * 32, 3 * 50]);
+        assert_eq!(cycles(&machine, [40, 70, 1], 1), [3 * 40, 6 * 32]);
+        assert_eq!(cycles(&machine, [40, 70, 16], 2), [2 * 40, 6 * 32]);
         let array = Array { overlap: false, ..array(32, 32) };
         let machine = SystolicMachine { array_only: true, array, ..small_machine() };
-        assert_eq!(cycles(&machine, [64, 64, 64]), [632, 504]);
+        assert_eq!(cycles(&machine, [64, 64, 64], 1), [632, 504]);
     }
 }

@@ -8,8 +8,8 @@ use tcc_ir::{Access, DType, NodeId, Op, ValueId};
 use super::recipe::{BATCH, FEATURE, Groups, HEAD, POSITION, Recipe, TermSource, Use, four, groups_of};
 use super::rotation::Planes;
 use super::tile::dense_strides;
-use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
-use crate::systolic::isa::{DramAddress, Fold, FoldFn, MapFn, Memory, Operation, Source};
+use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes, map_function};
+use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -37,12 +37,12 @@ impl Part {
 /// An operand in DRAM with the atoms of each axis of the frame.
 #[derive(Clone, Debug)]
 pub(super) struct Framed {
-    pub operand: DramOperand,
+    pub operand: Stored,
     pub groups: Groups,
 }
 
-/// What a buffer holds: a place in DRAM and the lengths of what was loaded from there.
-type Loaded = (DramAddress, [usize; 4]);
+/// What a buffer holds: where that lies between kernels, and the lengths of what was loaded from there.
+type Loaded = (Home, [usize; 4]);
 
 /// Two buffers of one term, taken in turn.
 struct Slot {
@@ -62,7 +62,7 @@ pub(super) struct Prologue {
     /// Of terms that lie in DRAM, where.
     pub framed: Vec<Option<Framed>>,
     /// Values that are written to DRAM as they come about, and where to.
-    pub stores: Vec<(ValueId, DramOperand)>,
+    pub stores: Vec<(ValueId, FramedResult)>,
     /// What the operand is multiplied with on the way, where it is a rotation: its angles then are, which are fewer.
     pub factor: Option<f64>,
 }
@@ -124,11 +124,11 @@ impl Lowering<'_, '_> {
         tag: usize,
         mut recipe: Recipe,
         access: &Access,
-        made: &DramOperand,
+        made: &Stored,
     ) -> Result<Prologue, TargetError> {
         let value = recipe.root_term().value;
         let shape = access.view.shape().clone();
-        let operand = DramOperand { view: access.view.clone(), ..made.clone() };
+        let operand = Stored { view: access.view.clone(), ..made.clone() };
         let groups = groups_of(access, &shape)
             .ok_or_else(|| TargetError::Fault("a view of what a prologue makes has no strides".to_owned()))?;
         let extents = four(&shape).unwrap_or([1; 4]);
@@ -315,10 +315,8 @@ impl Lowering<'_, '_> {
                 place
             }
         };
-        if let Some((_, to)) = prologue.stores.iter().find(|(value, _)| *value == term.value)
-            && let TermSource::Node { order, .. } = &term.source
-        {
-            self.store_part(to, *order, term.extents, part, &made);
+        if let Some((_, to)) = prologue.stores.iter().find(|(value, _)| *value == term.value) {
+            self.store_part(to, part, &made);
         }
         known[index] = Some(made.clone());
         Ok(made)
@@ -492,7 +490,7 @@ impl Lowering<'_, '_> {
     /// Positions of so many heads that one piece of a prologue works on.
     pub(super) fn piece(&self, prologue: &Prologue, heads: usize) -> usize {
         let features = prologue.recipe.terms.iter().map(|term| term.extents[FEATURE]).max().unwrap_or(1);
-        let scratchpad = self.machine.scratchpad.bytes as usize;
+        let scratchpad = self.emitter.capacity() as usize;
         let most = self.squeezed(PIECE_ELEMENTS.min(scratchpad / 64));
         (most / (heads * features).max(1)).max(1)
     }
@@ -582,23 +580,60 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Stores a part of a value of the kernel to its dense buffer.
-    pub(super) fn store_part(
-        &mut self,
-        to: &DramOperand,
-        order: super::recipe::Order,
-        extents: [usize; 4],
-        part: &Part,
-        made: &ChipOperand,
-    ) {
-        let mut shape = [1; 4];
-        (0..4).for_each(|axis| shape[order[axis]] = extents[axis]);
-        let own = dense_strides(&shape, |_| true);
-        let strides: Vec<i64> = order.iter().map(|&axis| own[axis]).collect();
-        let spans = |axis: usize| extents[axis] != 1;
-        let lens: Vec<usize> = (0..4).map(|axis| if spans(axis) { part.0[axis].len() } else { 1 }).collect();
-        let start: i64 = (0..4).filter(|&axis| spans(axis)).map(|axis| part.0[axis].start as i64 * strides[axis]).sum();
-        self.move_tile(true, to.address(start), to.dtype, &lens, &strides, made.address, &made.strides);
+    /// Stores a part of a value of the kernel to where it belongs.
+    pub(super) fn store_part(&mut self, to: &FramedResult, part: &Part, made: &ChipOperand) {
+        let (start, lens) = to.part(part);
+        self.move_tile(
+            true,
+            to.stored.address(start),
+            to.stored.dtype,
+            &lens,
+            &to.strides,
+            made.address,
+            &made.strides,
+        );
+    }
+}
+
+/// A result with its stride along each axis of the frame.
+#[derive(Clone)]
+pub(super) struct FramedResult {
+    pub stored: Stored,
+    strides: [i64; 4],
+    /// Axes along which there is more than one element.
+    spans: [bool; 4],
+}
+
+impl FramedResult {
+    /// A result that an operator gives in this order of axes; `None` if an axis has no single stride.
+    pub fn new(stored: Stored, order: super::recipe::Order) -> Option<FramedResult> {
+        let groups = stored.view.groups()?;
+        let shape = stored.view.shape().clone();
+        let missing = 4usize.checked_sub(shape.rank())?;
+        let mut strides = [0; 4];
+        let mut spans = [false; 4];
+        for (axis, &dim) in order.iter().enumerate() {
+            let Some(dim) = dim.checked_sub(missing) else { continue };
+            spans[axis] = shape[dim] != 1;
+            strides[axis] = match groups[dim][..] {
+                [] => 0,
+                [atom] => atom.stride,
+                _ => return None,
+            };
+        }
+        Some(FramedResult { stored, strides, spans })
+    }
+
+    /// Where a part begins, from the first element of all, and its lengths.
+    fn part(&self, part: &Part) -> (i64, [usize; 4]) {
+        let lens = [0, 1, 2, 3].map(|axis| if self.spans[axis] { part.0[axis].len() } else { 1 });
+        let spanned = (0..4).filter(|&axis| self.spans[axis]);
+        (spanned.map(|axis| part.0[axis].start as i64 * self.strides[axis]).sum(), lens)
+    }
+
+    /// A part where it lies, if the result stays on chip.
+    pub fn in_place(&self, part: &Part) -> Option<ChipOperand> {
+        self.stored.in_place(self.part(part).0, &self.strides)
     }
 }
 

@@ -4,7 +4,7 @@ use tcc_ir::ops::BinaryFn;
 use tcc_ir::{Access, DType, Graph, Kernel, NodeId, ValueId, View};
 
 use super::prologue::{Framed, Part, Prologue, Slots, cut, feature_stride};
-use super::recipe::{BATCH, FEATURE, HEAD, POSITION, Resolver, TermSource, Use};
+use super::recipe::{BATCH, FEATURE, FRAME, HEAD, POSITION, Resolver, TermSource, Use};
 use super::tile::{dense_strides, pieces};
 use super::{ChipOperand, ChipSource, Lowering, element_bytes};
 use crate::systolic::isa::{MapFn, Memory, Source};
@@ -39,7 +39,11 @@ impl Lowering<'_, '_> {
             .resolve(node.output())
             .map_err(|reason| self.defect(kernel, &format!("has a rotation of which {reason}")))?;
         let mut prologue = self.prologue(0, recipe)?;
-        prologue.stores.push((node.output(), self.dense_result(node.output())?));
+        let order = match prologue.recipe.root_term().source {
+            TermSource::Node { order, .. } | TermSource::Dram { order, .. } => order,
+            TermSource::Number => FRAME,
+        };
+        prologue.stores.push((node.output(), self.framed_result(node.output(), order)?));
         let extents = prologue.recipe.root_term().extents;
         let mut slots = Slots::default();
         // As many heads as make a usual piece.

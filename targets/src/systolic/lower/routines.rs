@@ -210,11 +210,12 @@ impl Writer<'_> {
         before: Option<&Written>,
     ) -> Result<usize, TargetError> {
         let placed = self.layout.total_bytes;
+        let capacity = u64::from(self.machine.scratchpad.bytes) - self.layout.resident_bytes();
         let mut squeezes = vec![0; kernels.len()];
         loop {
             // What kernels took for copies of their own is given back.
             self.layout.total_bytes = placed;
-            let mut emitter = Emitter::new(self.machine, self.layout.weights_bytes, next);
+            let mut emitter = Emitter::new(self.machine, self.layout.weights_bytes, capacity, next);
             if let Some(Written { routine, frame, .. }) = before {
                 let routine = &self.routines[*routine];
                 emitter.resume(&routine.instructions, frame.bases(), routine.weights);

@@ -33,13 +33,16 @@ use crate::target::TargetError;
 /// is lowered.
 pub fn row_epilogue_fits(machine: &SystolicMachine, n: usize, element_bytes: usize) -> bool {
     // Two buffers of each value.
-    (n as u64).saturating_mul(element_bytes as u64).saturating_mul(2) <= rows_room(machine)
+    (n as u64).saturating_mul(element_bytes as u64).saturating_mul(2) <= rows_room(u64::from(machine.scratchpad.bytes))
 }
 
 /// Bytes that the buffers of single rows may take: the other half is for the product itself.
-fn rows_room(machine: &SystolicMachine) -> u64 {
-    u64::from(machine.scratchpad.bytes) / 2
+fn rows_room(capacity: u64) -> u64 {
+    capacity / 2
 }
+
+/// Most pieces of rows that nodes take in turn.
+const PIECES: usize = 4;
 
 /// Where a value lies while rows are worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -520,7 +523,7 @@ impl Lowering<'_, '_> {
             }
         }
         let (panels, parts) = (plan.row_bytes(n, |buffer| buffer.panel), plan.row_bytes(n, |buffer| !buffer.panel));
-        let (least, most) = (panels + parts + fixed + varying, rows_room(self.machine));
+        let (least, most) = (panels + parts + fixed + varying, rows_room(self.emitter.capacity()));
         if least > most {
             return Err(self.does_not_fit(kernel, least - most));
         }
@@ -530,7 +533,10 @@ impl Lowering<'_, '_> {
             buffers[index] = self.buffers(bytes, tiles.min(2));
         }
         // Few rows at a time let stores begin early and do not hold up the next M-tile; many need fewer instructions.
-        let usual = rows.div_ceil(column_tiles.max(4)).max(EPILOGUE_ELEMENTS / n.max(1)).clamp(1, rows.max(1));
+        let usual = match tiles {
+            1 => rows.max(1),
+            _ => rows.div_ceil(column_tiles.max(4)).max(EPILOGUE_ELEMENTS / n.max(1)).clamp(1, rows.max(1)),
+        };
         let room = (self.emitter.room() / 2).saturating_sub(fixed);
         let count = match parts + varying {
             0 => usual,
@@ -685,6 +691,10 @@ impl Lowering<'_, '_> {
         let mut operands: HashMap<ValueId, ChipOperand> = HashMap::new();
         for (value, operand, which) in product.externals.iter().filter(|(v, ..)| rows.plan.operands.contains(v)) {
             let strides = product.strides(*which);
+            if let Some(operand) = operand.in_place(start(*which), &strides) {
+                operands.insert(*value, operand);
+                continue;
+            }
             let lens = nest(slices.is_narrow(graph.shape(*value)));
             let chip_strides = tile::dense_strides(&lens, |dim| strides[dim] != 0);
             let held: Vec<usize> =
@@ -722,6 +732,13 @@ impl Lowering<'_, '_> {
                 strides: tile::dense_strides(&wide, |dim| dim < m_dims),
             },
         };
+        // Where a value lies: where it stays, if it is a result that stays on chip.
+        let held = |rows: &Rows, value: ValueId| {
+            let kept = product
+                .kept_rows(value)
+                .and_then(|(result, which)| result.in_place(start(which), &product.strides(which)));
+            kept.or_else(|| Some(place(rows, *rows.plan.places.get(&value)?)))
+        };
         // How a part of rows is read by work over all columns, or over narrow ones. A row lies in one piece, wherever it
         // is; a single element serves all columns.
         let cut = |whole: &ChipOperand, value: ValueId, over_narrow: bool| {
@@ -737,13 +754,16 @@ impl Lowering<'_, '_> {
             let root = slices.root(value).0;
             let whole = match operands.get(&root) {
                 Some(operand) => operand.clone(),
-                None => place(rows, *rows.plan.places.get(&root)?),
+                None => held(rows, root)?,
             };
             let as_it_is = !slices.is_part(value) && slices.is_narrow(graph.shape(value)) == over_narrow;
             Some(if as_it_is { whole } else { cut(&whole, value, over_narrow) })
         };
         let store = |lowering: &mut Self, value: ValueId, chip: &ChipOperand| {
             let Some((_, result, which)) = product.result(value) else { return };
+            if product.kept_rows(value).is_some() {
+                return;
+            }
             let (dram, strides) = (result.address(start(*which)), product.strides(*which));
             let lens = lens_of(slices.is_narrow(graph.shape(value)));
             lowering.move_tile(true, dram, chip.dtype, lens, &strides, chip.address, &chip.strides);
@@ -753,8 +773,24 @@ impl Lowering<'_, '_> {
                 store(self, value, &chip);
             }
         }
-        for step in &rows.plan.steps {
-            let to = place(rows, step.place);
+        // Nodes depend on each other row by row: while one is at some rows, the next finds others that are ready. Single
+        // elements of rows lie too close together for the waits of pieces to be told apart.
+        let elements = part.count() * wide[m_dims..].iter().product::<usize>();
+        let vector = &self.machine.vector;
+        let ready = (vector.lanes * vector.latency) as usize / (PIECES - 1);
+        let piece_rows = part.count().div_ceil(PIECES.min(elements / ready.max(1)).max(1));
+        let pieces = tile::tiles(&part.lens, &tile::fill(&part.lens, piece_rows));
+        let all = [Tile { starts: vec![0; m_dims], lens: part.lens.clone() }];
+        let turns = rows.plan.steps.iter().flat_map(|step| {
+            let pieces = if matches!(step.place, Place::Column(_)) { &all[..] } else { &pieces[..] };
+            pieces.iter().enumerate().map(move |(index, piece)| (step, piece, index + 1 == pieces.len()))
+        });
+        for (step, piece, is_last) in turns {
+            let at = |operand: ChipOperand| operand.part(piece.offset(&operand.strides[..m_dims]));
+            let known = |rows: &Rows, value: ValueId, narrow: bool| known(rows, value, narrow).map(at);
+            let whole_to = held(rows, step.value).unwrap_or_else(|| place(rows, step.place));
+            let to = at(whole_to.clone());
+            let lens_of = |narrow: bool| [&piece.lens[..], &sizes_of(narrow)].concat();
             let extents = |value: ValueId| -> Vec<usize> {
                 let column = is_column(graph.shape(value), &rows.plan.shape);
                 let lens = lens_of(slices.is_narrow(graph.shape(value)));
@@ -762,8 +798,8 @@ impl Lowering<'_, '_> {
             };
             match &step.work {
                 Work::Copy => {
-                    let from = place(rows, Place::Tile);
-                    self.map(MapFn::Copy, &wide, &to, &[ChipSource::Chip(&from)]);
+                    let from = at(place(rows, Place::Tile));
+                    self.map(MapFn::Copy, &lens_of(false), &to, &[ChipSource::Chip(&from)]);
                 }
                 Work::Map(id) => {
                     let node = graph.node(*id);
@@ -791,7 +827,7 @@ impl Lowering<'_, '_> {
                     }
                     let dot = sources.len() == 2;
                     let by = if dot { FoldFn::Dot } else { fold_function(*function) };
-                    let whole = if dot { lens_of(narrow).clone() } else { extents(folded[0]) };
+                    let whole = if dot { lens_of(narrow) } else { extents(folded[0]) };
                     self.fold_nest(by, &whole, m_dims, false, &to, &sources);
                     if *function == ReduceFn::Mean {
                         let count = whole[m_dims..].iter().product::<usize>();
@@ -802,12 +838,14 @@ impl Lowering<'_, '_> {
                         };
                         let sources = [ChipSource::Chip(&to), ChipSource::Immediate(divisor)];
                         let rows: Vec<usize> =
-                            part.lens.iter().copied().chain(whole[m_dims..].iter().map(|_| 1)).collect();
+                            piece.lens.iter().copied().chain(whole[m_dims..].iter().map(|_| 1)).collect();
                         self.map(MapFn::Binary(BinaryFn::Div), &rows, &to, &sources);
                     }
                 }
             }
-            store(self, step.value, &to);
+            if is_last {
+                store(self, step.value, &whole_to);
+            }
         }
         for &(part, from) in &rows.plan.stored_parts {
             store(self, part, &cut(&place(rows, from), part, true));

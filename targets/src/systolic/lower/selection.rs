@@ -77,7 +77,7 @@ impl Lowering<'_, '_> {
         let lens = tile::fill(&[dims[0], dims[2]], rows);
         let tiles = tile::tiles(&[dims[0], dims[2]], &lens);
         let most = lens.iter().product::<usize>();
-        let whole = u64::from(self.machine.scratchpad.bytes);
+        let whole = self.emitter.capacity();
         let needed = (most * (length * element + kept * (element + 8))) as u64;
         if needed > whole {
             return Err(self.does_not_fit(kernel, needed - whole));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tcc_ir::{Access, Anchor, Def, Kernel, NodeId, Plan, ValueId, is_view};
 
-use crate::systolic::layout::Layout;
+use crate::systolic::layout::{Layout, Place};
 
 /// Everything that lowering asks about a segment but for the places of its buffers.
 pub(super) struct Signature {
@@ -79,7 +79,12 @@ impl Writer<'_> {
         let _ = write!(self.text, "v{number}: {} {access}", value.ty);
         if let Some(buffer) = self.layout.buffer(id) {
             let _ = write!(self.text, " in {} weight={}", buffer.dtype, self.layout.is_weight(buffer));
-            self.roots.push(id);
+            match buffer.place {
+                Place::Dram(_) => self.roots.push(id),
+                Place::Scratchpad(address) => {
+                    let _ = write!(self.text, " at {address}");
+                }
+            }
         }
         match &value.def {
             Def::Input(_) => self.text.push_str(" input"),

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use tcc_ir::ops::MatMul;
 use tcc_ir::{Atom, Nest, Shape, View};
 
-use super::DramOperand;
+use super::Stored;
 use super::tile::Tile;
 
 /// Places of the factors among the operands of a product.
@@ -41,6 +41,19 @@ impl Space {
         self.sizes = pick(&self.sizes, false);
         self.strides.iter_mut().for_each(|strides| *strides = pick_strides(strides, false));
     }
+
+    /// The one stride by which an operand walks all of the space, if there is one.
+    pub fn single_stride(&self, which: usize) -> Option<i64> {
+        let mut single = None;
+        for (&size, &stride) in self.sizes.iter().zip(&self.strides[which]).filter(|(size, _)| **size != 1).rev() {
+            match &mut single {
+                None => single = Some((stride, stride * size as i64)),
+                Some((_, next)) if *next == stride => *next = stride * size as i64,
+                Some(_) => return None,
+            }
+        }
+        Some(single.map_or(0, |(stride, _)| stride))
+    }
 }
 
 pub(super) fn offset(tile: &Tile, space: &Space, which: usize) -> i64 {
@@ -51,7 +64,7 @@ pub(super) fn offset(tile: &Tile, space: &Space, which: usize) -> i64 {
 /// `result`; and a fifth for the columns of those that `is_narrow` names, which broadcast to `narrow` instead. On failure,
 /// which of `operands` is in the way.
 pub(super) fn refine(
-    operands: &[&DramOperand],
+    operands: &[&Stored],
     op: &MatMul,
     batch: &Shape,
     [m, n, k]: [usize; 3],

@@ -59,6 +59,11 @@ pub(super) fn fill(sizes: &[usize], limit: usize) -> Vec<usize> {
     lens
 }
 
+/// Number of tiles of these lengths in a nest.
+pub(super) fn count(sizes: &[usize], lens: &[usize]) -> usize {
+    sizes.iter().zip(lens).map(|(&size, &len)| size.div_ceil(len.max(1))).product()
+}
+
 /// All tiles of a nest, in row-major order; the last of a dimension may be shorter.
 pub(super) fn tiles(sizes: &[usize], lens: &[usize]) -> Vec<Tile> {
     let mut all = vec![Tile { starts: Vec::new(), lens: Vec::new() }];

@@ -4,8 +4,8 @@ use tcc_ir::ops::{BinaryFn, Reduce, ReduceFn};
 use tcc_ir::{DType, Kernel, Nest, NodeId, Op, Shape, ValueId, View};
 
 use super::tile::{self, Tile};
-use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes, map_function};
-use crate::systolic::isa::{DramAddress, FoldFn, MapFn, Memory, Source};
+use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes, map_function};
+use crate::systolic::isa::{FoldFn, MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
 
@@ -16,13 +16,13 @@ const TILE_ELEMENTS: usize = 32 << 10;
 /// An operand or a result of the kernel in DRAM.
 struct External {
     value: ValueId,
-    operand: DramOperand,
+    operand: Stored,
     /// Strides in DRAM along the nest, in elements; 0 where the value has one element for all.
     strides: Vec<i64>,
 }
 
-/// What a buffer holds: the part of DRAM from an address on, in a tile of these lengths.
-type LoadedTile = (DramAddress, Vec<usize>);
+/// What a buffer holds: what lies from an address on, in a tile of these lengths.
+type LoadedTile = (Home, Vec<usize>);
 
 /// The loop nest that a vector kernel walks.
 struct Domain {
@@ -95,7 +95,7 @@ impl Lowering<'_, '_> {
             outside.chain(inside).map(|bytes| 2 * self.emitter.allocated(bytes)).sum()
         };
         // A third lets the next kernel begin to load while this one still works.
-        let whole = u64::from(self.machine.scratchpad.bytes);
+        let whole = self.emitter.capacity();
         let budget = if self.squeeze == 0 { whole / 3 } else { self.squeezed(whole as usize) as u64 };
         let fits = |lens: &[usize]| lens.iter().product::<usize>() <= TILE_ELEMENTS && footprint(lens) <= budget;
         // Where nothing fits, `grow` gives single rows; those longer than a usual tile may still fit the scratchpad.
@@ -133,7 +133,12 @@ impl Lowering<'_, '_> {
             let own_turn = if streams { group % turns } else { turn };
             let mut chip: Vec<(ValueId, ChipOperand)> = Vec::new();
             for (which, external) in externals.iter().enumerate() {
-                let dram = external.operand.address(tile.offset(&external.strides));
+                let first = tile.offset(&external.strides);
+                if let Some(operand) = external.operand.in_place(first, &external.strides) {
+                    chip.push((external.value, operand));
+                    continue;
+                }
+                let dram = external.operand.address(first);
                 let shape = graph.shape(external.value);
                 let strides = tile::dense_strides(&tile.lens, |dim| domain.spans(shape, dim));
                 let operand = ChipOperand {
@@ -154,12 +159,16 @@ impl Lowering<'_, '_> {
             for (which, &id) in nodes.iter().enumerate() {
                 let value = own[which];
                 let shape = graph.shape(value);
-                let operand = ChipOperand {
+                let kept = results
+                    .iter()
+                    .find(|result| result.value == value)
+                    .and_then(|result| result.operand.in_place(tile.offset(&result.strides), &result.strides));
+                let operand = kept.unwrap_or_else(|| ChipOperand {
                     memory: Memory::Scratchpad,
                     address: own_buffers[which][own_turn],
                     dtype: storage(graph.ty(value).dtype),
                     strides: tile::dense_strides(&tile.lens, |dim| domain.spans(shape, dim)),
-                };
+                });
                 let first = !streams || index % reduced_tiles == 0;
                 let last = !streams || index % reduced_tiles == reduced_tiles - 1;
                 self.vector_node(id, &domain, tile, &operand, &chip, (first, last))?;
@@ -171,6 +180,9 @@ impl Lowering<'_, '_> {
             for result in &results {
                 let Some((_, operand)) = chip.iter().find(|(known, _)| *known == result.value) else { continue };
                 let dram = result.operand.address(tile.offset(&result.strides));
+                if matches!(dram, Home::Scratchpad(_)) {
+                    continue;
+                }
                 let dtype = operand.dtype;
                 self.move_tile(true, dram, dtype, &tile.lens, &result.strides, operand.address, &operand.strides);
             }
@@ -202,8 +214,8 @@ impl Lowering<'_, '_> {
         &mut self,
         shape: &Shape,
         nodes: &[NodeId],
-        results: &mut [DramOperand],
-        operands: &mut [DramOperand],
+        results: &mut [Stored],
+        operands: &mut [Stored],
     ) -> Result<(Domain, Vec<Vec<i64>>), TargetError> {
         let mut views: Vec<View> = Vec::with_capacity(results.len() + operands.len());
         let first_operand = results.len();
@@ -400,9 +412,9 @@ impl Lowering<'_, '_> {
     }
 
     /// Writes one number everywhere into the buffer of a result, which reaches all of it.
-    pub(super) fn fill(&mut self, result: &DramOperand, number: Source) {
+    pub(super) fn fill(&mut self, result: &Stored, number: Source) {
         let whole = Shape::vector(result.view.shape().count());
-        let result = DramOperand { view: View::dense(whole), ..result.clone() };
+        let result = Stored { view: View::dense(whole), ..result.clone() };
         let count = result.view.shape().count();
         let chunk = count.min(self.squeezed(TILE_ELEMENTS));
         let chip = ChipOperand {

@@ -92,7 +92,7 @@ fn is_special(function: MapFn) -> bool {
 }
 
 /// Cycles to walk the nest of a destination and its sources, `rate` elements at a time or fewer where the walks are
-/// strided. `fixed_destination` allows the destination to stand still along the innermost dimension.
+/// strided; the sublanes share them. `fixed_destination` allows the destination to stand still along the innermost dimension.
 fn walk_cycles(
     dims: &[u32],
     destination: &Walk,
@@ -116,7 +116,9 @@ fn walk_cycles(
             })
         });
     let rate = if strided { rate.min(machine.vector.strided_lanes) } else { rate };
-    nest.rows().saturating_mul(inner.size.div_ceil(u64::from(rate)))
+    let sublanes = u64::from(machine.vector.sublanes);
+    let by_row = (u64::from(rate) / sublanes).max(1);
+    nest.rows().saturating_mul(inner.size.div_ceil(by_row)).div_ceil(sublanes)
 }
 
 /// Elements that a function takes in a cycle where nothing is strided and no type is of 64 bits.

@@ -29,7 +29,7 @@ pub(crate) fn small_machine() -> SystolicMachine {
         array: array(4, 4),
         scratchpad: machine::Scratchpad { bytes: 1024 },
         accumulators: machine::Accumulators { rows: 16 },
-        vector: machine::Vector { lanes: 8, special_lanes: 2, strided_lanes: 4, latency: 3 },
+        vector: machine::Vector { lanes: 8, special_lanes: 2, sublanes: 1, strided_lanes: 4, latency: 3 },
         dram: machine::Dram {
             bytes: 1 << 20,
             read_bytes_per_cycle: 16,

@@ -36,7 +36,7 @@ pub(super) struct Buffers {
 impl Lowering<'_, '_> {
     /// Chooses the lengths of pieces.
     pub(super) fn attention_tiling(&self, attend: &Attend) -> Tiling {
-        let scratchpad = u64::from(self.machine.scratchpad.bytes);
+        let scratchpad = self.emitter.capacity();
         let whole = scratchpad - scratchpad / 16;
         // At first half is left to the neighbours.
         let budget = if self.squeeze == 0 { scratchpad / 2 } else { whole >> (self.squeeze - 1).min(31) };

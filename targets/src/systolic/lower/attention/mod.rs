@@ -22,9 +22,9 @@ use tcc_ir::{DType, Kernel, NodeId, Op, ValueId};
 
 pub(in crate::systolic) use operands::{attention_prologue_supported, attention_supported};
 
-use super::prologue::{Part, Prologue, Slots};
-use super::recipe::{BATCH, FEATURE, FRAME, HEAD, POSITION, TermSource};
-use super::{ChipOperand, ChipSource, DramOperand, Lowering, element_bytes};
+use super::prologue::{FramedResult, Part, Prologue, Slots};
+use super::recipe::{BATCH, FEATURE, FRAME, HEAD, Order, POSITION, TermSource};
+use super::{ChipOperand, ChipSource, Lowering, Stored, element_bytes};
 use crate::systolic::isa::{MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -44,8 +44,8 @@ struct Attend {
     v: Prologue,
     mask: Option<Prologue>,
     out: ValueId,
-    /// Where the result is written to, densely.
-    to: DramOperand,
+    /// Where the result is written to.
+    to: FramedResult,
     tiling: Tiling,
     /// Keys that are held for each key head, where they stay on chip.
     held: Range<usize>,
@@ -102,20 +102,21 @@ impl Lowering<'_, '_> {
         let mut stored: Vec<ValueId> = Vec::new();
         for prologue in [&mut q, &mut k, &mut v] {
             for term in &prologue.recipe.terms {
-                let made = matches!(term.source, TermSource::Node { .. });
-                if made && kernel.outputs.contains(&term.value) && !stored.contains(&term.value) {
+                let TermSource::Node { order, .. } = term.source else { continue };
+                if kernel.outputs.contains(&term.value) && !stored.contains(&term.value) {
                     stored.push(term.value);
-                    prologue.stores.push((term.value, self.dense_result(term.value)?));
+                    prologue.stores.push((term.value, self.framed_result(term.value, order)?));
                 }
             }
         }
         let (out, root) = (node.output(), self.plan.access(node.output()).root);
         let to = if self.layout.buffer(out).or(self.layout.buffer(root)).is_some() {
-            self.dense_result(out)?
+            self.framed_result(out, FRAME)?
         } else {
             // Nobody reads it: the kernel was taken for what makes its operands.
             let ty = self.plan.graph.ty(out);
-            self.scratch(storage(ty.dtype), &ty.shape)?
+            let made = self.scratch(storage(ty.dtype), &ty.shape)?;
+            self.framed(made, FRAME)?
         };
         let seen = op.visible_keys(0, dims.keys).start..op.visible_keys(dims.queries - 1, dims.keys).end;
         let seen = seen.start.min(seen.end)..seen.end;
@@ -186,17 +187,23 @@ impl Lowering<'_, '_> {
 
     /// Evaluates the whole of an operand once, and leaves it in DRAM: in the buffer of the value that it is or is a part
     /// of.
-    fn leave_in_dram(&mut self, prologue: &Prologue) -> Result<DramOperand, TargetError> {
+    fn leave_in_dram(&mut self, prologue: &Prologue) -> Result<Stored, TargetError> {
         let term = prologue.recipe.root_term();
         let (value, extents) = (term.value, term.extents);
         let ty = self.plan.graph.ty(value).clone();
-        let known = prologue.stores.iter().find(|(stored, _)| *stored == value).map(|(_, to)| to.clone());
+        let dense = |(_, to): &&(ValueId, FramedResult)| to.stored.view.is_dense();
+        let known = prologue.stores.iter().find(|(stored, _)| *stored == value).filter(dense);
+        let known = known.map(|(_, to)| to.stored.clone());
+        let order = match term.source {
+            TermSource::Node { order, .. } | TermSource::Dram { order, .. } => order,
+            TermSource::Number => FRAME,
+        };
         let mut storing = prologue.clone();
         let made = match known {
             Some(made) => made,
             None => {
                 let made = self.scratch(storage(ty.dtype), &ty.shape)?;
-                storing.stores.push((value, made.clone()));
+                storing.stores.push((value, self.framed(made.clone(), order)?));
                 made
             }
         };
@@ -210,6 +217,23 @@ impl Lowering<'_, '_> {
         }
         self.emitter.release();
         Ok(made)
+    }
+
+    /// Where a value of the kernel is written, whose operator gives it in this order of axes.
+    pub(super) fn framed_result(&mut self, value: ValueId, order: Order) -> Result<FramedResult, TargetError> {
+        match FramedResult::new(self.result(value)?, order) {
+            Some(result) => Ok(result),
+            None => {
+                let dense = self.dense_result(value)?;
+                self.framed(dense, order)
+            }
+        }
+    }
+
+    /// A dense result with its strides.
+    fn framed(&self, stored: Stored, order: Order) -> Result<FramedResult, TargetError> {
+        let odd = || TargetError::Fault("a result of an attention has no strides; please report this".to_owned());
+        FramedResult::new(stored, order).ok_or_else(odd)
     }
 
     /// Writes the stages of all steps: those of neighbours overlap.
@@ -394,7 +418,6 @@ impl Lowering<'_, '_> {
 
     /// Stores a part of the result.
     fn store_result(&mut self, attend: &Attend, step: &Step, grid_buffer: u32) -> Result<(), TargetError> {
-        let AttentionDims { batch, heads, queries, value_depth, .. } = attend.dims;
         let to = attend.to.clone();
         let own = attend.query_heads(step);
         let features = step.features.len();
@@ -402,16 +425,26 @@ impl Lowering<'_, '_> {
         let made = ChipOperand {
             memory: Memory::Scratchpad,
             address: grid_buffer,
-            dtype: to.dtype,
+            dtype: to.stored.dtype,
             strides: strides.iter().map(|&stride| stride as i64).collect(),
         };
         let part = Part([step.batches.clone(), own, step.queries.clone(), step.features.clone()]);
-        self.store_part(&to, FRAME, [batch, heads, queries, value_depth], &part, &made);
+        self.store_part(&to, &part, &made);
         Ok(())
     }
 }
 
 impl Attend {
+    /// The result of a step along the dimensions of a grid's results, where it stays on chip.
+    fn result_in_place(&self, step: &Step) -> Option<ChipOperand> {
+        let own = self.query_heads(step);
+        let part = Part([step.batches.clone(), own, step.queries.clone(), step.features.clone()]);
+        let mut result = self.to.in_place(&part)?;
+        let [batch, head, query, feature] = [0, 1, 2, 3].map(|axis| result.strides[axis]);
+        result.strides = vec![batch, head * step.heads.len() as i64, 0, head, query, feature];
+        Some(result)
+    }
+
     /// Key heads, where those that are one and the same count once.
     fn groups(&self) -> usize {
         self.dims.heads / self.share

@@ -182,7 +182,7 @@ impl Lowering<'_, '_> {
         prepared: Option<&Prepared>,
         index: usize,
     ) -> Result<(), TargetError> {
-        let to = attend.to.clone();
+        let to = attend.to.stored.clone();
         let buffer = turn(&attend.buffers.result, index);
         let Some(Prepared { grid, .. }) = prepared else {
             // No key is visible to any of the rows.
@@ -234,7 +234,11 @@ impl Lowering<'_, '_> {
             let sources = [ChipSource::Chip(&none), zero(), ChipSource::Chip(&reciprocal)];
             self.map(MapFn::Select, &lens, &reciprocal, &sources);
         }
-        let result = |column: usize| grid.dense(buffer, to.dtype, features, column);
+        let kept = attend.result_in_place(step);
+        let result = |column: usize| match &kept {
+            Some(kept) => kept.part(column as i64 * kept.strides[kept.strides.len() - 1]),
+            None => grid.dense(buffer, to.dtype, features, column),
+        };
         if single {
             for (tile, (first, width)) in grid.column_tiles().enumerate() {
                 let width = width.min(features.saturating_sub(first));
@@ -248,6 +252,6 @@ impl Lowering<'_, '_> {
             let sources = [ChipSource::Chip(&running(0)), ChipSource::Chip(&reciprocal)];
             self.map(MapFn::Binary(BinaryFn::Mul), &grid.result_lens(features), &result(0), &sources);
         }
-        self.store_result(attend, step, buffer)
+        if kept.is_some() { Ok(()) } else { self.store_result(attend, step, buffer) }
     }
 }

@@ -11,6 +11,7 @@ use crate::systolic::Systolic;
 use crate::systolic::code::Code;
 use crate::systolic::isa::Instruction;
 use crate::systolic::layout::Layout;
+use crate::systolic::residence::Residence;
 use crate::target::Optimization;
 
 /// A decoder-like stack: each layer appends to a cache of its own, which is a result, mixes, and has a residual.
@@ -52,7 +53,7 @@ fn optimized(source: &str, machine: &Machine) -> Plan {
 }
 
 fn lowered(plan: &Plan, machine: &Machine, share: bool) -> (Code, Vec<LoweredKernel>) {
-    let mut layout = Layout::new(plan, &|_| false);
+    let mut layout = Layout::new(plan, &|_| false, Residence::default());
     lower_sharing(plan, &mut layout, machine.systolic.as_ref().unwrap(), share).unwrap()
 }
 

@@ -10,6 +10,7 @@ use crate::systolic::compile::compile_plan;
 use crate::systolic::isa::Operation;
 use crate::systolic::layout::Layout;
 use crate::systolic::lower::{lower, row_epilogue_fits};
+use crate::systolic::residence::Residence;
 use crate::target::{Program as _, TargetError};
 
 /// Machines that hold all of a small product, and machines that hold little of it.
@@ -286,7 +287,7 @@ fn rows_that_no_scratchpad_holds_are_refused() {
 fn vector_instructions(source: &str) -> usize {
     let plan = plan(&parse(source));
     let machine = default_machine();
-    let mut layout = Layout::new(&plan, &|_| false);
+    let mut layout = Layout::new(&plan, &|_| false, Residence::default());
     let (code, _) = lower(&plan, &mut layout, machine.systolic.as_ref().unwrap()).unwrap();
     let vector = |op: &Operation| op.unit() == crate::systolic::isa::Unit::Vector;
     code.steps().filter(|step| vector(&step.instruction.op)).count()
