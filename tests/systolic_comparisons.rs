@@ -12,7 +12,7 @@ use std::path::Path;
 use common::Dim;
 use onnx_protobuf::TensorProto;
 use tcc::onnx::import::ImportOptions;
-use tcc::{Build, Compiler};
+use tcc::{Compiler, Model};
 use tcc_ir::{Shape, Tensor, evaluate};
 
 /// ONNX's numbers of element types.
@@ -30,8 +30,8 @@ enum Elements {
 /// A product of M by K and K by N, as M, N, K.
 type Sizes = [usize; 3];
 
-/// A model of one product, whose right operand is a weight, built for a machine.
-fn product([m, n, k]: Sizes, elements: Elements, machine: &str) -> Build {
+/// A model of one product, whose right operand is a weight, to be compiled for a machine.
+fn product([m, n, k]: Sizes, elements: Elements, machine: &str) -> Model {
     let dims = |rows: usize, columns: usize| [Dim::N(rows as i64), Dim::N(columns as i64)];
     // Small numbers that differ from each other, so that nothing is found to be constant.
     let value = |index: usize| (index * 7 % 13) as i8 - 6;
@@ -54,11 +54,11 @@ fn product([m, n, k]: Sizes, elements: Elements, machine: &str) -> Build {
     );
     let folder = tempfile::tempdir().unwrap();
     let path = common::write_model(folder.path(), "product.onnx", &model);
-    Compiler::for_target(machine).unwrap().import(&path, &ImportOptions::default()).unwrap().compile().unwrap()
+    Compiler::for_target(machine).unwrap().import(&path, &ImportOptions::default()).unwrap()
 }
 
 fn cycles(sizes: Sizes, elements: Elements, machine: &str) -> u64 {
-    product(sizes, elements, machine).report().cycles
+    product(sizes, elements, machine).compile().unwrap().report().cycles
 }
 
 /// SCALE-Sim 3.0.0 on the machine files that are made after it: machine, sizes, and the cycles that it reports, which are one
@@ -115,10 +115,11 @@ fn closed_forms_hold_for_sizes_that_do_not_divide() {
 fn what_is_compared_computes_the_product() {
     let [m, n, k] = [40, 50, 70];
     for machine in ["scalesim-ws-32", "scalesim-os-32", "tpu-like-32", "gemmini"] {
-        let build = product([m, n, k], Elements::Integers, machine);
+        let model = product([m, n, k], Elements::Integers, machine);
         let a: Vec<i8> = (0..m * k).map(|index| (index * 5 % 17) as i8 - 8).collect();
         let a = Tensor::from_vec(Shape::new([m, k]).unwrap(), a).unwrap();
-        let expected = evaluate(build.graph(), std::slice::from_ref(&a)).unwrap();
+        let expected = evaluate(model.graph(), std::slice::from_ref(&a)).unwrap();
+        let build = model.compile().unwrap();
         let mut weights = Vec::new();
         build.program().write_weights(&mut weights).unwrap();
         let simulated = build.program().simulate(&weights, &[a]).unwrap();

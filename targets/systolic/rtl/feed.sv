@@ -1,7 +1,8 @@
 // What stands between the scratchpad and the array: the feeders of weights and of rows of A, and the accumulators behind it.
 //
-// A row enters the array in every cycle, one for each group that the rows of the array are used as. Elements are brought into the form of the cells on the way: floats are rounded to
-// bfloat16, integers lose their zero point and have 9 bits then.
+// A row enters the array in every cycle, one for each group that the rows of the array are used as. Elements are brought
+// into the form of the cells on the way: floats are rounded to bfloat16, integers lose their zero point and have 9 bits
+// then.
 
 module feed
   import machine_pkg::*;
