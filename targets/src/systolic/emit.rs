@@ -10,35 +10,8 @@ use smallvec::SmallVec;
 use super::isa::{DmaDim, DramAddress, Instruction, MAX_DIMS, Operation, Transfer, Unit, Waits};
 use super::machine::SystolicMachine;
 pub(super) use super::touch::ArrayWeights;
-use super::touch::{DRAM_BLOCK_BYTES, Space, Touch, Toucher, Touches, page_bytes};
-
-/// The last instruction of each unit that touched a page, counted from 1; 0 is none.
-#[derive(Clone, Copy, Default)]
-struct Page {
-    written: [u32; Unit::COUNT],
-    read: [u32; Unit::COUNT],
-}
-
-/// Who touched which part of a memory last.
-struct Tracker {
-    page_bytes: u64,
-    pages: Vec<Page>,
-}
-
-impl Tracker {
-    fn new(page_bytes: u64) -> Self {
-        Tracker { page_bytes, pages: Vec::new() }
-    }
-
-    fn pages(&mut self, range: &Range<u64>) -> &mut [Page] {
-        let first = (range.start / self.page_bytes) as usize;
-        let end = range.end.div_ceil(self.page_bytes) as usize;
-        if self.pages.len() < end {
-            self.pages.resize(end, Page::default());
-        }
-        &mut self.pages[first..end]
-    }
-}
+use super::touch::{CHIP_PAGE_BYTES, DRAM_BLOCK_BYTES, Space, Touch, Toucher, Touches, page_bytes};
+use super::tracker::{Ages, Tracker};
 
 /// Appends instructions to a program.
 pub(super) struct Emitter<'m> {
@@ -88,8 +61,8 @@ impl<'m> Emitter<'m> {
             dispatched: [0; Unit::COUNT],
             dram: Tracker::new(DRAM_BLOCK_BYTES),
             page_bytes,
-            scratchpad: Tracker::new(u64::from(page_bytes)),
-            accumulators: Tracker::new(u64::from(page_bytes)),
+            scratchpad: Tracker::new(CHIP_PAGE_BYTES),
+            accumulators: Tracker::new(CHIP_PAGE_BYTES),
             writable,
             capacity,
             next,
@@ -238,20 +211,27 @@ impl<'m> Emitter<'m> {
         let number = self.dispatched[own];
         let mut latest = [0u32; Unit::COUNT];
         for touch in touches {
-            self.for_each_page(touch, |page| {
+            self.for_each_page(touch, |ages| {
                 for (index, latest) in latest.iter_mut().enumerate() {
                     // The array adds to its accumulators in the order of its passes; everything else must have been
                     // written before it is read or overwritten, by the same unit too, whose results take a latency.
                     if index != own {
-                        let read = if touch.write { page.read[index] } else { 0 };
-                        *latest = page.written[index].max(read).max(*latest);
-                    } else if unit != Unit::Array && page.written[own] != number {
-                        *latest = page.written[own].max(*latest);
+                        let read = if touch.write { ages.read[index] } else { 0 };
+                        *latest = ages.written[index].max(read).max(*latest);
+                    } else if unit != Unit::Array && ages.written[own] != number {
+                        *latest = ages.written[own].max(*latest);
                     }
                 }
-                let last = if touch.write { &mut page.written } else { &mut page.read };
-                last[own] = number;
+                if !touch.write {
+                    ages.read[own] = number;
+                }
             });
+            if touch.write {
+                // It waits for everything that touched the same before, so that who waits for it need not.
+                let mut written = Ages::default();
+                written.written[own] = number;
+                self.for_each_page(touch, |ages| *ages = written);
+            }
         }
         latest
     }
@@ -260,7 +240,7 @@ impl<'m> Emitter<'m> {
         Toucher { machine: self.machine, bases: &self.bases, active: self.weights.active }.touches(op)
     }
 
-    fn for_each_page(&mut self, touch: &Touch, mut visit: impl FnMut(&mut Page)) {
+    fn for_each_page(&mut self, touch: &Touch, mut visit: impl FnMut(&mut Ages)) {
         let (tracker, base) = match touch.space {
             Space::Dram => (&mut self.dram, self.writable),
             Space::Scratchpad => (&mut self.scratchpad, 0),

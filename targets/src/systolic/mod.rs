@@ -29,6 +29,7 @@ pub mod rtl;
 pub mod simulator;
 pub mod timing;
 mod touch;
+mod tracker;
 mod trace;
 
 pub use lower::row_epilogue_fits;

@@ -1,4 +1,4 @@
-//! What instructions touch, as far as the emitter needs to know it: pages of each memory.
+//! What instructions touch, as far as the emitter needs to know it: stretches of each memory.
 
 use std::ops::Range;
 
@@ -9,14 +9,16 @@ use tcc_ir::ops::ScatterReduction;
 use super::isa::{Memory, Operation, RowTransfer, Source, Transfer, Walk, WeightRows};
 use super::machine::SystolicMachine;
 
-/// Granularity at which on-chip hazards are tracked, in bytes: a power of two, and about a sixteen-thousandth of the
-/// scratchpad. Buffers are aligned to it, so that no two share a page.
+/// Alignment of buffers on chip, in bytes: a power of two, and about a sixteen-thousandth of the scratchpad.
 pub(super) fn page_bytes(machine: &SystolicMachine) -> u32 {
     (machine.scratchpad.bytes >> 14).next_power_of_two().clamp(64, 4096)
 }
 
 /// Granularity at which hazards in DRAM are tracked, in bytes; buffers there are aligned to it as well.
 pub(super) const DRAM_BLOCK_BYTES: u64 = 4096;
+
+/// Granularity at which hazards on chip are tracked, in bytes.
+pub(super) const CHIP_PAGE_BYTES: u64 = 256;
 
 /// A memory as an instruction sees it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(super) struct Touch {
     pub write: bool,
     first: u64,
     run: u64,
-    /// Steps and distances between runs that are so far apart that there may be pages between them.
+    /// Steps and distances between runs that are told apart.
     dims: SmallVec<[(u64, u64); 4]>,
 }
 
@@ -40,14 +42,15 @@ pub(super) struct Touch {
 const MOST_RUNS: u64 = 4096;
 
 impl Touch {
-    /// Elements of `element` bytes from `base` on, in a nest of any order. `page_bytes` is the granularity of the memory.
+    /// Elements of `element` bytes from `base` on, in a nest of any order. Runs less than `gap` bytes apart are taken
+    /// as one.
     fn new(
         space: Space,
         write: bool,
         base: u64,
         element: u64,
         dims: impl Iterator<Item = (u32, i64)>,
-        page_bytes: u64,
+        gap: u64,
     ) -> Touch {
         let mut touch = Touch { space, write, first: base, run: element, dims: SmallVec::new() };
         for (size, stride) in dims.filter(|&(size, stride)| size > 1 && stride != 0) {
@@ -59,8 +62,7 @@ impl Touch {
         let mut runs: u64 = touch.dims.iter().fold(1, |runs, (size, _)| runs.saturating_mul(*size));
         let mut near = 0;
         for &(size, stride) in &touch.dims {
-            // What is less than a page apart leaves no page out.
-            if stride >= touch.run + page_bytes && runs <= MOST_RUNS {
+            if stride >= touch.run + gap && runs <= MOST_RUNS {
                 break;
             }
             runs /= size;
@@ -118,13 +120,6 @@ pub(super) struct Toucher<'a> {
 pub(super) type Touches = SmallVec<[Touch; 6]>;
 
 impl Toucher<'_> {
-    fn page_bytes(&self, space: Space) -> u64 {
-        match space {
-            Space::Dram => DRAM_BLOCK_BYTES,
-            Space::Scratchpad | Space::Accumulators => u64::from(page_bytes(self.machine)),
-        }
-    }
-
     fn strided(
         &self,
         space: Space,
@@ -133,7 +128,11 @@ impl Toucher<'_> {
         element: u64,
         dims: impl Iterator<Item = (u32, i64)>,
     ) -> Touch {
-        Touch::new(space, write, base, element, dims, self.page_bytes(space))
+        let gap = match space {
+            Space::Dram => DRAM_BLOCK_BYTES,
+            Space::Scratchpad | Space::Accumulators => CHIP_PAGE_BYTES,
+        };
+        Touch::new(space, write, base, element, dims, gap)
     }
 
     /// So many bytes from `base` on.

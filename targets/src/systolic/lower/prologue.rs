@@ -67,6 +67,25 @@ pub(super) struct Prologue {
     pub factor: Option<f64>,
 }
 
+impl Prologue {
+    /// A part of the operand where it stays on chip, if it is as it lies there.
+    pub(super) fn in_place(&self, part: &Part) -> Option<ChipOperand> {
+        let root = self.recipe.root;
+        let framed = self.framed[root.term].as_ref()?;
+        let strides: Option<Vec<i64>> = (0..4)
+            .map(|axis| match framed.groups[axis][..] {
+                [] => Some(0),
+                [atom] => Some(atom.stride),
+                _ => None,
+            })
+            .collect();
+        if root.first != 0 || root.step != 1 || !self.stores.is_empty() {
+            return None;
+        }
+        framed.operand.in_place(offset(framed, part), &strides?)
+    }
+}
+
 /// Buffers of all prologues of a kernel, and what is known of the present piece.
 #[derive(Default)]
 pub(super) struct Slots {

@@ -7,7 +7,7 @@ use super::Attend;
 use super::tiling::{self, Limits, Step, Tiling};
 use crate::systolic::isa::{MapFn, Memory, Source};
 use crate::systolic::layout::storage;
-use crate::systolic::lower::prologue::Prologue;
+use crate::systolic::lower::prologue::{Part, Prologue};
 use crate::systolic::lower::{ChipOperand, ChipSource, Lowering, element_bytes};
 
 /// Buffers of the scratchpad; those of which there are several are taken in turn.
@@ -17,6 +17,8 @@ pub(super) struct Buffers {
     pub q_dtype: Option<DType>,
     pub k: Vec<u32>,
     pub v: Vec<u32>,
+    /// The number one, where values without a column of ones are used.
+    pub one: Option<u32>,
     pub weights: Vec<u32>,
     pub result: Vec<u32>,
     /// Results of rows that go through several steps.
@@ -40,19 +42,19 @@ impl Lowering<'_, '_> {
         let whole = scratchpad - scratchpad / 16;
         // At first half is left to the neighbours.
         let budget = if self.squeeze == 0 { scratchpad / 2 } else { whole >> (self.squeeze - 1).min(31) };
+        let vector = &self.machine.vector;
         let limits = Limits {
             array_rows: self.machine.array.total_rows() as usize,
+            block_rows: self.machine.array.block_rows() as usize,
+            lanes: vector.lanes as usize,
+            special_lanes: vector.special_lanes.min(vector.lanes) as usize,
+            strided_lanes: vector.strided_lanes.min(vector.lanes) as usize,
             array_columns: self.machine.array.columns as usize,
             accumulators: (self.machine.accumulators.rows / 2) as usize,
             budget,
         };
         let footprint = |tiling: &Tiling| self.attention_bytes(attend, tiling);
         tiling::choose(&attend.dims, attend.share, attend.held.len().max(1), &limits, &footprint)
-    }
-
-    /// What one row takes in a buffer of weights, in elements.
-    fn weights_pitch(&self, tiling: &Tiling) -> usize {
-        tiling::weights_pitch(tiling.keys.max(1), self.key_width().0)
     }
 
     /// Bytes of the scratchpad that a choice of lengths takes.
@@ -83,7 +85,7 @@ impl Lowering<'_, '_> {
         let twice = bytes(rows * depth, q_dtype)
             + bytes(units * keys * depth, self.prologue_dtype(&attend.k))
             + bytes(units * keys * columns, self.prologue_dtype(&attend.v))
-            + bytes(rows * self.weights_pitch(tiling), DType::BF16)
+            + bytes(rows * tiling.keys.max(1), DType::BF16)
             + bytes(rows * tiling.features, result)
             + mask
             + running
@@ -112,12 +114,21 @@ impl Lowering<'_, '_> {
         let result = storage(self.plan.graph.ty(attend.out).dtype);
         let several = steps.iter().any(|step| !(step.first && step.last));
         let by_step = turns(steps.len());
+        let heads = Part([0..1, 0..1, 0..1, 0..1]);
+        let k_stays = attend.heads_in_place(&attend.k, &heads).is_some();
+        let v_stays = (t.turned || !t.ones) && attend.heads_in_place(&attend.v, &heads).is_some();
         let mut buffers = Buffers {
             q: self.buffers(bytes(rows * dims.depth, q_dtype), turns(last.chain + 1)),
             q_dtype: Some(q_dtype),
-            k: self.buffers(bytes(t.units() * keys * dims.depth, k_dtype), turns(loads)),
-            v: self.buffers(bytes(t.units() * keys * t.columns(), v_dtype), turns(loads)),
-            weights: self.buffers(bytes(rows * self.weights_pitch(&t), DType::BF16), by_step),
+            k: match k_stays {
+                true => Vec::new(),
+                false => self.buffers(bytes(t.units() * keys * dims.depth, k_dtype), turns(loads)),
+            },
+            v: match v_stays {
+                true => Vec::new(),
+                false => self.buffers(bytes(t.units() * keys * t.columns(), v_dtype), turns(loads)),
+            },
+            weights: self.buffers(bytes(rows * t.keys.max(1), DType::BF16), by_step),
             result: self.buffers(bytes(rows * t.features, result), by_step),
             maximum: self.buffers(bytes(rows, DType::F32), by_step),
             reciprocal: self.buffers(bytes(rows, DType::F32), by_step),
@@ -133,7 +144,12 @@ impl Lowering<'_, '_> {
         if attend.op.zero_masked_rows {
             buffers.nothing = Some(self.emitter.allocate(rows as u64));
         }
-        if t.ones {
+        if t.ones && v_stays {
+            let one = self.emitter.allocate(element_bytes(v_dtype) as u64);
+            let place = ChipOperand { memory: Memory::Scratchpad, address: one, dtype: v_dtype, strides: Vec::new() };
+            self.map(MapFn::Copy, &[], &place, &[ChipSource::Immediate(Source::Float(1.0))]);
+            buffers.one = Some(one);
+        } else if t.ones {
             // The sum of the weights is their product with a column of ones.
             for &buffer in &buffers.v {
                 let column = ChipOperand {

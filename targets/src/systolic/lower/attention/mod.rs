@@ -58,9 +58,8 @@ struct Attend {
 /// What the first stage of a step hands to the later ones.
 struct Prepared {
     grid: Grid,
-    v: u32,
-    /// The first of the keys in the buffers.
-    v_first: usize,
+    /// Values along the axes of the frame, from the first of the step.
+    v: ChipOperand,
     mask: Option<Mask>,
 }
 
@@ -140,6 +139,7 @@ impl Lowering<'_, '_> {
                 keys: 1,
                 features: 1,
                 resident: false,
+                turned: false,
                 ones: true,
             },
             held,
@@ -280,29 +280,36 @@ impl Lowering<'_, '_> {
         let (set, keys) =
             if t.resident { (step.block, attend.held.clone()) } else { (attend.streamed, step.keys.clone()) };
         let capacity = if t.resident { attend.held.len() } else { t.keys };
-        let k = attend.buffers.k[set % attend.buffers.k.len()];
+        let depth = attend.dims.depth;
+        let heads = attend.key_heads(step);
+        let fresh = !keys.is_empty() && (streams || step.fresh);
+        attend.streamed += usize::from(fresh);
         // Of fewer features than usual the column of ones still follows the last.
         let idle = (t.features - step.features.len()) as i64 * element_bytes(self.prologue_dtype(&attend.v));
-        let v = attend.buffers.v[set % attend.buffers.v.len()] + idle as u32;
-        if !keys.is_empty() && (streams || step.fresh) {
-            attend.streamed += 1;
-            let depth = attend.dims.depth;
-            let place = |address: u32, dtype: DType, pitch: usize| ChipOperand {
+        let skipped = step.keys.start.saturating_sub(keys.start);
+        let mut held = Vec::with_capacity(2);
+        for (prologue, buffers, features, pitch, idle) in [
+            (&attend.k, &attend.buffers.k, 0..depth, depth, 0),
+            (&attend.v, &attend.buffers.v, step.features.clone(), t.columns(), idle),
+        ] {
+            let own = Part([step.batches.clone(), heads.clone(), step.keys.clone(), features.clone()]);
+            if buffers.is_empty() {
+                let lost = || TargetError::Fault("an operand of an attention has no place on chip".to_owned());
+                held.push(attend.heads_in_place(prologue, &own).ok_or_else(lost)?);
+                continue;
+            }
+            let strides = [step.groups.len() * capacity * pitch, capacity * pitch, pitch, 1];
+            let place = ChipOperand {
                 memory: Memory::Scratchpad,
-                address,
-                dtype,
-                strides: [step.groups.len() * capacity * pitch, capacity * pitch, pitch, 1]
-                    .iter()
-                    .map(|&stride| stride as i64)
-                    .collect(),
+                address: buffers[set % buffers.len()] + idle as u32,
+                dtype: self.prologue_dtype(prologue),
+                strides: strides.iter().map(|&stride| stride as i64).collect(),
             };
-            let heads = attend.key_heads(step);
-            let part = Part([step.batches.clone(), heads.clone(), keys.clone(), 0..depth]);
-            let k_place = place(k, self.prologue_dtype(&attend.k), depth);
-            self.fetch_heads(attend, &attend.k, &mut slots, &part, &k_place)?;
-            let part = Part([step.batches.clone(), heads, keys.clone(), step.features.clone()]);
-            let v_place = place(v, self.prologue_dtype(&attend.v), t.columns());
-            self.fetch_heads(attend, &attend.v, &mut slots, &part, &v_place)?;
+            if fresh {
+                let part = Part([step.batches.clone(), heads.clone(), keys.clone(), features]);
+                self.fetch_heads(attend, prologue, &mut slots, &part, &place)?;
+            }
+            held.push(place.part((skipped * pitch) as i64));
         }
         if step.last && !t.resident {
             self.attention_unseen(attend, &mut slots, step)?;
@@ -311,19 +318,14 @@ impl Lowering<'_, '_> {
         if !step.keys.is_empty() {
             let mask = self.attention_mask(attend, &mut slots, step)?;
             let half = (self.machine.accumulators.rows / 2) as usize;
-            let (width, columns) = self.key_width();
-            let grid = Grid::new(step, &t, width, columns, index % 2 * half);
-            self.attention_keys(attend, &grid, (q, k), step.keys.start - keys.start, capacity);
-            prepared = Some(Prepared { grid, v, v_first: step.keys.start - keys.start, mask });
+            let grid = Grid::new(step, &t, self.machine.array.columns as usize, index % 2 * half);
+            if let [k, v] = &held[..] {
+                self.attention_keys(attend, &grid, q, k);
+                prepared = Some(Prepared { grid, v: v.clone(), mask });
+            }
         }
         attend.slots = slots;
         Ok(prepared)
-    }
-
-    /// Keys of a tile, and columns of the array.
-    fn key_width(&self) -> (usize, usize) {
-        let (rows, columns) = (self.machine.array.total_rows() as usize, self.machine.array.columns as usize);
-        (rows.min(columns), columns)
     }
 
     /// Keys or values of the key heads of a step; those of which several are one and the same are taken once.
@@ -435,6 +437,12 @@ impl Lowering<'_, '_> {
 }
 
 impl Attend {
+    /// Keys or values of a step where they stay on chip, along the axes of the frame: if nothing is computed or stored on the
+    /// way, and no head counts as several.
+    fn heads_in_place(&self, prologue: &Prologue, part: &Part) -> Option<ChipOperand> {
+        if self.repeat() > 1 { None } else { prologue.in_place(part) }
+    }
+
     /// The result of a step along the dimensions of a grid's results, where it stays on chip.
     fn result_in_place(&self, step: &Step) -> Option<ChipOperand> {
         let own = self.query_heads(step);

@@ -7,7 +7,7 @@
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use super::grid::{Grid, Region};
+use super::grid::{COLUMN, Grid, QUERY, Region};
 use super::tiling::Step;
 use super::{Attend, Mask, Prepared, least};
 use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
@@ -44,7 +44,7 @@ impl Lowering<'_, '_> {
         }
         for (turn, &region) in regions.iter().enumerate() {
             let accumulate = turn > 0 || !step.first;
-            self.fold_scores(FoldFn::Max, grid.lens(region), &maximum, &grid.scores(region), accumulate);
+            self.fold_scores(grid, FoldFn::Max, grid.lens(region), &maximum, &grid.scores(region), accumulate);
         }
         if attend.op.zero_masked_rows || !(step.first && step.last) {
             let sources = [ChipSource::Chip(&maximum), ChipSource::Immediate(least())];
@@ -59,11 +59,11 @@ impl Lowering<'_, '_> {
         for &region in &regions {
             let (lens, scores) = (grid.lens(region), grid.scores(region));
             let sources = [ChipSource::Chip(&scores), ChipSource::Chip(&maximum)];
-            self.map(MapFn::Binary(BinaryFn::Sub), &lens, &scores, &sources);
+            self.map_scores(grid, MapFn::Binary(BinaryFn::Sub), lens, &scores, &sources);
         }
         for &region in &regions {
             let sources = [ChipSource::Chip(&grid.scores(region))];
-            self.map(MapFn::Unary(UnaryFn::Exp), &grid.lens(region), &grid.weights(weights, region), &sources);
+            self.map_scores(grid, MapFn::Unary(UnaryFn::Exp), grid.lens(region), &grid.weights(weights, region), &sources);
         }
         if !attend.tiling.ones {
             let sum = grid.statistic(turn(&buffers.sum, step.chain));
@@ -73,7 +73,7 @@ impl Lowering<'_, '_> {
             }
             for (turn, &region) in regions.iter().enumerate() {
                 let accumulate = turn > 0 || !step.first;
-                self.fold_scores(FoldFn::Sum, grid.lens(region), &sum, &grid.weights(weights, region), accumulate);
+                self.fold_scores(grid, FoldFn::Sum, grid.lens(region), &sum, &grid.weights(weights, region), accumulate);
             }
         }
         Ok(())
@@ -84,9 +84,9 @@ impl Lowering<'_, '_> {
         let (lens, scores) = (grid.lens(region), grid.scores(region));
         let cap = attend.op.softcap.0;
         if cap != 0.0 {
-            self.map(MapFn::Unary(UnaryFn::Tanh), &lens, &scores, &[ChipSource::Chip(&scores)]);
+            self.map_scores(grid, MapFn::Unary(UnaryFn::Tanh), lens, &scores, &[ChipSource::Chip(&scores)]);
             let sources = [ChipSource::Chip(&scores), ChipSource::Immediate(Source::Float(cap))];
-            self.map(MapFn::Binary(BinaryFn::Mul), &lens, &scores, &sources);
+            self.map_scores(grid, MapFn::Binary(BinaryFn::Mul), lens, &scores, &sources);
         }
         let masked = || ChipSource::Immediate(Source::Float(f64::NEG_INFINITY));
         match mask {
@@ -95,17 +95,17 @@ impl Lowering<'_, '_> {
                 let mask = grid.mask(mask, region);
                 if mask.dtype == DType::Bool {
                     let sources = [ChipSource::Chip(&mask), ChipSource::Chip(&scores), masked()];
-                    self.map(MapFn::Select, &lens, &scores, &sources);
+                    self.map_scores(grid, MapFn::Select, lens, &scores, &sources);
                 } else {
                     let sources = [ChipSource::Chip(&scores), ChipSource::Chip(&mask)];
-                    self.map(MapFn::Binary(BinaryFn::Add), &lens, &scores, &sources);
+                    self.map_scores(grid, MapFn::Binary(BinaryFn::Add), lens, &scores, &sources);
                 }
             }
-            Some(Mask::Number(Source::Integer(0))) => self.map(MapFn::Copy, &lens, &scores, &[masked()]),
+            Some(Mask::Number(Source::Integer(0))) => self.map_scores(grid, MapFn::Copy, lens, &scores, &[masked()]),
             Some(Mask::Number(Source::Integer(_))) => {}
             Some(Mask::Number(number)) => {
                 let sources = [ChipSource::Chip(&scores), ChipSource::Immediate(number.clone())];
-                self.map(MapFn::Binary(BinaryFn::Add), &lens, &scores, &sources);
+                self.map_scores(grid, MapFn::Binary(BinaryFn::Add), lens, &scores, &sources);
             }
         }
     }
@@ -144,34 +144,113 @@ impl Lowering<'_, '_> {
                     strides: vec![0, 0, 0, 0, -1, 1],
                 };
                 let masked = ChipSource::Immediate(Source::Float(f64::NEG_INFINITY));
-                self.map(MapFn::Select, &lens, &scores, &[ChipSource::Chip(&band), ChipSource::Chip(&scores), masked]);
+                self.map_scores(grid, MapFn::Select, lens, &scores, &[ChipSource::Chip(&band), ChipSource::Chip(&scores), masked]);
             }
+        }
+    }
+
+    /// An element-wise step over scores or results, in pieces: while one piece's results are on their way, the next is at work.
+    fn map_scores(
+        &mut self,
+        grid: &Grid,
+        function: MapFn,
+        lens: [usize; 6],
+        to: &ChipOperand,
+        sources: &[ChipSource<'_>],
+    ) {
+        for piece in 0..grid.pieces() {
+            let walks: Vec<Option<ChipOperand>> = sources
+                .iter()
+                .map(|source| match source {
+                    ChipSource::Chip(operand) => Some(grid.piece(operand, lens, piece).0),
+                    ChipSource::Immediate(_) => None,
+                })
+                .collect();
+            let sources: Vec<ChipSource<'_>> = sources
+                .iter()
+                .zip(&walks)
+                .map(|(source, walk)| match (source, walk) {
+                    (ChipSource::Immediate(number), _) => ChipSource::Immediate(number.clone()),
+                    (ChipSource::Chip(operand), None) => ChipSource::Chip(operand),
+                    (ChipSource::Chip(_), Some(walk)) => ChipSource::Chip(walk),
+                })
+                .collect();
+            let (to, lens) = grid.piece(to, lens, piece);
+            self.map(function, &lens, &to, &sources);
         }
     }
 
     /// Folds rows of scores or weights.
     fn fold_scores(
         &mut self,
+        grid: &Grid,
         function: FoldFn,
         lens: [usize; 6],
         to: &ChipOperand,
         from: &ChipOperand,
         accumulate: bool,
     ) {
-        // Tiles of keys and the keys of each go innermost.
-        let order = [0, 1, 3, 4, 2, 5];
-        let walk = |operand: &ChipOperand| {
-            let strides: Vec<i64> = order.iter().map(|&dim| operand.strides[dim]).collect();
-            operand.walk(&strides, 0)
+        for piece in 0..grid.pieces() {
+            let (to, _) = grid.piece(to, lens, piece);
+            let (from, lens) = grid.piece(from, lens, piece);
+            // Tiles of keys and the keys of each go innermost.
+            let order = [0, 1, 3, 4, 2, 5];
+            let walk = |operand: &ChipOperand| {
+                let strides: Vec<i64> = order.iter().map(|&dim| operand.strides[dim]).collect();
+                operand.walk(&strides, 0)
+            };
+            self.emitter.emit(Operation::Fold(Fold {
+                function,
+                dims: order.iter().map(|&dim| lens[dim] as u32).collect(),
+                reduced: 2,
+                accumulate,
+                destination: walk(&to),
+                sources: [Source::Walk(walk(&from))].into_iter().collect(),
+            }));
+        }
+    }
+
+    /// The result from sums that lie turned. All keys of its rows were seen in this one step.
+    fn turned_result(
+        &mut self,
+        attend: &Attend,
+        step: &Step,
+        grid: &Grid,
+        rows: usize,
+        index: usize,
+    ) -> Result<(), TargetError> {
+        let buffer = turn(&attend.buffers.result, index);
+        let features = step.features.len();
+        let reciprocal = grid.statistic(turn(&attend.buffers.reciprocal, index));
+        let kept = attend.result_in_place(step);
+        let whole = match &kept {
+            Some(kept) => kept.clone(),
+            None => grid.dense(buffer, attend.to.stored.dtype, features, 0),
         };
-        self.emitter.emit(Operation::Fold(Fold {
-            function,
-            dims: order.iter().map(|&dim| lens[dim] as u32).collect(),
-            reduced: 2,
-            accumulate,
-            destination: walk(to),
-            sources: [Source::Walk(walk(from))].into_iter().collect(),
-        }));
+        for (tile, queries) in grid.turned_tiles(rows).enumerate() {
+            let from = |operand: &ChipOperand| operand.part(queries.start as i64 * operand.strides[QUERY]);
+            let mut lens = grid.statistic_lens();
+            lens[QUERY] = queries.len();
+            let reciprocal = from(&reciprocal);
+            let sum = grid.turned_result(tile, features);
+            self.map(MapFn::Unary(UnaryFn::Recip), &lens, &reciprocal, &[ChipSource::Chip(&sum)]);
+            self.hide_nothing(attend, &lens, &sum, &reciprocal);
+            lens[COLUMN] = features;
+            let sums = grid.turned_result(tile, 0);
+            let sources = [ChipSource::Chip(&sums), ChipSource::Chip(&reciprocal)];
+            self.map(MapFn::Binary(BinaryFn::Mul), &lens, &from(&whole), &sources);
+        }
+        if kept.is_some() { Ok(()) } else { self.store_result(attend, step, buffer) }
+    }
+
+    /// Makes rows that see nothing 0, where they shall be.
+    fn hide_nothing(&mut self, attend: &Attend, lens: &[usize; 6], sum: &ChipOperand, reciprocal: &ChipOperand) {
+        let Some(nothing) = attend.buffers.nothing else { return };
+        let none = ChipOperand { address: nothing, dtype: DType::Bool, ..reciprocal.clone() };
+        let zero = || ChipSource::Immediate(Source::Float(0.0));
+        self.map(MapFn::Binary(BinaryFn::Eq), lens, &none, &[ChipSource::Chip(sum), zero()]);
+        let sources = [ChipSource::Chip(&none), zero(), ChipSource::Chip(reciprocal)];
+        self.map(MapFn::Select, lens, reciprocal, &sources);
     }
 
     /// From sums of values to the result, once a row has seen all its keys.
@@ -216,6 +295,9 @@ impl Lowering<'_, '_> {
         if !step.last {
             return Ok(());
         }
+        if let Some(rows) = grid.turned {
+            return self.turned_result(attend, step, grid, rows, index);
+        }
         let features = step.features.len();
         let sum = if !attend.tiling.ones {
             grid.statistic(turn(&buffers.sum, step.chain))
@@ -227,13 +309,7 @@ impl Lowering<'_, '_> {
         let reciprocal = grid.statistic(turn(&buffers.reciprocal, index));
         let lens = grid.statistic_lens();
         self.map(MapFn::Unary(UnaryFn::Recip), &lens, &reciprocal, &[ChipSource::Chip(&sum)]);
-        if let Some(nothing) = buffers.nothing {
-            let none = ChipOperand { dtype: DType::Bool, ..grid.statistic(nothing) };
-            let zero = || ChipSource::Immediate(Source::Float(0.0));
-            self.map(MapFn::Binary(BinaryFn::Eq), &lens, &none, &[ChipSource::Chip(&sum), zero()]);
-            let sources = [ChipSource::Chip(&none), zero(), ChipSource::Chip(&reciprocal)];
-            self.map(MapFn::Select, &lens, &reciprocal, &sources);
-        }
+        self.hide_nothing(attend, &lens, &sum, &reciprocal);
         let kept = attend.result_in_place(step);
         let result = |column: usize| match &kept {
             Some(kept) => kept.part(column as i64 * kept.strides[kept.strides.len() - 1]),
@@ -245,7 +321,7 @@ impl Lowering<'_, '_> {
                 if width > 0 {
                     let sources = [ChipSource::Chip(&grid.result(tile, 0)), ChipSource::Chip(&reciprocal)];
                     let lens = grid.result_lens(width);
-                    self.map(MapFn::Binary(BinaryFn::Mul), &lens, &result(first), &sources);
+                    self.map_scores(grid, MapFn::Binary(BinaryFn::Mul), lens, &result(first), &sources);
                 }
             }
         } else {

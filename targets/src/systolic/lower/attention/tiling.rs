@@ -8,9 +8,15 @@ use crate::systolic::lower::tile::pieces;
 
 /// What the choice depends on besides the extents.
 pub(super) struct Limits {
-    /// Rows and columns of the array that are used.
+    /// Rows of all arrays and columns of each.
     pub array_rows: usize,
     pub array_columns: usize,
+    /// Rows on which weights enter by one bus: the cycles that they take to do so.
+    pub block_rows: usize,
+    /// Elements that the vector unit takes in a cycle: of plain functions, of exponentials, and with a stride.
+    pub lanes: usize,
+    pub special_lanes: usize,
+    pub strided_lanes: usize,
     /// Rows of the accumulators that a step may take: half, since two steps are under way.
     pub accumulators: usize,
     /// Bytes of the scratchpad.
@@ -32,6 +38,8 @@ pub(super) struct Tiling {
     pub features: usize,
     /// The keys and values of a key head stay on chip for all its queries.
     pub resident: bool,
+    /// Results come out of the array turned: the weights of attention are those of the array, and features pass through it.
+    pub turned: bool,
     /// The sum of the weights comes out of the array, as the product with a column of ones.
     pub ones: bool,
 }
@@ -69,14 +77,14 @@ pub(super) fn choose(
     footprint: &dyn Fn(&Tiling) -> u64,
 ) -> Tiling {
     let groups = dims.heads / share;
-    let width = limits.array_rows.min(limits.array_columns);
+    let width = limits.array_columns;
     let columns = limits.array_columns;
     // A product with more columns than the accumulators take is cut, and each piece computes the scores anew.
     let most_tiles = (limits.accumulators / 2).max(1);
     let features = dims.value_depth.min((most_tiles * columns).saturating_sub(1).max(1));
     let tall = limits.array_rows.max(MIN_ROWS);
     let mut tiling =
-        Tiling { batches: 1, groups: 1, heads: share, queries: 1, keys, features, resident: true, ones: true };
+        Tiling { batches: 1, groups: 1, heads: share, queries: 1, keys, features, resident: true, turned: false, ones: true };
     let most_rows = (limits.accumulators / (1 + (features + 1).div_ceil(columns))).max(1);
     let fit_rows = |tiling: &mut Tiling, rows: usize| {
         let rows = rows.min(most_rows).max(1);
@@ -84,9 +92,32 @@ pub(super) fn choose(
         tiling.queries = even(dims.queries, (rows / tiling.heads).max(1));
     };
     fit_rows(&mut tiling, tall);
+    // Of the numbers of rows with which all keys fit, the one that takes the array the least time.
+    let products = Products { dims, share, keys, limits };
+    let mut least = None;
+    for pieces in 1..=share * dims.queries {
+        let rows = (share * dims.queries).div_ceil(pieces);
+        if rows < limits.array_columns.min(limits.block_rows) / 2 {
+            break;
+        }
+        let mut candidate = tiling;
+        fit_rows(&mut candidate, rows);
+        let all_fit = candidate.rows() * (keys.div_ceil(width) + products.column_tiles(&candidate)) <= limits.accumulators;
+        if all_fit {
+            let cycles = products.cycles(&candidate, candidate.turned);
+            candidate.turned = products.turns(&candidate);
+            let cycles = cycles.min(products.cycles(&candidate, candidate.turned));
+            if least.is_none_or(|(known, _)| cycles < known) {
+                least = Some((cycles, candidate));
+            }
+        }
+    }
+    if let Some((_, best)) = least {
+        tiling = best;
+    }
     // A column of ones costs a pass of its own where the values fill the array: with few rows the vector unit is faster.
     let fills = features.is_multiple_of(columns);
-    tiling.ones = !fills || tiling.rows() >= limits.array_rows / 2;
+    tiling.ones = !fills || tiling.turned || tiling.rows() >= limits.array_columns / 2;
     let score_tiles = |tiling: &Tiling| {
         (limits.accumulators / tiling.rows()).saturating_sub(tiling.columns().div_ceil(columns)).max(1)
     };
@@ -106,12 +137,84 @@ pub(super) fn choose(
         let rows = tiling.rows() * tiles;
         let wanted = (STEP_HEIGHTS * tall).div_ceil(rows);
         let room = limits.accumulators / (tiling.rows() * (tiles + tiling.columns().div_ceil(columns)));
-        let units = wanted.min(room).min(pairs.div_ceil(STEPS)).max(1);
+        // Rows of the array that one product leaves idle are used by others.
+        let together = (products.score_groups() / tiles).max(1);
+        let units = wanted.min(pairs.div_ceil(STEPS)).max(together).min(room).min(pairs).max(1);
         tiling.groups = even(groups, units);
         tiling.batches = if tiling.groups == groups { even(dims.batch, units / groups) } else { 1 };
     }
     shrink(&mut tiling, width, limits.budget, footprint);
     tiling
+}
+
+/// What the two products of an attention take on the array.
+struct Products<'a> {
+    dims: &'a AttentionDims,
+    /// Query heads of a key head.
+    share: usize,
+    keys: usize,
+    limits: &'a Limits,
+}
+
+impl Products<'_> {
+    /// Groups of rows of the array by which scores are computed: each holds a key's features.
+    fn score_groups(&self) -> usize {
+        score_groups(self.dims.depth, self.limits.array_rows, self.limits.block_rows)
+    }
+
+    fn column_tiles(&self, tiling: &Tiling) -> usize {
+        tiling.columns().div_ceil(self.limits.array_columns)
+    }
+
+    /// Cycles of all rows with all keys of one key head, were there no waiting; results come out turned or not.
+    fn cycles(&self, tiling: &Tiling, turned: bool) -> usize {
+        let Limits { array_rows, array_columns, block_rows, .. } = *self.limits;
+        let rows = tiling.rows();
+        let pieces = self.share.div_ceil(tiling.heads) * self.dims.queries.div_ceil(tiling.queries);
+        let pass = rows.max(block_rows);
+        let scores = (self.keys.div_ceil(array_columns) * self.dims.depth.div_ceil(array_rows) * pass)
+            .div_ceil(self.score_groups());
+        let keys = self.keys.div_ceil(array_rows);
+        let values = match turned {
+            true => keys * rows.div_ceil(array_columns) * (tiling.features + 1).max(block_rows),
+            false => keys * self.column_tiles(tiling) * pass,
+        };
+        // The vector unit works meanwhile: the mask, the maximum and the difference, the exponential, and the result.
+        let limits = self.limits;
+        let elements = rows * self.keys;
+        let results = rows * tiling.features;
+        let vector = 3 * elements / limits.lanes
+            + elements / limits.special_lanes
+            + results / if turned { limits.strided_lanes } else { limits.lanes };
+        pieces * (scores + values).max(vector)
+    }
+
+    /// Whether results should come out turned. Rows of several heads must then fit side by side, and the result must take no
+    /// more of the accumulators than it would otherwise.
+    fn turns(&self, tiling: &Tiling) -> bool {
+        let columns = self.limits.array_columns;
+        let one_head = tiling.heads == 1 || tiling.rows() <= columns;
+        let tiles = tiling.rows().div_ceil(turned_rows(tiling.rows(), columns));
+        let fits = tiles * (tiling.features + 1) <= tiling.rows() * self.column_tiles(tiling);
+        one_head
+            && fits
+            && tiling.features == self.dims.value_depth
+            && self.cycles(tiling, true) < self.cycles(tiling, false)
+    }
+}
+
+/// The most groups of rows of an array of so many rows, in blocks of `block_rows`, that hold `depth` features each.
+pub(super) fn score_groups(depth: usize, array_rows: usize, block_rows: usize) -> usize {
+    let mut groups = 1;
+    while array_rows / (groups * 2) >= depth.max(block_rows) {
+        groups *= 2;
+    }
+    groups
+}
+
+/// Rows of the tiles, as equal as can be, that a turned result of `rows` rows is made of.
+pub(super) fn turned_rows(rows: usize, columns: usize) -> usize {
+    even(rows, columns)
 }
 
 /// Rows of a product below which the latency of the array shows.
@@ -128,14 +231,17 @@ fn shrink(tiling: &mut Tiling, width: usize, budget: u64, footprint: &dyn Fn(&Ti
         } else if tiling.resident {
             tiling.resident = false;
         } else if tiling.keys > width {
+            tiling.turned = false;
             tiling.keys = tiling.keys.div_ceil(2).next_multiple_of(width).min(tiling.keys - 1);
         } else if tiling.queries > 1 {
             halve(&mut tiling.queries);
         } else if tiling.heads > 1 {
             halve(&mut tiling.heads);
         } else if tiling.keys > 1 {
+            tiling.turned = false;
             halve(&mut tiling.keys);
         } else if tiling.features > 1 {
+            tiling.turned = false;
             halve(&mut tiling.features);
         } else {
             return;
@@ -225,12 +331,6 @@ pub(super) fn steps(
         }
     }
     steps
-}
-
-/// Weights that a row of a step with up to `keys` keys takes in its buffer: every tile has the width of the first there.
-pub(super) fn weights_pitch(keys: usize, width: usize) -> usize {
-    let (count, usual, _) = key_tiles(keys, width);
-    count * usual
 }
 
 /// Widths of the tiles of `keys` keys, as equal as can be: their number, that of all but the last, and that of the last.
