@@ -412,7 +412,8 @@ enum Event {
 
 /// Tries all changes of which the number, counted over all seeds, is a multiple of `every`.
 fn try_all(seeds: &[Seed], every: usize, events: &Sender<Event>) -> BTreeMap<&'static str, usize> {
-    let machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.kind == Kind::Systolic);
+    let is_default = |machine: &Machine| machine.kind == Kind::Systolic && machine.default;
+    let machine = Machine::built_in().unwrap().into_iter().find(is_default);
     let target = tcc_targets::target(machine.unwrap()).unwrap();
     let mut outcomes: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut total = 0;

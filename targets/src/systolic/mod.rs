@@ -1,4 +1,4 @@
-//! Systolic arrays: a weight-stationary array fed by decoupled load, store and vector units.
+//! Systolic arrays: an array of multiply-accumulate cells fed by decoupled load, store and vector units.
 //!
 //! A graph is brought into the machine's operators (`legal`), cut into kernels by `tcc-passes`, laid out in DRAM
 //! (`layout`, with weights written by `packing`) and lowered kernel by kernel (`lower`) to instructions (`isa`) whose waits

@@ -2,11 +2,13 @@
 //!
 //! Weights are streamed past rows of A that stay on chip for all columns; the accumulators are used in parts, so that the
 //! vector unit empties one while the array fills others. Where the K-dimension leaves rows of the array idle, these are used
-//! as groups that work on several tiles of columns at a time.
+//! as groups that work on several tiles of columns at a time. What differs where sums stay in the array instead of weights is
+//! in `output_stationary`.
 
 use tcc_ir::{Kernel, NodeId};
 
 use super::contraction::Product;
+use super::output_stationary::Matrix;
 use super::rows::RowPlan;
 use super::space::{A, B, Space, offset};
 use super::tile::{self, Tile};
@@ -34,6 +36,8 @@ struct Cut {
     k: Vec<Tile>,
     /// Tiles of columns that the array works on at a time.
     groups: usize,
+    /// Whether sums stay in the array instead of weights.
+    sums_stay: bool,
     /// Operands that are read where they stay on chip.
     a_stays: Option<InPlace>,
     b_stays: Option<InPlace>,
@@ -75,7 +79,7 @@ impl Cut {
         let first = |tiles: &[Tile]| tiles.first().map(|tile| tile.lens.clone()).unwrap_or_default();
         let groups = if self.groups > 1 { format!(" in {} groups", self.groups) } else { String::new() };
         format!(
-            "M {:?} K {:?} N {:?}{groups} of M {:?} K {:?} N {:?}, {} batches, A {}",
+            "M {:?} K {:?} N {:?}{groups} of M {:?} K {:?} N {:?}, {} batches, A {}{}",
             first(&self.m),
             first(&self.k),
             first(&self.n),
@@ -87,7 +91,8 @@ impl Cut {
                 (Some(_), _) => "in place",
                 (None, true) => "resident",
                 (None, false) => "streamed",
-            }
+            },
+            if self.sums_stay { ", sums stay" } else { "" }
         )
     }
 }
@@ -126,11 +131,14 @@ impl Lowering<'_, '_> {
         let machine = self.machine;
         let columns = self.squeezed(machine.array.columns as usize);
         let groups = self.groups(product, columns);
+        let sums_stay = self.sums_stay(product, groups);
+        let groups = if sums_stay { 1 } else { groups };
         // Only a scratchpad that is small beside the array makes it necessary to leave a part of the array idle.
         let rows = self.squeezed(machine.array.total_rows() as usize / groups);
+        let depth = if sums_stay { self.steps_of_pass(product) } else { rows };
         let scratchpad = self.squeezed(self.emitter.capacity() as usize);
         let most = (machine.accumulators.rows as usize / 2 / groups).max(1);
-        let k = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, rows));
+        let k = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, depth));
         // Rows of A that stay on chip while all columns pass: as many as the accumulators and the scratchpad take.
         let a_stays = in_place(&product.a, A, [&product.m, &product.k]);
         let b_stays = in_place(&product.b, B, [&product.k, &product.n]);
@@ -142,7 +150,7 @@ impl Lowering<'_, '_> {
             (None, false) => most.min(rows),
         };
         let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
-        let mut cut = Cut { batches, m: Vec::new(), n, k, groups, a_stays, b_stays, resident, ahead: 0 };
+        let mut cut = Cut { batches, m: Vec::new(), n, k, groups, sums_stay, a_stays, b_stays, resident, ahead: 0 };
         let tile_bytes = self.emitter.allocated(cut.weights_bytes(product)) as usize;
         cut.ahead = (scratchpad / WEIGHTS_SHARE / tile_bytes).max(4);
         let m_limit = match plan {
@@ -263,13 +271,14 @@ impl Lowering<'_, '_> {
                                 (chip, a_order.strides(m.count(), k.count()))
                             }
                         };
+                        let a = Matrix::new(a_address, product.a.dtype, (m_stride, k_stride), a_zero);
                         let from = |n: &Tile| {
                             offset(batch, &product.batch, B) + offset(k, &product.k, B) + offset(n, &product.n, B)
                         };
                         let key = |n: &Tile| Some((product.b.address(from(n)), [&k.lens[..], &n.lens[..]].concat()));
                         let first = from(&tiles[0]);
                         // A single tile of weights that serves every pass is preloaded once.
-                        let same = cut.k.len() * cut.n.len() == 1 && preloaded == key(&tiles[0]);
+                        let same = !cut.sums_stay && cut.k.len() * cut.n.len() == 1 && preloaded == key(&tiles[0]);
                         if !same {
                             let n = tiles[0].count();
                             let (address, distance, (k_stride, n_stride)) = match cut.b_stays {
@@ -291,6 +300,11 @@ impl Lowering<'_, '_> {
                                     (weights[place], b_bytes as i64, b_order.strides(k.count(), n))
                                 }
                             };
+                            let b = Matrix::new(address, product.b.dtype, (k_stride, n_stride), b_zero);
+                            if cut.sums_stay {
+                                self.outer_passes(a, b, [m.count(), n, k.count()], row as u32, k_index > 0);
+                                continue;
+                            }
                             self.emitter.emit(Operation::Preload(Preload {
                                 address,
                                 dtype: product.b.dtype,
@@ -298,8 +312,8 @@ impl Lowering<'_, '_> {
                                 group_stride: if tiles.len() > 1 { distance as i32 } else { 0 },
                                 k: k.count() as u16,
                                 n: n as u16,
-                                k_stride: (k_stride * b_element) as i32,
-                                n_stride: (n_stride * b_element) as i32,
+                                k_stride: b.row_stride,
+                                n_stride: b.column_stride,
                                 zero_point: b_zero,
                             }));
                             preloaded = key(&tiles[0]);
@@ -309,8 +323,8 @@ impl Lowering<'_, '_> {
                             dtype: product.a.dtype,
                             group_stride: 0,
                             m: m.count() as u32,
-                            m_stride: (m_stride * a_element) as i32,
-                            k_stride: (k_stride * a_element) as i32,
+                            m_stride: a.row_stride,
+                            k_stride: a.column_stride,
                             zero_point: a_zero,
                             accumulator_row: row as u32,
                             group_rows: if tiles.len() > 1 { m.count() as u32 } else { 0 },

@@ -42,6 +42,11 @@ pub(super) struct Product {
 }
 
 impl Product {
+    /// Its M, N and K.
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        [&self.m, &self.n, &self.k].map(Space::count)
+    }
+
     /// Where a value is written, and its place in the spaces' strides, if it leaves the kernel.
     pub(super) fn result(&self, value: ValueId) -> Option<&(ValueId, Stored, usize)> {
         self.results.iter().find(|(known, ..)| *known == value)
