@@ -98,7 +98,7 @@ module feed
   // A cycle of a preload.
   task automatic feed_weights();
     int of_group;
-    longint first;
+    longint origin;
     preload_last = 0;
     weight_valid = preload_working;
     if (preload_start) begin_preload();
@@ -106,12 +106,12 @@ module feed
       weight_row = ROW_BITS'(row);
       for (int b = 0; b < BLOCKS; b++) begin
         of_group = (b * BLOCK_ROWS + row) % weight_rows;
-        first = 2 * (longint'(word_of(preload, 0))
+        origin = 2 * (longint'(word_of(preload, 0))
             + longint'((b * BLOCK_ROWS + row) / weight_rows) * signed_of(preload, 5));
         for (int c = 0; c < COLUMNS; c++) begin
           if (of_group < weight_k && c < weight_n)
             weights[(b*COLUMNS+c)*16+:16] = operand(
-                weight_dtype, first + longint'(of_group) * k_step + longint'(c) * n_step, weight_zero);
+                weight_dtype, origin + longint'(of_group) * k_step + longint'(c) * n_step, weight_zero);
           else weights[(b*COLUMNS+c)*16+:16] = 16'b0;
         end
       end
@@ -206,7 +206,7 @@ module feed
   task automatic feed_rows();
     int unsigned kinds;
     int of_group;
-    longint first;
+    longint origin;
     pass_last = 0;
     valid = 0;
     switching = 0;
@@ -226,9 +226,9 @@ module feed
         for (int b = 0; b < BLOCKS; b++) begins[b] = b * BLOCK_ROWS % active_rows == 0;
         for (int r = 0; r < ROWS; r++) begin
           of_group = r % active_rows;
-          first = 2 * (longint'(word_of(pass, 0)) + longint'(r / active_rows) * signed_of(pass, 6)
+          origin = 2 * (longint'(word_of(pass, 0)) + longint'(r / active_rows) * signed_of(pass, 6)
               + longint'(a_row) * signed_of(pass, 3));
-          if (of_group < active_k) a[r*16+:16] = operand(a_dtype, first + longint'(of_group) * a_step, a_zero);
+          if (of_group < active_k) a[r*16+:16] = operand(a_dtype, origin + longint'(of_group) * a_step, a_zero);
           else a[r*16+:16] = 16'b0;
         end
         result_row = longint'(word_of(pass, 5)) + a_row;

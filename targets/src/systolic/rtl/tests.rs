@@ -318,6 +318,13 @@ fn a_fault_of_one_cycle_in_the_simulator_is_caught() {
 }
 
 #[test]
+fn a_machine_of_which_only_the_array_takes_time_is_not_built() {
+    let machine = SystolicMachine { array_only: true, ..small_machine() };
+    let error = Rtl::build(&machine, &folder("array-only")).unwrap_err();
+    assert!(matches!(error, RtlError::ArrayOnly), "{error}");
+}
+
+#[test]
 fn the_array_synthesises() {
     let folder = folder("to-synthesise");
     super::write_sources(&folder, unchanged).unwrap();
