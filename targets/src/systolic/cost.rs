@@ -77,14 +77,19 @@ impl<'m> SystolicCosts<'m> {
     fn array(&self, product: &MatMul, a: &TensorType, b: &TensorType) -> u64 {
         let Ok(dims) = product.dims(a, b) else { return 0 };
         let array = &self.machine.array;
-        let (rows, columns) = (u64::from(array.total_rows()), u64::from(array.columns));
+        let columns = u64::from(array.columns);
         let (mut batch, mut m) = (dims.batch.count() as u64, dims.m as u64);
         // Where B is the same for the whole batch, its rows follow one another.
         if b.shape.count() == dims.k * dims.n {
             (batch, m) = (1, m * batch);
         }
-        let passes = (dims.k as u64).div_ceil(rows) * (dims.n as u64).div_ceil(columns) * batch;
-        passes * m.max(u64::from(array.block_rows()))
+        // With the rows used as so many groups.
+        let passes = |groups: u64| {
+            let rows = u64::from(array.total_rows()) / groups;
+            (dims.k as u64).div_ceil(rows) * (dims.n as u64).div_ceil(columns).div_ceil(groups)
+        };
+        let fewest = (0..=array.blocks().ilog2()).map(|log| passes(1 << log)).min().unwrap_or(0);
+        batch * fewest * m.max(u64::from(array.block_rows()))
     }
 
     fn contraction(&self, graph: &Graph, group: &Group, anchor: NodeId) -> Option<u64> {
@@ -169,9 +174,12 @@ impl<'m> SystolicCosts<'m> {
         let queries = dims.heads / dims.groups * dims.queries;
         let visible: usize = (0..dims.queries).map(|query| attention.visible_keys(query, dims.keys).len()).sum();
         let heads = (dims.batch * dims.groups) as u64;
-        let tiles = dims.depth.div_ceil(rows) * dims.keys.div_ceil(columns)
-            + dims.keys.div_ceil(rows) * (dims.value_depth + 1).div_ceil(columns);
-        let array = heads * tiles as u64 * queries.max(rows) as u64;
+        // Rows that the features of keys leave idle are used by other tiles of keys or other heads.
+        let block = machine.array.block_rows() as usize;
+        let groups = (machine.array.blocks() as usize / dims.depth.div_ceil(block).next_power_of_two()).max(1) as u64;
+        let scores = (heads * (dims.depth.div_ceil(rows) * dims.keys.div_ceil(columns)) as u64).div_ceil(groups);
+        let values = heads * (dims.keys.div_ceil(rows) * (dims.value_depth + 1).div_ceil(columns)) as u64;
+        let array = (scores + values) * queries.max(block) as u64;
         let scores = (dims.batch * dims.heads * visible) as u64;
         // The maximum, the difference and the mask at the full rate, the exponential at that of special functions.
         let plain = 2 + u64::from(attention.mask) + 2 * u64::from(attention.softcap.0 != 0.0);

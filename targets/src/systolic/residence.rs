@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tcc_ir::{Anchor, Kernel, Plan, ValueId};
+use tcc_ir::{Anchor, Kernel, Op, Plan, ValueId};
 
 use super::layout::{FreeList, storage, written_to};
 use super::machine::SystolicMachine;
@@ -35,7 +35,9 @@ impl Residence {
         for (index, (kernel, roots)) in plan.kernels.iter().zip(reads).enumerate() {
             for &root in roots {
                 last_use.insert(root, index);
-                stays[root.index()] &= works_in_place(kernel);
+            }
+            if let Some(table) = table(plan, kernel) {
+                stays[table.index()] = false;
             }
         }
         graph.outputs().iter().for_each(|output| stays[output.value.index()] = false);
@@ -50,7 +52,7 @@ impl Residence {
                 let bytes = (dtype.bytes(graph.shape(value).count()) as u64).max(1).next_multiple_of(page);
                 let Some(&end) = last_use.get(&value) else { continue };
                 // The vector unit takes elements of 64 bits one by one, but DRAM does not.
-                let fits = stays[value.index()] && works_in_place(kernel) && dtype.bits() < 64 && bytes <= most;
+                let fits = stays[value.index()] && dtype.bits() < 64 && bytes <= most;
                 if !fits || end <= index || !placed.insert(value) {
                     continue;
                 }
@@ -80,14 +82,13 @@ impl Residence {
     }
 }
 
-/// Whether a kernel can read and write values on chip: whatever is not found by an index in a table in DRAM.
-fn works_in_place(kernel: &Kernel) -> bool {
-    match kernel.anchor {
-        Anchor::Contraction(_)
-        | Anchor::Attention(_)
-        | Anchor::Normalization(_)
-        | Anchor::Reduction(_)
-        | Anchor::ElementWise => true,
-        Anchor::Selection(_) | Anchor::Movement(_) | Anchor::Copy { .. } => false,
+/// The value that a kernel finds rows of by their numbers: it must lie in DRAM, where the DMA engines do that.
+fn table(plan: &Plan, kernel: &Kernel) -> Option<ValueId> {
+    let Anchor::Movement(id) = kernel.anchor else { return None };
+    let node = plan.graph.node(id);
+    match &node.op {
+        Op::Gather(_) => Some(plan.access(node.inputs[0]).root),
+        Op::ScatterNd(_) => Some(written_to(plan, kernel, node.output())),
+        _ => None,
     }
 }

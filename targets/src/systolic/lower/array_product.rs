@@ -22,6 +22,9 @@ const ACCUMULATOR_ALIGNMENT: usize = 8;
 /// Of the scratchpad, the share as one in so many that weights of one product may take.
 const WEIGHTS_SHARE: usize = 3;
 
+/// Most tiles of columns whose weights are loaded in one piece.
+const MOST_SLAB: usize = 8;
+
 /// Most M-tiles that are considered for the sake of work on rows.
 const MOST_TILES: usize = 16;
 
@@ -45,6 +48,8 @@ struct Cut {
     resident: bool,
     /// Tiles of weights that are loaded ahead.
     ahead: usize,
+    /// Neighbouring tiles of columns whose weights are loaded in one piece, if several are.
+    slab: usize,
 }
 
 /// How far a product is with everything that it takes in turn.
@@ -53,6 +58,7 @@ struct Turn {
     panel: usize,
     weight: usize,
     streamed: usize,
+    slab: usize,
     /// Parts of the accumulators.
     part: usize,
 }
@@ -150,9 +156,11 @@ impl Lowering<'_, '_> {
             (None, false) => most.min(rows),
         };
         let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
-        let mut cut = Cut { batches, m: Vec::new(), n, k, groups, sums_stay, a_stays, b_stays, resident, ahead: 0 };
+        let mut cut =
+            Cut { batches, m: Vec::new(), n, k, groups, sums_stay, a_stays, b_stays, resident, ahead: 0, slab: 1 };
         let tile_bytes = self.emitter.allocated(cut.weights_bytes(product)) as usize;
         cut.ahead = (scratchpad / WEIGHTS_SHARE / tile_bytes).max(4);
+        cut.slab = self.slab(product, &cut);
         let m_limit = match plan {
             Some(plan) => self.rows_at_a_time(product, plan, &cut, m_limit, scratchpad, panel_row),
             None => m_limit,
@@ -164,6 +172,21 @@ impl Lowering<'_, '_> {
         };
         cut.m = tile::tiles(&product.m.sizes, &tile::fill(&product.m.sizes, m_limit));
         cut
+    }
+
+    /// Tiles of columns whose weights are loaded in one piece. Rows of weights that do not begin with a burst cost one burst more
+    /// each; long ones are fewer.
+    fn slab(&self, product: &Product, cut: &Cut) -> usize {
+        let element = element_bytes(product.b.dtype);
+        let burst = i64::from(self.machine.dram.burst_bytes);
+        let aligned = product.k.strides[B].iter().all(|stride| stride * element % burst == 0);
+        let in_rows = Order::of(&product.k, &product.n, B) == Order::RowMajor && product.n.sizes.len() == 1;
+        if aligned || !in_rows || cut.b_stays.is_some() || cut.sums_stay || self.squeeze > 0 {
+            return 1;
+        }
+        let room = cut.ahead / (2 * cut.k.len());
+        let most = MOST_SLAB.min(room).min(cut.n.len()) / cut.groups * cut.groups;
+        if most > cut.groups { most } else { 1 }
     }
 
     /// Rows of an M-tile where whole rows are worked on after it: the array goes on with the next tile meanwhile, so that
@@ -229,11 +252,19 @@ impl Lowering<'_, '_> {
         // Many tiles of weights arrive ahead of the array, so that DRAM is busy while the array waits for operands. Those of
         // the groups of a pass lie at equal distances.
         let groups = cut.groups;
-        let b_turns = cut.k.len() * together(&cut.n, groups).count() * cut.batches.len();
-        let turns = (cut.ahead / groups).max(if groups > 1 { 2 } else { 4 }).min(b_turns).max(1);
         let b_bytes = self.emitter.allocated(cut.weights_bytes(product));
+        let slabs = cut.n.len().div_ceil(cut.slab);
+        let turns = match cut.slab {
+            1 => {
+                let all = cut.k.len() * together(&cut.n, groups).count() * cut.batches.len();
+                (cut.ahead / groups).max(if groups > 1 { 2 } else { 4 }).min(all).max(1)
+            }
+            // All K-tiles of a slab are in use at a time.
+            slab => cut.k.len() * (cut.ahead / slab / cut.k.len()).clamp(2, (slabs * cut.batches.len()).max(2)),
+        };
         let weights: Vec<u32> = match cut.b_stays {
             Some(_) => Vec::new(),
+            None if cut.slab > 1 => self.buffers(b_bytes * cut.slab as u64, turns),
             None => {
                 let places = self.buffers(b_bytes * groups as u64, turns).into_iter();
                 places.flat_map(|place| (0..groups).map(move |group| place + group as u32 * b_bytes as u32)).collect()
@@ -255,6 +286,7 @@ impl Lowering<'_, '_> {
                 for (n_index, tiles) in together(&cut.n, groups) {
                     let row = turn.part % parts * part;
                     turn.part += 1;
+                    turn.slab += usize::from(n_index % cut.slab == 0);
                     for (k_index, k) in cut.k.iter().enumerate() {
                         let start =
                             offset(batch, &product.batch, A) + offset(m, &product.m, A) + offset(k, &product.k, A);
@@ -285,6 +317,21 @@ impl Lowering<'_, '_> {
                                 Some((strides, base)) => {
                                     let distance = tiles.get(1).map_or(0, |second| (from(second) - first) * b_element);
                                     (base.wrapping_add_signed((first * b_element) as i32), distance, strides)
+                                }
+                                None if cut.slab > 1 => {
+                                    let within = n_index % cut.slab;
+                                    let slot = (turn.slab * cut.k.len() + k_index) % turns;
+                                    let from_slab = &cut.n[n_index - within..];
+                                    let slab = joined(&from_slab[..cut.slab.min(from_slab.len())]);
+                                    if loaded[slot] != key(&slab) {
+                                        let both = [(k, &product.k), (&slab, &product.n)];
+                                        self.load_matrix(&product.b, from(&slab), both, B, b_order, weights[slot]);
+                                        loaded[slot] = key(&slab);
+                                    }
+                                    let strides = b_order.strides(k.count(), slab.count());
+                                    let before = tiles[0].starts[0] - slab.starts[0];
+                                    let first = weights[slot] + (before as i64 * b_element) as u32;
+                                    (first, n as i64 * b_element, strides)
                                 }
                                 None => {
                                     let place = turn.weight % turns * groups;
@@ -374,6 +421,12 @@ impl Lowering<'_, '_> {
         };
         self.move_tile(false, operand.address(start), operand.dtype, &lens, &dram, chip, &chip_strides);
     }
+}
+
+/// Neighbouring tiles of one dimension as one.
+fn joined(tiles: &[Tile]) -> Tile {
+    let starts = tiles.first().map(|tile| tile.starts.clone()).unwrap_or_default();
+    Tile { starts, lens: vec![tiles.iter().map(Tile::count).sum()] }
 }
 
 /// Tiles of columns that are worked on at a time, with the number of the first: up to `groups`, a power of two of them and

@@ -7,7 +7,7 @@ use super::contraction::Product;
 use super::rows::Rows;
 use super::space::offset;
 use super::tile::{self, Tile};
-use super::{ChipOperand, ChipSource, Home, Lowering, element_bytes, map_function};
+use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes, map_function};
 use crate::systolic::emit::Emitter;
 use crate::systolic::isa::{MapFn, Memory};
 use crate::systolic::layout::storage;
@@ -15,6 +15,15 @@ use crate::target::TargetError;
 
 /// Elements of a result tile that one round of the epilogue works on.
 pub(super) const EPILOGUE_ELEMENTS: usize = 32 << 10;
+
+/// Buffers of an operand that is loaded tile by tile: enough that loads run ahead of the work.
+const LOAD_TURNS: usize = 4;
+
+/// The number of the first buffer of an operand that is loaded as a whole.
+const WHOLE_TURN: usize = LOAD_TURNS;
+
+/// Of the room of an epilogue, the share as one in so many that one operand as a whole may take.
+const WHOLE_SHARE: u64 = 16;
 
 /// The epilogue of one product, with its buffers.
 pub(super) struct Epilogue {
@@ -92,11 +101,19 @@ impl Lowering<'_, '_> {
             .iter()
             .filter(|(value, ..)| rows.as_ref().is_none_or(|rows| rows.reads_early(*value)))
             .collect();
-        // Two buffers of every value must find place beside those of the product itself.
+        let mut whole: Vec<(ValueId, ChipOperand)> = Vec::new();
+        for (value, operand, which) in &externals {
+            let held = self.whole_rows(product, operand, *which, *value, batch, buffers);
+            whole.extend(held.map(|operand| (*value, operand.part(n.offset(&operand.strides)))));
+        }
+        let is_whole = |value: ValueId| whole.iter().any(|(known, _)| *known == value);
+        // Buffers of every value must find place beside those of the product itself.
         let stored = |value: ValueId| element_bytes(storage(graph.ty(value).dtype)) as usize;
         let in_panel = |value: ValueId| rows.as_ref().is_some_and(|rows| rows.has_panel(value));
         let values = own.iter().copied().filter(|&value| !in_panel(value));
-        let element = 2 * values.chain(externals.iter().map(|(value, ..)| *value)).map(stored).sum::<usize>();
+        let loaded = externals.iter().map(|(value, ..)| *value).filter(|&value| !is_whole(value));
+        let element =
+            2 * values.map(stored).sum::<usize>() + LOAD_TURNS * loaded.map(stored).sum::<usize>();
         let most = self.squeezed((buffers.room as usize / element.max(1)).min(EPILOGUE_ELEMENTS));
         let count = (most / n.count().max(1)).max(1);
         for part in tile::tiles(&m.lens, &tile::fill(&m.lens, count)) {
@@ -117,9 +134,15 @@ impl Lowering<'_, '_> {
                     chip.push((*value, operand));
                     continue;
                 }
+                if let Some((_, row)) = whole.iter().find(|(known, _)| known == value) {
+                    let strides = vec![0; part.lens.len()].into_iter().chain(row.strides.iter().copied()).collect();
+                    chip.push((*value, ChipOperand { strides, ..row.clone() }));
+                    continue;
+                }
                 let chip_strides = tile::dense_strides(&lens, |dim| strides[dim] != 0);
                 let count: usize = (0..lens.len()).filter(|&dim| strides[dim] != 0).map(|dim| lens[dim]).product();
                 let bytes = count as u64 * element_bytes(operand.dtype) as u64;
+                let turn = buffers.count % LOAD_TURNS;
                 let address = buffers.take(self, *value, turn, bytes);
                 let dram = operand.address(dram_offset(*which));
                 if buffers.is_new(*value, turn, dram, &lens) {
@@ -172,6 +195,37 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
+    /// An operand that is the same for all rows, over all columns: it is loaded once, so that no load waits for work on a tile
+    /// before. `None` if it varies, or is too long.
+    fn whole_rows(
+        &mut self,
+        product: &Product,
+        operand: &Stored,
+        which: usize,
+        value: ValueId,
+        batch: &Tile,
+        buffers: &mut EpilogueBuffers,
+    ) -> Option<ChipOperand> {
+        let home = operand.address(offset(batch, &product.batch, which));
+        let columns = product.columns(which);
+        let strides = &columns.strides[which];
+        let kept = |dim: usize| strides[dim] != 0;
+        let count: usize = (0..strides.len()).filter(|&dim| kept(dim)).map(|dim| columns.sizes[dim]).product();
+        let bytes = count as u64 * element_bytes(operand.dtype) as u64;
+        let varies = product.m.strides[which].iter().any(|&stride| stride != 0);
+        if varies || matches!(home, Home::Scratchpad(_)) || bytes > buffers.room / WHOLE_SHARE {
+            return None;
+        }
+        // Batches take turns.
+        let turn = WHOLE_TURN + buffers.batches(value, home) % 2;
+        let address = buffers.take(self, value, turn, bytes);
+        let chip = tile::dense_strides(&columns.sizes, kept);
+        if buffers.is_new(value, turn, home, &columns.sizes) {
+            self.move_tile(false, home, operand.dtype, &columns.sizes, strides, address, &chip);
+        }
+        Some(ChipOperand { memory: Memory::Scratchpad, address, dtype: operand.dtype, strides: chip })
+    }
+
     /// An element-wise node over a nest, with operands that are on chip or numbers.
     pub(super) fn element_wise(
         &mut self,
@@ -209,13 +263,30 @@ pub(super) struct EpilogueBuffers {
     known: Vec<(ValueId, usize, u32, u64)>,
     loaded: Vec<(ValueId, usize, Home, Vec<usize>)>,
     count: usize,
+    /// Operands that are loaded as a whole: where the one at hand comes from, and the number of those before.
+    wholes: Vec<(ValueId, Home, usize)>,
 }
 
 impl EpilogueBuffers {
     /// No buffers yet, which may take `room` bytes: half of what is left, since the rest goes for whole pages and the gap
     /// at the end of the scratchpad.
     pub(super) fn new(room: u64) -> Self {
-        EpilogueBuffers { room, known: Vec::new(), loaded: Vec::new(), count: 0 }
+        EpilogueBuffers { room, known: Vec::new(), loaded: Vec::new(), count: 0, wholes: Vec::new() }
+    }
+
+    /// How often an operand that is loaded as a whole was loaded from elsewhere before.
+    fn batches(&mut self, value: ValueId, home: Home) -> usize {
+        match self.wholes.iter_mut().find(|(known, ..)| *known == value) {
+            Some((_, from, count)) => {
+                *count += usize::from(*from != home);
+                *from = home;
+                *count
+            }
+            None => {
+                self.wholes.push((value, home, 0));
+                0
+            }
+        }
     }
 
     pub(super) fn turn(&mut self) -> usize {

@@ -287,6 +287,7 @@ impl Lowering<'_, '_> {
     /// Copies between two views of as many elements in DRAM, through the scratchpad. No buffer of the kernel may be in
     /// use.
     fn copy(&mut self, from: &Stored, to: &Stored) -> Result<(), TargetError> {
+        let dtype = from.dtype;
         if to.view.shape().count() == 0 {
             return Ok(());
         }
@@ -299,6 +300,20 @@ impl Lowering<'_, '_> {
                 None => Err(TargetError::Fault("a copy between views that do not interleave".to_owned())),
             };
         };
+        // What stays on chip is copied from there, or to there, as it is.
+        match (from.address(0), to.address(0)) {
+            (Home::Dram(_), Home::Dram(_)) => {}
+            (home, Home::Scratchpad(chip)) => {
+                let (from, to) = (&nest.strides[0], &nest.strides[1]);
+                self.move_tile(false, home, dtype, &nest.sizes, from, chip, to);
+                return Ok(());
+            }
+            (Home::Scratchpad(chip), home) => {
+                let (from, to) = (&nest.strides[0], &nest.strides[1]);
+                self.move_tile(true, home, dtype, &nest.sizes, to, chip, from);
+                return Ok(());
+            }
+        }
         let element = element_bytes(from.dtype);
         let budget = self.squeezed((self.emitter.capacity() as usize / 8).min(COPY_TILE_BYTES)) / element as usize;
         let fixed = vec![false; nest.sizes.len()];

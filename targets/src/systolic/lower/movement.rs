@@ -4,7 +4,7 @@ use tcc_ir::ops::{Concat, Gather, Pad, ScatterNd, Slice};
 use tcc_ir::{DType, Node, NodeId, Op, Shape, View};
 
 use super::tile;
-use super::{ChipOperand, ChipSource, Lowering, Stored, element_bytes};
+use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes};
 use crate::systolic::isa::{DramAddress, MapFn, Memory, Operation, RowTransfer};
 use crate::target::TargetError;
 
@@ -176,11 +176,20 @@ impl Lowering<'_, '_> {
         let count = indices.view.shape().count();
         let place = format!("from {rows}, {outer} times");
         let table = data.dram(0).ok_or_else(|| on_chip(node))?;
-        self.for_each_piece(&indices, outer, row_bytes, element, &place, |lowering, piece| {
+        self.for_each_piece(&indices, outer, row_bytes, element, &place, |lowering, mut piece| {
             let dram = table.plus((piece.table * rows as u64 * row_bytes) as i64);
-            lowering.emitter.emit(Operation::LoadRows(piece.transfer(dram, rows as u64, row_bytes)));
             let first = piece.table * count as u64 + piece.start as u64;
-            lowering.move_piece(true, &result, first, row_bytes, &piece);
+            // Whole rows of a result that stays on chip arrive where they belong.
+            let home = result.address((first * row_bytes / element) as i64);
+            let arrives = match home {
+                Home::Scratchpad(chip) if piece.bytes == row_bytes => Some(chip),
+                Home::Scratchpad(_) | Home::Dram(_) => None,
+            };
+            piece.chip = arrives.unwrap_or(piece.chip);
+            lowering.emitter.emit(Operation::LoadRows(piece.transfer(dram, rows as u64, row_bytes)));
+            if arrives.is_none() {
+                lowering.move_piece(true, &result, first, row_bytes, &piece);
+            }
         });
         Ok(())
     }

@@ -35,6 +35,11 @@ pub(super) struct Buffers {
     pub nothing: Option<u32>,
 }
 
+/// Most pairs of buffers for keys and values beyond the two that are taken in turn, and of the room that is left the share, as
+/// one in so many, that they may take.
+const MOST_AHEAD: u64 = 4;
+const SPARE_SHARE: u64 = 4;
+
 impl Lowering<'_, '_> {
     /// Chooses the lengths of pieces.
     pub(super) fn attention_tiling(&self, attend: &Attend) -> Tiling {
@@ -117,16 +122,20 @@ impl Lowering<'_, '_> {
         let heads = Part([0..1, 0..1, 0..1, 0..1]);
         let k_stays = attend.heads_in_place(&attend.k, &heads).is_some();
         let v_stays = (t.turned || !t.ones) && attend.heads_in_place(&attend.v, &heads).is_some();
+        // Keys and values that need little room are loaded further ahead.
+        let spare = self.emitter.room().saturating_sub(self.attention_bytes(attend, &t)) / SPARE_SHARE;
+        let pair = bytes(t.units() * keys * dims.depth, k_dtype) + bytes(t.units() * keys * t.columns(), v_dtype);
+        let ahead = |loads: usize| loads.min(2 + (spare / pair.max(1)).min(MOST_AHEAD) as usize);
         let mut buffers = Buffers {
             q: self.buffers(bytes(rows * dims.depth, q_dtype), turns(last.chain + 1)),
             q_dtype: Some(q_dtype),
             k: match k_stays {
                 true => Vec::new(),
-                false => self.buffers(bytes(t.units() * keys * dims.depth, k_dtype), turns(loads)),
+                false => self.buffers(bytes(t.units() * keys * dims.depth, k_dtype), ahead(loads)),
             },
             v: match v_stays {
                 true => Vec::new(),
-                false => self.buffers(bytes(t.units() * keys * t.columns(), v_dtype), turns(loads)),
+                false => self.buffers(bytes(t.units() * keys * t.columns(), v_dtype), ahead(loads)),
             },
             weights: self.buffers(bytes(rows * t.keys.max(1), DType::BF16), by_step),
             result: self.buffers(bytes(rows * t.features, result), by_step),

@@ -148,7 +148,10 @@ pub(super) fn choose(
         let wanted = (STEP_HEIGHTS * tall).div_ceil(rows);
         let room = limits.accumulators / (tiling.rows() * (tiles + tiling.columns().div_ceil(columns)));
         // Rows of the array that one product leaves idle are used by others.
-        let together = (products.score_groups() / tiles).max(1);
+        let together = match products.score_groups() {
+            groups if tiles.is_multiple_of(groups) => 1,
+            groups => groups.max(products.value_groups()),
+        };
         let units = wanted.min(pairs.div_ceil(STEPS)).max(together).min(room).min(pairs).max(1);
         tiling.groups = even(groups, units);
         tiling.batches = if tiling.groups == groups { even(dims.batch, units / groups) } else { 1 };
@@ -172,6 +175,11 @@ impl Products<'_> {
         score_groups(self.dims.depth, self.limits.array_rows, self.limits.block_rows)
     }
 
+    /// Groups of rows of the array by which values are multiplied: each holds all keys of a head.
+    fn value_groups(&self) -> usize {
+        score_groups(self.keys, self.limits.array_rows, self.limits.block_rows).min(self.dims.heads / self.share)
+    }
+
     fn column_tiles(&self, tiling: &Tiling) -> usize {
         tiling.columns().div_ceil(self.limits.array_columns)
     }
@@ -187,7 +195,7 @@ impl Products<'_> {
         let keys = self.keys.div_ceil(array_rows);
         let values = match turned {
             true => keys * rows.div_ceil(array_columns) * (tiling.features + 1).max(block_rows),
-            false => keys * self.column_tiles(tiling) * pass,
+            false => (keys * self.column_tiles(tiling) * pass).div_ceil(self.value_groups()),
         };
         // The vector unit works meanwhile: the mask, the maximum and the difference, the exponential, and the result.
         let limits = self.limits;
