@@ -11,6 +11,7 @@ use tcc_ir::{Access, Anchor, Atom, Graph, Kernel, Op, Plan, Shape, ValueId, View
 use super::SystolicMachine;
 use super::layout::storage;
 use super::lower::{Slices, row_epilogue_fits};
+use super::residence::Residence;
 
 /// Lets products store parts of their rows where a plan has copies of these. What is then read in parts only is not stored
 /// as a whole any more.
@@ -42,6 +43,12 @@ pub(super) fn store_parts(plan: &mut Plan, machine: &SystolicMachine) {
     roots.sort_unstable();
     roots.dedup();
     roots.retain(|root| !left.contains(root));
+    // What stays on chip as a whole is read there in parts.
+    let stays = |root: ValueId| {
+        let ty = parts.plan.graph.ty(root);
+        storage(ty.dtype).bytes(ty.shape.count()) as u64 <= Residence::usual_bytes(machine)
+    };
+    roots.retain(|&root| !stays(root));
     let readers = parts.readers(&roots);
     for (root, readers) in roots.iter().zip(readers) {
         parts.store_in_parts_only(*root, &readers);

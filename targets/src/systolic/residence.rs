@@ -71,6 +71,11 @@ impl Residence {
         Residence { places, bytes }
     }
 
+    /// Bytes of a value that finds place on chip among others.
+    pub(super) fn usual_bytes(machine: &SystolicMachine) -> u64 {
+        u64::from(machine.scratchpad.bytes) / SHARE / 4
+    }
+
     /// Where a value lies, if it stays on chip.
     pub(super) fn place(&self, value: ValueId) -> Option<u32> {
         self.places.get(&value).copied()

@@ -215,13 +215,16 @@ impl Lowering<'_, '_> {
         let loading = weights / machine.dram.read_bytes_per_cycle as usize;
         let held = cut.b_stays.is_some() || weight_tiles <= cut.ahead;
         let work = all * product.n.count() * plan.passes() / machine.vector.lanes as usize;
+        let stores = product.stored_bytes() as usize / machine.dram.write_bytes_per_cycle as usize;
         // Work on single tiles of few rows is over before its results are there.
         let waits = cut.n.len() * plan.early_values() * machine.vector.latency as usize;
         // Weights arrive during the first tile, and again during each if they do not find place.
         let cycles = |tiles: usize| {
             let array = passes * all.div_ceil(tiles).max(machine.array.block_rows() as usize);
             let later = if held { array } else { array.max(loading) };
-            (array.max(loading) + (tiles - 1) * later).max(work + tiles * waits) + work / tiles
+            let busiest = (array.max(loading) + (tiles - 1) * later).max(work + tiles * waits);
+            // Where stores take longest, the last rows are worked on while those before are still on their way.
+            if stores > busiest { stores + tiles * waits } else { busiest + work / tiles }
         };
         let candidates = (1..=MOST_TILES.min(all.max(1))).filter(|&tiles| fits(all.div_ceil(tiles), tiles));
         match candidates.min_by_key(|&tiles| (cycles(tiles), tiles)) {

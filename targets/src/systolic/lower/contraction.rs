@@ -16,6 +16,7 @@ use super::slices::Slices;
 use super::space::{A, B, Space, offset, refine};
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes};
+use crate::systolic::SystolicMachine;
 use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -59,6 +60,24 @@ impl Product {
         let columns = self.columns(*which);
         let dense = columns.strides[*which] == tile::dense_strides(&columns.sizes, |_| true);
         (matches!(stored.base, Home::Scratchpad(_)) && dense).then_some((stored, *which))
+    }
+
+    /// Bytes of the results that go to DRAM.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let stored = self.results.iter().filter(|(_, stored, _)| matches!(stored.base, Home::Dram(_)));
+        stored.map(|(_, stored, _)| stored.dtype.bytes(stored.view.shape().count()) as u64).sum()
+    }
+
+    /// Whether a result goes to DRAM tile by tile as it comes out, even if its rows are kept for more work: each row of a tile
+    /// then begins with a burst, so that nothing is moved twice.
+    pub(super) fn is_stored_by_tile(&self, value: ValueId, machine: &SystolicMachine) -> bool {
+        let Some((_, stored, which)) = self.result(value) else { return false };
+        let Home::Dram(_) = stored.base else { return false };
+        let element = element_bytes(stored.dtype);
+        let burst = i64::from(machine.dram.burst_bytes);
+        let whole = |space: &Space| space.strides[*which].iter().all(|stride| stride * element % burst == 0);
+        let columns = self.columns(*which);
+        whole(&self.m) && columns.strides[*which][..] == [1] && i64::from(machine.array.columns) * element % burst == 0
     }
 
     /// The columns that an operand or result has.

@@ -112,8 +112,7 @@ impl Lowering<'_, '_> {
         let in_panel = |value: ValueId| rows.as_ref().is_some_and(|rows| rows.has_panel(value));
         let values = own.iter().copied().filter(|&value| !in_panel(value));
         let loaded = externals.iter().map(|(value, ..)| *value).filter(|&value| !is_whole(value));
-        let element =
-            2 * values.map(stored).sum::<usize>() + LOAD_TURNS * loaded.map(stored).sum::<usize>();
+        let element = 2 * values.map(stored).sum::<usize>() + LOAD_TURNS * loaded.map(stored).sum::<usize>();
         let most = self.squeezed((buffers.room as usize / element.max(1)).min(EPILOGUE_ELEMENTS));
         let count = (most / n.count().max(1)).max(1);
         for part in tile::tiles(&m.lens, &tile::fill(&m.lens, count)) {
@@ -183,8 +182,9 @@ impl Lowering<'_, '_> {
                     };
                     self.element_wise(kernel, graph.node(id), &lens, &destination, known)?;
                 }
-                // What is in a panel is stored from there, in long runs.
-                if let (Some((_, result, which)), None, false) = (result, panel, stays) {
+                // What is in a panel is stored from there, in long runs if these matter.
+                let waits = panel.is_some() && !product.is_stored_by_tile(value, self.machine);
+                if let (Some((_, result, which)), false, false) = (result, waits, stays) {
                     let (dram, strides) = (result.address(dram_offset(*which)), dram_strides(*which));
                     let (address, dtype) = (destination.address, destination.dtype);
                     self.move_tile(true, dram, dtype, &lens, &strides, address, &destination.strides);

@@ -765,15 +765,18 @@ impl Lowering<'_, '_> {
             let as_it_is = !slices.is_part(value) && slices.is_narrow(graph.shape(value)) == over_narrow;
             Some(if as_it_is { whole } else { cut(&whole, value, over_narrow) })
         };
-        let store = |lowering: &mut Self, value: ValueId, chip: &ChipOperand| {
+        let store = |lowering: &mut Self, value: ValueId, chip: &ChipOperand, piece: &Tile| {
             let Some((_, result, which)) = product.result(value) else { return };
-            let (dram, strides) = (result.address(start(*which)), product.strides(*which));
-            let lens = lens_of(slices.is_narrow(graph.shape(value)));
-            lowering.move_tile(true, dram, chip.dtype, lens, &strides, chip.address, &chip.strides);
+            let rows = piece.offset(&product.m.strides[*which]);
+            let (dram, strides) = (result.address(start(*which) + rows), product.strides(*which));
+            let lens = [&piece.lens[..], &sizes_of(slices.is_narrow(graph.shape(value)))].concat();
+            lowering.move_tile(true, dram, chip.dtype, &lens, &strides, chip.address, &chip.strides);
         };
-        for &value in rows.plan.stored_panels.iter().filter(|&&value| kept(value).is_none()) {
+        let all = [Tile { starts: vec![0; m_dims], lens: part.lens.clone() }];
+        let late = |&&value: &&ValueId| kept(value).is_none() && !product.is_stored_by_tile(value, self.machine);
+        for &value in rows.plan.stored_panels.iter().filter(late) {
             if let Some(chip) = known(rows, value, false) {
-                store(self, value, &chip);
+                store(self, value, &chip, &all[0]);
             }
         }
         // Nodes depend on each other row by row: while one is at some rows, the next finds others that are ready. Single
@@ -783,16 +786,15 @@ impl Lowering<'_, '_> {
         let ready = (vector.lanes * vector.latency) as usize / (PIECES - 1);
         let piece_rows = part.count().div_ceil(PIECES.min(elements / ready.max(1)).max(1));
         let pieces = tile::tiles(&part.lens, &tile::fill(&part.lens, piece_rows));
-        let all = [Tile { starts: vec![0; m_dims], lens: part.lens.clone() }];
         let turns = rows.plan.steps.iter().flat_map(|step| {
             let pieces = if matches!(step.place, Place::Column(_)) { &all[..] } else { &pieces[..] };
-            pieces.iter().enumerate().map(move |(index, piece)| (step, piece, index + 1 == pieces.len()))
+            pieces.iter().map(move |piece| (step, piece))
         });
-        for (step, piece, is_last) in turns {
+        for (step, piece) in turns {
             let at = |operand: ChipOperand| operand.part(piece.offset(&operand.strides[..m_dims]));
             let known = |rows: &Rows, value: ValueId, narrow: bool| known(rows, value, narrow).map(at);
             let whole_to = kept(step.value).unwrap_or_else(|| place(rows, step.place));
-            let to = at(whole_to.clone());
+            let to = at(whole_to);
             let lens_of = |narrow: bool| [&piece.lens[..], &sizes_of(narrow)].concat();
             let extents = |value: ValueId| -> Vec<usize> {
                 let column = is_column(graph.shape(value), &rows.plan.shape);
@@ -846,12 +848,13 @@ impl Lowering<'_, '_> {
                     }
                 }
             }
-            if is_last && kept(step.value).is_none() {
-                store(self, step.value, &whole_to);
+            if kept(step.value).is_none() {
+                store(self, step.value, &to, piece);
             }
         }
         for &(part, from) in &rows.plan.stored_parts {
-            store(self, part, &cut(&place(rows, from), part, true));
+            let whole = kept(slices.root(part).0).unwrap_or_else(|| place(rows, from));
+            store(self, part, &cut(&whole, part, true), &all[0]);
         }
         rows.parts += 1;
         Ok(())

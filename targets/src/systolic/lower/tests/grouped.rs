@@ -131,6 +131,7 @@ pub fn numbers(seed: u64, ty: &TensorType) -> Tensor {
             let numbers = (0..count).map(|_| half::f16::from_f32(next() as f32));
             Tensor::from_vec(ty.shape.clone(), numbers.collect()).unwrap()
         }
+        DType::U8 => Tensor::from_vec(ty.shape.clone(), (0..count).map(|_| (next() + 3) as u8).collect()).unwrap(),
         DType::I8 => Tensor::from_vec(ty.shape.clone(), (0..count).map(|_| next() as i8).collect()).unwrap(),
         DType::I32 => Tensor::from_vec(ty.shape.clone(), (0..count).map(|_| next() as i32).collect()).unwrap(),
         DType::I64 => Tensor::from_vec(ty.shape.clone(), (0..count).map(|_| next()).collect()).unwrap(),

@@ -264,6 +264,9 @@ fn storing_parts_is_faster_than_copying_them() {
             run(stored.clone(), &machine, &inputs(&graph)).unwrap().check(1e-4, &source);
         }
         let [copied, stored] = [copied, stored].map(cycles);
-        assert!(stored < copied, "{shape:?}: {stored} cycles stored, {copied} copied");
+        // What stays on chip as a whole is copied from there as fast as it would be stored in parts.
+        let stays = batch * m * f * 12 <= facts.scratchpad.bytes as usize / 8;
+        let faster = if stays { stored <= copied } else { stored < copied };
+        assert!(faster, "{shape:?}: {stored} cycles stored, {copied} copied");
     }
 }
