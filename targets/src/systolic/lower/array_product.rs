@@ -212,7 +212,7 @@ impl Lowering<'_, '_> {
         };
         let (weight_tiles, passes) = (cut.k.len() * cut.n.len(), cut.k.len() * cut.n.len().div_ceil(cut.groups));
         let weights = product.k.count() * product.n.count() * element_bytes(product.b.dtype) as usize;
-        let loading = weights / machine.dram.read_bytes_per_cycle as usize;
+        let loading = if self.weights_wait { 0 } else { weights / machine.dram.read_bytes_per_cycle as usize };
         let held = cut.b_stays.is_some() || weight_tiles <= cut.ahead;
         let work = all * product.n.count() * plan.passes() / machine.vector.lanes as usize;
         let stores = product.stored_bytes() as usize / machine.dram.write_bytes_per_cycle as usize;

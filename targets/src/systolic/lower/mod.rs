@@ -106,6 +106,8 @@ struct Lowering<'a, 'm> {
     plan: &'a Plan,
     layout: &'a mut Layout,
     machine: &'m SystolicMachine,
+    /// Whether weights lie ready when a kernel begins.
+    weights_wait: bool,
     emitter: Emitter<'m>,
     /// Where the buffers of the segment lie.
     frame: Frame,

@@ -47,8 +47,11 @@ pub(super) fn lower_sharing(
     share: bool,
 ) -> Result<(Code, Vec<LoweredKernel>), TargetError> {
     let segments = Segment::of_plan(plan, layout);
+    let work = plan.kernels.iter().map(|kernel| plan.macs(kernel)).sum::<u64>() / machine.array.macs_per_cycle();
+    let loading = layout.weights_bytes / u64::from(machine.dram.read_bytes_per_cycle);
     let mut writer = Writer {
         plan,
+        weights_wait: loading <= work / 10 * 8,
         layout,
         machine,
         routines: Vec::new(),
@@ -151,6 +154,8 @@ struct Writer<'a> {
     plan: &'a Plan,
     layout: &'a mut Layout,
     machine: &'a SystolicMachine,
+    /// Whether weights arrive so much faster than the array uses them that they lie ready when a kernel begins.
+    weights_wait: bool,
     routines: Vec<Routine>,
     calls: Vec<Call>,
     known: HashMap<Key, usize>,
@@ -226,6 +231,7 @@ impl Writer<'_> {
                 plan: self.plan,
                 layout: &mut *self.layout,
                 machine: self.machine,
+                weights_wait: self.weights_wait,
                 emitter,
                 frame: frame.clone(),
                 tiling: String::new(),

@@ -13,6 +13,14 @@ use crate::target::TargetError;
 /// loads, work and stores of different tiles overlap.
 const TILE_ELEMENTS: usize = 32 << 10;
 
+/// The same as a multiple of the elements that enter the vector unit while the first result is on its way.
+const TILE_LATENCIES: usize = 4;
+
+/// Most buffers of an operand that are taken in turn, and of the budget the share, as one in so many, that more than two of
+/// them may take.
+const LOAD_TURNS: u64 = 8;
+const LOADS_SHARE: u64 = 32;
+
 /// An operand or a result of the kernel in DRAM.
 struct External {
     value: ValueId,
@@ -97,7 +105,9 @@ impl Lowering<'_, '_> {
         // A third lets the next kernel begin to load while this one still works.
         let whole = self.emitter.capacity();
         let budget = if self.squeeze == 0 { whole / 3 } else { self.squeezed(whole as usize) as u64 };
-        let fits = |lens: &[usize]| lens.iter().product::<usize>() <= TILE_ELEMENTS && footprint(lens) <= budget;
+        let vector = &self.machine.vector;
+        let most = TILE_ELEMENTS.max((vector.lanes * vector.latency) as usize * TILE_LATENCIES);
+        let fits = |lens: &[usize]| lens.iter().product::<usize>() <= most && footprint(lens) <= budget;
         // Where nothing fits, `grow` gives single rows; those longer than a usual tile may still fit the scratchpad.
         let lens = tile::grow(&domain.sizes, &fixed, fits);
         if footprint(&lens) > whole {
@@ -115,7 +125,9 @@ impl Lowering<'_, '_> {
             .iter()
             .map(|external| {
                 let bytes = domain.bytes(graph.shape(external.value), external.operand.dtype, &lens);
-                self.buffers(bytes, turns)
+                // Small operands are loaded further ahead, so that their loads hold up none of the kernels behind.
+                let ahead = (budget / LOADS_SHARE / self.emitter.allocated(bytes)).clamp(2, LOAD_TURNS) as usize;
+                self.buffers(bytes, if turns > 1 { tiles.len().min(ahead) } else { 1 })
             })
             .collect();
         let own_buffers: Vec<Vec<u32>> = own
@@ -125,7 +137,8 @@ impl Lowering<'_, '_> {
                 self.buffers(bytes, turns)
             })
             .collect();
-        let mut loaded: Vec<Vec<Option<LoadedTile>>> = vec![vec![None; turns]; externals.len()];
+        let mut loaded: Vec<Vec<Option<LoadedTile>>> =
+            external_buffers.iter().map(|buffers| vec![None; buffers.len()]).collect();
         for (index, tile) in tiles.iter().enumerate() {
             // A streamed result stays where it is until its last piece has been added.
             let group = index / reduced_tiles.max(1);
@@ -139,6 +152,7 @@ impl Lowering<'_, '_> {
                     continue;
                 }
                 let dram = external.operand.address(first);
+                let turn = index % external_buffers[which].len();
                 let shape = graph.shape(external.value);
                 let strides = tile::dense_strides(&tile.lens, |dim| domain.spans(shape, dim));
                 let operand = ChipOperand {
