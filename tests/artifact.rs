@@ -129,6 +129,7 @@ impl Program for SmallProgram {
             lower_bound_cycles: 4,
             dram_bytes: 96,
             breakdown: Vec::new(),
+            units: Vec::new(),
             memory: Vec::new(),
             optimizer: Vec::new(),
             host_ops: Vec::new(),

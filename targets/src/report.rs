@@ -26,6 +26,15 @@ pub struct BreakdownPart {
     pub kind: Certainty,
 }
 
+/// How long a unit worked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitUse {
+    /// The unit's name.
+    pub name: String,
+    /// Cycles in which it was busy, whatever else was.
+    pub busy_cycles: u64,
+}
+
 /// Use of one memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryUse {
@@ -105,6 +114,9 @@ pub struct Report {
     pub dram_bytes: u64,
     /// Where the cycles went; sums to `cycles`.
     pub breakdown: Vec<BreakdownPart>,
+    /// How long each unit was busy.
+    #[serde(default)]
+    pub units: Vec<UnitUse>,
     /// Use of each memory.
     pub memory: Vec<MemoryUse>,
     /// What the optimiser did.

@@ -18,7 +18,7 @@ use super::touch::ArrayWeights;
 use super::trace::{self, SHOWN_ONE_BY_ONE};
 use super::{assembly, encoding};
 use crate::machine::Machine;
-use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, OptimizerReport, Report};
+use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, OptimizerReport, Report, UnitUse};
 use crate::systolic::SystolicMachine;
 use crate::target::{Port, Program, Simulation, TargetError, TraceSpan};
 
@@ -353,6 +353,7 @@ impl Program for SystolicProgram {
             .into_iter()
             .map(|(name, cycles)| BreakdownPart { name: name.to_owned(), cycles, kind: Certainty::Exact })
             .collect();
+        let busy = |unit: Unit| total(summary.kernels.iter().map(|kernel| kernel.busy[unit.index()]));
         let dram = &self.facts.dram;
         let work = macs.div_ceil(self.peak());
         let reads = self.format.compulsory_read_bytes.div_ceil(u64::from(dram.read_bytes_per_cycle));
@@ -376,6 +377,7 @@ impl Program for SystolicProgram {
             lower_bound_cycles: work.max(reads).max(writes),
             dram_bytes: total(kernels.iter().map(|kernel| kernel.dram_bytes)),
             breakdown,
+            units: Unit::ALL.map(|unit| UnitUse { name: unit.name().to_owned(), busy_cycles: busy(unit) }).to_vec(),
             memory: vec![
                 memory("dram", self.format.dram_bytes, dram.bytes),
                 memory("scratchpad", scratchpad, u64::from(self.facts.scratchpad.bytes)),
