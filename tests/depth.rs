@@ -42,6 +42,9 @@ fn decoder(layers: usize) -> Graph {
     tcc_passes::clean_up(&tcc_ir::text::parse(&decoder::decoder(layers)).unwrap())
 }
 
+/// Most layers at either end of a stack that are not like those between.
+const DIFFERENT_LAYERS: usize = 2;
+
 /// Asserts that a stack of any depth has one block that occurs once and two that occur in every layer.
 fn check(stack: &dyn Fn(usize) -> Graph) {
     let mut deep_routines = None;
@@ -60,7 +63,8 @@ fn check(stack: &dyn Fn(usize) -> Graph) {
             let others: usize = single.iter().map(|(kernels, _)| kernels).sum();
             assert_eq!(plan.kernels.len(), others + layers * per_layer);
             assert_eq!(routines, *deep_routines.get_or_insert(routines), "{layers} layers");
-            assert!(calls >= 2 * layers, "{calls} calls for {layers} layers");
+            // Layers that find their values elsewhere on chip than all others, the first ones, are one routine together.
+            assert!(calls + 2 * DIFFERENT_LAYERS >= 2 * layers, "{calls} calls for {layers} layers");
         }
     }
 }
