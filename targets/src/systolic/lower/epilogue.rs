@@ -112,8 +112,7 @@ impl Lowering<'_, '_> {
         let in_panel = |value: ValueId| rows.as_ref().is_some_and(|rows| rows.has_panel(value));
         let values = own.iter().copied().filter(|&value| !in_panel(value));
         let loaded = externals.iter().map(|(value, ..)| *value).filter(|&value| !is_whole(value));
-        let element =
-            2 * values.map(stored).sum::<usize>() + LOAD_TURNS * loaded.map(stored).sum::<usize>();
+        let element = 2 * values.map(stored).sum::<usize>() + LOAD_TURNS * loaded.map(stored).sum::<usize>();
         let most = self.squeezed((buffers.room as usize / element.max(1)).min(EPILOGUE_ELEMENTS));
         let count = (most / n.count().max(1)).max(1);
         for part in tile::tiles(&m.lens, &tile::fill(&m.lens, count)) {
