@@ -1,6 +1,8 @@
 //! Products by either dataflow, on arrays that divide and on several.
 
-use super::grouped::{check, inputs, machine, parse, plan, run};
+use tcc_ir::{Shape, Tensor};
+
+use super::grouped::{check, machine, parse, plan, run};
 use crate::machine::Machine;
 use crate::systolic::compile::compile_plan;
 use crate::systolic::machine::{Array, Dataflow};
@@ -72,5 +74,14 @@ fn integers_keep_their_zero_points() {
     }"#;
     let graph = parse(source);
     let machine = changed(|array| array.dataflows = vec![Dataflow::OutputStationary]);
-    run(plan(&graph), &machine, &inputs(&graph)).unwrap().check(0.0, source);
+    let shape = |dims: &[usize]| Shape::new(dims.iter().copied()).unwrap();
+    let x = (0..20 * 150).map(|index| (index * 37 % 256) as u8).collect();
+    let w = (0..150 * 20).map(|index| (index * 59 % 256) as u8 as i8).collect();
+    let inputs = [
+        Tensor::from_vec(shape(&[20, 150]), x).unwrap(),
+        Tensor::from_vec(shape(&[150, 20]), w).unwrap(),
+        Tensor::from_vec(shape(&[]), vec![131u8]).unwrap(),
+        Tensor::from_vec(shape(&[]), vec![-7i8]).unwrap(),
+    ];
+    run(plan(&graph), &machine, &inputs).unwrap().check(0.0, source);
 }
