@@ -1,6 +1,7 @@
 //! The facts of one systolic machine, as its file states them.
 
 use serde::{Deserialize, Serialize};
+use tcc_ir::DType;
 
 use crate::machine::MachineError;
 
@@ -30,6 +31,49 @@ pub struct Array {
     pub rows: u32,
     /// Columns: the N-dimension of one pass.
     pub columns: u32,
+    /// What the cells multiply.
+    #[serde(default = "ArrayType::all")]
+    pub types: Vec<ArrayType>,
+}
+
+/// What a cell of an array can multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ArrayType {
+    /// Floats of 32 bits or fewer, as bf16 with sums in binary32.
+    Bf16,
+    /// Integers of 8 bits or fewer, with sums of 32 bits.
+    Int8,
+}
+
+impl ArrayType {
+    /// All types, which an array multiplies unless its file says otherwise.
+    pub(super) fn all() -> Vec<ArrayType> {
+        vec![ArrayType::Bf16, ArrayType::Int8]
+    }
+
+    /// What it takes to multiply elements of a type; `None` if no array does.
+    fn of(dtype: DType) -> Option<ArrayType> {
+        match dtype {
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => Some(ArrayType::Bf16),
+            DType::I8 | DType::U8 | DType::I4 | DType::U4 => Some(ArrayType::Int8),
+            DType::F64
+            | DType::I64
+            | DType::I32
+            | DType::I16
+            | DType::U64
+            | DType::U32
+            | DType::U16
+            | DType::Bool => None,
+        }
+    }
+}
+
+impl Array {
+    /// Whether the array multiplies rows of elements of type `a` with weights of type `b`.
+    pub fn multiplies(&self, a: DType, b: DType) -> bool {
+        ArrayType::of(a).is_some_and(|kind| ArrayType::of(b) == Some(kind) && self.types.contains(&kind))
+    }
 }
 
 /// The scratchpad.

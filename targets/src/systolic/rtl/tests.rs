@@ -29,7 +29,7 @@ const MEMORY_BYTES: usize = 3000;
 fn machines() -> [SystolicMachine; 3] {
     let four = SystolicMachine { accumulators: machine::Accumulators { rows: 12 }, ..small_machine() };
     let eight = SystolicMachine {
-        array: machine::Array { rows: 8, columns: 8 },
+        array: machine::Array { rows: 8, columns: 8, types: machine::ArrayType::all() },
         accumulators: machine::Accumulators { rows: 10 },
         vector: machine::Vector { lanes: 5, special_lanes: 7, strided_lanes: 3, latency: 0 },
         dram: machine::Dram {
@@ -43,7 +43,7 @@ fn machines() -> [SystolicMachine; 3] {
         ..small_machine()
     };
     let sixteen = SystolicMachine {
-        array: machine::Array { rows: 16, columns: 16 },
+        array: machine::Array { rows: 16, columns: 16, types: machine::ArrayType::all() },
         vector: machine::Vector { lanes: 16, special_lanes: 4, strided_lanes: 1, latency: 7 },
         dram: machine::Dram {
             read_bytes_per_cycle: 64,

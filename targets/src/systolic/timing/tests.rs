@@ -12,7 +12,7 @@ use crate::systolic::machine;
 /// bytes, of which one is read and half a one written in a cycle, latency 10, queues of 2.
 pub(crate) fn small_machine() -> SystolicMachine {
     SystolicMachine {
-        array: machine::Array { rows: 4, columns: 4 },
+        array: machine::Array { rows: 4, columns: 4, types: machine::ArrayType::all() },
         scratchpad: machine::Scratchpad { bytes: 1024 },
         accumulators: machine::Accumulators { rows: 16 },
         vector: machine::Vector { lanes: 8, special_lanes: 2, strided_lanes: 4, latency: 3 },
