@@ -107,10 +107,15 @@ fn preload(limits: Limits) -> impl Strategy<Value = Preload> {
     let stride = -limits.stride..=limits.stride;
     let size = limits.size.min(u32::from(u16::MAX)) as u16;
     let zero_point = prop::option::of(0..=limits.address);
-    (0..=limits.address, dtype(), 0..=size, 0..=size, stride.clone(), stride, zero_point).prop_map(
-        |(address, dtype, k, n, k_stride, n_stride, zero_point)| Preload {
+    // Numbers of groups that arrays have, and now and then one that none has.
+    let groups = prop_oneof![4 => Just(1u16), 6 => select(&[2u16, 4, 8][..]), 1 => 0..=size];
+    let groups = (groups, stride.clone());
+    (0..=limits.address, dtype(), groups, 0..=size, 0..=size, stride.clone(), stride, zero_point).prop_map(
+        |(address, dtype, (groups, group_stride), k, n, k_stride, n_stride, zero_point)| Preload {
             address,
             dtype,
+            groups,
+            group_stride,
             k,
             n,
             k_stride,
@@ -125,15 +130,23 @@ fn multiply(limits: Limits) -> impl Strategy<Value = Multiply> {
     let zero_point = prop::option::of(0..=limits.address);
     let flags = (any::<bool>(), any::<bool>());
     let row = 0..=limits.address.min(limits.size);
-    (0..=limits.address, dtype(), 0..=limits.size, stride.clone(), stride, zero_point, row, flags).prop_map(
-        |(address, dtype, m, m_stride, k_stride, zero_point, accumulator_row, (accumulate, switch_weights))| Multiply {
+    let matrix = (0..=limits.address, dtype(), 0..=limits.size, stride.clone(), stride.clone(), zero_point);
+    (matrix, row.clone(), (stride, row), flags).prop_map(
+        |(
+            (address, dtype, m, m_stride, k_stride, zero_point),
+            accumulator_row,
+            (group_stride, group_rows),
+            (accumulate, switch_weights),
+        )| Multiply {
             address,
             dtype,
+            group_stride,
             m,
             m_stride,
             k_stride,
             zero_point,
             accumulator_row,
+            group_rows,
             accumulate,
             switch_weights,
         },

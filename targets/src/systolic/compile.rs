@@ -207,14 +207,14 @@ pub(super) fn compile(
 
 /// Passes through the array that a plan's products take, which its instructions are counted by.
 fn passes(plan: &Plan, facts: &SystolicMachine) -> u64 {
-    let peak = u64::from(facts.array.rows) * u64::from(facts.array.columns);
+    let peak = facts.array.macs_per_cycle();
     plan.kernels
         .iter()
         .flat_map(tcc_ir::Kernel::nodes)
         .map(|id| {
             let node = plan.graph.node(id);
             let rows = plan.graph.shape(node.output()).iter().rev().nth(1).copied().unwrap_or(1) as u64;
-            plan.graph.node_work(node).macs / peak / rows.clamp(1, u64::from(facts.array.rows))
+            plan.graph.node_work(node).macs / peak / rows.clamp(1, u64::from(facts.array.block_rows()))
         })
         .sum()
 }

@@ -77,14 +77,14 @@ impl<'m> SystolicCosts<'m> {
     fn array(&self, product: &MatMul, a: &TensorType, b: &TensorType) -> u64 {
         let Ok(dims) = product.dims(a, b) else { return 0 };
         let array = &self.machine.array;
-        let (rows, columns) = (u64::from(array.rows), u64::from(array.columns));
+        let (rows, columns) = (u64::from(array.total_rows()), u64::from(array.columns));
         let (mut batch, mut m) = (dims.batch.count() as u64, dims.m as u64);
         // Where B is the same for the whole batch, its rows follow one another.
         if b.shape.count() == dims.k * dims.n {
             (batch, m) = (1, m * batch);
         }
         let passes = (dims.k as u64).div_ceil(rows) * (dims.n as u64).div_ceil(columns) * batch;
-        passes * m.max(rows)
+        passes * m.max(u64::from(array.block_rows()))
     }
 
     fn contraction(&self, graph: &Graph, group: &Group, anchor: NodeId) -> Option<u64> {
@@ -166,7 +166,7 @@ impl<'m> SystolicCosts<'m> {
         let types = graph.input_types(node);
         let dims = Attention::dims(types[0], types[1], types[2]).ok()?;
         let (machine, vector) = (self.machine, &self.machine.vector);
-        let (rows, columns) = (machine.array.rows as usize, machine.array.columns as usize);
+        let (rows, columns) = (machine.array.total_rows() as usize, machine.array.columns as usize);
         let queries = dims.heads / dims.groups * dims.queries;
         let visible: usize = (0..dims.queries).map(|query| attention.visible_keys(query, dims.keys).len()).sum();
         let heads = (dims.batch * dims.groups) as u64;
@@ -278,7 +278,9 @@ impl CostModel for SystolicCosts<'_> {
             Anchor::Copy { .. } => None,
         };
         let array = match group.anchor {
-            Anchor::Contraction(_) | Anchor::Attention(_) => u64::from(machine.array.rows + machine.array.columns),
+            Anchor::Contraction(_) | Anchor::Attention(_) => {
+                u64::from(machine.array.total_rows() + machine.array.columns)
+            }
             _ => 0,
         };
         // From the first byte asked for to the last result out.

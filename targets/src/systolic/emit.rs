@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::isa::{DmaDim, DramAddress, Instruction, MAX_DIMS, Operation, Transfer, Unit, Waits};
 use super::machine::SystolicMachine;
+pub(super) use super::touch::ArrayWeights;
 use super::touch::{DRAM_BLOCK_BYTES, Space, Touch, Toucher, Touches, page_bytes};
 
 /// The last instruction of each unit that touched a page, counted from 1; 0 is none.
@@ -63,26 +64,6 @@ pub(super) struct Emitter<'m> {
     weights: ArrayWeights,
     /// What a segment that does not begin the program has to settle.
     fence: Option<Fence>,
-}
-
-/// Rows of the array that weights take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ArrayWeights {
-    /// Those in the shadow registers.
-    shadow_k: u32,
-    /// Those in use.
-    active_k: u32,
-}
-
-impl ArrayWeights {
-    /// Follows an instruction.
-    fn follow(&mut self, op: &Operation) {
-        match op {
-            Operation::Preload(load) => self.shadow_k = u32::from(load.k),
-            Operation::Multiply(pass) if pass.switch_weights => self.active_k = self.shadow_k,
-            _ => {}
-        }
-    }
 }
 
 /// What stands between a segment and everything before the segment before it. The pages that were touched so long ago are
@@ -265,7 +246,7 @@ impl<'m> Emitter<'m> {
     }
 
     fn touches(&self, op: &Operation) -> Touches {
-        Toucher { machine: self.machine, bases: &self.bases, active_k: self.weights.active_k }.touches(op)
+        Toucher { machine: self.machine, bases: &self.bases, active: self.weights.active }.touches(op)
     }
 
     fn for_each_page(&mut self, touch: &Touch, mut visit: impl FnMut(&mut Page)) {

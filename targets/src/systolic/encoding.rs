@@ -34,8 +34,8 @@
 //! | 2 | store | as load |
 //! | 3 | load_rows | `dram:64`, `scratchpad:32`, `row_bytes:32`, `row_stride:64`, `rows:64`, `outer:32`, `outer_stride:64`, `indices:32`, `count:32`, `index_type:8 0:16 register:8` |
 //! | 4 | store_rows | as load_rows, the last word `index_type:8 reduction:8 element_type:8 register:8` |
-//! | 5 | preload | `address:32`, `type:8 has_zero_point:1`, `k:16 n:16`, `k_stride:32`, `n_stride:32`, then `zero_point:32` if there is one |
-//! | 6 | multiply | `address:32`, `type:8 has_zero_point:1 accumulate:1 switch_weights:1`, `m:32`, `m_stride:32`, `k_stride:32`, `accumulator_row:32`, then `zero_point:32` if there is one |
+//! | 5 | preload | `address:32`, `type:8 groups:16 has_zero_point:1`, `k:16 n:16`, `k_stride:32`, `n_stride:32`, `group_stride:32`, then `zero_point:32` if there is one |
+//! | 6 | multiply | `address:32`, `type:8 has_zero_point:1 accumulate:1 switch_weights:1`, `m:32`, `m_stride:32`, `k_stride:32`, `accumulator_row:32`, `group_stride:32`, `group_rows:32`, then `zero_point:32` if there is one |
 //! | 7 | map | `kind:8 function:8 dimensions:8 sources:8`, nest, destination walk, sources |
 //! | 8 | fold | `function:8 dimensions:8 reduced:8 sources:4 accumulate:1`, nest, destination walk, sources |
 //! | 9 | scan | `dimensions:8 exclusive:1`, nest, destination walk, source walk |
@@ -189,10 +189,12 @@ impl Writer {
             }
             Operation::Preload(preload) => {
                 self.word(preload.address);
-                self.word(dtype_number(preload.dtype) | u32::from(preload.zero_point.is_some()) << 8);
+                let has_zero_point = u32::from(preload.zero_point.is_some());
+                self.word(dtype_number(preload.dtype) | u32::from(preload.groups) << 8 | has_zero_point << 24);
                 self.word(u32::from(preload.k) | u32::from(preload.n) << 16);
                 self.signed(preload.k_stride);
                 self.signed(preload.n_stride);
+                self.signed(preload.group_stride);
                 self.words.extend(preload.zero_point);
                 5
             }
@@ -208,6 +210,8 @@ impl Writer {
                 self.signed(multiply.m_stride);
                 self.signed(multiply.k_stride);
                 self.word(multiply.accumulator_row);
+                self.signed(multiply.group_stride);
+                self.word(multiply.group_rows);
                 self.words.extend(multiply.zero_point);
                 6
             }
@@ -572,6 +576,7 @@ impl Reader<'_> {
         let address = self.word()?;
         let mut fields = self.fields()?;
         let dtype = fields.dtype()?;
+        let groups = fields.take(16) as u16;
         let has_zero_point = fields.flag();
         fields.finish()?;
         let size = self.word()?;
@@ -582,6 +587,8 @@ impl Reader<'_> {
             n: (size >> 16) as u16,
             k_stride: self.signed()?,
             n_stride: self.signed()?,
+            group_stride: self.signed()?,
+            groups,
             zero_point: if has_zero_point { Some(self.word()?) } else { None },
         }))
     }
@@ -601,6 +608,8 @@ impl Reader<'_> {
             m_stride: self.signed()?,
             k_stride: self.signed()?,
             accumulator_row: self.word()?,
+            group_stride: self.signed()?,
+            group_rows: self.word()?,
             zero_point: if has_zero_point { Some(self.word()?) } else { None },
             accumulate,
             switch_weights,

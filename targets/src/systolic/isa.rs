@@ -186,14 +186,36 @@ pub struct RowTransfer {
     pub count: u32,
 }
 
-/// Weights for the array: element `(k, n)` lies at `address + k·k_stride + n·n_stride` in the scratchpad.
+/// The part of the array that weights take: its rows are used as so many groups, each a product of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WeightRows {
+    /// Groups.
+    pub groups: u16,
+    /// Rows of each group that are used.
+    pub k: u16,
+}
+
+impl Default for WeightRows {
+    /// No rows of an array that is not divided.
+    fn default() -> Self {
+        WeightRows { groups: 1, k: 0 }
+    }
+}
+
+/// Weights for the array: element `(k, n)` of group `g` lies at `address + g·group_stride + k·k_stride + n·n_stride` in the
+/// scratchpad.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Preload {
-    /// Address in the scratchpad of element (0, 0).
+    /// Address in the scratchpad of element (0, 0) of group 0.
     pub address: u32,
     /// Element type; floats are rounded to bf16 on the way in, integers enter as 9-bit numbers less the zero point.
     pub dtype: DType,
-    /// Rows of the array that are used.
+    /// Groups that the rows of the array are used as, a power of two: each of them has as many of the array's blocks, and
+    /// its sums leave below the last of these.
+    pub groups: u16,
+    /// Distance between groups.
+    pub group_stride: i32,
+    /// Rows of each group that are used.
     pub k: u16,
     /// Columns of the array that are used.
     pub n: u16,
@@ -205,13 +227,23 @@ pub struct Preload {
     pub zero_point: Option<u32>,
 }
 
-/// One pass through the array: `accumulators[row, 0..n] (+)= A[row, 0..k] · W` for `m` rows.
+impl Preload {
+    /// The part of the array that the weights take.
+    pub fn rows(&self) -> WeightRows {
+        WeightRows { groups: self.groups, k: self.k }
+    }
+}
+
+/// One pass through the array: for each group `g` of the weights in use and each of `m` rows,
+/// `accumulators[accumulator_row + g·group_rows + row, 0..n] (+)= A[g, row, 0..k] · W[g]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Multiply {
-    /// Address in the scratchpad of A's first element.
+    /// Address in the scratchpad of A's first element, in group 0.
     pub address: u32,
     /// Element type of A; converted like weights.
     pub dtype: DType,
+    /// Distance between the rows that enter at the same time, one for each group of the weights in use; 0 for the same row.
+    pub group_stride: i32,
     /// Rows that pass through the array.
     pub m: u32,
     /// Distance between rows of A.
@@ -220,8 +252,10 @@ pub struct Multiply {
     pub k_stride: i32,
     /// Address in the scratchpad of A's zero point, of A's type.
     pub zero_point: Option<u32>,
-    /// First accumulator row.
+    /// First accumulator row of group 0.
     pub accumulator_row: u32,
+    /// Accumulator rows from one group to the next: at least `m`, so that no two write the same, where there are several.
+    pub group_rows: u32,
     /// Add to the accumulators instead of overwriting them.
     pub accumulate: bool,
     /// Switch to the weights preloaded last before starting; else go on with the weights of the pass before.

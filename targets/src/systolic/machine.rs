@@ -1,6 +1,7 @@
 //! The facts of one systolic machine, as its file states them.
 
 use serde::{Deserialize, Serialize};
+
 use tcc_ir::DType;
 
 use crate::machine::MachineError;
@@ -23,17 +24,30 @@ pub struct SystolicMachine {
     pub sequencer: Sequencer,
 }
 
-/// The array of multiply-accumulate cells, weight stationary.
+/// The arrays of multiply-accumulate cells, weight stationary. There may be several, which stand one below the other and work
+/// in lock step: the sums that leave one enter the next. Each can be divided into blocks of rows. Every block has a bus of
+/// its own on which weights enter, and its sums can be taken out below it; so the rows of all arrays are used as one group,
+/// or as several that multiply independently of each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Array {
-    /// Rows: the K-dimension of one pass.
+    /// Rows of one array.
     pub rows: u32,
     /// Columns: the N-dimension of one pass.
     pub columns: u32,
+    /// Arrays, a power of two.
+    #[serde(default = "one")]
+    pub count: u32,
+    /// Blocks of each array, a power of two that divides its rows.
+    #[serde(default = "one")]
+    pub row_groups: u32,
     /// What the cells multiply.
     #[serde(default = "ArrayType::all")]
     pub types: Vec<ArrayType>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// What a cell of an array can multiply.
@@ -57,19 +71,34 @@ impl ArrayType {
         match dtype {
             DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => Some(ArrayType::Bf16),
             DType::I8 | DType::U8 | DType::I4 | DType::U4 => Some(ArrayType::Int8),
-            DType::F64
-            | DType::I64
-            | DType::I32
-            | DType::I16
-            | DType::U64
-            | DType::U32
-            | DType::U16
-            | DType::Bool => None,
+            DType::F64 | DType::I64 | DType::I32 | DType::I16 | DType::U64 | DType::U32 | DType::U16 | DType::Bool => {
+                None
+            }
         }
     }
 }
 
 impl Array {
+    /// Rows of all arrays: the K-dimension of one pass that uses them as one group.
+    pub fn total_rows(&self) -> u32 {
+        self.count * self.rows
+    }
+
+    /// Blocks of all arrays: the most groups that their rows are used as.
+    pub fn blocks(&self) -> u32 {
+        self.count * self.row_groups
+    }
+
+    /// Rows of one block.
+    pub fn block_rows(&self) -> u32 {
+        self.rows / self.row_groups
+    }
+
+    /// Multiply-accumulates of all arrays in a cycle.
+    pub fn macs_per_cycle(&self) -> u64 {
+        u64::from(self.total_rows()) * u64::from(self.columns)
+    }
+
     /// Whether the array multiplies rows of elements of type `a` with weights of type `b`.
     pub fn multiplies(&self, a: DType, b: DType) -> bool {
         ArrayType::of(a).is_some_and(|kind| ArrayType::of(b) == Some(kind) && self.types.contains(&kind))
@@ -136,6 +165,8 @@ impl SystolicMachine {
         let positive = [
             ("systolic.array.rows", u64::from(self.array.rows), 1, 1024),
             ("systolic.array.columns", u64::from(self.array.columns), 1, 1024),
+            ("systolic.array.count", u64::from(self.array.count), 1, 32),
+            ("systolic.array.row_groups", u64::from(self.array.row_groups), 1, 1024),
             ("systolic.scratchpad.bytes", u64::from(self.scratchpad.bytes), 64 << 10, 1 << 30),
             ("systolic.accumulators.rows", u64::from(self.accumulators.rows), 16, 1 << 20),
             ("systolic.vector.lanes", u64::from(self.vector.lanes), 1, 1 << 16),
@@ -149,14 +180,35 @@ impl SystolicMachine {
         ];
         for (field, value, low, high) in positive {
             if !(low..=high).contains(&value) {
-                return Err(MachineError::Value {
-                    file: file.to_owned(),
-                    field: field.to_owned(),
-                    value: value.to_string(),
-                    expected: format!("from {low} to {high}"),
-                });
+                return Err(wrong(file, field, value, format!("from {low} to {high}")));
             }
         }
+        self.array.check(file)
+    }
+}
+
+impl Array {
+    fn check(&self, file: &str) -> Result<(), MachineError> {
+        let Array { rows, count, row_groups, ref types, .. } = *self;
+        if !count.is_power_of_two() {
+            return Err(wrong(file, "systolic.array.count", count, "a power of two"));
+        }
+        if !row_groups.is_power_of_two() || !rows.is_multiple_of(row_groups) {
+            let expected = format!("a power of two that divides the {rows} rows");
+            return Err(wrong(file, "systolic.array.row_groups", row_groups, expected));
+        }
+        if types.is_empty() {
+            return Err(wrong(file, "systolic.array.types", "empty", "a list of \"bf16\", \"int8\" or both"));
+        }
         Ok(())
+    }
+}
+
+fn wrong(file: &str, field: &str, value: impl ToString, expected: impl Into<String>) -> MachineError {
+    MachineError::Value {
+        file: file.to_owned(),
+        field: field.to_owned(),
+        value: value.to_string(),
+        expected: expected.into(),
     }
 }

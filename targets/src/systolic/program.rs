@@ -14,6 +14,7 @@ use super::packing::{self, PackedConstant};
 use super::rtl::{Job, Outcome, Rtl, RtlError};
 use super::simulator::{Dram, Simulator, Space, for_each_access};
 use super::timing::{self, Summary};
+use super::touch::ArrayWeights;
 use super::trace::{self, SHOWN_ONE_BY_ONE};
 use super::{assembly, encoding};
 use crate::machine::Machine;
@@ -198,7 +199,7 @@ impl SystolicProgram {
 
     /// Multiply-accumulates of the array in a cycle.
     fn peak(&self) -> u64 {
-        u64::from(self.facts.array.rows) * u64::from(self.facts.array.columns)
+        self.facts.array.macs_per_cycle()
     }
 
     fn share_of_peak(&self, macs: u64, cycles: u64) -> f64 {
@@ -408,8 +409,10 @@ fn lost() -> TargetError {
 /// are left out: something has put them there.
 fn chip_peaks(code: &Code, machine: &SystolicMachine) -> (u64, u64) {
     let (mut scratchpad, mut accumulators) = (0, 0);
+    let mut weights = ArrayWeights::default();
     for instruction in code.routines().iter().flatten() {
-        for_each_access(&instruction.op, machine, |access| {
+        weights.follow(&instruction.op);
+        for_each_access(&instruction.op, weights.active, machine, |access| {
             let end = access.bounds().map_or(0, |(_, end)| u64::try_from(end.max(0)).unwrap_or(u64::MAX));
             match access.space {
                 Space::Scratchpad => scratchpad = end.max(scratchpad),

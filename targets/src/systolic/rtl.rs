@@ -231,7 +231,8 @@ fn write_sources(folder: &Path, change: impl Fn(&str, &str) -> String) -> Result
 fn parameters(machine: &SystolicMachine) -> Vec<String> {
     let SystolicMachine { array, scratchpad, accumulators, vector, dram, sequencer } = machine;
     [
-        ("ROWS", array.rows),
+        ("ROWS", array.total_rows()),
+        ("BLOCK_ROWS", array.block_rows()),
         ("COLUMNS", array.columns),
         ("SCRATCHPAD_BYTES", scratchpad.bytes),
         ("ACCUMULATOR_ROWS", accumulators.rows),

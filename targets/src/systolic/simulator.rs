@@ -26,7 +26,7 @@ use self::race::RaceDetector;
 use self::vector::Memories;
 use super::SystolicMachine;
 use super::code::{Code, Step};
-use super::isa::Operation;
+use super::isa::{Operation, WeightRows};
 use super::timing::{self, Timing};
 use crate::systolic::assembly;
 
@@ -114,12 +114,13 @@ impl<'a> Simulator<'a> {
         let op = &*step.op();
         check::form(op, self.machine)?;
         self.switch_weights(op)?;
-        let k = self.active.as_ref().map_or(0, Plane::k) as u16;
-        let accesses = race::accesses(op, k, self.machine);
+        let weights = self.active.as_ref().map_or_else(WeightRows::default, Plane::rows);
+        check::pass_form(op, weights)?;
+        let accesses = race::accesses(op, weights, self.machine);
         for access in &accesses {
             check::bounds(access, self.machine, &mut self.dram)?;
         }
-        races.check(index, k, &accesses, self.timing.spans())?;
+        races.check(index, weights, &accesses, self.timing.spans())?;
         self.execute(op)
     }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use tcc_ir::DType;
 use tcc_ir::ops::ScatterReduction;
 
-use super::isa::{Memory, Operation, RowTransfer, Source, Transfer, Walk};
+use super::isa::{Memory, Operation, RowTransfer, Source, Transfer, Walk, WeightRows};
 use super::machine::SystolicMachine;
 
 /// Granularity at which on-chip hazards are tracked, in bytes: a power of two, and about a sixteen-thousandth of the
@@ -85,13 +85,33 @@ impl Touch {
     }
 }
 
+/// Rows of the array that weights take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ArrayWeights {
+    /// Those in the shadow registers.
+    shadow: WeightRows,
+    /// Those in use.
+    pub active: WeightRows,
+}
+
+impl ArrayWeights {
+    /// Follows an instruction.
+    pub fn follow(&mut self, op: &Operation) {
+        match op {
+            Operation::Preload(load) => self.shadow = load.rows(),
+            Operation::Multiply(pass) if pass.switch_weights => self.active = self.shadow,
+            _ => {}
+        }
+    }
+}
+
 /// Finds what instructions touch.
 pub(super) struct Toucher<'a> {
     pub machine: &'a SystolicMachine,
     /// What the base registers hold.
     pub bases: &'a [u64],
     /// Rows of the array that the weights in use take.
-    pub active_k: u32,
+    pub active: WeightRows,
 }
 
 /// All that one instruction touches.
@@ -139,7 +159,7 @@ impl Toucher<'_> {
     }
 
     /// An operand of the array and its zero point.
-    fn matrix(&self, address: u32, dims: [(u32, i32); 2], dtype: DType, zero_point: Option<u32>) -> Touches {
+    fn matrix(&self, address: u32, dims: [(u32, i32); 3], dtype: DType, zero_point: Option<u32>) -> Touches {
         let dims = dims.into_iter().map(|(size, stride)| (size, i64::from(stride)));
         let mut touches = Touches::new();
         touches.push(self.strided(Space::Scratchpad, false, u64::from(address), bytes_of(dtype), dims));
@@ -184,15 +204,19 @@ impl Toucher<'_> {
             Operation::LoadRows(rows) => self.rows(rows, false, false),
             Operation::StoreRows(rows, reduction, _) => self.rows(rows, true, *reduction != ScatterReduction::Replace),
             Operation::Preload(load) => {
-                let dims = [(u32::from(load.k), load.k_stride), (u32::from(load.n), load.n_stride)];
+                let groups = (u32::from(load.groups), load.group_stride);
+                let dims = [groups, (u32::from(load.k), load.k_stride), (u32::from(load.n), load.n_stride)];
                 self.matrix(load.address, dims, load.dtype, load.zero_point)
             }
             Operation::Multiply(pass) => {
-                let dims = [(pass.m, pass.m_stride), (self.active_k, pass.k_stride)];
+                let groups = u32::from(self.active.groups);
+                let k = u32::from(self.active.k);
+                let dims = [(groups, pass.group_stride), (pass.m, pass.m_stride), (k, pass.k_stride)];
                 let mut touches = self.matrix(pass.address, dims, pass.dtype, pass.zero_point);
                 let row = u64::from(self.machine.array.columns) * 4;
                 let first = u64::from(pass.accumulator_row) * row;
-                touches.push(self.dense(Space::Accumulators, true, first, u64::from(pass.m) * row));
+                let groups = std::iter::once((groups, i64::from(pass.group_rows) * row as i64));
+                touches.push(self.strided(Space::Accumulators, true, first, u64::from(pass.m) * row, groups));
                 touches
             }
             Operation::Map(map) => {

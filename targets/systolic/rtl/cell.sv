@@ -1,20 +1,23 @@
 // One cell of the array: a multiply-accumulator with weights in use and weights in waiting.
 //
-// Rows of A come from the west, one cycle later in every row of the array; sums come from the north. Weights travel south on
-// a path of their own and are kept by the cell of the row that they name. `switch_weights` travels with the first row of a
-// pass, so that each cell goes over to the new weights just when that pass reaches it.
+// Rows of A come from the west, one cycle later in every row of the array; sums come from the north, or begin here at zero
+// where `begins` says so. Weights travel south on a path of their own and are kept by the cell of the row that they name,
+// counted within the block. `switch_weights` travels with the first row of a pass, so that each cell goes over to the new
+// weights just when that pass reaches it.
 
 module array_cell #(
     parameter int ROW_BITS = 10
 ) (
     input logic clk,
-    // The row that the cell stands in; a constant.
+    // The row of its block that the cell stands in; a constant.
     input logic [ROW_BITS-1:0] row,
     // A, moving east.
+    input logic begins_in,
     input logic valid_in,
     input logic float_in,
     input logic switch_in,
     input logic [15:0] a_in,
+    output logic begins_out,
     output logic valid_out,
     output logic float_out,
     output logic switch_out,
@@ -40,17 +43,21 @@ module array_cell #(
 
   assign weight = switch_in ? waiting : active;
 
+  logic [31:0] above;
+  assign above = begins_in ? 32'b0 : sum_in;
+
   // Integers are 9 bits with sign; sums wrap.
   logic signed [31:0] product;
   assign product = 32'($signed(a_in[8:0])) * 32'($signed(weight[8:0]));
 
   always_comb begin
-    if (!valid_in) sum_now = sum_in;
-    else if (float_in) sum_now = add32(sum_in, multiply16(a_in, weight));
-    else sum_now = sum_in + product;
+    if (!valid_in) sum_now = above;
+    else if (float_in) sum_now = add32(above, multiply16(a_in, weight));
+    else sum_now = above + product;
   end
 
   always_ff @(posedge clk) begin
+    begins_out <= begins_in;
     valid_out <= valid_in;
     float_out <= float_in;
     switch_out <= switch_in;

@@ -1,13 +1,14 @@
 // What stands between the scratchpad and the array: the feeders of weights and of rows of A, and the accumulators behind it.
 //
-// A row enters the array in every cycle. Elements are brought into the form of the cells on the way: floats are rounded to
+// A row enters the array in every cycle, one for each group that the rows of the array are used as. Elements are brought into the form of the cells on the way: floats are rounded to
 // bfloat16, integers lose their zero point and have 9 bits then.
 
 module feed
   import machine_pkg::*;
 #(
     parameter int ROWS = 4,
-    parameter int COLUMNS = 4
+    parameter int COLUMNS = 4,
+    parameter int BLOCK_ROWS = 4
 ) (
     input logic clk,
     input logic preload_start,
@@ -23,18 +24,20 @@ module feed
 
   localparam int ROW_BITS = 16;
   localparam int LATENCY = ROWS + COLUMNS - 2;
+  localparam int BLOCKS = ROWS / BLOCK_ROWS;
 
   logic weight_valid = 0;
   logic [ROW_BITS-1:0] weight_row;
-  logic [COLUMNS*16-1:0] weights;
+  logic [BLOCKS*COLUMNS*16-1:0] weights;
   logic valid = 0;
   logic is_float;
   logic switching;
+  logic [BLOCKS-1:0] begins;
   logic [ROWS*16-1:0] a;
-  logic [COLUMNS*32-1:0] sums;
+  logic [BLOCKS*COLUMNS*32-1:0] sums;
 
-  systolic_array #(.ROWS(ROWS), .COLUMNS(COLUMNS), .ROW_BITS(ROW_BITS)) grid (
-      .clk(clk), .valid(valid), .is_float(is_float), .switch_weights(switching), .a(a),
+  systolic_array #(.ROWS(ROWS), .COLUMNS(COLUMNS), .BLOCK_ROWS(BLOCK_ROWS), .ROW_BITS(ROW_BITS)) grid (
+      .clk(clk), .valid(valid), .is_float(is_float), .switch_weights(switching), .begins(begins), .a(a),
       .weight_valid(weight_valid), .weight_row(weight_row), .weights(weights), .sums(sums)
   );
 
@@ -61,8 +64,8 @@ module feed
     return lane_bits(dtype) == 4 && stride == 0 ? 1 : 2 * stride;
   endfunction
 
-  // Preloads: type, size, strides, zero point, and the row that enters in this cycle.
-  int weight_dtype, weight_k, weight_n;
+  // Preloads: type, size, rows of a group, strides, zero point, and the row of each block that enters in this cycle.
+  int weight_dtype, weight_k, weight_n, weight_rows;
   longint k_step, n_step, weight_zero;
   int row;
   // Columns of the weights in waiting, and of those in use.
@@ -73,38 +76,45 @@ module feed
     kinds = word_of(preload, 1);
     sizes = word_of(preload, 2);
     weight_dtype = int'(kinds[7:0]);
+    weight_rows = ROWS / int'(kinds[23:8]);
     weight_k = int'(sizes[15:0]);
     weight_n = int'(sizes[31:16]);
     n_step = step_of(weight_dtype, signed_of(preload, 4));
     // Nibbles are packed along n if they can be, else along k.
     if (lane_bits(weight_dtype) == 4 && signed_of(preload, 4) == 0) k_step = 2 * signed_of(preload, 3);
     else k_step = step_of(weight_dtype, signed_of(preload, 3));
-    weight_zero = kinds[8] ? integer_at(weight_dtype, 2 * longint'(word_of(preload, 5))) : 0;
+    weight_zero = kinds[24] ? integer_at(weight_dtype, 2 * longint'(word_of(preload, 6))) : 0;
     waiting_n = weight_n;
     row = 0;
   endtask
 
   // A cycle of a preload.
   task automatic feed_weights();
+    int of_group;
+    longint first;
     preload_last = 0;
     weight_valid = preload_working;
     if (preload_start) begin_preload();
     if (preload_working) begin
       weight_row = ROW_BITS'(row);
-      for (int c = 0; c < COLUMNS; c++) begin
-        if (row < weight_k && c < weight_n)
-          weights[c*16+:16] = operand(
-              weight_dtype, 2 * longint'(word_of(preload, 0)) + longint'(row) * k_step + longint'(c) * n_step,
-              weight_zero);
-        else weights[c*16+:16] = 16'b0;
+      for (int b = 0; b < BLOCKS; b++) begin
+        of_group = (b * BLOCK_ROWS + row) % weight_rows;
+        first = 2 * (longint'(word_of(preload, 0))
+            + longint'((b * BLOCK_ROWS + row) / weight_rows) * signed_of(preload, 5));
+        for (int c = 0; c < COLUMNS; c++) begin
+          if (of_group < weight_k && c < weight_n)
+            weights[(b*COLUMNS+c)*16+:16] = operand(
+                weight_dtype, first + longint'(of_group) * k_step + longint'(c) * n_step, weight_zero);
+          else weights[(b*COLUMNS+c)*16+:16] = 16'b0;
+        end
       end
       row = row + 1;
-      preload_last = row == ROWS;
+      preload_last = row == BLOCK_ROWS;
     end
   endtask
 
-  // Passes: the row of A that enters in this cycle.
-  int a_dtype, active_k;
+  // Passes: the row of A that enters in this cycle, rows of a group, and how many of them are used.
+  int a_dtype, active_rows = ROWS, active_k;
   longint a_step, a_zero;
   longint unsigned a_row;
   logic accumulate;
@@ -115,19 +125,23 @@ module feed
     a_dtype = int'(kinds[7:0]);
     accumulate = kinds[9];
     a_step = step_of(a_dtype, signed_of(pass, 4));
-    a_zero = kinds[8] ? integer_at(a_dtype, 2 * longint'(word_of(pass, 6))) : 0;
+    a_zero = kinds[8] ? integer_at(a_dtype, 2 * longint'(word_of(pass, 8))) : 0;
     if (kinds[10]) begin
       active_n = waiting_n;
       active_k = weight_k;
+      active_rows = weight_rows;
     end
     a_row = 0;
   endtask
 
   logic [63:0] result_row;
+  logic [31:0] group_rows;
 
   // A cycle of a pass.
   task automatic feed_rows();
     int unsigned kinds;
+    int of_group;
+    longint first;
     pass_last = 0;
     valid = 0;
     switching = 0;
@@ -139,15 +153,16 @@ module feed
       is_float = is_float_type(a_dtype);
       if (a_row < longint'(word_of(pass, 2))) begin
         valid = 1;
+        for (int b = 0; b < BLOCKS; b++) begins[b] = b * BLOCK_ROWS % active_rows == 0;
         for (int r = 0; r < ROWS; r++) begin
-          if (r < active_k)
-            a[r*16+:16] = operand(
-                a_dtype,
-                2 * (longint'(word_of(pass, 0)) + longint'(a_row) * signed_of(pass, 3)) + longint'(r) * a_step,
-                a_zero);
+          of_group = r % active_rows;
+          first = 2 * (longint'(word_of(pass, 0)) + longint'(r / active_rows) * signed_of(pass, 6)
+              + longint'(a_row) * signed_of(pass, 3));
+          if (of_group < active_k) a[r*16+:16] = operand(a_dtype, first + longint'(of_group) * a_step, a_zero);
           else a[r*16+:16] = 16'b0;
         end
         result_row = longint'(word_of(pass, 5)) + a_row;
+        group_rows = word_of(pass, 7);
       end
       a_row = a_row + 1;
       pass_last = a_row >= longint'(word_of(pass, 2));
@@ -161,21 +176,37 @@ module feed
   end
 
   // What becomes of the sums, in step with them.
-  logic [98:0] intent, due;
-  assign intent = {valid, is_float, accumulate, active_n, result_row};
-  delay #(.WIDTH(99), .CYCLES(LATENCY)) in_step (.clk(clk), .in(intent), .out(due));
+  typedef struct packed {
+    logic valid;
+    logic is_float;
+    logic accumulate;
+    // Columns that are written, and rows of the array in a group.
+    logic [31:0] columns;
+    logic [31:0] rows;
+    // Where the sums of the first group go, and how much further those of the next.
+    logic [63:0] result_row;
+    logic [31:0] group_rows;
+  } intent_t;
+  intent_t intent, due;
+  assign intent = {valid, is_float, accumulate, active_n, active_rows, result_row, group_rows};
+  delay #(.WIDTH($bits(intent_t)), .CYCLES(LATENCY)) in_step (.clk(clk), .in(intent), .out(due));
 
   always @(posedge clk) begin
     logic [31:0] old, sum;
     longint at;
-    if (due[98]) begin
-      for (int c = 0; c < COLUMNS; c++) begin
-        if (c < int'(due[95:64])) begin
-          at = 4 * (longint'(due[63:0]) * COLUMNS + longint'(c));
-          sum = sums[c*32+:32];
-          old = 32'(systolic.memory.read(1, 2 * at, 32));
-          if (due[96]) sum = due[97] ? add32(old, sum) : old + sum;
-          systolic.memory.write(1, 2 * at, 32, longint'(sum));
+    int below;
+    if (due.valid) begin
+      for (int g = 0; g < ROWS / int'(due.rows); g++) begin
+        // The last block of the group.
+        below = (g + 1) * int'(due.rows) / BLOCK_ROWS - 1;
+        for (int c = 0; c < COLUMNS; c++) begin
+          if (c < int'(due.columns)) begin
+            at = 4 * ((longint'(due.result_row) + longint'(g) * longint'(due.group_rows)) * COLUMNS + longint'(c));
+            sum = sums[(below*COLUMNS+c)*32+:32];
+            old = 32'(systolic.memory.read(1, 2 * at, 32));
+            if (due.accumulate) sum = due.is_float ? add32(old, sum) : old + sum;
+            systolic.memory.write(1, 2 * at, 32, longint'(sum));
+          end
         end
       end
     end

@@ -7,7 +7,9 @@
 module systolic
   import machine_pkg::*;
 #(
+    // Rows of all arrays, and of one of the blocks that they are divided into.
     parameter int ROWS = 4,
+    parameter int BLOCK_ROWS = 4,
     parameter int COLUMNS = 4,
     parameter int SCRATCHPAD_BYTES = 65536,
     parameter int ACCUMULATOR_ROWS = 16,
@@ -85,7 +87,7 @@ module systolic
       .clk(clk), .now(now), .start(start[STORE]), .working(working[STORE]), .instruction(current[STORE]),
       .last(last[STORE])
   );
-  feed #(.ROWS(ROWS), .COLUMNS(COLUMNS)) feed (
+  feed #(.ROWS(ROWS), .COLUMNS(COLUMNS), .BLOCK_ROWS(BLOCK_ROWS)) feed (
       .clk(clk),
       .preload_start(start[PRELOAD]), .preload_working(working[PRELOAD]), .preload(current[PRELOAD]),
       .preload_last(last[PRELOAD]),

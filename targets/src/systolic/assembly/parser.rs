@@ -341,21 +341,27 @@ impl<'a> Parser<'a> {
         let dtype = self.dtype_field("dtype")?;
         let (k, k_stride) = self.pair("k")?;
         let (n, n_stride) = self.pair("n")?;
+        let (groups, group_stride) = if self.word() == "groups" { self.pair("groups")? } else { (1, 0) };
         let zero_point = self.zero_point()?;
-        Ok(Operation::Preload(Preload { address, dtype, k, n, k_stride, n_stride, zero_point }))
+        Ok(Operation::Preload(Preload { address, dtype, groups, group_stride, k, n, k_stride, n_stride, zero_point }))
     }
 
     fn multiply(&mut self) -> Parsed<Operation> {
         let address = self.field("spm")?;
         let dtype = self.dtype_field("dtype")?;
         let (m, m_stride) = self.pair("m")?;
+        let k_stride = self.field("k")?;
+        let accumulator_row = self.field("row")?;
+        let (group_stride, group_rows) = if self.word() == "group" { self.pair("group")? } else { (0, 0) };
         Ok(Operation::Multiply(Multiply {
             address,
             dtype,
+            group_stride,
             m,
             m_stride,
-            k_stride: self.field("k")?,
-            accumulator_row: self.field("row")?,
+            k_stride,
+            accumulator_row,
+            group_rows,
             accumulate: self.flag("accumulate"),
             switch_weights: self.flag("switch"),
             zero_point: self.zero_point()?,

@@ -15,6 +15,9 @@ load_rows dram=0x0 spm=0x0 bytes=768 rows=30522:1536 outer=1:0 indices=0x100 ind
 store_rows dram=0x0 spm=0x0 bytes=8 rows=4:8 outer=1:0 indices=0x100 index=i32 count=2 reduction=add dtype=f32
 preload spm=0x0 dtype=i8 k=128:256 n=128:-2 zero=0x4 wait(load<=0)
 multiply spm=0x8000 dtype=bf16 m=128:256 k=2 row=0 accumulate switch wait(load<=1, preload<=0)
+preload spm=0x0 dtype=bf16 k=64:256 n=128:2 groups=2:128
+preload spm=0x0 dtype=bf16 k=64:256 n=128:2 groups=1:-1 zero=0x4
+multiply spm=0x8000 dtype=bf16 m=128:512 k=2 row=0 group=128:128 switch
 map add dims=[128, 128] acc:f32@0x0[512, 4] <- acc:f32@0x0[512, 4], float 1.5 wait(array<=0)
 map select dims=[] spm:i32@0x0[] <- spm:bool@0x40[], int -3, int 7
 map copy dims=[2] spm:f64@0x0[8] <- float nan 0x7ff8000000000001

@@ -52,12 +52,18 @@ fn write_instruction(out: &mut String, instruction: &Instruction) -> fmt::Result
         Operation::Preload(preload) => {
             write!(out, "preload spm={:#x} dtype={}", preload.address, preload.dtype)?;
             write!(out, " k={}:{} n={}:{}", preload.k, preload.k_stride, preload.n, preload.n_stride)?;
+            if (preload.groups, preload.group_stride) != (1, 0) {
+                write!(out, " groups={}:{}", preload.groups, preload.group_stride)?;
+            }
             write_zero_point(out, preload.zero_point)?;
         }
         Operation::Multiply(multiply) => {
             write!(out, "multiply spm={:#x} dtype={}", multiply.address, multiply.dtype)?;
             write!(out, " m={}:{} k={}", multiply.m, multiply.m_stride, multiply.k_stride)?;
             write!(out, " row={}", multiply.accumulator_row)?;
+            if (multiply.group_stride, multiply.group_rows) != (0, 0) {
+                write!(out, " group={}:{}", multiply.group_stride, multiply.group_rows)?;
+            }
             write_flags(out, &[(multiply.accumulate, "accumulate"), (multiply.switch_weights, "switch")])?;
             write_zero_point(out, multiply.zero_point)?;
         }

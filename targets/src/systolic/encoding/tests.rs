@@ -24,18 +24,20 @@ fn multiply() -> Instruction {
         op: Operation::Multiply(Multiply {
             address: 0x100,
             dtype: DType::BF16,
+            group_stride: 6,
             m: 5,
             m_stride: -2,
             k_stride: 2,
             zero_point: None,
             accumulator_row: 9,
+            group_rows: 8,
             accumulate: true,
             switch_weights: false,
         }),
     }
 }
 
-const MULTIPLY: [u32; 9] = [6 | 9 << 8 | 0b10001 << 24, 7, 0, 0x100, 3 | 1 << 9, 5, u32::MAX - 1, 2, 9];
+const MULTIPLY: [u32; 11] = [6 | 11 << 8 | 0b10001 << 24, 7, 0, 0x100, 3 | 1 << 9, 5, u32::MAX - 1, 2, 9, 6, 8];
 
 #[test]
 fn a_multiply_is_these_words() {
@@ -63,7 +65,7 @@ fn a_program_is_its_calls_and_its_routines() {
     let call = |routine, bases| Call { routine: RoutineId(routine), bases };
     let code =
         Code::new(vec![vec![multiply()], Vec::new()], vec![call(0, vec![7, 1 << 32]), call(1, Vec::new())]).unwrap();
-    let head = [2, 2, 9, 0, 0, 2, 7, 0, 0, 1, 1, 0];
+    let head = [2, 2, 11, 0, 0, 2, 7, 0, 0, 1, 1, 0];
     let words = [&head[..], &MULTIPLY].concat();
     assert_eq!(encode(&code), bytes(&words));
     assert_eq!(decode(&bytes(&words)), Ok(code));
@@ -73,9 +75,9 @@ fn a_program_is_its_calls_and_its_routines() {
         decode(&bytes(&damaged)).map(|_| ()).map_err(|error| (error.offset, error.problem))
     };
     let lengths = |routines, words| DecodeProblem::Routines { routines, words };
-    assert_eq!(with(2, 10), Err((12, lengths(10, 9))));
-    assert_eq!(with(0, u32::MAX), Err((21, DecodeProblem::Truncated)));
-    assert_eq!(with(1, u32::MAX), Err((21, DecodeProblem::Truncated)));
+    assert_eq!(with(2, 12), Err((12, lengths(12, 11))));
+    assert_eq!(with(0, u32::MAX), Err((23, DecodeProblem::Truncated)));
+    assert_eq!(with(1, u32::MAX), Err((23, DecodeProblem::Truncated)));
     assert_eq!(with(5, 256), Err((5, DecodeProblem::UnusedBits(1))));
     let no_routine = CodeError::NoRoutine { call: 0, routine: 2, routines: 2 };
     assert_eq!(with(4, 2), Err((0, DecodeProblem::Calls(no_routine))));
@@ -88,16 +90,16 @@ fn damage_is_found_where_it_is() {
         damaged[index] = word;
         problem(&damaged)
     };
-    assert_eq!(with(0, 6 | 10 << 8), (0, DecodeProblem::Truncated));
+    assert_eq!(with(0, 6 | 12 << 8), (0, DecodeProblem::Truncated));
     assert_eq!(with(0, 6), (0, DecodeProblem::Truncated));
-    assert_eq!(with(0, 77 | 9 << 8), (0, DecodeProblem::Value { field: "opcode", value: 77 }));
-    assert_eq!(with(0, 6 | 9 << 8 | 1 << 31), (0, DecodeProblem::UnusedBits(4)));
+    assert_eq!(with(0, 77 | 11 << 8), (0, DecodeProblem::Value { field: "opcode", value: 77 }));
+    assert_eq!(with(0, 6 | 11 << 8 | 1 << 31), (0, DecodeProblem::UnusedBits(4)));
     assert_eq!(with(1, 1 << 16), (1, DecodeProblem::UnusedBits(1)));
     assert_eq!(with(4, 17), (4, DecodeProblem::Value { field: "element type", value: 17 }));
     assert_eq!(with(4, 3 | 1 << 11), (4, DecodeProblem::UnusedBits(1)));
     // A flag for a zero point that has no word left, and one word too many.
-    assert_eq!(with(4, 3 | 1 << 8), (9, DecodeProblem::Truncated));
-    assert_eq!(problem(&[5 | 7 << 8, 0, 3, 0, 0, 0, 0]), (0, DecodeProblem::Length { length: 7, fields: 6 }));
+    assert_eq!(with(4, 3 | 1 << 8), (11, DecodeProblem::Truncated));
+    assert_eq!(problem(&[5 | 8 << 8, 0, 3, 0, 0, 0, 0, 0]), (0, DecodeProblem::Length { length: 8, fields: 7 }));
     assert_eq!(
         decode(&[1, 2, 3, 4, 5]).map_err(|error| (error.offset, error.problem)),
         Err((1, DecodeProblem::PartialWord))

@@ -241,7 +241,7 @@ impl Lowering<'_, '_> {
         let machine = self.machine;
         // Only a scratchpad that is small beside the array makes it necessary to leave a part of the array idle.
         let (rows, columns) =
-            (self.squeezed(machine.array.rows as usize), self.squeezed(machine.array.columns as usize));
+            (self.squeezed(machine.array.total_rows() as usize), self.squeezed(machine.array.columns as usize));
         let scratchpad = self.squeezed(machine.scratchpad.bytes as usize);
         let half = (machine.accumulators.rows / 2) as usize;
         let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, rows));
@@ -264,7 +264,7 @@ impl Lowering<'_, '_> {
             let weights = product.k.count() * product.n.count() * element_bytes(product.b.dtype) as usize;
             let per_row = n_tiles.len() * k_tiles.len().max(plan.passes());
             let loading = weights / machine.dram.read_bytes_per_cycle as usize;
-            let wanted = ((loading + loading / 2) / per_row.max(1)).max(machine.array.rows as usize);
+            let wanted = ((loading + loading / 2) / per_row.max(1)).max(machine.array.block_rows() as usize);
             let all = product.m.count();
             let at_once = resident && product.batch.count() == 1 && all <= half && all * (own + panels / 2) <= room;
             m_limit = if at_once && most < wanted { all } else { most.min(wanted) };
@@ -357,6 +357,8 @@ impl Lowering<'_, '_> {
                             self.emitter.emit(Operation::Preload(Preload {
                                 address: b_address,
                                 dtype: product.b.dtype,
+                                groups: 1,
+                                group_stride: 0,
                                 k: k.count() as u16,
                                 n: n.count() as u16,
                                 k_stride: (k_stride * element) as i32,
@@ -370,11 +372,13 @@ impl Lowering<'_, '_> {
                         self.emitter.emit(Operation::Multiply(Multiply {
                             address: a_address,
                             dtype: product.a.dtype,
+                            group_stride: 0,
                             m: m.count() as u32,
                             m_stride: (m_stride * a_element as i64) as i32,
                             k_stride: (k_stride * a_element as i64) as i32,
                             zero_point: a_zero,
                             accumulator_row: row,
+                            group_rows: 0,
                             accumulate: k_index > 0,
                             switch_weights: !same,
                         }));

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use tcc_ir::ops::ScatterReduction;
 
 use crate::systolic::SystolicMachine;
-use crate::systolic::isa::{Memory, Multiply, Operation, Preload, RowTransfer, Source, Transfer, Walk};
+use crate::systolic::isa::{Memory, Multiply, Operation, Preload, RowTransfer, Source, Transfer, Walk, WeightRows};
 use crate::systolic::nest::walk_step;
 
 /// An address space.
@@ -159,8 +159,8 @@ impl Access {
     }
 }
 
-/// Calls `f` with every access of an operation.
-pub(crate) fn for_each(op: &Operation, machine: &SystolicMachine, mut f: impl FnMut(Access)) {
+/// Calls `f` with every access of an operation; a pass uses `weights`.
+pub(crate) fn for_each(op: &Operation, weights: WeightRows, machine: &SystolicMachine, mut f: impl FnMut(Access)) {
     match op {
         Operation::Load(transfer) => {
             f(dram_side(transfer, false));
@@ -184,16 +184,17 @@ pub(crate) fn for_each(op: &Operation, machine: &SystolicMachine, mut f: impl Fn
             f(table(rows, true));
         }
         Operation::Preload(preload) => {
-            f(weights(preload));
+            f(preloaded(preload));
             if let Some(address) = preload.zero_point {
                 f(scalar(address, preload.dtype.bits()));
             }
         }
         Operation::Multiply(multiply) => {
+            f(activations(multiply, weights));
             if let Some(address) = multiply.zero_point {
                 f(scalar(address, multiply.dtype.bits()));
             }
-            f(accumulators(multiply, machine));
+            f(accumulators(multiply, weights, machine));
         }
         Operation::Map(map) => {
             sources(&map.sources, &map.dims, &mut f);
@@ -218,15 +219,16 @@ pub(crate) fn for_each(op: &Operation, machine: &SystolicMachine, mut f: impl Fn
 }
 
 /// The bytes of A that a pass reads; how many depends on the weights in the array.
-pub(crate) fn activations(multiply: &Multiply, k: u16) -> Access {
-    let (k_stride, run) = packed(multiply.dtype.bits(), multiply.k_stride, k);
-    let k = if run.is_some() { 1 } else { u64::from(k) };
+fn activations(multiply: &Multiply, weights: WeightRows) -> Access {
+    let (k_stride, run) = packed(multiply.dtype.bits(), multiply.k_stride, weights.k);
+    let k = if run.is_some() { 1 } else { u64::from(weights.k) };
+    let groups = (u64::from(weights.groups), i64::from(multiply.group_stride));
     Access::new(
         Space::Scratchpad,
         false,
         u64::from(multiply.address),
         run.unwrap_or(multiply.dtype.bits().div_ceil(8) as u64),
-        [(u64::from(multiply.m), i64::from(multiply.m_stride)), (k, k_stride)].into_iter(),
+        [groups, (u64::from(multiply.m), i64::from(multiply.m_stride)), (k, k_stride)].into_iter(),
     )
 }
 
@@ -287,7 +289,7 @@ fn table(rows: &RowTransfer, write: bool) -> Access {
     Access::new(Space::Dram, write, rows.dram.offset, used, dims.into_iter())
 }
 
-fn weights(preload: &Preload) -> Access {
+fn preloaded(preload: &Preload) -> Access {
     let bits = preload.dtype.bits();
     let (n_stride, n_run) = packed(bits, preload.n_stride, preload.n);
     let (k_stride, k_run) = match n_run {
@@ -298,12 +300,15 @@ fn weights(preload: &Preload) -> Access {
     let k = if k_run.is_some() { 1 } else { u64::from(preload.k) };
     let run = n_run.or(k_run).unwrap_or(bits.div_ceil(8) as u64);
     let run = if preload.k == 0 || preload.n == 0 { 0 } else { run };
-    Access::new(Space::Scratchpad, false, u64::from(preload.address), run, [(k, k_stride), (n, n_stride)].into_iter())
+    let groups = (u64::from(preload.groups), i64::from(preload.group_stride));
+    let dims = [groups, (k, k_stride), (n, n_stride)].into_iter();
+    Access::new(Space::Scratchpad, false, u64::from(preload.address), run, dims)
 }
 
 /// The accumulator rows of a pass, over all columns.
-fn accumulators(multiply: &Multiply, machine: &SystolicMachine) -> Access {
+fn accumulators(multiply: &Multiply, weights: WeightRows, machine: &SystolicMachine) -> Access {
     let row = u64::from(machine.array.columns) * 4;
     let first = u64::from(multiply.accumulator_row) * row;
-    Access::new(Space::Accumulators, true, first, u64::from(multiply.m) * row, std::iter::empty())
+    let groups = (u64::from(weights.groups), (u64::from(multiply.group_rows) * row) as i64);
+    Access::new(Space::Accumulators, true, first, u64::from(multiply.m) * row, std::iter::once(groups))
 }

@@ -6,7 +6,7 @@ use tcc_ir::DType;
 
 use super::fault::FaultCause;
 use super::number::{Number, canonical};
-use crate::systolic::isa::{Multiply, Preload};
+use crate::systolic::isa::{Multiply, Preload, WeightRows};
 
 /// Columns that are computed together; the weights of as many lie side by side.
 const PANEL: usize = 16;
@@ -26,9 +26,10 @@ enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Plane {
     kind: Kind,
+    groups: usize,
     k: usize,
     n: usize,
-    /// Panels of [`PANEL`] columns; in each, row after row. Columns beyond `n` hold zeros.
+    /// For each group, panels of [`PANEL`] columns; in each, row after row. Columns beyond `n` hold zeros.
     panels: Vec<f32>,
 }
 
@@ -62,9 +63,9 @@ fn convert(kind: Kind, zero: f32, x: &mut [f32]) {
 }
 
 impl Plane {
-    /// Rows of the array that the weights use.
-    pub fn k(&self) -> usize {
-        self.k
+    /// The part of the array that the weights take.
+    pub fn rows(&self) -> WeightRows {
+        WeightRows { groups: self.groups as u16, k: self.k as u16 }
     }
 
     /// Reads the weights, whose addresses have been checked.
@@ -74,22 +75,25 @@ impl Plane {
             return Err(FaultCause::Malformed("floats have no zero point"));
         }
         let zero = zero_point(scratchpad, preload.dtype, preload.zero_point);
-        let (k, n) = (usize::from(preload.k), usize::from(preload.n));
+        let (groups, k, n) = (usize::from(preload.groups), usize::from(preload.k), usize::from(preload.n));
         let n_step = step(preload.dtype, preload.n_stride);
         let packed_along_n = preload.dtype.bits() == 4 && preload.n_stride == 0;
         let k_step =
             if packed_along_n { 2 * i64::from(preload.k_stride) } else { step(preload.dtype, preload.k_stride) };
-        let mut panels = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
+        let across = n.div_ceil(PANEL);
+        let mut panels = vec![0.0; groups * across * PANEL * k];
         for (index, panel) in panels.chunks_mut(PANEL * k.max(1)).enumerate() {
-            let width = PANEL.min(n - index * PANEL);
+            let (group, column) = (index / across, index % across * PANEL);
+            let width = PANEL.min(n - column);
+            let first = 2 * (i64::from(preload.address) + group as i64 * i64::from(preload.group_stride));
             for (row, weights) in panel.chunks_mut(PANEL).enumerate() {
-                let at = 2 * i64::from(preload.address) + row as i64 * k_step + (index * PANEL) as i64 * n_step;
+                let at = first + row as i64 * k_step + column as i64 * n_step;
                 let weights = &mut weights[..width];
                 f32::load(scratchpad, preload.dtype, at, n_step, weights);
                 convert(kind, zero, weights);
             }
         }
-        Ok(Plane { kind, k, n, panels })
+        Ok(Plane { kind, groups, k, n, panels })
     }
 
     /// Passes rows of A through the weights into the accumulators, which have `columns` columns. Addresses have been
@@ -115,28 +119,34 @@ impl Plane {
         let zero = zero_point(scratchpad, multiply.dtype, multiply.zero_point);
         let k_step = step(multiply.dtype, multiply.k_stride);
         let row_bytes = columns * 4;
-        let first = multiply.accumulator_row as usize * row_bytes;
-        let accumulators = &mut accumulators[first..first + multiply.m as usize * row_bytes];
+        let pass_bytes = multiply.m as usize * row_bytes;
         let rows_per_task = (131_072 / (self.k * self.n).max(1)).clamp(1, 256).next_multiple_of(ROWS);
-        accumulators.par_chunks_mut(row_bytes * rows_per_task).enumerate().for_each(|(task, accumulators)| {
-            let mut a = vec![0.0f32; ROWS * self.k];
-            for (group, accumulators) in accumulators.chunks_mut(row_bytes * ROWS).enumerate() {
-                let row = task * rows_per_task + group * ROWS;
-                for (offset, a) in a.chunks_mut(self.k.max(1)).enumerate().take(accumulators.len() / row_bytes) {
-                    let at = 2 * (i64::from(multiply.address) + (row + offset) as i64 * i64::from(multiply.m_stride));
-                    f32::load(scratchpad, multiply.dtype, at, k_step, a);
-                    convert(kind, zero, a);
+        let across = self.n.div_ceil(PANEL);
+        for group in 0..self.groups {
+            let first = (multiply.accumulator_row as usize + group * multiply.group_rows as usize) * row_bytes;
+            let accumulators = &mut accumulators[first..first + pass_bytes];
+            let address = i64::from(multiply.address) + group as i64 * i64::from(multiply.group_stride);
+            let panels = &self.panels[group * across * PANEL * self.k..][..across * PANEL * self.k];
+            accumulators.par_chunks_mut(row_bytes * rows_per_task).enumerate().for_each(|(task, accumulators)| {
+                let mut a = vec![0.0f32; ROWS * self.k];
+                for (index, accumulators) in accumulators.chunks_mut(row_bytes * ROWS).enumerate() {
+                    let row = task * rows_per_task + index * ROWS;
+                    for (offset, a) in a.chunks_mut(self.k.max(1)).enumerate().take(accumulators.len() / row_bytes) {
+                        let at = 2 * (address + (row + offset) as i64 * i64::from(multiply.m_stride));
+                        f32::load(scratchpad, multiply.dtype, at, k_step, a);
+                        convert(kind, zero, a);
+                    }
+                    self.multiply_rows(&a, panels, accumulators, row_bytes, multiply.accumulate);
                 }
-                self.rows(&a, accumulators, row_bytes, multiply.accumulate);
-            }
-        });
+            });
+        }
         Ok(())
     }
 
-    /// Multiplies [`ROWS`] rows and combines as many as there are accumulators for.
-    fn rows(&self, a: &[f32], accumulators: &mut [u8], row_bytes: usize, accumulate: bool) {
+    /// Multiplies [`ROWS`] rows with the weights of a group and combines as many as there are accumulators for.
+    fn multiply_rows(&self, a: &[f32], panels: &[f32], accumulators: &mut [u8], row_bytes: usize, accumulate: bool) {
         for index in 0..self.n.div_ceil(PANEL) {
-            let panel = &self.panels[index * PANEL * self.k..][..PANEL * self.k];
+            let panel = &panels[index * PANEL * self.k..][..PANEL * self.k];
             let columns = index * PANEL * 4..(index * PANEL + PANEL).min(self.n) * 4;
             let words = accumulators.chunks_mut(row_bytes).map(|row| &mut row[columns.clone()]);
             match self.kind {

@@ -7,7 +7,7 @@ use super::access::{self, Access, Space};
 use super::dram::Dram;
 use super::fault::FaultCause;
 use crate::systolic::SystolicMachine;
-use crate::systolic::isa::{MAX_DIMS, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Walk};
+use crate::systolic::isa::{MAX_DIMS, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Walk, WeightRows};
 use crate::systolic::nest::walk_step;
 
 /// Most steps that the counters of a loop nest hold.
@@ -19,8 +19,14 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
         Operation::Load(transfer) | Operation::Store(transfer) => transfer_form(transfer),
         Operation::LoadRows(rows) | Operation::StoreRows(rows, ..) => rows_form(rows),
         Operation::Preload(preload) => {
-            if u32::from(preload.k) > machine.array.rows || u32::from(preload.n) > machine.array.columns {
-                return Err(FaultCause::Malformed("the weights are larger than the array"));
+            let (groups, array) = (u32::from(preload.groups), &machine.array);
+            if !groups.is_power_of_two() || groups > array.blocks() {
+                return Err(FaultCause::Malformed("the array cannot be divided into as many groups"));
+            }
+            if u32::from(preload.k) > array.total_rows() / groups || u32::from(preload.n) > array.columns {
+                return Err(FaultCause::Malformed(
+                    "the weights are larger than the array, or than a group of its rows",
+                ));
             }
             Ok(())
         }
@@ -105,6 +111,16 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
             }
             Ok(())
         }
+    }
+}
+
+/// Checks what the weights in use ask of a pass.
+pub(super) fn pass_form(op: &Operation, weights: WeightRows) -> Result<(), FaultCause> {
+    match op {
+        Operation::Multiply(multiply) if weights.groups > 1 && multiply.group_rows < multiply.m => {
+            Err(FaultCause::Malformed("groups of rows write the same accumulators"))
+        }
+        _ => Ok(()),
     }
 }
 

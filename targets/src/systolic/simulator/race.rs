@@ -14,7 +14,7 @@ use super::fault::FaultCause;
 use crate::systolic::SystolicMachine;
 use crate::systolic::assembly;
 use crate::systolic::code::Code;
-use crate::systolic::isa::{Operation, Unit};
+use crate::systolic::isa::{Operation, Unit, WeightRows};
 use crate::systolic::timing::Span;
 
 /// Completion times of one kind of access of one unit to one memory, by block.
@@ -99,20 +99,17 @@ pub(super) struct RaceDetector<'a> {
     scratchpad: Book,
     accumulators: Book,
     dram: Book,
-    /// For each unit its instructions so far, with the rows of the weights that a pass used.
-    history: [Vec<(usize, u16)>; Unit::COUNT],
+    /// For each unit its instructions so far, with the weights that a pass used.
+    history: [Vec<(usize, WeightRows)>; Unit::COUNT],
 }
 
 /// All accesses of one instruction.
 pub(super) type Accesses = SmallVec<[Access; 5]>;
 
-/// The accesses of an instruction; `k` is the number of rows of the weights that a pass uses.
-pub(super) fn accesses(op: &Operation, k: u16, machine: &SystolicMachine) -> Accesses {
+/// The accesses of an instruction; a pass uses `weights`.
+pub(super) fn accesses(op: &Operation, weights: WeightRows, machine: &SystolicMachine) -> Accesses {
     let mut all = Accesses::new();
-    if let Operation::Multiply(multiply) = op {
-        all.push(access::activations(multiply, k));
-    }
-    access::for_each(op, machine, |access| all.push(access));
+    access::for_each(op, weights, machine, |access| all.push(access));
     all
 }
 
@@ -131,7 +128,13 @@ impl<'a> RaceDetector<'a> {
     }
 
     /// Checks the accesses of instruction `index`, which must lie within their memories, and takes note of them.
-    pub fn check(&mut self, index: usize, k: u16, accesses: &Accesses, spans: &[Span]) -> Result<(), FaultCause> {
+    pub fn check(
+        &mut self,
+        index: usize,
+        weights: WeightRows,
+        accesses: &Accesses,
+        spans: &[Span],
+    ) -> Result<(), FaultCause> {
         let span = spans[index];
         for access in accesses {
             if self.book(access.space).may_conflict(access, span.unit, span.start) {
@@ -146,7 +149,7 @@ impl<'a> RaceDetector<'a> {
             };
             book.record(access, span.unit, span.completion);
         }
-        self.history[span.unit.index()].push((index, k));
+        self.history[span.unit.index()].push((index, weights));
         Ok(())
     }
 
@@ -161,9 +164,9 @@ impl<'a> RaceDetector<'a> {
     fn look_closer(&self, access: &Access, span: Span, spans: &[Span]) -> Result<(), FaultCause> {
         for unit in Unit::ALL {
             let flying = self.history[unit.index()].iter().rev();
-            for &(other, k) in flying.take_while(|(other, _)| spans[*other].completion > span.start) {
+            for &(other, weights) in flying.take_while(|(other, _)| spans[*other].completion > span.start) {
                 let Some(step) = self.code.step(other) else { continue };
-                let conflict = accesses(&step.op(), k, self.machine).iter().any(|earlier| {
+                let conflict = accesses(&step.op(), weights, self.machine).iter().any(|earlier| {
                     earlier.space == access.space
                         && (earlier.write || access.write)
                         && !in_order(access.space, unit, earlier.write, span.unit)

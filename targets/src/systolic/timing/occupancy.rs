@@ -13,7 +13,7 @@ pub fn latency(unit: Unit, machine: &SystolicMachine) -> u64 {
     match unit {
         Unit::Load | Unit::Store => u64::from(machine.dram.latency),
         Unit::Preload => 0,
-        Unit::Array => u64::from(machine.array.rows) + u64::from(machine.array.columns) - 2,
+        Unit::Array => u64::from(machine.array.total_rows()) + u64::from(machine.array.columns) - 2,
         Unit::Vector => u64::from(machine.vector.latency),
     }
 }
@@ -28,7 +28,7 @@ pub fn occupancy(op: &Operation, machine: &SystolicMachine) -> u64 {
             let times = if *reduction == ScatterReduction::Replace { 1 } else { 2 };
             rows_cycles(rows, times, machine.dram.write_bytes_per_cycle, machine)
         }
-        Operation::Preload(_) => u64::from(machine.array.rows),
+        Operation::Preload(_) => u64::from(machine.array.block_rows()),
         Operation::Multiply(multiply) => u64::from(multiply.m),
         Operation::Map(map) => map_cycles(map, machine),
         Operation::Fold(fold) => fold_cycles(fold, machine),

@@ -8,11 +8,16 @@ use crate::systolic::arbitrary::{self, Limits};
 use crate::systolic::assembly::assemble;
 use crate::systolic::machine;
 
+/// An array that is not divided and multiplies everything.
+pub(crate) fn array(rows: u32, columns: u32) -> machine::Array {
+    machine::Array { rows, columns, count: 1, row_groups: 1, types: machine::ArrayType::all() }
+}
+
 /// A machine whose figures are small enough to count with: 4 by 4 cells, 8, 2 and 4 lanes with latency 3, bursts of 16
 /// bytes, of which one is read and half a one written in a cycle, latency 10, queues of 2.
 pub(crate) fn small_machine() -> SystolicMachine {
     SystolicMachine {
-        array: machine::Array { rows: 4, columns: 4, types: machine::ArrayType::all() },
+        array: array(4, 4),
         scratchpad: machine::Scratchpad { bytes: 1024 },
         accumulators: machine::Accumulators { rows: 16 },
         vector: machine::Vector { lanes: 8, special_lanes: 2, strided_lanes: 4, latency: 3 },
@@ -75,6 +80,17 @@ fn weights_are_switched_when_they_are_there_and_kept_until_used() {
     // Each pass takes 6 cycles and completes 6 later. The second preload starts with the first pass, the third with the
     // second.
     assert_eq!(spans(&text), [(1, 4, 5), (5, 6, 17), (5, 4, 9), (11, 6, 23), (11, 4, 15)]);
+}
+
+#[test]
+fn blocks_take_their_weights_side_by_side() {
+    let small = small_machine();
+    let machine = SystolicMachine { array: machine::Array { count: 2, row_groups: 2, ..small.array }, ..small };
+    let text = "preload spm=0 dtype=i8 k=8:4 n=4:1\nmultiply spm=0 dtype=i8 m=6:4 k=1 row=0 switch\n";
+    let timing = schedule(&assemble(text).unwrap(), &machine);
+    let spans: Vec<_> = timing.spans().iter().map(|span| (span.start, span.occupancy, span.completion)).collect();
+    // Two rows of a block; then six rows through eight and four columns.
+    assert_eq!(spans, [(1, 2, 3), (3, 6, 19)]);
 }
 
 #[test]

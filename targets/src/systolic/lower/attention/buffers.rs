@@ -41,7 +41,7 @@ impl Lowering<'_, '_> {
         // At first half is left to the neighbours.
         let budget = if self.squeeze == 0 { scratchpad / 2 } else { whole >> (self.squeeze - 1).min(31) };
         let limits = Limits {
-            array_rows: self.machine.array.rows as usize,
+            array_rows: self.machine.array.total_rows() as usize,
             array_columns: self.machine.array.columns as usize,
             accumulators: (self.machine.accumulators.rows / 2) as usize,
             budget,

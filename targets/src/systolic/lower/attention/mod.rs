@@ -298,7 +298,7 @@ impl Lowering<'_, '_> {
 
     /// Keys of a tile, and columns of the array.
     fn key_width(&self) -> (usize, usize) {
-        let (rows, columns) = (self.machine.array.rows as usize, self.machine.array.columns as usize);
+        let (rows, columns) = (self.machine.array.total_rows() as usize, self.machine.array.columns as usize);
         (rows.min(columns), columns)
     }
 

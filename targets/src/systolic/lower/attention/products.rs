@@ -25,10 +25,12 @@ impl Lowering<'_, '_> {
         for unit in 0..grid.units() {
             for tile in 0..grid.tiles {
                 let key = unit * capacity + first + tile * grid.width;
-                for features in pieces(0..depth, self.machine.array.rows as usize) {
+                for features in pieces(0..depth, self.machine.array.total_rows() as usize) {
                     self.emitter.emit(Operation::Preload(Preload {
                         address: k + ((key * depth + features.start) * k_element) as u32,
                         dtype: k_dtype,
+                        groups: 1,
+                        group_stride: 0,
                         k: features.len() as u16,
                         n: grid.width_of(tile) as u16,
                         k_stride: k_element as i32,
@@ -38,11 +40,13 @@ impl Lowering<'_, '_> {
                     self.emitter.emit(Operation::Multiply(Multiply {
                         address: q + ((unit * grid.rows() * depth + features.start) * q_element) as u32,
                         dtype: q_dtype,
+                        group_stride: 0,
                         m: grid.rows() as u32,
                         m_stride: (depth * q_element) as i32,
                         k_stride: q_element as i32,
                         zero_point: None,
                         accumulator_row: grid.score_row(unit, tile) as u32,
+                        group_rows: 0,
                         accumulate: features.start > 0,
                         switch_weights: true,
                     }));
@@ -67,6 +71,8 @@ impl Lowering<'_, '_> {
                     self.emitter.emit(Operation::Preload(Preload {
                         address: v + ((key * pitch + start) * element) as u32,
                         dtype,
+                        groups: 1,
+                        group_stride: 0,
                         k: grid.width_of(tile) as u16,
                         n: width as u16,
                         k_stride: (pitch * element) as i32,
@@ -76,11 +82,13 @@ impl Lowering<'_, '_> {
                     self.emitter.emit(Operation::Multiply(Multiply {
                         address: weights + (grid.weights_before(unit, tile) * 2) as u32,
                         dtype: DType::BF16,
+                        group_stride: 0,
                         m: grid.rows() as u32,
                         m_stride: (grid.width * 2) as i32,
                         k_stride: 2,
                         zero_point: None,
                         accumulator_row: grid.result_row(unit, columns) as u32,
+                        group_rows: 0,
                         accumulate: tile > 0,
                         switch_weights: true,
                     }));

@@ -76,6 +76,19 @@ fn the_array_wants_its_weights() {
     assert_eq!(cause(&preload.repeat(2)), FaultCause::PreloadOverwritten);
     let twice = format!("{preload}{}", "multiply spm=0 dtype=i8 m=1:1 k=1 row=0 switch\n".repeat(2));
     assert_eq!(cause(&twice), FaultCause::NothingPreloaded);
+    let machine = divided_machine();
+    let divided = |text: &str| run_with(&machine, &[], text).map(|_| ()).map_err(|fault| fault.cause);
+    let groups = |groups: usize, k: usize| format!("preload spm=0 dtype=i8 k={k}:4 n=4:1 groups={groups}:8\n");
+    assert_eq!(divided(&groups(4, 2)), Ok(()));
+    for (count, k) in [(0, 1), (3, 1), (8, 1), (4, 3), (1, 9)] {
+        assert!(matches!(divided(&groups(count, k)), Err(FaultCause::Malformed(_))), "{count} groups of {k}");
+    }
+    assert!(matches!(cause("preload spm=0 dtype=i8 k=1:4 n=4:1 groups=2:4"), FaultCause::Malformed(_)));
+    let pass = |rows: &str| format!("{}multiply spm=0 dtype=i8 m=2:4 k=1 {rows} switch wait(preload<=0)", groups(4, 2));
+    assert_eq!(divided(&pass("row=0 group=4:2")), Ok(()));
+    assert!(matches!(divided(&pass("row=0 group=4:1")), Err(FaultCause::Malformed(_))));
+    assert!(matches!(divided(&pass("row=0 group=4:5")), Err(FaultCause::OutOfRange { .. })));
+    assert!(matches!(divided(&pass("row=0 group=400:2")), Err(FaultCause::OutOfRange { .. })));
     let mixed = format!("{preload}multiply spm=0 dtype=f32 m=1:1 k=4 row=0 switch");
     assert!(matches!(cause(&mixed), FaultCause::Type { .. }));
     assert!(matches!(cause("preload spm=0 dtype=f64 k=1:8 n=1:8"), FaultCause::Type { .. }));

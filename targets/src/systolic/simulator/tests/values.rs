@@ -82,6 +82,36 @@ fn integers_multiply_less_their_zero_points() {
 }
 
 #[test]
+fn groups_multiply_for_themselves() {
+    // Weights, then two rows of A for each of four groups.
+    let data: Vec<i8> = (0..64).map(|index| (index * 37 % 101) as i8 - 50).collect();
+    let separate = |group: usize| {
+        let (weights, a, row) = (group * 8, 32 + group * 4, group * 3);
+        format!(
+            "preload spm={weights} dtype=i8 k=2:4 n=4:1\nmultiply spm={a} dtype=i8 m=2:16 k=1 row={row} switch\n\
+             multiply spm={a} dtype=i8 m=1:16 k=1 row={row} accumulate\n"
+        )
+    };
+    let together = "preload spm=0 dtype=i8 k=2:4 n=4:1 groups=4:8\n\
+                    multiply spm=32 dtype=i8 m=2:16 k=1 row=0 group=4:3 switch\n\
+                    multiply spm=32 dtype=i8 m=1:16 k=1 row=0 group=4:3 accumulate\n";
+    let machine = divided_machine();
+    let run = |text: &str| run_on_with(&machine, bytemuck::cast_slice(&data), text).unwrap().1;
+    let expected = run(&(0..4).map(separate).collect::<String>());
+    assert_eq!(run(together), expected);
+    assert!(elements::<i32>(&expected, 0, 44).iter().filter(|&&sum| sum != 0).count() > 24);
+    // Two groups of the double length add up what two of the four have each, and may take one row of A for both.
+    let halves = run("preload spm=0 dtype=i8 k=4:4 n=4:1 groups=2:16\n\
+                      multiply spm=32 dtype=i8 m=2:16 k=1 row=0 group=0:2 switch\n");
+    let product = |group: usize, row: usize, column: usize| -> i32 {
+        let (a, weights) = (&data[32 + row * 16..], &data[group * 16 + column..]);
+        (0..4).map(|k| i32::from(a[k]) * i32::from(weights[k * 4])).sum()
+    };
+    let expected: Vec<i32> = (0..16).map(|index| product(index / 8, index / 4 % 2, index % 4)).collect();
+    assert_eq!(elements::<i32>(&halves, 0, 16), expected);
+}
+
+#[test]
 fn packed_weights_multiply() {
     // Weights [[1, -2, 3], [4, 5, -6]] in nibbles, a row in two bytes; left (i8) [2, 3].
     let data = [0xe1, 0x03, 0x54, 0x0a, 2, 3];
