@@ -83,6 +83,12 @@ impl Compiler {
         self.target.machine()
     }
 
+    /// Whether the machine multiplies floats as it multiplies integers. If not, a model with weights of floats must be
+    /// [quantised](Model::quantize).
+    pub fn multiplies_floats(&self) -> bool {
+        self.target.multiplies_floats()
+    }
+
     /// Imports the model at `path`.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tcc_ir::{EvalError, Graph, GraphError, Tensor};
-use tcc_passes::{Quantizer, Ranges, Scope};
+use tcc_passes::{Quantizer, Scope};
 
 use crate::compiler::ImportedModel;
 use crate::inputs::{InputError, Inputs, ports};

@@ -12,6 +12,8 @@
 
 mod products;
 mod ranges;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
