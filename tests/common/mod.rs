@@ -26,6 +26,11 @@ pub enum Dim {
 
 /// A 32-bit float input or output.
 pub fn port(name: &str, dims: &[Dim]) -> ValueInfoProto {
+    port_of(name, dims, 1)
+}
+
+/// An input or output whose element type has this number in ONNX.
+pub fn port_of(name: &str, dims: &[Dim], elem_type: i32) -> ValueInfoProto {
     let dim = |dim: &Dim| {
         let value = match dim {
             Dim::N(extent) => DimValue::DimValue(*extent),
@@ -34,7 +39,7 @@ pub fn port(name: &str, dims: &[Dim]) -> ValueInfoProto {
         Dimension { value: Some(value), ..Dimension::new() }
     };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect(), ..TensorShapeProto::new() };
-    let tensor = TensorTypeProto { elem_type: 1, shape: MessageField::some(shape), ..TensorTypeProto::new() };
+    let tensor = TensorTypeProto { elem_type, shape: MessageField::some(shape), ..TensorTypeProto::new() };
     let ty = TypeProto { value: Some(TypeValue::TensorType(tensor)), ..TypeProto::new() };
     ValueInfoProto { name: name.to_owned(), type_: MessageField::some(ty), ..ValueInfoProto::new() }
 }

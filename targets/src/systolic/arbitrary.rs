@@ -6,7 +6,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
 use super::isa::{
-    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload,
+    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Outer, Preload,
     RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
 
@@ -36,6 +36,11 @@ impl Limits {
 
 fn dtype() -> impl Strategy<Value = DType> {
     select(&DType::ALL[..])
+}
+
+/// Types of operands of the array: any, and often enough one that it multiplies with others of the same list.
+fn array_dtype() -> impl Strategy<Value = DType> {
+    prop_oneof![1 => dtype(), 1 => select(&[DType::F32, DType::BF16][..]), 1 => select(&[DType::I8, DType::U8][..])]
 }
 
 fn transfer(limits: Limits) -> impl Strategy<Value = Transfer> {
@@ -106,11 +111,11 @@ fn dims(limits: Limits) -> impl Strategy<Value = Vec<u32>> {
 fn preload(limits: Limits) -> impl Strategy<Value = Preload> {
     let stride = -limits.stride..=limits.stride;
     let size = limits.size.min(u32::from(u16::MAX)) as u16;
-    let zero_point = prop::option::of(0..=limits.address);
+    let zero_point = prop::option::weighted(0.25, 0..=limits.address);
     // Numbers of groups that arrays have, and now and then one that none has.
     let groups = prop_oneof![4 => Just(1u16), 6 => select(&[2u16, 4, 8][..]), 1 => 0..=size];
     let groups = (groups, stride.clone());
-    (0..=limits.address, dtype(), groups, 0..=size, 0..=size, stride.clone(), stride, zero_point).prop_map(
+    (0..=limits.address, array_dtype(), groups, 0..=size, 0..=size, stride.clone(), stride, zero_point).prop_map(
         |(address, dtype, (groups, group_stride), k, n, k_stride, n_stride, zero_point)| Preload {
             address,
             dtype,
@@ -127,10 +132,10 @@ fn preload(limits: Limits) -> impl Strategy<Value = Preload> {
 
 fn multiply(limits: Limits) -> impl Strategy<Value = Multiply> {
     let stride = -limits.stride..=limits.stride;
-    let zero_point = prop::option::of(0..=limits.address);
+    let zero_point = prop::option::weighted(0.25, 0..=limits.address);
     let flags = (any::<bool>(), any::<bool>());
     let row = 0..=limits.address.min(limits.size);
-    let matrix = (0..=limits.address, dtype(), 0..=limits.size, stride.clone(), stride.clone(), zero_point);
+    let matrix = (0..=limits.address, array_dtype(), 0..=limits.size, stride.clone(), stride.clone(), zero_point);
     (matrix, row.clone(), (stride, row), flags).prop_map(
         |(
             (address, dtype, m, m_stride, k_stride, zero_point),
@@ -149,6 +154,36 @@ fn multiply(limits: Limits) -> impl Strategy<Value = Multiply> {
             group_rows,
             accumulate,
             switch_weights,
+        },
+    )
+}
+
+fn outer(limits: Limits) -> impl Strategy<Value = Outer> {
+    let matrix = move || {
+        let strides = prop::collection::vec(-limits.stride..=limits.stride, 2);
+        (0..=limits.address, array_dtype(), strides).prop_map(|(address, dtype, strides)| Walk {
+            memory: Memory::Scratchpad,
+            address,
+            dtype,
+            strides: strides.into(),
+        })
+    };
+    let zero_point = move || prop::option::weighted(0.25, 0..=limits.address);
+    let small = limits.size.min(u32::from(u16::MAX)) as u16;
+    let sizes = (0..=small, 0..=small, 0..=limits.size.saturating_mul(4));
+    let row = 0..=limits.address.min(limits.size);
+    let place = (row, any::<bool>());
+    (matrix(), matrix(), zero_point(), zero_point(), sizes, place).prop_map(
+        |(a, b, a_zero_point, b_zero_point, (m, n, k), (accumulator_row, accumulate))| Outer {
+            m,
+            n,
+            k,
+            a,
+            b,
+            a_zero_point,
+            b_zero_point,
+            accumulator_row,
+            accumulate,
         },
     )
 }
@@ -237,8 +272,9 @@ pub(crate) fn instruction(limits: Limits) -> impl Strategy<Value = Instruction> 
         1 => rows(limits).prop_map(Operation::LoadRows),
         1 => (rows(limits), reduction, dtype())
             .prop_map(|(rows, reduction, dtype)| Operation::StoreRows(rows, reduction, dtype)),
-        1 => preload(limits).prop_map(Operation::Preload),
-        1 => multiply(limits).prop_map(Operation::Multiply),
+        2 => preload(limits).prop_map(Operation::Preload),
+        2 => multiply(limits).prop_map(Operation::Multiply),
+        2 => outer(limits).prop_map(Operation::Outer),
         3 => map(limits).prop_map(Operation::Map),
         2 => fold(limits).prop_map(Operation::Fold),
         1 => scan(limits).prop_map(Operation::Scan),

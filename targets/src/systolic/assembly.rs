@@ -6,6 +6,7 @@
 //! multiply spm=0x8000 dtype=bf16 m=128:256 k=2 row=0 accumulate switch wait(load<=1)
 //! preload spm=0x0 dtype=bf16 k=64:256 n=128:2 groups=2:128
 //! multiply spm=0x8000 dtype=bf16 m=128:512 k=2 row=0 group=128:128 switch
+//! outer m=128 n=128 k=768 row=0 spm:bf16@0x0[1536, 2], spm:bf16@0x30000[256, 2] wait(load<=0)
 //! map add dims=[128, 128] acc:f32@0x0[512, 4] <- acc:f32@0x0[512, 4], float 1.5 wait(array<=0)
 //! fold sum dims=[128, 128] reduced=1 spm:f32@0x0[4, 0] <- acc:f32@0x0[512, 4]
 //! sort dims=[8] k=2 largest later spm:f32@0x0[4] -> values spm:f32@0x40[4] positions spm:i64@0x80[8]

@@ -40,6 +40,7 @@
 //! | 8 | fold | `function:8 dimensions:8 reduced:8 sources:4 accumulate:1`, nest, destination walk, sources |
 //! | 9 | scan | `dimensions:8 exclusive:1`, nest, destination walk, source walk |
 //! | 10 | sort | `dimensions:8 largest:1 later_first:1 has_values:1 has_positions:1`, `k:32`, nest, source walk, then the walks of values and positions if there are any |
+//! | 11 | outer | `accumulate:1 a_has_zero_point:1 b_has_zero_point:1`, `m:16 n:16`, `k:32`, `accumulator_row:32`, walk of A, walk of B, then `zero_point:32` of each if there is one |
 //!
 //! A *walk* is `0:8 memory:8 type:8`, `address:32`, and a word of stride for each dimension of the nest. A *source* is a
 //! walk, or `1:8` and a binary64 of 64 bits, or `2:8` and an integer of 64 bits.
@@ -54,7 +55,7 @@ use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
 use super::code::{Call, Code, CodeError, RoutineId};
 use super::isa::{
-    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload,
+    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Outer, Preload,
     Register, RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
 
@@ -214,6 +215,20 @@ impl Writer {
                 self.word(multiply.group_rows);
                 self.words.extend(multiply.zero_point);
                 6
+            }
+            Operation::Outer(outer) => {
+                self.word(
+                    u32::from(outer.accumulate)
+                        | u32::from(outer.a_zero_point.is_some()) << 1
+                        | u32::from(outer.b_zero_point.is_some()) << 2,
+                );
+                self.word(u32::from(outer.m) | u32::from(outer.n) << 16);
+                self.word(outer.k);
+                self.word(outer.accumulator_row);
+                self.walk(&outer.a, 2);
+                self.walk(&outer.b, 2);
+                self.words.extend(outer.a_zero_point.into_iter().chain(outer.b_zero_point));
+                11
             }
             Operation::Map(map) => {
                 let (kind, function) = match map.function {
@@ -519,6 +534,7 @@ impl Reader<'_> {
             8 => self.fold()?,
             9 => self.scan()?,
             10 => self.sort()?,
+            11 => self.outer()?,
             value => {
                 let problem = DecodeProblem::Value { field: "opcode", value };
                 return Err(DecodeError { offset: header, problem });
@@ -613,6 +629,26 @@ impl Reader<'_> {
             zero_point: if has_zero_point { Some(self.word()?) } else { None },
             accumulate,
             switch_weights,
+        }))
+    }
+
+    fn outer(&mut self) -> Result<Operation, DecodeError> {
+        let mut fields = self.fields()?;
+        let accumulate = fields.flag();
+        let a_has_zero_point = fields.flag();
+        let b_has_zero_point = fields.flag();
+        fields.finish()?;
+        let size = self.word()?;
+        Ok(Operation::Outer(Outer {
+            m: size as u16,
+            n: (size >> 16) as u16,
+            k: self.word()?,
+            accumulator_row: self.word()?,
+            a: self.walk(2)?,
+            b: self.walk(2)?,
+            a_zero_point: if a_has_zero_point { Some(self.word()?) } else { None },
+            b_zero_point: if b_has_zero_point { Some(self.word()?) } else { None },
+            accumulate,
         }))
     }
 

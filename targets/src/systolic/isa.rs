@@ -25,7 +25,7 @@ pub enum Unit {
     Store,
     /// Shifts the next weights into the array's shadow registers.
     Preload,
-    /// The array: multiplies with the weights that were preloaded.
+    /// The array: multiplies with the weights that were preloaded, or keeps sums of outer products.
     Array,
     /// The vector unit, with the scalar unit for 64-bit types beside it.
     Vector,
@@ -262,6 +262,43 @@ pub struct Multiply {
     pub switch_weights: bool,
 }
 
+/// One pass of outer products, in which the sums stay in the array: `accumulators[accumulator_row + row, 0..n] (+)=
+/// A[row, 0..k] · B[0..k, 0..n]` for `m` rows. In each of `k` steps a column of A and a row of B enter; afterwards the sums
+/// move out of the array while the next pass is at work. Weights in the array are not touched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Outer {
+    /// Rows of the array that are used.
+    pub m: u16,
+    /// Columns of the array that are used.
+    pub n: u16,
+    /// Steps.
+    pub k: u32,
+    /// A in the scratchpad, walked over rows and steps; converted like weights.
+    pub a: Walk,
+    /// B in the scratchpad, walked over steps and columns; converted like weights.
+    pub b: Walk,
+    /// Address in the scratchpad of A's zero point, of A's type. `None` for floats and zero.
+    pub a_zero_point: Option<u32>,
+    /// Address in the scratchpad of B's zero point, of B's type. `None` for floats and zero.
+    pub b_zero_point: Option<u32>,
+    /// First accumulator row.
+    pub accumulator_row: u32,
+    /// Add to the accumulators instead of overwriting them.
+    pub accumulate: bool,
+}
+
+impl Outer {
+    /// The nest that A is walked over.
+    pub fn a_dims(&self) -> [u32; 2] {
+        [u32::from(self.m), self.k]
+    }
+
+    /// The nest that B is walked over.
+    pub fn b_dims(&self) -> [u32; 2] {
+        [self.k, u32::from(self.n)]
+    }
+}
+
 /// An operand of a vector instruction: a strided walk through an on-chip memory, or one number.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
@@ -425,6 +462,8 @@ pub enum Operation {
     Preload(Preload),
     /// A pass through the array.
     Multiply(Multiply),
+    /// A pass in which sums stay in the array.
+    Outer(Outer),
     /// Element-wise.
     Map(Map),
     /// Reduction.
@@ -442,7 +481,7 @@ impl Operation {
             Operation::Load(_) | Operation::LoadRows(_) => Unit::Load,
             Operation::Store(_) | Operation::StoreRows(..) => Unit::Store,
             Operation::Preload(_) => Unit::Preload,
-            Operation::Multiply(_) => Unit::Array,
+            Operation::Multiply(_) | Operation::Outer(_) => Unit::Array,
             Operation::Map(_) | Operation::Fold(_) | Operation::Scan(_) | Operation::Sort(_) => Unit::Vector,
         }
     }
@@ -454,6 +493,7 @@ impl Operation {
             Operation::LoadRows(rows) | Operation::StoreRows(rows, ..) => Some(rows.dram),
             Operation::Preload(_)
             | Operation::Multiply(_)
+            | Operation::Outer(_)
             | Operation::Map(_)
             | Operation::Fold(_)
             | Operation::Scan(_)

@@ -10,6 +10,10 @@ use crate::machine::MachineError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SystolicMachine {
+    /// Only the array takes time: memories, the vector unit, the sequencer and the way of results out of the array take none.
+    /// For comparison with models that count so; no hardware does this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub array_only: bool,
     /// The array of multiply-accumulate cells.
     pub array: Array,
     /// The scratchpad.
@@ -24,7 +28,7 @@ pub struct SystolicMachine {
     pub sequencer: Sequencer,
 }
 
-/// The arrays of multiply-accumulate cells, weight stationary. There may be several, which stand one below the other and work
+/// The arrays of multiply-accumulate cells. There may be several, which stand one below the other and work
 /// in lock step: the sums that leave one enter the next. Each can be divided into blocks of rows. Every block has a bus of
 /// its own on which weights enter, and its sums can be taken out below it; so the rows of all arrays are used as one group,
 /// or as several that multiply independently of each other.
@@ -44,6 +48,35 @@ pub struct Array {
     /// What the cells multiply.
     #[serde(default = "ArrayType::all")]
     pub types: Vec<ArrayType>,
+    /// What can stay in the cells while a product is computed. Products take whichever takes fewer cycles; attentions keep
+    /// their keys and values in the cells on every machine.
+    #[serde(default = "Dataflow::usual")]
+    pub dataflows: Vec<Dataflow>,
+    /// Whether weights enter while a pass is at work, and a pass begins while the one before leaves the array. If not, preloads
+    /// and passes come one after the other.
+    #[serde(default = "yes")]
+    pub overlap: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What stays in the cells of an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dataflow {
+    /// The weights: rows pass by them, and sums move through the array.
+    WeightStationary,
+    /// The sums: both operands pass by them.
+    OutputStationary,
+}
+
+impl Dataflow {
+    /// What an array does unless its file says otherwise.
+    pub(super) fn usual() -> Vec<Dataflow> {
+        vec![Dataflow::WeightStationary]
+    }
 }
 
 fn one() -> u32 {
@@ -97,6 +130,11 @@ impl Array {
     /// Multiply-accumulates of all arrays in a cycle.
     pub fn macs_per_cycle(&self) -> u64 {
         u64::from(self.total_rows()) * u64::from(self.columns)
+    }
+
+    /// Whether products can run in a dataflow.
+    pub fn runs(&self, dataflow: Dataflow) -> bool {
+        self.dataflows.contains(&dataflow)
     }
 
     /// Whether the array multiplies rows of elements of type `a` with weights of type `b`.
@@ -189,13 +227,21 @@ impl SystolicMachine {
 
 impl Array {
     fn check(&self, file: &str) -> Result<(), MachineError> {
-        let Array { rows, count, row_groups, ref types, .. } = *self;
+        let Array { rows, count, row_groups, ref types, ref dataflows, .. } = *self;
         if !count.is_power_of_two() {
             return Err(wrong(file, "systolic.array.count", count, "a power of two"));
         }
         if !row_groups.is_power_of_two() || !rows.is_multiple_of(row_groups) {
             let expected = format!("a power of two that divides the {rows} rows");
             return Err(wrong(file, "systolic.array.row_groups", row_groups, expected));
+        }
+        if dataflows.is_empty() {
+            let expected = "a list of \"weight-stationary\", \"output-stationary\" or both";
+            return Err(wrong(file, "systolic.array.dataflows", "empty", expected));
+        }
+        if count > 1 && self.runs(Dataflow::OutputStationary) {
+            let expected = "1 where products are output stationary, since several arrays only add up what each has";
+            return Err(wrong(file, "systolic.array.count", count, expected));
         }
         if types.is_empty() {
             return Err(wrong(file, "systolic.array.types", "empty", "a list of \"bf16\", \"int8\" or both"));
@@ -210,5 +256,48 @@ fn wrong(file: &str, field: &str, value: impl ToString, expected: impl Into<Stri
         field: field.to_owned(),
         value: value.to_string(),
         expected: expected.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use super::*;
+    use crate::systolic::timing::tests::array;
+
+    fn field(array: &Array) -> Option<String> {
+        match array.check("file") {
+            Ok(()) => None,
+            Err(MachineError::Value { field, .. }) => Some(field),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn arrays_divide_evenly() {
+        let usual = Array { dataflows: Dataflow::usual(), ..array(24, 8) };
+        let divided = Array { count: 4, row_groups: 8, ..usual.clone() };
+        assert_eq!(field(&divided), None);
+        assert_eq!((divided.total_rows(), divided.blocks(), divided.block_rows()), (96, 32, 3));
+        assert_eq!(divided.macs_per_cycle(), 768);
+        let wrong = |array: Array| field(&array).unwrap();
+        assert_eq!(wrong(Array { count: 3, ..usual.clone() }), "systolic.array.count");
+        assert_eq!(wrong(Array { row_groups: 3, ..usual.clone() }), "systolic.array.row_groups");
+        assert_eq!(wrong(Array { row_groups: 16, ..usual.clone() }), "systolic.array.row_groups");
+        assert_eq!(wrong(Array { types: Vec::new(), ..usual.clone() }), "systolic.array.types");
+        assert_eq!(wrong(Array { dataflows: Vec::new(), ..usual }), "systolic.array.dataflows");
+        assert_eq!(wrong(Array { count: 2, ..array(24, 8) }), "systolic.array.count");
+    }
+
+    #[test]
+    fn arrays_multiply_their_types() {
+        let both = array(4, 4);
+        let integers = Array { types: vec![ArrayType::Int8], ..both.clone() };
+        assert!(both.multiplies(DType::F16, DType::BF16) && both.multiplies(DType::U8, DType::I4));
+        assert!(!both.multiplies(DType::F32, DType::I8) && !both.multiplies(DType::F64, DType::F64));
+        assert!(!both.multiplies(DType::I16, DType::I8) && !both.multiplies(DType::Bool, DType::Bool));
+        assert!(integers.multiplies(DType::I8, DType::U8) && !integers.multiplies(DType::F32, DType::F32));
     }
 }

@@ -235,6 +235,7 @@ fn moved_bytes(op: &Operation) -> u64 {
         }
         Operation::Preload(_)
         | Operation::Multiply(_)
+        | Operation::Outer(_)
         | Operation::Map(_)
         | Operation::Fold(_)
         | Operation::Scan(_)

@@ -69,6 +69,9 @@ pub enum RtlError {
         /// What the system says.
         error: io::Error,
     },
+    /// A machine that nobody can build.
+    #[error("a machine of which only the array takes time cannot be built; leave `array_only` out of its file")]
+    ArrayOnly,
     /// The machine has written something else than results.
     #[error("the machine in SystemVerilog wrote no results for job {0}; please report this")]
     Results(usize),
@@ -116,7 +119,8 @@ impl Rtl {
     /// Builds a machine in a folder of its own, or finds it there. Takes about a minute for an array of 16 by 16.
     ///
     /// # Errors
-    /// Verilator or the C++ compiler is not there or fails, or the folder cannot be written.
+    /// Verilator or the C++ compiler is not there or fails, the folder cannot be written, or of the machine only the array takes
+    /// time.
     pub fn build(machine: &SystolicMachine, folder: &Path) -> Result<Rtl, RtlError> {
         Rtl::build_changed(machine, folder, |_, text| text.to_owned())
     }
@@ -130,6 +134,9 @@ impl Rtl {
         folder: &Path,
         change: impl Fn(&str, &str) -> String,
     ) -> Result<Rtl, RtlError> {
+        if machine.array_only {
+            return Err(RtlError::ArrayOnly);
+        }
         // Verilator and make run in other folders than this program.
         let folder = &std::path::absolute(folder).map_err(|error| RtlError::File { path: folder.to_owned(), error })?;
         let rtl = Rtl {
@@ -229,7 +236,7 @@ fn write_sources(folder: &Path, change: impl Fn(&str, &str) -> String) -> Result
 
 /// The parameters of the top module.
 fn parameters(machine: &SystolicMachine) -> Vec<String> {
-    let SystolicMachine { array, scratchpad, accumulators, vector, dram, sequencer } = machine;
+    let SystolicMachine { array_only: _, array, scratchpad, accumulators, vector, dram, sequencer } = machine;
     [
         ("ROWS", array.total_rows()),
         ("BLOCK_ROWS", array.block_rows()),
@@ -245,6 +252,7 @@ fn parameters(machine: &SystolicMachine) -> Vec<String> {
         ("BURST_BYTES", dram.burst_bytes),
         ("DRAM_LATENCY", dram.latency),
         ("QUEUE_DEPTH", sequencer.queue_depth),
+        ("OVERLAP", u32::from(array.overlap)),
     ]
     .map(|(name, value)| format!("{name}={value}"))
     .to_vec()

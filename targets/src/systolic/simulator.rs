@@ -153,6 +153,9 @@ impl<'a> Simulator<'a> {
                 let columns = self.machine.array.columns as usize;
                 plane.multiply(multiply, scratchpad, &mut memories.accumulators, columns)?;
             }
+            Operation::Outer(outer) => {
+                array::outer(outer, scratchpad, &mut memories.accumulators, self.machine.array.columns as usize)?;
+            }
             Operation::Map(map) => vector::map(map, memories, results)?,
             Operation::Fold(fold) => fold::fold(fold, self.machine.vector.lanes as usize, memories, results)?,
             Operation::Scan(scan) => fold::scan(scan, memories, results),

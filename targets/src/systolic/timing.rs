@@ -8,7 +8,7 @@ mod bursts;
 mod occupancy;
 
 pub use attribution::{Attribution, KernelCycles, Summary, summarize};
-pub use occupancy::{latency, map_rate, occupancy};
+pub use occupancy::{drain, latency, map_rate, occupancy};
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -99,6 +99,8 @@ pub struct Scheduler<'m> {
     /// Starts of the passes that switched weights, from number `first_switch` on.
     switches: VecDeque<u64>,
     first_switch: usize,
+    /// When the sums that stayed in the array are out of it.
+    drained: u64,
 }
 
 impl<'m> Scheduler<'m> {
@@ -113,6 +115,7 @@ impl<'m> Scheduler<'m> {
             early_switches: 0,
             switches: VecDeque::new(),
             first_switch: 0,
+            drained: 0,
         }
     }
 
@@ -160,29 +163,41 @@ impl<'m> Scheduler<'m> {
         let depth = self.machine.sequencer.queue_depth as usize;
         let own = &self.units[unit.index()];
         let place = if own.count < depth { 0 } else { own.starts.front().copied().unwrap_or(0) };
-        let dispatch = self.next_dispatch.max(place);
-        self.next_dispatch = dispatch.saturating_add(1);
+        if !self.machine.array_only {
+            self.next_dispatch = self.next_dispatch.max(place).saturating_add(1);
+        }
         let mut start = self.next_dispatch.max(own.free);
         for (lag, other) in instruction.waits.0.iter().zip(&self.units) {
             if let Some(completion) = lag.and_then(|lag| other.completion_before(lag)) {
                 start = start.max(completion);
             }
         }
+        if !self.machine.array.overlap && matches!(unit, Unit::Preload | Unit::Array) {
+            let both = [Unit::Preload, Unit::Array].map(|unit| self.units[unit.index()].completion_before(0));
+            start = both.into_iter().flatten().fold(start, u64::max);
+        }
         match &instruction.op {
             Operation::Preload(_) => start = start.max(self.switch_before(own.count)),
-            Operation::Multiply(Multiply { switch_weights: true, .. }) => start = start.max(self.next_weights()),
+            Operation::Multiply(pass) => {
+                // Sums leave the array one after the other.
+                start = start.max(self.drained);
+                if pass.switch_weights {
+                    start = start.max(self.next_weights());
+                }
+            }
             _ => {}
         }
         let span = Span {
             unit,
             start,
             occupancy,
-            completion: start.saturating_add(occupancy).saturating_add(latency(unit, self.machine)),
+            completion: start.saturating_add(occupancy).saturating_add(latency(&instruction.op, self.machine)),
         };
         match &instruction.op {
             Operation::Preload(_) if self.early_switches > 0 => self.early_switches -= 1,
             Operation::Preload(_) => self.preloads.push_back(span.completion),
             Operation::Multiply(Multiply { switch_weights: true, .. }) => self.switches.push_back(start),
+            Operation::Outer(_) => self.drained = span.end().saturating_add(drain(self.machine)),
             _ => {}
         }
         let own = &mut self.units[unit.index()];

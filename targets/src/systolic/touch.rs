@@ -219,6 +219,19 @@ impl Toucher<'_> {
                 touches.push(self.strided(Space::Accumulators, true, first, u64::from(pass.m) * row, groups));
                 touches
             }
+            Operation::Outer(outer) => {
+                let mut touches = Touches::new();
+                touches.push(self.walk(&outer.a, &outer.a_dims(), false));
+                touches.push(self.walk(&outer.b, &outer.b_dims(), false));
+                for (walk, zero_point) in [(&outer.a, outer.a_zero_point), (&outer.b, outer.b_zero_point)] {
+                    let read = |address| self.dense(Space::Scratchpad, false, u64::from(address), bytes_of(walk.dtype));
+                    touches.extend(zero_point.map(read));
+                }
+                let row = u64::from(self.machine.array.columns) * 4;
+                let first = u64::from(outer.accumulator_row) * row;
+                touches.push(self.dense(Space::Accumulators, true, first, u64::from(outer.m) * row));
+                touches
+            }
             Operation::Map(map) => {
                 let mut touches = self.sources(&map.sources, &map.dims);
                 touches.push(self.walk(&map.destination, &map.dims, true));

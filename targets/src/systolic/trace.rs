@@ -53,6 +53,7 @@ fn operation_name(op: &Operation) -> String {
         Operation::StoreRows(..) => "store rows".to_owned(),
         Operation::Preload(load) => format!("weights {}x{}", load.k, load.n),
         Operation::Multiply(pass) => format!("multiply {} rows", pass.m),
+        Operation::Outer(pass) => format!("outer products {}x{}, {} steps", pass.m, pass.n, pass.k),
         Operation::Map(map) => match map.function {
             MapFn::Copy => "copy".to_owned(),
             MapFn::Unary(function) => function.name().to_owned(),

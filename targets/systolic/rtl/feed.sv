@@ -35,9 +35,15 @@ module feed
   logic [BLOCKS-1:0] begins;
   logic [ROWS*16-1:0] a;
   logic [BLOCKS*COLUMNS*32-1:0] sums;
+  logic stays = 0;
+  logic first;
+  logic last = 0;
+  logic [COLUMNS*16-1:0] b;
+  logic [COLUMNS*32-1:0] drained;
 
   systolic_array #(.ROWS(ROWS), .COLUMNS(COLUMNS), .BLOCK_ROWS(BLOCK_ROWS), .ROW_BITS(ROW_BITS)) grid (
       .clk(clk), .valid(valid), .is_float(is_float), .switch_weights(switching), .begins(begins), .a(a),
+      .stays(stays), .first(first), .last(last), .b(b), .drained(drained),
       .weight_valid(weight_valid), .weight_row(weight_row), .weights(weights), .sums(sums)
   );
 
@@ -134,6 +140,64 @@ module feed
     a_row = 0;
   endtask
 
+  // Passes whose sums stay: types and zero points, strides of A along rows and steps, of B along steps and columns.
+  int b_dtype, outer_m, outer_n;
+  longint b_zero, outer_strides[4];
+  longint unsigned outer_k, step;
+
+  // A stride in nibbles of a walk; nibbles lie packed along its second dimension.
+  function automatic longint walk_step(input int dtype, input int word, input int dimension);
+    return lane_bits(dtype) == 4 && dimension == 1 ? 1 : 2 * signed_of(pass, word + dimension);
+  endfunction
+
+  task automatic begin_outer();
+    int unsigned kinds, sizes;
+    kinds = word_of(pass, 0);
+    sizes = word_of(pass, 1);
+    accumulate = kinds[0];
+    outer_m = int'(sizes[15:0]);
+    outer_n = int'(sizes[31:16]);
+    outer_k = word_of(pass, 2);
+    a_dtype = int'(word_of(pass, 4) >> 16) & 255;
+    b_dtype = int'(word_of(pass, 8) >> 16) & 255;
+    for (int d = 0; d < 2; d++) begin
+      outer_strides[d] = walk_step(a_dtype, 6, d);
+      outer_strides[2+d] = walk_step(b_dtype, 10, d);
+    end
+    a_zero = kinds[1] ? integer_at(a_dtype, 2 * longint'(word_of(pass, 12))) : 0;
+    b_zero = kinds[2] ? integer_at(b_dtype, 2 * longint'(word_of(pass, kinds[1] ? 13 : 12))) : 0;
+    step = 0;
+  endtask
+
+  // A cycle of a pass whose sums stay. Those of the pass before take as many cycles as there are rows to move out.
+  task automatic feed_step();
+    stays = 1;
+    first = step == 0;
+    is_float = is_float_type(a_dtype);
+    begins = 0;
+    valid = step < outer_k;
+    for (int r = 0; r < ROWS; r++) begin
+      if (valid && r < outer_m)
+        a[r*16+:16] = operand(
+            a_dtype,
+            2 * longint'(word_of(pass, 5)) + longint'(r) * outer_strides[0] + longint'(step) * outer_strides[1],
+            a_zero);
+      else a[r*16+:16] = 16'b0;
+    end
+    for (int c = 0; c < COLUMNS; c++) begin
+      if (valid && c < outer_n)
+        b[c*16+:16] = operand(
+            b_dtype,
+            2 * longint'(word_of(pass, 9)) + longint'(step) * outer_strides[2] + longint'(c) * outer_strides[3],
+            b_zero);
+      else b[c*16+:16] = 16'b0;
+    end
+    result_row = longint'(word_of(pass, 3));
+    step = step + 1;
+    pass_last = step >= outer_k && step >= ROWS;
+    last = pass_last;
+  endtask
+
   logic [63:0] result_row;
   logic [31:0] group_rows;
 
@@ -145,8 +209,13 @@ module feed
     pass_last = 0;
     valid = 0;
     switching = 0;
-    if (pass_start) begin_pass();
-    if (pass_working) begin
+    stays = 0;
+    last = 0;
+    if (pass_working && int'(pass.opcode) == OP_OUTER) begin
+      if (pass_start) begin_outer();
+      feed_step();
+    end else if (pass_working) begin
+      if (pass_start) begin_pass();
       kinds = word_of(pass, 1);
       // Also a pass of no rows switches weights.
       switching = a_row == 0 && kinds[10];
@@ -188,25 +257,61 @@ module feed
     logic [31:0] group_rows;
   } intent_t;
   intent_t intent, due;
-  assign intent = {valid, is_float, accumulate, active_n, active_rows, result_row, group_rows};
+  assign intent = {valid && !stays, is_float, accumulate, active_n, active_rows, result_row, group_rows};
   delay #(.WIDTH($bits(intent_t)), .CYCLES(LATENCY)) in_step (.clk(clk), .in(intent), .out(due));
 
-  always @(posedge clk) begin
-    logic [31:0] old, sum;
+  // What becomes of sums that have stayed, once the last row of them comes out; the rows above follow.
+  typedef struct packed {
+    logic valid;
+    logic is_float;
+    logic accumulate;
+    // Rows and columns that are written.
+    logic [31:0] rows;
+    logic [31:0] columns;
+    logic [63:0] result_row;
+  } drain_t;
+  drain_t drain_intent, drain_due, draining;
+  assign drain_intent = {last, is_float, accumulate, outer_m, outer_n, result_row};
+  delay #(.WIDTH($bits(drain_t)), .CYCLES(ROWS + COLUMNS - 1)) in_step_with_drain (
+      .clk(clk), .in(drain_intent), .out(drain_due)
+  );
+  // The row that comes out; none is below 0.
+  int drain_row = -1;
+
+  // Takes the sum of a column to an accumulator.
+  task automatic write_sum(
+      input longint result, input int column, input logic [31:0] sum, input logic adds, input logic adds_floats);
+    logic [31:0] old;
     longint at;
+    at = 4 * (result * COLUMNS + longint'(column));
+    old = 32'(systolic.memory.read(1, 2 * at, 32));
+    systolic.memory.write(1, 2 * at, 32, longint'(!adds ? sum : adds_floats ? add32(old, sum) : old + sum));
+  endtask
+
+  always @(posedge clk) begin
     int below;
+    if (drain_due.valid) begin
+      draining = drain_due;
+      drain_row = ROWS - 1;
+    end
+    if (drain_row >= 0) begin
+      for (int c = 0; c < COLUMNS; c++) begin
+        if (drain_row < int'(draining.rows) && c < int'(draining.columns))
+          write_sum(
+              longint'(draining.result_row) + longint'(drain_row), c, drained[c*32+:32], draining.accumulate,
+              draining.is_float);
+      end
+      drain_row = drain_row - 1;
+    end
     if (due.valid) begin
       for (int g = 0; g < ROWS / int'(due.rows); g++) begin
         // The last block of the group.
         below = (g + 1) * int'(due.rows) / BLOCK_ROWS - 1;
         for (int c = 0; c < COLUMNS; c++) begin
-          if (c < int'(due.columns)) begin
-            at = 4 * ((longint'(due.result_row) + longint'(g) * longint'(due.group_rows)) * COLUMNS + longint'(c));
-            sum = sums[(below*COLUMNS+c)*32+:32];
-            old = 32'(systolic.memory.read(1, 2 * at, 32));
-            if (due.accumulate) sum = due.is_float ? add32(old, sum) : old + sum;
-            systolic.memory.write(1, 2 * at, 32, longint'(sum));
-          end
+          if (c < int'(due.columns))
+            write_sum(
+                longint'(due.result_row) + longint'(g) * longint'(due.group_rows), c, sums[(below*COLUMNS+c)*32+:32],
+                due.accumulate, due.is_float);
         end
       end
     end

@@ -1,12 +1,14 @@
 // When a unit starts the instruction at the head of its queue, and when that completes.
 //
 // It starts in the first cycle in which the unit is free and all that it waits for has completed. It keeps the unit until
-// the unit says that this cycle is the last, and completes LATENCY cycles after that.
+// the unit says that this cycle is the last, and completes LATENCY cycles after that, or, if it is a pass whose sums stay in
+// the array, DRAIN cycles later still.
 
 module issue
   import machine_pkg::*;
 #(
-    parameter int LATENCY = 0
+    parameter int LATENCY = 0,
+    parameter int DRAIN = 1
 ) (
     input logic clk,
     input logic valid,
@@ -37,13 +39,16 @@ module issue
   assign working = start || busy;
   assign current = busy ? held : head;
 
-  delay #(.WIDTH(1), .CYCLES(LATENCY)) pipeline (.clk(clk), .in(working && last), .out(done));
+  logic stays, drained;
+  assign stays = int'(current.opcode) == OP_OUTER;
+  delay #(.WIDTH(1), .CYCLES(LATENCY)) pipeline (.clk(clk), .in(working && last && !stays), .out(done));
+  delay #(.WIDTH(1), .CYCLES(LATENCY+DRAIN)) longer_pipeline (.clk(clk), .in(working && last && stays), .out(drained));
 
   initial completions = 0;
 
   always_ff @(posedge clk) begin
     busy <= working && !last;
     if (start) held <= head;
-    completions <= completions + 32'(done);
+    completions <= completions + 32'(done) + 32'(drained);
   end
 endmodule

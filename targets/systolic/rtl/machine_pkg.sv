@@ -20,6 +20,7 @@ package machine_pkg;
   localparam int OP_FOLD = 8;
   localparam int OP_SCAN = 9;
   localparam int OP_SORT = 10;
+  localparam int OP_OUTER = 11;
 
   // Words of the longest operation, in 32 bits: a select over eight dimensions takes 49.
   localparam int OPERATION_WORDS = 64;

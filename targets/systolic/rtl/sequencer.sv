@@ -6,7 +6,10 @@
 
 module sequencer
   import machine_pkg::*;
-(
+#(
+    // Whether preloads and passes run side by side.
+    parameter bit OVERLAP = 1
+) (
     input logic clk,
     input logic running,
     // Whether each unit's queue has a free place in this cycle.
@@ -75,6 +78,10 @@ module sequencer
         word = word + 1;
       end
     end
+    if (!OVERLAP && (opcode == OP_PRELOAD || opcode == OP_MULTIPLY || opcode == OP_OUTER)) begin
+      decoded.wanted[PRELOAD] = dispatched[PRELOAD];
+      decoded.wanted[ARRAY] = dispatched[ARRAY];
+    end
     for (int i = 0; i < OPERATION_WORDS; i++) begin
       if (word + i < at + length) decoded.words[i] = program_word(word + i);
     end
@@ -87,7 +94,7 @@ module sequencer
       OP_LOAD, OP_LOAD_ROWS: unit <= LOAD;
       OP_STORE, OP_STORE_ROWS: unit <= STORE;
       OP_PRELOAD: unit <= PRELOAD;
-      OP_MULTIPLY: unit <= ARRAY;
+      OP_MULTIPLY, OP_OUTER: unit <= ARRAY;
       default: unit <= VECTOR;
     endcase
     instruction <= decoded;

@@ -21,7 +21,8 @@ module systolic
     parameter int WRITE_BYTES_PER_CYCLE = 8,
     parameter int BURST_BYTES = 16,
     parameter int DRAM_LATENCY = 10,
-    parameter int QUEUE_DEPTH = 4
+    parameter int QUEUE_DEPTH = 4,
+    parameter bit OVERLAP = 1
 ) (
     input logic clk,
     input logic running,
@@ -39,7 +40,7 @@ module systolic
   instruction_t current[UNITS];
   logic handed_out;
 
-  sequencer sequencer (
+  sequencer #(.OVERLAP(OVERLAP)) sequencer (
       .clk(clk), .running(running), .free(free), .valid(pushed), .instruction(fetched), .finished(handed_out)
   );
 
@@ -52,7 +53,8 @@ module systolic
           .clk(clk), .push(pushed[u]), .pushed(fetched), .pop(start[u]), .free(free[u]), .valid(valid[u]),
           .head(head[u])
       );
-      issue #(.LATENCY(CYCLES)) issue (
+      // Sums that stay in the array have moved out of it so much later.
+      issue #(.LATENCY(CYCLES), .DRAIN(ROWS)) issue (
           .clk(clk), .valid(valid[u]), .head(head[u]), .completed(completed), .allowed(allowed[u]), .last(last[u]),
           .start(start[u]), .working(working[u]), .current(current[u]), .completions(completed[u])
       );
@@ -63,11 +65,18 @@ module systolic
   // its preload.
   int unsigned preloads = 0;
   int unsigned switches = 0;
-  logic switching;
-  assign switching = head[ARRAY].words[1][10];
+  logic switching, multiplies;
+  assign multiplies = int'(head[ARRAY].opcode) == OP_MULTIPLY;
+  assign switching = multiplies && head[ARRAY].words[1][10];
+  // Sums leave the array one after the other: a pass of rows follows sums that stayed when these are out.
+  int unsigned to_drain = 0;
+  always_ff @(posedge clk) begin
+    if (working[ARRAY] && last[ARRAY] && int'(current[ARRAY].opcode) == OP_OUTER) to_drain <= ROWS;
+    else if (to_drain > 0) to_drain <= to_drain - 1;
+  end
   always_comb begin
     allowed = '1;
-    allowed[ARRAY] = !switching || completed[PRELOAD] > switches;
+    allowed[ARRAY] = (!switching || completed[PRELOAD] > switches) && (!multiplies || to_drain == 0);
     allowed[PRELOAD] = preloads <= switches + 32'(start[ARRAY] && switching);
   end
   always_ff @(posedge clk) begin

@@ -9,7 +9,7 @@ use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 use super::writer::{fold_name, reduction_name};
 use crate::systolic::code::{Call, Code, MAX_BASES, RoutineId};
 use crate::systolic::isa::{
-    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Preload,
+    DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Outer, Preload,
     Register, RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
 
@@ -283,6 +283,7 @@ impl<'a> Parser<'a> {
             }
             "preload" => self.preload(),
             "multiply" => self.multiply(),
+            "outer" => self.outer(),
             "map" => self.map(),
             "fold" => self.fold(),
             "scan" => self.scan(),
@@ -366,6 +367,20 @@ impl<'a> Parser<'a> {
             switch_weights: self.flag("switch"),
             zero_point: self.zero_point()?,
         }))
+    }
+
+    fn outer(&mut self) -> Parsed<Operation> {
+        let m = self.field("m")?;
+        let n = self.field("n")?;
+        let k = self.field("k")?;
+        let accumulator_row = self.field("row")?;
+        let accumulate = self.flag("accumulate");
+        let a = self.walk(2)?;
+        let a_zero_point = self.zero_point()?;
+        self.expect(",")?;
+        let b = self.walk(2)?;
+        let b_zero_point = self.zero_point()?;
+        Ok(Operation::Outer(Outer { m, n, k, a, b, a_zero_point, b_zero_point, accumulator_row, accumulate }))
     }
 
     fn dims(&mut self) -> Parsed<SmallVec<[u32; 4]>> {

@@ -18,6 +18,8 @@ multiply spm=0x8000 dtype=bf16 m=128:256 k=2 row=0 accumulate switch wait(load<=
 preload spm=0x0 dtype=bf16 k=64:256 n=128:2 groups=2:128
 preload spm=0x0 dtype=bf16 k=64:256 n=128:2 groups=1:-1 zero=0x4
 multiply spm=0x8000 dtype=bf16 m=128:512 k=2 row=0 group=128:128 switch
+outer m=4 n=3 k=768 row=8 spm:bf16@0x0[1536, 2], spm:bf16@0x3000[6, 2] wait(load<=0)
+outer m=4 n=3 k=9 row=0 accumulate spm:u8@0x0[9, 1] zero=0x40, spm:i8@0x30[1, 9] zero=0x44
 map add dims=[128, 128] acc:f32@0x0[512, 4] <- acc:f32@0x0[512, 4], float 1.5 wait(array<=0)
 map select dims=[] spm:i32@0x0[] <- spm:bool@0x40[], int -3, int 7
 map copy dims=[2] spm:f64@0x0[8] <- float nan 0x7ff8000000000001

@@ -67,6 +67,14 @@ fn write_instruction(out: &mut String, instruction: &Instruction) -> fmt::Result
             write_flags(out, &[(multiply.accumulate, "accumulate"), (multiply.switch_weights, "switch")])?;
             write_zero_point(out, multiply.zero_point)?;
         }
+        Operation::Outer(outer) => {
+            write!(out, "outer m={} n={} k={} row={}", outer.m, outer.n, outer.k, outer.accumulator_row)?;
+            write_flags(out, &[(outer.accumulate, "accumulate")])?;
+            write!(out, " {}", outer.a)?;
+            write_zero_point(out, outer.a_zero_point)?;
+            write!(out, ", {}", outer.b)?;
+            write_zero_point(out, outer.b_zero_point)?;
+        }
         Operation::Map(Map { function, dims, destination, sources }) => {
             let function = match function {
                 MapFn::Copy => "copy",

@@ -10,6 +10,7 @@ use tcc_ir::ops::MatMul;
 use tcc_ir::{DType, Kernel, NodeId, Op, ValueId};
 
 use super::epilogue::{EPILOGUE_ELEMENTS, Epilogue};
+use super::output_stationary::Matrix;
 use super::rows::{RowPlan, Rows};
 use super::slices::Slices;
 use super::space::{A, B, Space, offset, refine};
@@ -44,6 +45,11 @@ pub(super) struct Product {
 }
 
 impl Product {
+    /// Its M, N and K.
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        [&self.m, &self.n, &self.k].map(Space::count)
+    }
+
     /// Where a value is written, and its place in the spaces' strides, if it leaves the kernel.
     pub(super) fn result(&self, value: ValueId) -> Option<&(ValueId, DramOperand, usize)> {
         self.results.iter().find(|(known, ..)| *known == value)
@@ -244,7 +250,9 @@ impl Lowering<'_, '_> {
             (self.squeezed(machine.array.total_rows() as usize), self.squeezed(machine.array.columns as usize));
         let scratchpad = self.squeezed(machine.scratchpad.bytes as usize);
         let half = (machine.accumulators.rows / 2) as usize;
-        let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, rows));
+        let stays = self.sums_stay(product);
+        let steps = if stays { self.steps_of_pass(product.a.dtype, product.b.dtype) } else { rows };
+        let k_tiles = tile::tiles(&product.k.sizes, &tile::fill(&product.k.sizes, steps));
         let n_tiles = tile::tiles(&product.n.sizes, &tile::fill(&product.n.sizes, columns));
         let plan = self.row_plan(kernel, anchor, product, &n_tiles)?;
         // Rows of A that stay on chip while all columns pass: as many as the accumulators and the scratchpad take.
@@ -276,7 +284,7 @@ impl Lowering<'_, '_> {
         let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
         let first_lens = |tiles: &[Tile]| tiles.first().map(|tile| tile.lens.clone()).unwrap_or_default();
         self.tiling = format!(
-            "M {:?} K {:?} N {:?} of M {:?} K {:?} N {:?}, {} batches, A {}",
+            "M {:?} K {:?} N {:?} of M {:?} K {:?} N {:?}, {} batches, A {}{}",
             first_lens(&m_tiles),
             first_lens(&k_tiles),
             first_lens(&n_tiles),
@@ -284,7 +292,8 @@ impl Lowering<'_, '_> {
             product.k.sizes,
             product.n.sizes,
             batches.len(),
-            if resident { "resident" } else { "streamed" }
+            if resident { "resident" } else { "streamed" },
+            if stays { ", sums stay" } else { "" }
         );
 
         let widest = |tiles: &[Tile]| tiles.iter().map(Tile::count).max().unwrap_or(1) as u64;
@@ -336,7 +345,6 @@ impl Lowering<'_, '_> {
                         let start =
                             offset(batch, &product.batch, B) + offset(k, &product.k, B) + offset(n, &product.n, B);
                         let slot = weight % weights.len();
-                        let b_address = weights[slot];
                         let key = Some((product.b.address(start), [&k.lens[..], &n.lens[..]].concat()));
                         // A single tile of weights that serves every pass is loaded and preloaded once.
                         let same = k_tiles.len() * n_tiles.len() == 1
@@ -350,10 +358,22 @@ impl Lowering<'_, '_> {
                                 (n, &product.n),
                                 B,
                                 b_order,
-                                b_address,
+                                weights[slot],
                             );
-                            let (k_stride, n_stride) = b_order.strides(k.count(), n.count());
-                            let element = element_bytes(product.b.dtype);
+                            loaded[slot] = key;
+                            weight += 1;
+                        }
+                        let b_address = weights[(weight - 1) % weights.len()];
+                        let (a_matrix, b_matrix) = (
+                            Matrix::new(a_address, product.a.dtype, a_order.strides(m.count(), k.count()), a_zero),
+                            Matrix::new(b_address, product.b.dtype, b_order.strides(k.count(), n.count()), b_zero),
+                        );
+                        if stays {
+                            let sizes = [m.count(), n.count(), k.count()];
+                            self.outer_passes(a_matrix, b_matrix, sizes, row, k_index > 0);
+                            continue;
+                        }
+                        if !same {
                             self.emitter.emit(Operation::Preload(Preload {
                                 address: b_address,
                                 dtype: product.b.dtype,
@@ -361,21 +381,18 @@ impl Lowering<'_, '_> {
                                 group_stride: 0,
                                 k: k.count() as u16,
                                 n: n.count() as u16,
-                                k_stride: (k_stride * element) as i32,
-                                n_stride: (n_stride * element) as i32,
+                                k_stride: b_matrix.row_stride,
+                                n_stride: b_matrix.column_stride,
                                 zero_point: b_zero,
                             }));
-                            loaded[slot] = key;
-                            weight += 1;
                         }
-                        let (m_stride, k_stride) = a_order.strides(m.count(), k.count());
                         self.emitter.emit(Operation::Multiply(Multiply {
                             address: a_address,
                             dtype: product.a.dtype,
                             group_stride: 0,
                             m: m.count() as u32,
-                            m_stride: (m_stride * a_element as i64) as i32,
-                            k_stride: (k_stride * a_element as i64) as i32,
+                            m_stride: a_matrix.row_stride,
+                            k_stride: a_matrix.column_stride,
                             zero_point: a_zero,
                             accumulator_row: row,
                             group_rows: 0,

@@ -5,6 +5,7 @@ mod contraction;
 mod epilogue;
 mod frame;
 mod movement;
+mod output_stationary;
 mod prologue;
 mod recipe;
 mod rotation;

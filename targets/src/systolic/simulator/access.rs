@@ -196,6 +196,16 @@ pub(crate) fn for_each(op: &Operation, weights: WeightRows, machine: &SystolicMa
             }
             f(accumulators(multiply, weights, machine));
         }
+        Operation::Outer(outer) => {
+            f(walk(&outer.a, &outer.a_dims(), false));
+            f(walk(&outer.b, &outer.b_dims(), false));
+            for (walk, zero_point) in [(&outer.a, outer.a_zero_point), (&outer.b, outer.b_zero_point)] {
+                if let Some(address) = zero_point {
+                    f(scalar(address, walk.dtype.bits()));
+                }
+            }
+            f(accumulator_rows(outer.accumulator_row, u64::from(outer.m), std::iter::empty(), machine));
+        }
         Operation::Map(map) => {
             sources(&map.sources, &map.dims, &mut f);
             f(walk(&map.destination, &map.dims, true));
@@ -307,8 +317,18 @@ fn preloaded(preload: &Preload) -> Access {
 
 /// The accumulator rows of a pass, over all columns.
 fn accumulators(multiply: &Multiply, weights: WeightRows, machine: &SystolicMachine) -> Access {
+    let groups = std::iter::once((u64::from(weights.groups), multiply.group_rows));
+    accumulator_rows(multiply.accumulator_row, u64::from(multiply.m), groups, machine)
+}
+
+/// So many accumulator rows from `first` on, over all columns, for each group that they are written for.
+fn accumulator_rows(
+    first: u32,
+    rows: u64,
+    groups: impl Iterator<Item = (u64, u32)>,
+    machine: &SystolicMachine,
+) -> Access {
     let row = u64::from(machine.array.columns) * 4;
-    let first = u64::from(multiply.accumulator_row) * row;
-    let groups = (u64::from(weights.groups), (u64::from(multiply.group_rows) * row) as i64);
-    Access::new(Space::Accumulators, true, first, u64::from(multiply.m) * row, std::iter::once(groups))
+    let groups = groups.map(|(groups, distance)| (groups, (u64::from(distance) * row) as i64));
+    Access::new(Space::Accumulators, true, u64::from(first) * row, rows * row, groups)
 }

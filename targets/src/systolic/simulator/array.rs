@@ -6,7 +6,9 @@ use tcc_ir::DType;
 
 use super::fault::FaultCause;
 use super::number::{Number, canonical};
-use crate::systolic::isa::{Multiply, Preload, WeightRows};
+use crate::systolic::isa::{Multiply, Outer, Preload, Walk, WeightRows};
+use crate::systolic::machine::ArrayType;
+use crate::systolic::nest::walk_step;
 
 /// Columns that are computed together; the weights of as many lie side by side.
 const PANEL: usize = 16;
@@ -17,9 +19,19 @@ const EXACT_PRODUCTS: usize = 256;
 
 /// What a plane of weights was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Float,
     Integer,
+}
+
+impl Kind {
+    /// What it takes of an array.
+    pub fn array_type(self) -> ArrayType {
+        match self {
+            Kind::Float => ArrayType::Bf16,
+            Kind::Integer => ArrayType::Int8,
+        }
+    }
 }
 
 /// A plane of weights in the array.
@@ -33,7 +45,8 @@ pub(super) struct Plane {
     panels: Vec<f32>,
 }
 
-fn kind_of(dtype: DType, role: &'static str) -> Result<Kind, FaultCause> {
+/// The kind of elements of a type, which stand somewhere as `role`.
+pub(super) fn kind_of(dtype: DType, role: &'static str) -> Result<Kind, FaultCause> {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => Ok(Kind::Float),
         DType::I8 | DType::U8 | DType::I4 | DType::U4 | DType::Bool => Ok(Kind::Integer),
@@ -46,7 +59,7 @@ fn step(dtype: DType, stride: i32) -> i64 {
     if dtype.bits() == 4 && stride == 0 { 1 } else { 2 * i64::from(stride) }
 }
 
-fn zero_point(scratchpad: &[u8], dtype: DType, address: Option<u32>) -> f32 {
+fn zero_point_at(scratchpad: &[u8], dtype: DType, address: Option<u32>) -> f32 {
     let mut zero = [0.0f32];
     if let Some(address) = address {
         f32::load(scratchpad, dtype, 2 * i64::from(address), 0, &mut zero);
@@ -74,7 +87,7 @@ impl Plane {
         if kind == Kind::Float && preload.zero_point.is_some() {
             return Err(FaultCause::Malformed("floats have no zero point"));
         }
-        let zero = zero_point(scratchpad, preload.dtype, preload.zero_point);
+        let zero = zero_point_at(scratchpad, preload.dtype, preload.zero_point);
         let (groups, k, n) = (usize::from(preload.groups), usize::from(preload.k), usize::from(preload.n));
         let n_step = step(preload.dtype, preload.n_stride);
         let packed_along_n = preload.dtype.bits() == 4 && preload.n_stride == 0;
@@ -116,7 +129,7 @@ impl Plane {
         if multiply.m == 0 {
             return Ok(());
         }
-        let zero = zero_point(scratchpad, multiply.dtype, multiply.zero_point);
+        let zero = zero_point_at(scratchpad, multiply.dtype, multiply.zero_point);
         let k_step = step(multiply.dtype, multiply.k_stride);
         let row_bytes = columns * 4;
         let pass_bytes = multiply.m as usize * row_bytes;
@@ -179,6 +192,64 @@ impl Plane {
             }
         }
     }
+}
+
+/// A pass of outer products, whose sums are those of a pass through weights that B makes.
+///
+/// # Errors
+/// The operands are of different kinds, or floats have a zero point.
+pub(super) fn outer(
+    outer: &Outer,
+    scratchpad: &[u8],
+    accumulators: &mut [u8],
+    columns: usize,
+) -> Result<(), FaultCause> {
+    let kind = kind_of(outer.b.dtype, "the array's right operand")?;
+    if kind_of(outer.a.dtype, "the array's left operand")? != kind {
+        return Err(FaultCause::Type {
+            dtype: outer.b.dtype,
+            role: "right operand of a left operand of the other kind",
+        });
+    }
+    if kind == Kind::Float && (outer.a_zero_point.is_some() || outer.b_zero_point.is_some()) {
+        return Err(FaultCause::Malformed("floats have no zero point"));
+    }
+    let (m, n, k) = (usize::from(outer.m), usize::from(outer.n), outer.k as usize);
+    // Addresses of no elements were not checked.
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let matrix = |walk: &Walk, zero_point: Option<u32>, [rows, length]: [usize; 2]| {
+        let zero = zero_point_at(scratchpad, walk.dtype, zero_point);
+        let mut elements = vec![0.0f32; rows * length];
+        for (row, elements) in elements.chunks_mut(length.max(1)).enumerate() {
+            let at = 2 * i64::from(walk.address) + row as i64 * walk_step(walk, 0, 2);
+            f32::load(scratchpad, walk.dtype, at, walk_step(walk, 1, 2), elements);
+            convert(kind, zero, elements);
+        }
+        elements
+    };
+    let a = matrix(&outer.a, outer.a_zero_point, [m, k]);
+    let b = matrix(&outer.b, outer.b_zero_point, [k, n]);
+    let mut panels = vec![0.0; n.div_ceil(PANEL) * PANEL * k];
+    for (index, panel) in panels.chunks_mut(PANEL * k.max(1)).enumerate() {
+        let columns = index * PANEL..(index * PANEL + PANEL).min(n);
+        for (weights, row) in panel.chunks_mut(PANEL).zip(b.chunks(n)) {
+            weights[..columns.len()].copy_from_slice(&row[columns.clone()]);
+        }
+    }
+    let plane = Plane { kind, groups: 1, k, n, panels };
+    let row_bytes = columns * 4;
+    let first = outer.accumulator_row as usize * row_bytes;
+    let accumulators = &mut accumulators[first..first + m * row_bytes];
+    accumulators.par_chunks_mut(row_bytes * ROWS).enumerate().for_each(|(index, accumulators)| {
+        let rows = &a[index * ROWS * k..];
+        let mut pair = vec![0.0f32; ROWS * k];
+        let length = pair.len().min(rows.len());
+        pair[..length].copy_from_slice(&rows[..length]);
+        plane.multiply_rows(&pair, &plane.panels, accumulators, row_bytes, outer.accumulate);
+    });
+    Ok(())
 }
 
 /// Sums of products over rows `range` of one panel, in order, for [`ROWS`] rows of `a`, each `k` long.

@@ -4,10 +4,12 @@ use smallvec::SmallVec;
 use tcc_ir::DType;
 
 use super::access::{self, Access, Space};
+use super::array;
 use super::dram::Dram;
 use super::fault::FaultCause;
 use crate::systolic::SystolicMachine;
 use crate::systolic::isa::{MAX_DIMS, MapFn, Memory, Operation, RowTransfer, Source, Transfer, Walk, WeightRows};
+use crate::systolic::machine::{ArrayType, Dataflow};
 use crate::systolic::nest::walk_step;
 
 /// Most steps that the counters of a loop nest hold.
@@ -28,9 +30,27 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
                     "the weights are larger than the array, or than a group of its rows",
                 ));
             }
+            multiplied(preload.dtype, "weights of the array", machine)
+        }
+        Operation::Multiply(multiply) => multiplied(multiply.dtype, "the array's left operand", machine),
+        Operation::Outer(outer) => {
+            let array = &machine.array;
+            if !array.runs(Dataflow::OutputStationary) {
+                return Err(FaultCause::Malformed("sums do not stay in the array of this machine"));
+            }
+            if u32::from(outer.m) > array.rows || u32::from(outer.n) > array.columns {
+                return Err(FaultCause::Malformed("the sums are more than the array has cells"));
+            }
+            steps(outer.a_dims().into_iter().map(u64::from))?;
+            for (walk, role) in [(&outer.a, "the array's left operand"), (&outer.b, "the array's right operand")] {
+                if walk.memory != Memory::Scratchpad {
+                    return Err(FaultCause::Malformed("the array reads the scratchpad only"));
+                }
+                walk_form(walk, 2)?;
+                multiplied(walk.dtype, role, machine)?;
+            }
             Ok(())
         }
-        Operation::Multiply(_) => Ok(()),
         Operation::Map(map) => {
             nest_form(&map.dims)?;
             walk_form(&map.destination, map.dims.len())?;
@@ -111,6 +131,15 @@ pub(super) fn form(op: &Operation, machine: &SystolicMachine) -> Result<(), Faul
             }
             Ok(())
         }
+    }
+}
+
+/// Checks that the array multiplies elements of a type.
+fn multiplied(dtype: DType, role: &'static str, machine: &SystolicMachine) -> Result<(), FaultCause> {
+    match array::kind_of(dtype, role)?.array_type() {
+        kind if machine.array.types.contains(&kind) => Ok(()),
+        ArrayType::Bf16 => Err(FaultCause::Malformed("the array of this machine multiplies no floats")),
+        ArrayType::Int8 => Err(FaultCause::Malformed("the array of this machine multiplies no integers")),
     }
 }
 

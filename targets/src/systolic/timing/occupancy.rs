@@ -9,17 +9,32 @@ use crate::systolic::machine::Vector;
 use crate::systolic::nest::{Nest, OPERANDS, walks_of};
 
 /// Cycles from the end of an instruction's occupancy to its completion.
-pub fn latency(unit: Unit, machine: &SystolicMachine) -> u64 {
-    match unit {
-        Unit::Load | Unit::Store => u64::from(machine.dram.latency),
-        Unit::Preload => 0,
-        Unit::Array => u64::from(machine.array.total_rows()) + u64::from(machine.array.columns) - 2,
-        Unit::Vector => u64::from(machine.vector.latency),
+pub fn latency(op: &Operation, machine: &SystolicMachine) -> u64 {
+    let through = u64::from(machine.array.total_rows()) + u64::from(machine.array.columns) - 2;
+    match op {
+        Operation::Preload(_) => 0,
+        Operation::Multiply(_) => through,
+        Operation::Outer(_) => through + drain(machine),
+        _ if machine.array_only => 0,
+        Operation::Load(_) | Operation::LoadRows(_) | Operation::Store(_) | Operation::StoreRows(..) => {
+            u64::from(machine.dram.latency)
+        }
+        Operation::Map(_) | Operation::Fold(_) | Operation::Scan(_) | Operation::Sort(_) => {
+            u64::from(machine.vector.latency)
+        }
     }
 }
 
-/// Cycles for which an instruction keeps its unit from starting the next; at least one.
+/// Cycles that sums which stayed in the array take to move out of it, once the last has been there.
+pub fn drain(machine: &SystolicMachine) -> u64 {
+    if machine.array_only { 0 } else { u64::from(machine.array.rows) }
+}
+
+/// Cycles for which an instruction keeps its unit from starting the next; at least one, but where only the array takes time.
 pub fn occupancy(op: &Operation, machine: &SystolicMachine) -> u64 {
+    if machine.array_only && !matches!(op.unit(), Unit::Preload | Unit::Array) {
+        return 0;
+    }
     let cycles = match op {
         Operation::Load(transfer) => transfer_cycles(transfer, machine.dram.read_bytes_per_cycle, machine),
         Operation::Store(transfer) => transfer_cycles(transfer, machine.dram.write_bytes_per_cycle, machine),
@@ -30,6 +45,7 @@ pub fn occupancy(op: &Operation, machine: &SystolicMachine) -> u64 {
         }
         Operation::Preload(_) => u64::from(machine.array.block_rows()),
         Operation::Multiply(multiply) => u64::from(multiply.m),
+        Operation::Outer(outer) => u64::from(outer.k).max(drain(machine)),
         Operation::Map(map) => map_cycles(map, machine),
         Operation::Fold(fold) => fold_cycles(fold, machine),
         Operation::Scan(scan) => scan_cycles(scan, machine),

@@ -10,13 +10,22 @@ use crate::systolic::machine;
 
 /// An array that is not divided and multiplies everything.
 pub(crate) fn array(rows: u32, columns: u32) -> machine::Array {
-    machine::Array { rows, columns, count: 1, row_groups: 1, types: machine::ArrayType::all() }
+    machine::Array {
+        rows,
+        columns,
+        count: 1,
+        row_groups: 1,
+        types: machine::ArrayType::all(),
+        dataflows: vec![machine::Dataflow::WeightStationary, machine::Dataflow::OutputStationary],
+        overlap: true,
+    }
 }
 
 /// A machine whose figures are small enough to count with: 4 by 4 cells, 8, 2 and 4 lanes with latency 3, bursts of 16
 /// bytes, of which one is read and half a one written in a cycle, latency 10, queues of 2.
 pub(crate) fn small_machine() -> SystolicMachine {
     SystolicMachine {
+        array_only: false,
         array: array(4, 4),
         scratchpad: machine::Scratchpad { bytes: 1024 },
         accumulators: machine::Accumulators { rows: 16 },
@@ -91,6 +100,45 @@ fn blocks_take_their_weights_side_by_side() {
     let spans: Vec<_> = timing.spans().iter().map(|span| (span.start, span.occupancy, span.completion)).collect();
     // Two rows of a block; then six rows through eight and four columns.
     assert_eq!(spans, [(1, 2, 3), (3, 6, 19)]);
+}
+
+const OUTER: &str = "outer m=4 n=4 k=9 row=0 spm:i8@0[9, 1], spm:i8@64[4, 1]\n";
+const PASS: &str = "multiply spm=0 dtype=i8 m=6:4 k=1 row=0 switch\n";
+const WEIGHTS: &str = "preload spm=0 dtype=i8 k=4:4 n=4:1\n";
+
+#[test]
+fn sums_that_stay_move_out_behind_the_pass() {
+    let short = OUTER.replace("k=9", "k=2");
+    // The second takes as long as the sums of the first take to move out; the pass of rows waits until they are out.
+    assert_eq!(spans(&format!("{OUTER}{short}{WEIGHTS}{PASS}")), [(1, 9, 20), (10, 4, 24), (3, 4, 7), (18, 6, 30)]);
+}
+
+#[test]
+fn without_overlap_the_array_does_one_thing_after_the_other() {
+    let small = small_machine();
+    let array = machine::Array { overlap: false, ..small.array.clone() };
+    let machine = SystolicMachine { array, ..small };
+    let text = format!("{WEIGHTS}{PASS}{WEIGHTS}{PASS}{OUTER}");
+    let spans_on = |machine: &SystolicMachine| -> Vec<_> {
+        let timing = schedule(&assemble(&text).unwrap(), machine);
+        timing.spans().iter().map(|span| (span.start, span.occupancy, span.completion)).collect()
+    };
+    assert_eq!(spans_on(&machine), [(1, 4, 5), (5, 6, 17), (17, 4, 21), (21, 6, 33), (33, 9, 52)]);
+    // Where only the array takes time: m + 2 R + C - 2, and K + R + C - 2.
+    let machine = SystolicMachine { array_only: true, ..machine };
+    assert_eq!(spans_on(&machine), [(0, 4, 4), (4, 6, 16), (16, 4, 20), (20, 6, 32), (32, 9, 47)]);
+}
+
+#[test]
+fn where_only_the_array_takes_time_nothing_else_does() {
+    let machine = SystolicMachine { array_only: true, ..small_machine() };
+    let text =
+        format!("{}{WEIGHTS}{PASS}map exp dims=[9] spm:f32@0[4] <- float 1.0 wait(array<=0)\n{LOAD}", LOAD.repeat(5));
+    let summary = summarize(&assemble(&text).unwrap(), &[6, 3], &machine);
+    assert_eq!(summary.cycles, 4 + 6 + 6);
+    let expected = Attribution { array: 6, preload: 4, latency: 6, ..Attribution::default() };
+    assert_eq!(summary.attribution, expected);
+    assert_eq!(summary.kernels.iter().map(|kernel| kernel.cycles).collect::<Vec<_>>(), [4, 12]);
 }
 
 #[test]

@@ -89,6 +89,31 @@ fn the_array_wants_its_weights() {
     assert!(matches!(divided(&pass("row=0 group=4:1")), Err(FaultCause::Malformed(_))));
     assert!(matches!(divided(&pass("row=0 group=4:5")), Err(FaultCause::OutOfRange { .. })));
     assert!(matches!(divided(&pass("row=0 group=400:2")), Err(FaultCause::OutOfRange { .. })));
+    let outer = |sizes: &str, b: &str| format!("outer {sizes} row=0 spm:i8@0[4, 1], {b}");
+    assert!(run(&[], &outer("m=4 n=4 k=9", "spm:i8@64[4, 1]")).is_ok());
+    for (sizes, b) in [
+        ("m=5 n=4 k=1", "spm:i8@64[4, 1]"),
+        ("m=4 n=5 k=1", "spm:i8@64[4, 1]"),
+        ("m=4 n=4 k=1", "acc:i32@0[16, 4]"),
+        ("m=4 n=4 k=0x7fffffff", "spm:i8@64[4, 1]"),
+    ] {
+        assert!(matches!(cause(&outer(sizes, b)), FaultCause::Malformed(_)), "{sizes} {b}");
+    }
+    assert!(matches!(cause(&outer("m=4 n=4 k=1", "spm:f32@64[4, 4]")), FaultCause::Type { .. }));
+    assert!(matches!(cause(&outer("m=4 n=4 k=2", "spm:i8@1021[4, 1]")), FaultCause::OutOfRange { .. }));
+    let mut machine = small_machine();
+    machine.array.types = vec![machine::ArrayType::Bf16];
+    machine.array.dataflows = vec![machine::Dataflow::WeightStationary];
+    let refused = |text: &str| run_with(&machine, &[], text).unwrap_err().cause.to_string();
+    assert_eq!(refused(preload), "is malformed: the array of this machine multiplies no integers");
+    assert_eq!(
+        refused(&outer("m=4 n=4 k=1", "spm:i8@64[4, 1]")),
+        "is malformed: sums do not stay in the array of this machine"
+    );
+    machine.array.types = vec![machine::ArrayType::Int8];
+    let floats = "preload spm=0 dtype=f32 k=1:4 n=1:4";
+    let refused = run_with(&machine, &[], floats).unwrap_err().cause.to_string();
+    assert_eq!(refused, "is malformed: the array of this machine multiplies no floats");
     let mixed = format!("{preload}multiply spm=0 dtype=f32 m=1:1 k=4 row=0 switch");
     assert!(matches!(cause(&mixed), FaultCause::Type { .. }));
     assert!(matches!(cause("preload spm=0 dtype=f64 k=1:8 n=1:8"), FaultCause::Type { .. }));

@@ -112,6 +112,21 @@ fn groups_multiply_for_themselves() {
 }
 
 #[test]
+fn sums_that_stay_are_those_of_a_pass() {
+    // A is 3 by 2, B 2 by 4 and stored by columns; the accumulators hold something already.
+    let data: Vec<u8> = (0..16).map(|index| (index * 59 % 251) as u8).collect();
+    let begin = "map copy dims=[64] acc:i32@0[4] <- int 7\n";
+    let pass = "preload spm=6 dtype=i8 k=2:1 n=4:2 zero=14\n\
+                multiply spm=0 dtype=u8 m=3:2 k=1 row=1 accumulate switch zero=15\n";
+    let outer = "outer m=3 n=4 k=2 row=1 accumulate spm:u8@0[2, 1] zero=15, spm:i8@6[1, 2] zero=14\n";
+    let run = |text: &str| run_on(&data, &format!("{begin}{text}")).unwrap().1;
+    assert_eq!(run(outer), run(pass));
+    assert_ne!(run(outer), run(""));
+    let nothing = run("outer m=2 n=3 k=0 row=0 spm:u8@0[2, 1], spm:i8@6[1, 2]\n");
+    assert_eq!(elements::<i32>(&nothing, 0, 9), [0, 0, 0, 7, 0, 0, 0, 7, 7]);
+}
+
+#[test]
 fn packed_weights_multiply() {
     // Weights [[1, -2, 3], [4, 5, -6]] in nibbles, a row in two bytes; left (i8) [2, 3].
     let data = [0xe1, 0x03, 0x54, 0x0a, 2, 3];
