@@ -8,7 +8,8 @@
 //!
 //! The pass only puts integers and their way back to floats before products; [`integer_products`] takes the scales behind
 //! them. Of an attention the exponentials are quantised instead of the weights: the largest in each row is 1, so that one
-//! scale known beforehand serves all rows, however many keys share the sum that the result is then divided by.
+//! scale known beforehand serves all rows, however many keys share the sum that the result is then divided by. They have no
+//! sign, so that their integers go up to 255.
 
 mod products;
 mod ranges;
@@ -24,6 +25,9 @@ use crate::cleanup::clean_up;
 use crate::integer_products::integer_products;
 use products::{OperandKind, Product, products, without_attention};
 use ranges::LARGEST;
+
+/// The largest integer that exponentials are scaled to, which have no sign.
+const LARGEST_UNSIGNED: f32 = 255.0;
 
 pub use products::{WeightProducts, float_products};
 pub use ranges::Ranges;
@@ -190,8 +194,8 @@ impl Quantizer {
                 OperandKind::Constant | OperandKind::Activation => widened(new, map[operand.value.index()])?,
             };
             operands.push(match (operand.kind, scale) {
-                (OperandKind::Softmax, _) => with_scale(new, value, 1.0 / LARGEST)?,
-                (OperandKind::Activation, Some(scale)) => with_scale(new, value, scale)?,
+                (OperandKind::Softmax, _) => with_scale(new, value, DType::U8, 1.0 / LARGEST_UNSIGNED)?,
+                (OperandKind::Activation, Some(scale)) => with_scale(new, value, DType::I8, scale)?,
                 (OperandKind::Activation, None) => with_scales_of_rows(new, value, &operand.axes)?,
                 (OperandKind::Constant, _) => constant(new, value, &operand.axes)?,
             });
@@ -234,10 +238,10 @@ fn widened(graph: &mut Graph, value: ValueId) -> Result<ValueId, GraphError> {
 }
 
 /// A value rounded to integers with one scale that is known.
-fn with_scale(graph: &mut Graph, value: ValueId, scale: f32) -> Result<ValueId, GraphError> {
+fn with_scale(graph: &mut Graph, value: ValueId, to: DType, scale: f32) -> Result<ValueId, GraphError> {
     let factor = graph.constant(Tensor::scalar(1.0 / scale));
     let scale = graph.constant(Tensor::scalar(scale));
-    let integers = integers(graph, value, factor)?;
+    let integers = integers(graph, value, to, factor)?;
     graph.add(Dequantize { zero: false }, &[integers, scale])
 }
 
@@ -245,7 +249,7 @@ fn with_scale(graph: &mut Graph, value: ValueId, scale: f32) -> Result<ValueId, 
 fn with_scales_of_rows(graph: &mut Graph, value: ValueId, axes: &[usize]) -> Result<ValueId, GraphError> {
     let scale = scales_of_rows(graph, value, axes)?;
     let factor = graph.add(Unary(UnaryFn::Recip), &[scale])?;
-    let integers = integers(graph, value, factor)?;
+    let integers = integers(graph, value, DType::I8, factor)?;
     graph.add(Dequantize { zero: false }, &[integers, scale])
 }
 
@@ -267,8 +271,8 @@ fn scales_of_rows(graph: &mut Graph, value: ValueId, axes: &[usize]) -> Result<V
 }
 
 /// `value · factor` rounded to the nearest integers, halves to even ones. The conversion saturates.
-fn integers(graph: &mut Graph, value: ValueId, factor: ValueId) -> Result<ValueId, GraphError> {
+fn integers(graph: &mut Graph, value: ValueId, to: DType, factor: ValueId) -> Result<ValueId, GraphError> {
     let scaled = graph.add(Binary(BinaryFn::Mul), &[value, factor])?;
     let rounded = graph.add(Unary(UnaryFn::Round), &[scaled])?;
-    graph.add(Cast { to: DType::I8 }, &[rounded])
+    graph.add(Cast { to }, &[rounded])
 }

@@ -158,9 +158,9 @@ fn quantizable(graph: &Graph, node: &Node) -> Option<[Vec<usize>; 2]> {
     }
 }
 
-/// Whether a value, operand A of a product, is a softmax along K.
+/// Whether a value, operand A of a product, is a softmax along K, and sums of unsigned integers fit.
 fn sums_to_one(graph: &Graph, node: &Node, value: ValueId) -> bool {
-    let along_rows = matches!(&node.op, Op::MatMul(op) if !op.transpose_a);
+    let along_rows = matches!(&node.op, Op::MatMul(op) if !op.transpose_a) && fits_i32(depth(graph, node), 255, 128);
     let softmax = graph.producer(value).map(|id| &graph.node(id).op);
     along_rows && matches!(softmax, Some(Op::Softmax(softmax)) if softmax.axis + 1 == graph.shape(value).rank())
 }

@@ -60,7 +60,10 @@ impl Ranges {
 
     /// The scales that serve the operands of a product as whole tensors; `None` where each row needs its own.
     pub(super) fn scales(&self, product: usize) -> [Option<f32>; 2] {
-        self.products.get(product).map_or([None; 2], |(_, ranges)| ranges.each_ref().map(Range::scale))
+        // What was not seen may be larger, and is cut off if it is too large, which costs more than coarser steps. The more
+        // samples there are, the less is left to be seen.
+        let margin = 1.0 + 1.0 / self.samples.max(1) as f64;
+        self.products.get(product).map_or([None; 2], |(_, ranges)| ranges.each_ref().map(|range| range.scale(margin)))
     }
 
     /// Takes in one operand of a product, whose rows lie along `axes`.
@@ -114,8 +117,9 @@ impl Range {
         Ok(())
     }
 
-    fn scale(&self) -> Option<f32> {
-        let scale = f64::from(self.largest) / f64::from(LARGEST);
+    /// It reaches beyond the largest value by the factor `margin`.
+    fn scale(&self, margin: f64) -> Option<f32> {
+        let scale = margin * f64::from(self.largest) / f64::from(LARGEST);
         let rows: u64 = self.powers.values().sum();
         if !(scale as f32 > f32::MIN_POSITIVE) || rows == 0 {
             return None;
@@ -171,12 +175,12 @@ mod tests {
 
     #[test]
     fn rows_of_one_size_share_a_scale_and_others_do_not() {
-        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 100.0, 90.0]).scale(), Some(1.0));
-        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.1, 0.2]).scale(), None);
+        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 100.0, 90.0]).scale(1.0), Some(1.0));
+        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.1, 0.2]).scale(1.0), None);
         // Zeros are zeros in any scale.
-        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.0, 0.0]).scale(), Some(1.0));
-        assert_eq!(observed(&[2, 2], &[1], vec![0.0; 4]).scale(), None);
-        assert_eq!(observed(&[2, 2], &[1], vec![f32::NAN, 127.0, f32::INFINITY, 127.0]).scale(), Some(1.0));
+        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.0, 0.0]).scale(1.0), Some(1.0));
+        assert_eq!(observed(&[2, 2], &[1], vec![0.0; 4]).scale(1.0), None);
+        assert_eq!(observed(&[2, 2], &[1], vec![f32::NAN, 127.0, f32::INFINITY, 127.0]).scale(1.0), Some(1.0));
     }
 
     #[test]

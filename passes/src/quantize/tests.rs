@@ -94,7 +94,7 @@ fn products_with_weights_become_integer() {
 fn integers_are_rounded_to_even_and_saturate() {
     let mut one = Graph::new("round");
     let x = one.add_input("x", ty(&[1, 7]));
-    let y = with_scale(&mut one, x, 1.0).unwrap();
+    let y = with_scale(&mut one, x, DType::I8, 1.0).unwrap();
     one.add_output("y", y);
     let x = Tensor::from_vec(shape(&[1, 7]), vec![0.5f32, 1.5, -2.5, 126.6, 500.0, -127.4, f32::NAN]).unwrap();
     let y = evaluate(&one, &[x]).unwrap().remove(0).to_f64s().unwrap();
