@@ -1,15 +1,15 @@
 //! Quantisation: products of floats become products of 8-bit integers, for machines that multiply nothing else, or
 //! integers faster. Comes between clean-up and a target's own passes.
 //!
-//! Integers are symmetric: a value is its integer, from -127 to 127, times a scale. Weights have a scale for each channel
+//! Integers are symmetric: a value is its integer, from -127 to 127, times a scale. What has no sign, as behind a rectifier or
+//! a softmax, goes from 0 to 255. Weights have a scale for each channel
 //! of the result, which follows from their values when they are packed and not before, so that a model whose weights are not
 //! there can be quantised too. Activations have one scale for the whole tensor where calibration saw how large they are, and
 //! that serves all rows; otherwise a scale for each row, found at run time from its largest value.
 //!
 //! The pass only puts integers and their way back to floats before products; [`integer_products`] takes the scales behind
 //! them. Of an attention the exponentials are quantised instead of the weights: the largest in each row is 1, so that one
-//! scale known beforehand serves all rows, however many keys share the sum that the result is then divided by. They have no
-//! sign, so that their integers go up to 255.
+//! scale known beforehand serves all rows, however many keys share the sum that the result is then divided by.
 
 mod products;
 mod ranges;
@@ -19,15 +19,11 @@ mod tests;
 use std::collections::HashMap;
 
 use tcc_ir::ops::{Binary, BinaryFn, Cast, Dequantize, Quantize, Reduce, ReduceFn, Unary, UnaryFn};
-use tcc_ir::{DType, Def, EvalError, Graph, GraphError, Node, Tensor, ValueId, evaluate_with};
+use tcc_ir::{DType, Def, EvalError, Graph, GraphError, Node, Op, Tensor, ValueId, evaluate_with};
 
 use crate::cleanup::clean_up;
 use crate::integer_products::integer_products;
-use products::{OperandKind, Product, products, without_attention};
-use ranges::LARGEST;
-
-/// The largest integer that exponentials are scaled to, which have no sign.
-const LARGEST_UNSIGNED: f32 = 255.0;
+use products::{Operand, OperandKind, Product, products, without_attention};
 
 pub use products::{WeightProducts, float_products};
 pub use ranges::Ranges;
@@ -148,7 +144,8 @@ impl Quantizer {
                     let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input.index()]).collect();
                     let results = match numbers[id.index()] {
                         Some(number) => {
-                            let (product, scales) = (&self.products[number], ranges.scales(number));
+                            let product = &self.products[number];
+                            let scales = ranges.scales(number, product.operands.each_ref().map(Operand::largest));
                             for (operand, scale) in product.operands.iter().zip(scales) {
                                 match (operand.kind, scale) {
                                     (OperandKind::Activation, Some(_)) => calibrated += 1,
@@ -185,19 +182,26 @@ impl Quantizer {
         let mut divisor = None;
         let mut operands = Vec::with_capacity(2);
         for (operand, scale) in product.operands.iter().zip(scales) {
-            let value = match operand.kind {
-                OperandKind::Softmax => {
+            operands.push(match (operand.kind, scale) {
+                (OperandKind::Softmax, _) => {
                     let (exponentials, sum) = self.exponentials(new, map, operand.value)?;
                     divisor = Some(sum);
-                    exponentials
+                    with_scale(new, exponentials, &[], operand, 1.0 / operand.largest())?
                 }
-                OperandKind::Constant | OperandKind::Activation => widened(new, map[operand.value.index()])?,
-            };
-            operands.push(match (operand.kind, scale) {
-                (OperandKind::Softmax, _) => with_scale(new, value, DType::U8, 1.0 / LARGEST_UNSIGNED)?,
-                (OperandKind::Activation, Some(scale)) => with_scale(new, value, DType::I8, scale)?,
-                (OperandKind::Activation, None) => with_scales_of_rows(new, value, &operand.axes)?,
-                (OperandKind::Constant, _) => constant(new, value, &operand.axes)?,
+                (OperandKind::Activation, Some(scale)) => {
+                    // Before views, so that what computes the value can round it.
+                    let (value, views) = behind_views(&self.graph, operand.value);
+                    let value = widened(new, map[value.index()])?;
+                    with_scale(new, value, &views, operand, scale)?
+                }
+                (OperandKind::Activation, None) => {
+                    let value = widened(new, map[operand.value.index()])?;
+                    with_scales_of_rows(new, value, operand)?
+                }
+                (OperandKind::Constant, _) => {
+                    let value = widened(new, map[operand.value.index()])?;
+                    constant(new, value, operand)?
+                }
             });
         }
         let mut result = new.add(node.op.clone(), &operands)?;
@@ -237,42 +241,63 @@ fn widened(graph: &mut Graph, value: ValueId) -> Result<ValueId, GraphError> {
     }
 }
 
-/// A value rounded to integers with one scale that is known.
-fn with_scale(graph: &mut Graph, value: ValueId, to: DType, scale: f32) -> Result<ValueId, GraphError> {
+/// What a value is a view of with the same elements, and the views.
+fn behind_views(graph: &Graph, mut value: ValueId) -> (ValueId, Vec<Op>) {
+    let mut views = Vec::new();
+    while let Some(node) = graph.producer(value).map(|id| graph.node(id))
+        && matches!(node.op, Op::Reshape(_) | Op::Transpose(_) | Op::Broadcast(_))
+    {
+        views.insert(0, node.op.clone());
+        value = node.inputs[0];
+    }
+    (value, views)
+}
+
+/// A value rounded to integers with one scale that is known, seen through views.
+fn with_scale(
+    graph: &mut Graph,
+    value: ValueId,
+    views: &[Op],
+    operand: &Operand,
+    scale: f32,
+) -> Result<ValueId, GraphError> {
     let factor = graph.constant(Tensor::scalar(1.0 / scale));
     let scale = graph.constant(Tensor::scalar(scale));
-    let integers = integers(graph, value, to, factor)?;
+    let mut integers = integers(graph, value, operand, factor)?;
+    for view in views {
+        integers = graph.add(view.clone(), &[integers])?;
+    }
     graph.add(Dequantize { zero: false }, &[integers, scale])
 }
 
-/// A value rounded to integers with scales that its own rows give, rows lying along `axes`.
-fn with_scales_of_rows(graph: &mut Graph, value: ValueId, axes: &[usize]) -> Result<ValueId, GraphError> {
-    let scale = scales_of_rows(graph, value, axes)?;
+/// A value rounded to integers with scales that its own rows give.
+fn with_scales_of_rows(graph: &mut Graph, value: ValueId, operand: &Operand) -> Result<ValueId, GraphError> {
+    let scale = scales_of_rows(graph, value, operand)?;
     let factor = graph.add(Unary(UnaryFn::Recip), &[scale])?;
-    let integers = integers(graph, value, DType::I8, factor)?;
+    let integers = integers(graph, value, operand, factor)?;
     graph.add(Dequantize { zero: false }, &[integers, scale])
 }
 
 /// Weights rounded to integers, with a scale for each channel. The division costs nothing: weights are packed so.
-fn constant(graph: &mut Graph, value: ValueId, axes: &[usize]) -> Result<ValueId, GraphError> {
-    let scale = scales_of_rows(graph, value, axes)?;
-    let integers = graph.add(Quantize { to: DType::I8, zero: false }, &[value, scale])?;
+fn constant(graph: &mut Graph, value: ValueId, operand: &Operand) -> Result<ValueId, GraphError> {
+    let scale = scales_of_rows(graph, value, operand)?;
+    let integers = graph.add(Quantize { to: operand.integers(), zero: false }, &[value, scale])?;
     graph.add(Dequantize { zero: false }, &[integers, scale])
 }
 
-/// The scale with which the largest value of each row becomes 127.
-fn scales_of_rows(graph: &mut Graph, value: ValueId, axes: &[usize]) -> Result<ValueId, GraphError> {
-    let sizes = graph.add(Unary(UnaryFn::Abs), &[value])?;
-    let most = graph.add(Reduce { function: ReduceFn::Max, axes: axes.to_vec() }, &[sizes])?;
+/// The scale with which the largest value of each row becomes the largest integer.
+fn scales_of_rows(graph: &mut Graph, value: ValueId, operand: &Operand) -> Result<ValueId, GraphError> {
+    let sizes = if operand.unsigned { value } else { graph.add(Unary(UnaryFn::Abs), &[value])? };
+    let most = graph.add(Reduce { function: ReduceFn::Max, axes: operand.axes.clone() }, &[sizes])?;
     let least = graph.constant(Tensor::scalar(LEAST));
     let most = graph.add(Binary(BinaryFn::Max), &[most, least])?;
-    let share = graph.constant(Tensor::scalar(1.0 / LARGEST));
+    let share = graph.constant(Tensor::scalar(1.0 / operand.largest()));
     graph.add(Binary(BinaryFn::Mul), &[most, share])
 }
 
 /// `value · factor` rounded to the nearest integers, halves to even ones. The conversion saturates.
-fn integers(graph: &mut Graph, value: ValueId, to: DType, factor: ValueId) -> Result<ValueId, GraphError> {
+fn integers(graph: &mut Graph, value: ValueId, operand: &Operand, factor: ValueId) -> Result<ValueId, GraphError> {
     let scaled = graph.add(Binary(BinaryFn::Mul), &[value, factor])?;
     let rounded = graph.add(Unary(UnaryFn::Round), &[scaled])?;
-    graph.add(Cast { to }, &[rounded])
+    graph.add(Cast { to: operand.integers() }, &[rounded])
 }

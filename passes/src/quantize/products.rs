@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tcc_ir::ops::{Reduce, ReduceFn};
-use tcc_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use tcc_ir::ops::{Binary, BinaryFn, Reduce, ReduceFn, Unary, UnaryFn};
+use tcc_ir::{DType, Graph, GraphError, Node, NodeId, Op, ValueId};
 
 use super::Scope;
 use crate::assemble::derived_constants;
@@ -26,6 +26,20 @@ pub(super) struct Operand {
     /// more where integers must have it so.
     pub axes: Vec<usize>,
     pub kind: OperandKind,
+    /// Whether its values have no sign, so that its integers need none.
+    pub unsigned: bool,
+}
+
+impl Operand {
+    /// The type of its integers.
+    pub fn integers(&self) -> DType {
+        if self.unsigned { DType::U8 } else { DType::I8 }
+    }
+
+    /// The integer that its largest value becomes.
+    pub fn largest(&self) -> f32 {
+        if self.unsigned { 255.0 } else { 127.0 }
+    }
 }
 
 /// Where an operand comes from, which says how its scale is found.
@@ -54,16 +68,20 @@ pub(super) fn products(graph: &Graph, scope: Scope) -> Vec<Product> {
         if !chosen {
             continue;
         }
+        // One of the operands may be unsigned, if sums of a bit more still fit.
+        let longer = fits_i32(depth(graph, node), 255, 128);
+        let unsigned = |place: usize| longer && !constant[place] && is_unsigned(graph, node.inputs[place], STEPS);
         let mut place = 0;
         let operands = axes.map(|axes| {
             let value = node.inputs[place];
+            let unsigned = unsigned(place) && !(place == 1 && unsigned(0));
             let kind = match constant[place] {
                 true => OperandKind::Constant,
-                false if place == 0 && sums_to_one(graph, node, value) => OperandKind::Softmax,
+                false if place == 0 && unsigned && sums_to_one(graph, node, value) => OperandKind::Softmax,
                 false => OperandKind::Activation,
             };
             place += 1;
-            Operand { value, axes, kind }
+            Operand { value, axes, kind, unsigned }
         });
         products.push(Product { node: id, operands });
     }
@@ -158,9 +176,38 @@ fn quantizable(graph: &Graph, node: &Node) -> Option<[Vec<usize>; 2]> {
     }
 }
 
-/// Whether a value, operand A of a product, is a softmax along K, and sums of unsigned integers fit.
+/// How many operators are looked through for a sign.
+const STEPS: usize = 8;
+
+/// Whether no element of a value can be below zero, by the operators that compute it.
+fn is_unsigned(graph: &Graph, value: ValueId, steps: usize) -> bool {
+    if let Some(tensor) = graph.as_constant(value) {
+        // Large constants are weights, whose signs are not looked for.
+        return tensor.shape().count() == 1
+            && tensor.to_f64s().is_ok_and(|values| values.iter().all(|&value| value >= 0.0));
+    }
+    let (Some(id), true) = (graph.producer(value), steps > 0) else { return false };
+    let node = graph.node(id);
+    let of = |operand: usize| is_unsigned(graph, node.inputs[operand], steps - 1);
+    match &node.op {
+        Op::Unary(Unary(function)) => matches!(
+            function,
+            UnaryFn::Abs | UnaryFn::Exp | UnaryFn::Sigmoid | UnaryFn::Softplus | UnaryFn::Sqrt | UnaryFn::Rsqrt
+        ),
+        Op::Binary(Binary(BinaryFn::Max)) => of(0) || of(1),
+        Op::Binary(Binary(BinaryFn::Mul)) => node.inputs[0] == node.inputs[1] || (of(0) && of(1)),
+        Op::Binary(Binary(BinaryFn::Add | BinaryFn::Div | BinaryFn::Min)) => of(0) && of(1),
+        Op::Softmax(_) => true,
+        Op::Reduce(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Broadcast(_) | Op::Slice(_) | Op::Gather(_) => of(0),
+        Op::Concat(_) | Op::Pad(_) => (0..node.inputs.len()).all(of),
+        Op::Select(_) => of(1) && of(2),
+        _ => false,
+    }
+}
+
+/// Whether a value, operand A of a product, is a softmax along K.
 fn sums_to_one(graph: &Graph, node: &Node, value: ValueId) -> bool {
-    let along_rows = matches!(&node.op, Op::MatMul(op) if !op.transpose_a) && fits_i32(depth(graph, node), 255, 128);
+    let along_rows = matches!(&node.op, Op::MatMul(op) if !op.transpose_a);
     let softmax = graph.producer(value).map(|id| &graph.node(id).op);
     along_rows && matches!(softmax, Some(Op::Softmax(softmax)) if softmax.axis + 1 == graph.shape(value).rank())
 }

@@ -5,9 +5,6 @@ use std::sync::Arc;
 
 use tcc_ir::{AbsentData, Shape, Tensor, Values};
 
-/// The largest integer that values are scaled to: the range is symmetric.
-pub(super) const LARGEST: f32 = 127.0;
-
 /// The noise, as a share of the power of what is quantised, that one scale for a whole tensor may add to its rows on
 /// average. Beyond that, as where rows differ much in size, each row gets a scale of its own at run time. A thousandth
 /// (30 dB) is a tenth of what is allowed to the outputs.
@@ -58,12 +55,16 @@ impl Ranges {
         true
     }
 
-    /// The scales that serve the operands of a product as whole tensors; `None` where each row needs its own.
-    pub(super) fn scales(&self, product: usize) -> [Option<f32>; 2] {
+    /// The scales that serve the operands of a product as whole tensors, whose largest integers are given; `None` where each
+    /// row needs its own.
+    pub(super) fn scales(&self, product: usize, integers: [f32; 2]) -> [Option<f32>; 2] {
         // What was not seen may be larger, and is cut off if it is too large, which costs more than coarser steps. The more
         // samples there are, the less is left to be seen.
         let margin = 1.0 + 1.0 / self.samples.max(1) as f64;
-        self.products.get(product).map_or([None; 2], |(_, ranges)| ranges.each_ref().map(|range| range.scale(margin)))
+        match self.products.get(product) {
+            Some((_, [a, b])) => [a.scale(margin, integers[0]), b.scale(margin, integers[1])],
+            None => [None; 2],
+        }
     }
 
     /// Takes in one operand of a product, whose rows lie along `axes`.
@@ -117,9 +118,9 @@ impl Range {
         Ok(())
     }
 
-    /// It reaches beyond the largest value by the factor `margin`.
-    fn scale(&self, margin: f64) -> Option<f32> {
-        let scale = margin * f64::from(self.largest) / f64::from(LARGEST);
+    /// It takes `margin` times the largest value to the largest of the integers.
+    fn scale(&self, margin: f64, integers: f32) -> Option<f32> {
+        let scale = margin * f64::from(self.largest) / f64::from(integers);
         let rows: u64 = self.powers.values().sum();
         if !(scale as f32 > f32::MIN_POSITIVE) || rows == 0 {
             return None;
@@ -175,12 +176,12 @@ mod tests {
 
     #[test]
     fn rows_of_one_size_share_a_scale_and_others_do_not() {
-        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 100.0, 90.0]).scale(1.0), Some(1.0));
-        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.1, 0.2]).scale(1.0), None);
+        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 100.0, 90.0]).scale(1.0, 127.0), Some(1.0));
+        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.1, 0.2]).scale(1.0, 127.0), None);
         // Zeros are zeros in any scale.
-        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.0, 0.0]).scale(1.0), Some(1.0));
-        assert_eq!(observed(&[2, 2], &[1], vec![0.0; 4]).scale(1.0), None);
-        assert_eq!(observed(&[2, 2], &[1], vec![f32::NAN, 127.0, f32::INFINITY, 127.0]).scale(1.0), Some(1.0));
+        assert_eq!(observed(&[2, 2], &[1], vec![1.0, -127.0, 0.0, 0.0]).scale(1.0, 127.0), Some(1.0));
+        assert_eq!(observed(&[2, 2], &[1], vec![0.0; 4]).scale(1.0, 127.0), None);
+        assert_eq!(observed(&[2, 2], &[1], vec![f32::NAN, 127.0, f32::INFINITY, 127.0]).scale(1.0, 127.0), Some(1.0));
     }
 
     #[test]
