@@ -160,8 +160,7 @@ impl Model {
     /// # Errors
     /// See [`QuantizationError`].
     pub fn quantize(&self, samples: &[Sample]) -> Result<Model, Error> {
-        let (graph, quantization) =
-            quantization::quantize(self.graph(), self.target.multiplies_floats(), samples)?;
+        let (graph, quantization) = quantization::quantize(self.graph(), self.target.multiplies_floats(), samples)?;
         let imported = ImportedModel { graph: Arc::new(graph), reference: self.imported.reference.clone() };
         Ok(Model { target: self.target.clone(), imported, quantization: Some(quantization) })
     }

@@ -62,11 +62,7 @@ struct Explained<'a> {
 }
 
 /// The runs of a model to calibrate with.
-pub fn samples(
-    path: &Path,
-    model: &ImportedModel,
-    arguments: &QuantizationArguments,
-) -> Result<Vec<Sample>, Failure> {
+pub fn samples(path: &Path, model: &ImportedModel, arguments: &QuantizationArguments) -> Result<Vec<Sample>, Failure> {
     let read = |file: &PathBuf| Ok(Sample::read(path, model, file)?);
     arguments.calibrate.iter().map(read).collect()
 }

@@ -88,9 +88,9 @@ impl From<ImportError> for Failure {
 impl From<QuantizationError> for Failure {
     fn from(error: QuantizationError) -> Self {
         match error {
-            QuantizationError::Input(_)
-            | QuantizationError::Import { .. }
-            | QuantizationError::OtherProducts(_) => Failure::usage(error),
+            QuantizationError::Input(_) | QuantizationError::Import { .. } | QuantizationError::OtherProducts(_) => {
+                Failure::usage(error)
+            }
             QuantizationError::Evaluation { .. } | QuantizationError::Graph(_) => Failure::fault(error),
         }
     }

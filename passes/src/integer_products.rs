@@ -106,13 +106,7 @@ fn integer_product(
     // Along M and N the scales of A and B lie as the product's rows and columns do.
     let a_scale = turned(new, a.scale, op.transpose_a)?;
     let b_scale = turned(new, b.scale, op.transpose_b)?;
-    if new.shape(a_scale).count() > 1 && new.shape(b_scale).count() > 1 {
-        // Their product would be as large as the result.
-        let by_columns = new.add(Binary(BinaryFn::Mul), &[sum, b_scale])?;
-        return Ok(Some(new.add(Binary(BinaryFn::Mul), &[by_columns, a_scale])?));
-    }
-    let scale = new.add(Binary(BinaryFn::Mul), &[a_scale, b_scale])?;
-    Ok(Some(new.add(Binary(BinaryFn::Mul), &[sum, scale])?))
+    scaled(new, sum, a_scale, b_scale)
 }
 
 /// Brings a scale that lies as a transposed operand into the order of rows and columns. One of its last two extents is
@@ -132,7 +126,7 @@ fn turned(graph: &mut Graph, scale: ValueId, transposed: bool) -> Result<ValueId
     graph.add(Reshape { shape }, &[scale])
 }
 
-/// Scales of the filters may differ from filter to filter.
+/// Scales may differ from image to image, and from filter to filter.
 fn integer_convolution(
     old: &Graph,
     new: &mut Graph,
@@ -145,9 +139,13 @@ fn integer_convolution(
     if old.ty(node.output()).dtype != DType::F32 {
         return Ok(None);
     }
-    let by_filter = |shape: &Shape| shape.rank() == rank && shape[1..].iter().all(|&dim| dim == 1);
-    let Some(x) = quantized(old, new, map, node.inputs[0], &|_| false)? else { return Ok(None) };
-    let Some(w) = quantized(old, new, map, node.inputs[1], &by_filter)? else { return Ok(None) };
+    // Images and filters are the first axes of what holds them.
+    let by_first = |shape: &Shape| shape.rank() == rank && shape[1..].iter().all(|&dim| dim == 1);
+    let Some(x) = quantized(old, new, map, node.inputs[0], &by_first)? else { return Ok(None) };
+    let Some(w) = quantized(old, new, map, node.inputs[1], &by_first)? else { return Ok(None) };
+    if x.zero.is_some_and(|zero| new.shape(zero).count() > 1) {
+        return Ok(None);
+    }
     if !fits_i32(filters[1..].iter().product(), x.largest, w.largest) {
         return Ok(None);
     }
@@ -166,8 +164,18 @@ fn integer_convolution(
     let operands: Vec<ValueId> = [Some(x.integers), Some(w.integers), x.zero, w_zero].into_iter().flatten().collect();
     let sum = new.add(convolution, &operands)?;
     let sum = new.add(Cast { to: DType::F32 }, &[sum])?;
-    let scale = new.add(Binary(BinaryFn::Mul), &[x.scale, w_scale])?;
-    Ok(Some(new.add(Binary(BinaryFn::Mul), &[sum, scale])?))
+    scaled(new, sum, x.scale, w_scale)
+}
+
+/// A sum times both scales of its operands.
+fn scaled(graph: &mut Graph, sum: ValueId, a: ValueId, b: ValueId) -> Result<Option<ValueId>, GraphError> {
+    if graph.shape(a).count() > 1 && graph.shape(b).count() > 1 {
+        // Their product would be as large as the result.
+        let by_b = graph.add(Binary(BinaryFn::Mul), &[sum, b])?;
+        return Ok(Some(graph.add(Binary(BinaryFn::Mul), &[by_b, a])?));
+    }
+    let scale = graph.add(Binary(BinaryFn::Mul), &[a, b])?;
+    Ok(Some(graph.add(Binary(BinaryFn::Mul), &[sum, scale])?))
 }
 
 /// The integers behind a float operand, if it is dequantised from 8-bit ones with a scale and zero point of one value, or

@@ -126,7 +126,7 @@ pub enum TargetError {
         /// What is missing and what to do.
         reason: String,
     },
-    /// The machine multiplies integers alone, and the model's weights are floats.
+    /// The machine multiplies integers alone, and the model multiplies all its weights as floats.
     #[error(
         "the array of {machine} multiplies only 8-bit integers, but {}; build with --quantize int8, and with --calibrate \
          inputs.npz for better accuracy", of_floats(.products, .origin)
@@ -177,7 +177,7 @@ pub enum TargetError {
 
 fn of_floats(products: &usize, origin: &str) -> String {
     match products {
-        1 => format!("the weights of `{origin}` are floats"),
-        _ => format!("the weights of {products} products of the model are floats, those of `{origin}` first"),
+        1 => format!("the product of `{origin}` multiplies its weights as floats"),
+        _ => format!("{products} products of the model multiply their weights as floats, that of `{origin}` first"),
     }
 }

@@ -1,11 +1,11 @@
 //! Quantisation: products of floats become products of 8-bit integers, for machines that multiply nothing else, or
 //! integers faster. Comes between clean-up and a target's own passes.
 //!
-//! Integers are symmetric: a value is its integer, from -127 to 127, times a scale. What has no sign, as behind a rectifier or
-//! a softmax, goes from 0 to 255. Weights have a scale for each channel
-//! of the result, which follows from their values when they are packed and not before, so that a model whose weights are not
-//! there can be quantised too. Activations have one scale for the whole tensor where calibration saw how large they are, and
-//! that serves all rows; otherwise a scale for each row, found at run time from its largest value.
+//! Integers are symmetric: a value is its integer, from -127 to 127, times a scale. What has no sign, as behind a rectifier
+//! or a softmax, goes from 0 to 255. Weights have a scale for each channel of the result, which follows from their values when
+//! they are packed and not before, so that a model whose weights are not there can be quantised too. Activations have one
+//! scale for the whole tensor where calibration saw how large they are, and that serves all rows; otherwise a scale for each
+//! row, found at run time from its largest value.
 //!
 //! The pass only puts integers and their way back to floats before products; [`integer_products`] takes the scales behind
 //! them. Of an attention the exponentials are quantised instead of the weights: the largest in each row is 1, so that one

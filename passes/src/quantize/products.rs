@@ -170,8 +170,8 @@ fn quantizable(graph: &Graph, node: &Node) -> Option<[Vec<usize>; 2]> {
             vec![rank(0) - if op.transpose_a { 2 } else { 1 }],
             vec![rank(1) - if op.transpose_b { 1 } else { 2 }],
         ]),
-        // A window reaches over all that is summed, so that the whole image has one scale; a filter has its own.
-        Op::Conv(_) => Some([(0..rank(0)).collect(), (1..rank(1)).collect()]),
+        // Windows overlap, so that a whole image has one scale; a filter has its own.
+        Op::Conv(_) => Some([(1..rank(0)).collect(), (1..rank(1)).collect()]),
         _ => None,
     }
 }
@@ -232,7 +232,8 @@ fn deciding(graph: &Graph) -> Vec<bool> {
         match &node.op {
             Op::MatMul(_) | Op::Conv(_) | Op::Attention(_) => deciding[id.index()] = true,
             // What is normalised beforehand has the same order afterwards, and what it is made of is a stream of its own.
-            Op::LayerNorm(_) | Op::RmsNorm(_) | Op::Reduce(Reduce { function: ReduceFn::Sum | ReduceFn::Mean, .. }) => {}
+            Op::LayerNorm(_) | Op::RmsNorm(_) | Op::Reduce(Reduce { function: ReduceFn::Sum | ReduceFn::Mean, .. }) => {
+            }
             _ => open.extend(&node.inputs),
         }
     }

@@ -205,8 +205,14 @@ fn convolutions_become_integer() {
     }
 }
 
-const ATTENTION: Attention =
-    Attention { scale: Real(0.25), softcap: Real(0.0), causal: None, window: None, mask: false, zero_masked_rows: false };
+const ATTENTION: Attention = Attention {
+    scale: Real(0.25),
+    softcap: Real(0.0),
+    causal: None,
+    window: None,
+    mask: false,
+    zero_masked_rows: false,
+};
 
 #[test]
 fn attention_is_taken_apart_only_where_floats_are_not_multiplied() {

@@ -153,7 +153,8 @@ impl<'m> SystolicCosts<'m> {
     }
 
     fn attention(&self, graph: &Graph, group: &Group, anchor: NodeId) -> Option<u64> {
-        let (legal, groups) = legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused(&self.machine.array)).ok()?;
+        let (legal, groups) =
+            legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused(&self.machine.array)).ok()?;
         let legal_anchor = groups[0].anchor.node()?;
         let supported = matches!(groups[0].anchor, Anchor::Attention(_))
             && group.epilogue.is_empty()

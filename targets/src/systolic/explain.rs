@@ -41,7 +41,12 @@ fn explained(
     facts: &SystolicMachine,
     extraction: Extraction,
 ) -> Result<(Optimized, Vec<Vec<KernelExplanation>>), TargetError> {
-    Ok(optimize_explained(&*searched(graph)?, &SystolicCosts::new(facts), &judges::judge_fused(&facts.array), extraction)?)
+    Ok(optimize_explained(
+        &*searched(graph)?,
+        &SystolicCosts::new(facts),
+        &judges::judge_fused(&facts.array),
+        extraction,
+    )?)
 }
 
 /// The kernels that a graph becomes by the optimiser or without it.
@@ -51,7 +56,8 @@ pub(super) fn outline(
     optimization: Optimization,
 ) -> Result<Outline, TargetError> {
     let Some(extraction) = extraction(optimization) else { return fused(graph, facts, KERNEL_NODES[0]) };
-    let optimized = optimize(&*searched(graph)?, &SystolicCosts::new(facts), &judges::judge_fused(&facts.array), extraction)?;
+    let optimized =
+        optimize(&*searched(graph)?, &SystolicCosts::new(facts), &judges::judge_fused(&facts.array), extraction)?;
     Ok(planned(optimized, facts)?.1)
 }
 

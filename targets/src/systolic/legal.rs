@@ -23,11 +23,9 @@ pub(super) fn check(machine: &Machine, array: &Array, graph: &Graph) -> Result<(
     }
     let WeightProducts { integer, float } = WeightProducts::of(&*integer_products(graph)?);
     match float.first() {
-        Some(first) if integer == 0 => Err(TargetError::Floats {
-            machine: machine.name.clone(),
-            products: float.len(),
-            origin: first.to_string(),
-        }),
+        Some(first) if integer == 0 => {
+            Err(TargetError::Floats { machine: machine.name.clone(), products: float.len(), origin: first.to_string() })
+        }
         _ => Ok(()),
     }
 }
