@@ -104,6 +104,9 @@ impl Quantization {
     /// What the report says of it.
     pub fn note(&self) -> String {
         let Quantization { products, calibrated, dynamic, samples } = *self;
+        if products == 0 {
+            return "--quantize int8 changed nothing: the machine multiplies all products as they are".to_owned();
+        }
         let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let activations = match (samples, dynamic) {
             (0, _) => "those of activations are found at run time, for each row".to_owned(),
