@@ -14,6 +14,10 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
+    /// The tolerance for a program whose model was quantised to be built: noise of a hundredth of the signal's power. The
+    /// reference is the model as it was given.
+    pub const QUANTIZED: Tolerance = Tolerance { snr_db: 20.0, zero_error: 1e-2 };
+
     /// The tolerance for a machine. All machines round operands of products to bfloat16 at worst, so one tolerance serves
     /// all; a kind that computes in less would say so here.
     pub fn of(_machine: &Machine) -> Self {
@@ -131,7 +135,7 @@ impl Difference {
         }
         let snr = self.snr_db();
         (snr < tolerance.snr_db)
-            .then(|| format!("{snr:.1} dB is less than the {:.0} dB that the machine must reach", tolerance.snr_db))
+            .then(|| format!("{snr:.1} dB is less than the {:.0} dB that must be reached", tolerance.snr_db))
     }
 }
 

@@ -18,12 +18,13 @@ use tcc_ir::Graph;
 use tcc_passes::Outline;
 use tcc_targets::{Explanation, Machine, Optimization, Program, Report, Target, TargetError};
 
-use crate::artifact::{self, BuildError, ReadError, Reference};
+use crate::artifact::{self, BuildError, Contents, ReadError, Reference};
 use crate::onnx::error::ImportError;
 use crate::onnx::external::ExternalFiles;
 use crate::onnx::import::{ImportOptions, import_model};
 use crate::onnx::model;
 use crate::onnx::tensor::Weights;
+use crate::quantization::{self, Quantization, QuantizationError, Sample};
 use crate::target_name::{self, TargetNameError};
 
 /// Whatever can go wrong between a model file and a build.
@@ -35,6 +36,9 @@ pub enum Error {
     /// The model cannot be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The model cannot be quantised.
+    #[error(transparent)]
+    Quantization(#[from] QuantizationError),
     /// The model cannot be compiled for the target, or the program cannot be run.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -79,6 +83,12 @@ impl Compiler {
         self.target.machine()
     }
 
+    /// Whether the machine multiplies floats as it multiplies integers. If not, a model with weights of floats must be
+    /// [quantised](Model::quantize).
+    pub fn multiplies_floats(&self) -> bool {
+        self.target.multiplies_floats()
+    }
+
     /// Imports the model at `path`.
     ///
     /// # Errors
@@ -89,7 +99,7 @@ impl Compiler {
 
     /// Takes a model that was imported already, to compile it for several machines.
     pub fn with_model(&self, model: ImportedModel) -> Model {
-        Model { target: self.target.clone(), imported: model }
+        Model { target: self.target.clone(), imported: model, quantization: None }
     }
 }
 
@@ -134,12 +144,25 @@ impl ImportedModel {
 pub struct Model {
     target: Arc<dyn Target>,
     imported: ImportedModel,
+    quantization: Option<Quantization>,
 }
 
 impl Model {
     /// The model's graph.
     pub fn graph(&self) -> &Graph {
         self.imported.graph()
+    }
+
+    /// The model with its products in 8-bit integers: those of weights with activations, and on a machine that multiplies no
+    /// floats those of two activations too. Weights have a scale for each channel. Activations have scales that serve all
+    /// `samples`; without samples, or where rows differ much, scales of rows that are found at run time.
+    ///
+    /// # Errors
+    /// See [`QuantizationError`].
+    pub fn quantize(&self, samples: &[Sample]) -> Result<Model, Error> {
+        let (graph, quantization) = quantization::quantize(self.graph(), self.target.multiplies_floats(), samples)?;
+        let imported = ImportedModel { graph: Arc::new(graph), reference: self.imported.reference.clone() };
+        Ok(Model { target: self.target.clone(), imported, quantization: Some(quantization) })
     }
 
     /// Compiles it.
@@ -155,7 +178,7 @@ impl Model {
     /// # Errors
     /// See [`TargetError`].
     pub fn compile_with(&self, optimization: Optimization) -> Result<Build, Error> {
-        Ok(self.build(self.target.compile(self.graph(), optimization)?))
+        self.build(self.target.compile(self.graph(), optimization)?)
     }
 
     /// [`Model::compile_with`] with the same build, and why its kernels are what they are. Takes more time.
@@ -164,7 +187,7 @@ impl Model {
     /// See [`TargetError`].
     pub fn compile_explained(&self, optimization: Optimization) -> Result<(Build, Explanation), Error> {
         let (program, explanation) = self.target.compile_explained(self.graph(), optimization)?;
-        Ok((self.build(program), explanation))
+        Ok((self.build(program)?, explanation))
     }
 
     /// The kernels that the model becomes, before it is known how they are scheduled.
@@ -175,8 +198,20 @@ impl Model {
         Ok(self.target.outline(self.graph(), optimization)?)
     }
 
-    fn build(&self, program: Box<dyn Program>) -> Build {
-        Build { target: self.target.clone(), program, reference: self.imported.reference.clone() }
+    fn build(&self, program: Box<dyn Program>) -> Result<Build, Error> {
+        let mut notes: Vec<String> = self.quantization.iter().map(Quantization::note).collect();
+        if !self.target.multiplies_floats()
+            && let Some((count, first)) = quantization::left_in_floats(self.graph()).map_err(TargetError::from)?
+        {
+            notes.push(match count {
+                1 => format!("the product of `{first}` is of floats, and runs outside the array, which multiplies integers"),
+                _ => format!(
+                    "{count} products are of floats, that of `{first}` first, and run outside the array, which multiplies integers"
+                ),
+            });
+        }
+        let reference = self.imported.reference.clone();
+        Ok(Build { target: self.target.clone(), program, reference, quantization: self.quantization, notes })
     }
 }
 
@@ -185,6 +220,9 @@ pub struct Build {
     target: Arc<dyn Target>,
     program: Box<dyn Program>,
     reference: Option<Reference>,
+    quantization: Option<Quantization>,
+    /// What the report says beside what the program knows.
+    notes: Vec<String>,
 }
 
 impl Build {
@@ -195,7 +233,14 @@ impl Build {
 
     /// Its cycles and all that is known of it.
     pub fn report(&self) -> Report {
-        self.program.report()
+        let mut report = self.program.report();
+        report.notes.extend(self.notes.iter().cloned());
+        report
+    }
+
+    /// How the model was quantised, if it was.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.quantization
     }
 
     /// Writes it to a folder, whole or not at all. An earlier build there is replaced.
@@ -203,6 +248,13 @@ impl Build {
     /// # Errors
     /// See [`BuildError`].
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        Ok(artifact::write(folder, &*self.program, self.target.machine(), self.reference.as_ref())?)
+        let contents = Contents {
+            program: &*self.program,
+            report: &self.report(),
+            machine: self.target.machine(),
+            reference: self.reference.as_ref(),
+            quantization: self.quantization,
+        };
+        Ok(artifact::write(folder, &contents)?)
     }
 }

@@ -1,7 +1,8 @@
 //! `tcc`: from an exported ONNX model to a program for an accelerator, its cycles and its outputs.
 //!
 //! [`Compiler`] is the way through in a few calls; the steps can be called alone as well: [`onnx`] reads a model into a
-//! graph, a [`Target`](tcc_targets::Target) makes a program of it, [`artifact`] puts it on disk and reads it back,
+//! graph, [`quantization`] brings its products to integers where that is wanted, a
+//! [`Target`](tcc_targets::Target) makes a program of it, [`artifact`] puts it on disk and reads it back,
 //! [`accuracy`] compares outputs. The command line is in the binary, behind the feature `cli`.
 
 #![deny(unsafe_code)]
@@ -15,6 +16,7 @@ mod hash;
 pub mod inputs;
 pub mod inspection;
 pub mod onnx;
+pub mod quantization;
 mod staging;
 pub mod target_name;
 pub mod tensors;

@@ -20,10 +20,10 @@ pub mod write;
 
 pub use read::{Artifact, ReadError};
 pub use reference::Reference;
-pub use write::{BuildError, write};
+pub use write::{BuildError, Contents, write};
 
 /// Raised with every change that older versions of tcc would misread.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What `program.tcc` begins with, after the key and length of the field.
 const MAGIC: &str = "tcc program";

@@ -12,9 +12,11 @@ use tcc_targets::{Machine, MachineError, Port, Program, Report, Simulation, Targ
 
 use super::format::{Header, Port as PortProto, Program as ProgramProto};
 use super::{FORMAT, MAGIC, PROGRAM, REPORT, WEIGHTS, reference};
+use crate::accuracy::Tolerance;
 use crate::hash;
 use crate::onnx::import::ImportOptions;
 use crate::onnx::mapped;
+use crate::quantization::Quantization;
 
 /// Why a build cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +178,24 @@ impl Artifact {
             return Err(ReadError::Damaged { path, reason: "its content is not what was written".to_owned() });
         }
         Ok(map)
+    }
+
+    /// How the model was quantised when it was built, if it was.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.message.quantization.map(|quantization| Quantization {
+            products: quantization.products as usize,
+            calibrated: quantization.calibrated as usize,
+            dynamic: quantization.dynamic as usize,
+            samples: quantization.samples as usize,
+        })
+    }
+
+    /// How far its outputs may be from those of the model that it was built from.
+    pub fn tolerance(&self) -> Tolerance {
+        match self.message.quantization {
+            Some(_) => Tolerance::QUANTIZED,
+            None => Tolerance::of(&self.machine),
+        }
     }
 
     /// Inputs whose value chose a branch when it was built, with that value.

@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 
 use prost::Message as _;
-use tcc_targets::{Machine, MachineError, Port, Program};
+use tcc_targets::{Machine, MachineError, Port, Program, Report};
 
-use super::format::{Port as PortProto, Program as ProgramProto, Weights};
+use super::format::{Port as PortProto, Program as ProgramProto, Quantization as QuantizationProto, Weights};
 use super::{CODE, ENTRIES, FORMAT, MAGIC, PROGRAM, REPORT, Reference, SCHEDULE, TRACE, WEIGHTS, read};
 use crate::hash::HashingWriter;
+use crate::quantization::Quantization;
 use crate::staging::{Staging, WriteError};
 
 /// Why a build could not be written. Nothing of it is left behind, and what was there before is still there.
@@ -52,21 +53,29 @@ pub fn check(folder: &Path) -> Result<(), BuildError> {
     Ok(())
 }
 
+/// What a build is made of.
+#[derive(Clone, Copy)]
+pub struct Contents<'a> {
+    /// The program.
+    pub program: &'a dyn Program,
+    /// What is reported of it.
+    pub report: &'a Report,
+    /// The machine that it is for.
+    pub machine: &'a Machine,
+    /// The model that it was built from. With it, the weights are written too, and the model is kept for checks.
+    pub reference: Option<&'a Reference>,
+    /// How the model was quantised, if it was.
+    pub quantization: Option<Quantization>,
+}
+
 /// Writes a compiled program to `folder`, in the place of an earlier build if there is one.
-///
-/// With `reference`, the weights are written too, and the model is kept for checks.
 ///
 /// # Errors
 /// See [`BuildError`].
-pub fn write(
-    folder: &Path,
-    program: &dyn Program,
-    machine: &Machine,
-    reference: Option<&Reference>,
-) -> Result<(), BuildError> {
+pub fn write(folder: &Path, contents: &Contents<'_>) -> Result<(), BuildError> {
+    let Contents { program, report, machine, reference, quantization } = *contents;
     check_replaceable(folder)?;
     let staging = Staging::new(folder)?;
-    let report = program.report();
     let weights = match reference {
         None => None,
         Some(_) => Some(staging.write(Path::new(WEIGHTS), |file| {
@@ -88,10 +97,16 @@ pub fn write(
         body: program.encode(),
         weights,
         reference: reference.map(|reference| reference.write(&staging)).transpose()?,
+        quantization: quantization.map(|quantization| QuantizationProto {
+            products: quantization.products as u64,
+            calibrated: quantization.calibrated as u64,
+            dynamic: quantization.dynamic as u64,
+            samples: quantization.samples as u64,
+        }),
     };
     staging.write(Path::new(PROGRAM), |file| file.write_all(&message.encode_to_vec()))?;
     staging.write(Path::new(SCHEDULE), |file| file.write_all(program.schedule_text().as_bytes()))?;
-    let json = report_json(&report)?;
+    let json = report_json(report)?;
     staging.write(Path::new(REPORT), |file| file.write_all(json.as_bytes()))?;
     staging.write(Path::new(TRACE), |file| {
         tcc_targets::trace::write(file, &report.model, report.clock_hz, &program.trace())

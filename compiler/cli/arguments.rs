@@ -56,8 +56,10 @@ pub struct BuildArguments {
     pub output: PathBuf,
     #[command(flatten)]
     pub shapes: Shapes,
+    #[command(flatten)]
+    pub quantization: QuantizationArguments,
     /// Compile without the values of the weights, which need not even be there. The program cannot be run then.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "calibrate")]
     pub no_weights: bool,
     /// Do not rewrite or search: fuse in one walk.
     #[arg(long)]
@@ -113,6 +115,8 @@ pub struct InspectArguments {
     #[command(flatten)]
     pub shapes: Shapes,
     #[command(flatten)]
+    pub quantization: QuantizationArguments,
+    #[command(flatten)]
     pub format: FormatArgument,
     #[command(flatten)]
     pub threads: Threads,
@@ -138,6 +142,8 @@ pub struct CompareArguments {
     pub targets: Vec<String>,
     #[command(flatten)]
     pub shapes: Shapes,
+    #[command(flatten)]
+    pub quantization: QuantizationArguments,
     #[command(flatten)]
     pub format: FormatArgument,
     #[command(flatten)]
@@ -169,6 +175,26 @@ pub struct Shapes {
     /// Take the shapes of the inputs from this file, or from a folder of input_*.pb.
     #[arg(long, value_name = "X.npz")]
     pub shapes_from: Option<PathBuf>,
+}
+
+/// Whether a model's products become products of integers.
+#[derive(Args)]
+pub struct QuantizationArguments {
+    /// Multiply integers instead of floats; weights get a scale for each channel. Needed for float models on machines whose
+    /// arrays multiply nothing else.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub quantize: Option<QuantizedType>,
+    /// Inputs that show how large activations are, so that their scales are known beforehand: a file or folder as of
+    /// `tcc run --input`, of any shapes; give several. Without, the scales of activations are found at run time.
+    #[arg(long, value_name = "X.npz", requires = "quantize")]
+    pub calibrate: Vec<PathBuf>,
+}
+
+/// What products multiply once they are quantised.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantizedType {
+    /// 8-bit integers.
+    Int8,
 }
 
 /// Where inputs come from and outputs go.

@@ -1,6 +1,6 @@
 //! `tcc build`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tcc::artifact;
@@ -10,10 +10,11 @@ use tcc::onnx::error::ImportError;
 use tcc::onnx::import::ImportOptions;
 use tcc::onnx::model;
 use tcc::onnx::tensor::Weights;
-use tcc::{Compiler, ImportedModel};
+use tcc::quantization::Sample;
+use tcc::{Compiler, ImportedModel, Model};
 use tcc_targets::{Explanation, Optimization, Report};
 
-use super::arguments::{BuildArguments, Format, Shapes};
+use super::arguments::{BuildArguments, Format, QuantizationArguments, QuantizedType, Shapes};
 use super::failure::{Exit, Failure};
 use super::progress::Progress;
 use super::{explanation, print, print_json, report_page};
@@ -27,9 +28,10 @@ pub fn run(arguments: &BuildArguments) -> Result<Exit, Failure> {
     progress.stage("reading the model");
     let weights = if arguments.no_weights { Weights::Absent } else { Weights::Load };
     let model = import(&arguments.model, &arguments.shapes, weights)?;
+    let samples = samples(&arguments.model, &model, &arguments.quantization)?;
+    let model = quantized(compiler.with_model(model), &arguments.quantization, &samples, &progress)?;
     progress.stage("compiling");
     let optimization = if arguments.no_optimize { Optimization::None } else { Optimization::default() };
-    let model = compiler.with_model(model);
     let (build, explanation) = if arguments.explain {
         let (build, explanation) = model.compile_explained(optimization)?;
         (build, Some(explanation))
@@ -57,6 +59,28 @@ struct Explained<'a> {
     report: &'a Report,
     #[serde(flatten)]
     explanation: Option<&'a Explanation>,
+}
+
+/// The runs of a model to calibrate with.
+pub fn samples(path: &Path, model: &ImportedModel, arguments: &QuantizationArguments) -> Result<Vec<Sample>, Failure> {
+    let read = |file: &PathBuf| Ok(Sample::read(path, model, file)?);
+    arguments.calibrate.iter().map(read).collect()
+}
+
+/// The model as it is to be compiled.
+pub fn quantized(
+    model: Model,
+    arguments: &QuantizationArguments,
+    samples: &[Sample],
+    progress: &Progress,
+) -> Result<Model, Failure> {
+    match arguments.quantize {
+        None => Ok(model),
+        Some(QuantizedType::Int8) => {
+            progress.stage(if samples.is_empty() { "quantising" } else { "calibrating" });
+            Ok(model.quantize(samples)?)
+        }
+    }
 }
 
 /// Imports a model with the dimensions that the command line gives.

@@ -17,14 +17,19 @@ pub fn run(arguments: &CompareArguments) -> Result<Exit, Failure> {
     let compilers = arguments.targets.iter().map(|name| Compiler::for_target(name)).collect::<Result<Vec<_>, _>>()?;
     progress.stage("reading the model");
     let model = build::import(&arguments.model, &arguments.shapes, Weights::Load)?;
+    let samples = build::samples(&arguments.model, &model, &arguments.quantization)?;
     let mut reports = Vec::new();
     let mut failures = Vec::new();
     for compiler in &compilers {
         let machine = &compiler.machine().name;
-        progress.stage(&format!("compiling for {machine}"));
-        match compiler.with_model(model.clone()).compile() {
+        let model = compiler.with_model(model.clone());
+        let built = build::quantized(model, &arguments.quantization, &samples, &progress).and_then(|model| {
+            progress.stage(&format!("compiling for {machine}"));
+            Ok(model.compile()?)
+        });
+        match built {
             Ok(build) => reports.push(build.report()),
-            Err(error) => failures.push(format!("error: {machine}: {}", Failure::from(error))),
+            Err(error) => failures.push(format!("error: {machine}: {error}")),
         }
     }
     drop(progress);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use tcc::artifact::{BuildError, ReadError};
 use tcc::inputs::InputError;
 use tcc::onnx::error::ImportError;
+use tcc::quantization::QuantizationError;
 use tcc::target_name::TargetNameError;
 use tcc::tensors::TensorFileError;
 use tcc_ir::EvalError;
@@ -65,6 +66,7 @@ impl From<tcc::Error> for Failure {
         match error {
             tcc::Error::TargetName(error) => error.into(),
             tcc::Error::Import(error) => error.into(),
+            tcc::Error::Quantization(error) => error.into(),
             tcc::Error::Target(error) => error.into(),
             tcc::Error::Build(error) => error.into(),
             tcc::Error::Read(error) => error.into(),
@@ -79,6 +81,17 @@ impl From<ImportError> for Failure {
                 Failure::usage(error)
             }
             _ => Failure::fault(error),
+        }
+    }
+}
+
+impl From<QuantizationError> for Failure {
+    fn from(error: QuantizationError) -> Self {
+        match error {
+            QuantizationError::Input(_) | QuantizationError::Import { .. } | QuantizationError::OtherProducts(_) => {
+                Failure::usage(error)
+            }
+            QuantizationError::Evaluation { .. } | QuantizationError::Graph(_) => Failure::fault(error),
         }
     }
 }

@@ -16,6 +16,9 @@ pub fn run(arguments: &InspectArguments) -> Result<Exit, Failure> {
     if !arguments.shapes.dims.is_empty() || arguments.shapes.shapes_from.is_some() {
         return Err(Failure::usage("--dim and --shapes-from are of no use here without --plan"));
     }
+    if arguments.quantization.quantize.is_some() {
+        return Err(Failure::usage("--quantize is of no use here without --plan"));
+    }
     let inspection = Inspection::of(&model::load(&arguments.model)?);
     match arguments.format.format {
         Format::Text => print(&page(&inspection).to_text()),

@@ -31,7 +31,9 @@ pub fn run(arguments: &InspectArguments) -> Result<Exit, Failure> {
     let progress = Progress::new();
     let compiler = Compiler::for_target(&arguments.target)?;
     progress.stage("reading the model");
-    let model = compiler.with_model(build::import(&arguments.model, &arguments.shapes, Weights::Load)?);
+    let model = build::import(&arguments.model, &arguments.shapes, Weights::Load)?;
+    let samples = build::samples(&arguments.model, &model, &arguments.quantization)?;
+    let model = build::quantized(compiler.with_model(model), &arguments.quantization, &samples, &progress)?;
     progress.stage("making the plans");
     let (before, after) = (model.outline(Optimization::None)?, model.outline(Optimization::default())?);
     let machine = compiler.machine();

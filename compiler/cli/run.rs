@@ -1,6 +1,6 @@
 //! `tcc run`.
 
-use tcc::accuracy::{self, OutputCheck, Tolerance};
+use tcc::accuracy::{self, OutputCheck};
 use tcc::inputs::Inputs;
 use tcc::tensors::{NamedTensor, NpzFile};
 use tcc::{Artifact, ImportedModel};
@@ -43,7 +43,7 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     if arguments.check {
         let checks = check(&artifact, &inputs, &results, &progress)?;
         failed = checks.iter().filter(|check| check.failure.is_some()).map(|check| check.name.clone()).collect();
-        page.sections.push(section(&checks));
+        page.sections.push(section(&artifact, &checks));
     }
     drop(progress);
     print(&format!("{}\ncycles: {}\n", page.to_text(), simulation.cycles))?;
@@ -51,7 +51,14 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let names = failed.iter().map(|name| format!("`{}`", super::page::clean(name))).collect::<Vec<_>>().join(", ");
-    eprint_line(&format!("error: {names} differ from the reference evaluation by more than the machine's tolerance"));
+    eprint_line(&match artifact.quantization() {
+        Some(_) => format!(
+            "error: {names} differ from the reference evaluation of the model in floats by more than a quantised model may: less \
+             than {} dB; --calibrate with inputs like these may help",
+            artifact.tolerance().snr_db
+        ),
+        None => format!("error: {names} differ from the reference evaluation by more than the machine's tolerance"),
+    });
     Ok(Exit::Fault)
 }
 
@@ -65,7 +72,7 @@ fn check(
     let (path, options) = artifact.reference()?;
     let model = ImportedModel::import(&path, &options)?;
     let expected = eval::evaluate(model.graph(), inputs, progress)?;
-    let tolerance = Tolerance::of(artifact.machine());
+    let tolerance = artifact.tolerance();
     results
         .iter()
         .zip(&expected)
@@ -75,7 +82,7 @@ fn check(
         .collect()
 }
 
-fn section(checks: &[OutputCheck]) -> Section {
+fn section(artifact: &Artifact, checks: &[OutputCheck]) -> Section {
     let rows = checks.iter().map(|check| {
         vec![
             Cell::text(&check.name),
@@ -89,7 +96,13 @@ fn section(checks: &[OutputCheck]) -> Section {
         ]
     });
     Section {
-        title: "compared with the reference evaluation".to_owned(),
+        title: match artifact.quantization() {
+            Some(_) => format!(
+                "compared with the reference evaluation of the model before it was quantised; {} dB must be reached",
+                artifact.tolerance().snr_db
+            ),
+            None => "compared with the reference evaluation".to_owned(),
+        },
         head: vec!["output", "max error", "of max", "SNR dB", "verdict"],
         rows: rows.collect(),
     }

@@ -242,10 +242,17 @@ fn cut(graph: &Graph) -> Vec<Vec<NodeId>> {
             segment_of[id.index()] = 1;
         }
     }
-    // What stands before the stream and is used in several segments is computed in the first, with all behind it.
+    // What stands before the stream and is used in several segments is computed in the first, with all behind it. What
+    // follows from constants is computed nowhere: it belongs to its first reader, where it is known to be constant.
+    let derived = derived_constants(graph);
     let mut shared = vec![false; graph.node_count()];
-    for (id, _) in graph.nodes().rev() {
+    for (id, node) in graph.nodes().rev() {
         if streams[id.index()] {
+            continue;
+        }
+        if derived[node.output().index()] {
+            let readers = graph.users(id).map(|user| segment_of[user.index()]);
+            segment_of[id.index()] = readers.min().unwrap_or(segment_of[id.index()]);
             continue;
         }
         let own = segment_of[id.index()];

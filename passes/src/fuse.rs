@@ -3,11 +3,11 @@
 //! Movement that only changes indices becomes part of the accesses. An element-wise node joins the kernel that computes
 //! its latest operand when both walk the same elements; so does a reduction whose rows fit on chip. Kernels are numbered
 //! in an order in which they can run, and a node only ever joins the youngest kernel it depends on, so no kernel comes
-//! to depend on itself.
+//! to depend on itself. What follows from constants alone is in none.
 
 use tcc_ir::{Access, Anchor, Bytes, Graph, Kernel, Node, NodeId, Op, Plan, Shape, ValueId, View, is_view};
 
-use crate::assemble::anchor_of;
+use crate::assemble::{anchor_of, derived_constants};
 
 /// What fusion must know of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,7 @@ pub fn fuse(graph: Graph, limits: FusionLimits) -> Plan {
             .collect(),
         kernels: Vec::new(),
         limits,
+        derived: derived_constants(&graph),
         graph: &graph,
     };
     for (id, node) in graph.nodes() {
@@ -60,6 +61,8 @@ struct OpenKernel {
 struct Fusion<'a> {
     graph: &'a Graph,
     limits: FusionLimits,
+    /// Which values follow from constants alone.
+    derived: Vec<bool>,
     accesses: Vec<Access>,
     kernels: Vec<OpenKernel>,
     /// The kernel that computes each value, if one does.
@@ -70,6 +73,9 @@ impl Fusion<'_> {
     fn place(&mut self, id: NodeId, node: &Node) {
         if is_view(&node.op) {
             self.place_view(node);
+            return;
+        }
+        if self.derived[node.output().index()] {
             return;
         }
         let anchor = anchor_of(id, &node.op);
@@ -114,6 +120,10 @@ impl Fusion<'_> {
         }
         let source = self.accesses[value.index()].clone();
         if source.root == value {
+            return;
+        }
+        if self.derived[value.index()] {
+            self.accesses[value.index()] = Access { root: value, view: View::dense(self.graph.shape(value).clone()) };
             return;
         }
         self.home[value.index()] = Some(self.kernels.len());

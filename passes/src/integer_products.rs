@@ -4,7 +4,8 @@
 //! `(a - za)·sa · (b - zb)·sb` summed over K is `sa·sb` times the integer sum, if neither scale changes along K. Models
 //! that are quantised by inserting QuantizeLinear and DequantizeLinear around float operators get their integer
 //! arithmetic back this way. The integer sum is exact, so the result differs from the float one by rounding only: by
-//! less, as long as the sum fits in 32 bits, which K of at most 2^15 guarantees for 8-bit operands.
+//! less, as long as the sum fits in 32 bits, which K of up to 33,026 guarantees for 8-bit operands, and 131,071 for signed
+//! ones without zero points.
 
 use std::borrow::Cow;
 
@@ -13,8 +14,10 @@ use tcc_ir::{DType, Def, Graph, GraphError, Node, Op, Shape, ValueId, is_view};
 
 use crate::cleanup::clean_up;
 
-/// Longest K-dimension: 2^15 products of 9-bit by 9-bit numbers stay below 2^31.
-const MAX_K: usize = 1 << 15;
+/// Whether as many products of integers of at most these sizes have a sum of 32 bits.
+pub(crate) fn fits_i32(products: usize, a: u64, b: u64) -> bool {
+    (products as u64).saturating_mul(a * b) <= i32::MAX as u64
+}
 
 /// Rewrites every product and convolution of two dequantised 8-bit operands with scales that do not change along K. A graph
 /// without any stays as it is.
@@ -70,6 +73,8 @@ struct Quantized {
     integers: ValueId,
     scale: ValueId,
     zero: Option<ValueId>,
+    /// The largest absolute value that an integer less its zero point can have.
+    largest: u64,
 }
 
 fn integer_product(
@@ -80,8 +85,8 @@ fn integer_product(
     op: MatMul,
 ) -> Result<Option<ValueId>, GraphError> {
     let types = [old.ty(node.inputs[0]), old.ty(node.inputs[1])];
-    let fits = op.dims(types[0], types[1]).is_ok_and(|dims| dims.k <= MAX_K);
-    if !fits || old.ty(node.output()).dtype != DType::F32 {
+    let Ok(dims) = op.dims(types[0], types[1]) else { return Ok(None) };
+    if old.ty(node.output()).dtype != DType::F32 {
         return Ok(None);
     }
     // K is the last axis of an operand, or the last but one.
@@ -91,6 +96,9 @@ fn integer_product(
     };
     let Some(a) = quantized(old, new, map, node.inputs[0], &constant_along(!op.transpose_a))? else { return Ok(None) };
     let Some(b) = quantized(old, new, map, node.inputs[1], &constant_along(op.transpose_b))? else { return Ok(None) };
+    if !fits_i32(dims.k, a.largest, b.largest) {
+        return Ok(None);
+    }
     let product = MatMul { a_zero: a.zero.is_some(), b_zero: b.zero.is_some(), ..op };
     let operands: Vec<ValueId> = [Some(a.integers), Some(b.integers), a.zero, b.zero].into_iter().flatten().collect();
     let sum = new.add(product, &operands)?;
@@ -98,8 +106,7 @@ fn integer_product(
     // Along M and N the scales of A and B lie as the product's rows and columns do.
     let a_scale = turned(new, a.scale, op.transpose_a)?;
     let b_scale = turned(new, b.scale, op.transpose_b)?;
-    let scale = new.add(Binary(BinaryFn::Mul), &[a_scale, b_scale])?;
-    Ok(Some(new.add(Binary(BinaryFn::Mul), &[sum, scale])?))
+    scaled(new, sum, a_scale, b_scale)
 }
 
 /// Brings a scale that lies as a transposed operand into the order of rows and columns. One of its last two extents is
@@ -119,7 +126,7 @@ fn turned(graph: &mut Graph, scale: ValueId, transposed: bool) -> Result<ValueId
     graph.add(Reshape { shape }, &[scale])
 }
 
-/// Scales of the filters may differ from filter to filter.
+/// Scales may differ from image to image, and from filter to filter.
 fn integer_convolution(
     old: &Graph,
     new: &mut Graph,
@@ -129,12 +136,19 @@ fn integer_convolution(
 ) -> Result<Option<ValueId>, GraphError> {
     let filters = old.shape(node.inputs[1]);
     let (rank, m) = (filters.rank(), filters[0]);
-    if filters[1..].iter().product::<usize>() > MAX_K || old.ty(node.output()).dtype != DType::F32 {
+    if old.ty(node.output()).dtype != DType::F32 {
         return Ok(None);
     }
-    let by_filter = |shape: &Shape| shape.rank() == rank && shape[1..].iter().all(|&dim| dim == 1);
-    let Some(x) = quantized(old, new, map, node.inputs[0], &|_| false)? else { return Ok(None) };
-    let Some(w) = quantized(old, new, map, node.inputs[1], &by_filter)? else { return Ok(None) };
+    // Images and filters are the first axes of what holds them.
+    let by_first = |shape: &Shape| shape.rank() == rank && shape[1..].iter().all(|&dim| dim == 1);
+    let Some(x) = quantized(old, new, map, node.inputs[0], &by_first)? else { return Ok(None) };
+    let Some(w) = quantized(old, new, map, node.inputs[1], &by_first)? else { return Ok(None) };
+    if x.zero.is_some_and(|zero| new.shape(zero).count() > 1) {
+        return Ok(None);
+    }
+    if !fits_i32(filters[1..].iter().product(), x.largest, w.largest) {
+        return Ok(None);
+    }
     let mut laid = |value: ValueId, spatial: usize| -> Result<ValueId, GraphError> {
         if new.shape(value).count() == 1 {
             return Ok(value);
@@ -150,8 +164,18 @@ fn integer_convolution(
     let operands: Vec<ValueId> = [Some(x.integers), Some(w.integers), x.zero, w_zero].into_iter().flatten().collect();
     let sum = new.add(convolution, &operands)?;
     let sum = new.add(Cast { to: DType::F32 }, &[sum])?;
-    let scale = new.add(Binary(BinaryFn::Mul), &[x.scale, w_scale])?;
-    Ok(Some(new.add(Binary(BinaryFn::Mul), &[sum, scale])?))
+    scaled(new, sum, x.scale, w_scale)
+}
+
+/// A sum times both scales of its operands.
+fn scaled(graph: &mut Graph, sum: ValueId, a: ValueId, b: ValueId) -> Result<Option<ValueId>, GraphError> {
+    if graph.shape(a).count() > 1 && graph.shape(b).count() > 1 {
+        // Their product would be as large as the result.
+        let by_b = graph.add(Binary(BinaryFn::Mul), &[sum, b])?;
+        return Ok(Some(graph.add(Binary(BinaryFn::Mul), &[by_b, a])?));
+    }
+    let scale = graph.add(Binary(BinaryFn::Mul), &[a, b])?;
+    Ok(Some(graph.add(Binary(BinaryFn::Mul), &[sum, scale])?))
 }
 
 /// The integers behind a float operand, if it is dequantised from 8-bit ones with a scale and zero point of one value, or
@@ -203,7 +227,8 @@ fn quantized(
     };
     let scale = flat(scale)?;
     let zero = zero.map(flat).transpose()?;
-    Ok(Some(Quantized { integers: laid, scale, zero }))
+    let largest = if zero.is_none() && old.ty(integers).dtype == DType::I8 { 128 } else { 255 };
+    Ok(Some(Quantized { integers: laid, scale, zero, largest }))
 }
 
 #[cfg(test)]

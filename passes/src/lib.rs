@@ -1,4 +1,4 @@
-//! Passes from a model's graph to a plan of kernels: clean-up, legalisation for a target, fusion.
+//! Passes from a model's graph to a plan of kernels: clean-up, quantisation, legalisation for a target, fusion.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod kernels;
 mod legalize;
 mod optimize;
 mod outline;
+mod quantize;
 pub mod rules;
 
 pub use assemble::{AssembleError, Group, anchor_of, assemble, derived_constants};
@@ -29,3 +30,4 @@ pub use optimize::{
     BlockReport, Extraction, OptimizeError, Optimized, Place, optimize, optimize_explained, stop_reason,
 };
 pub use outline::{BlockOutline, KernelOutline, Outline, Places};
+pub use quantize::{Quantized, Quantizer, Ranges, Scope, WeightProducts, float_products};

@@ -15,6 +15,10 @@ pub trait Target: Send + Sync {
     /// The machine.
     fn machine(&self) -> &Machine;
 
+    /// Whether what the machine has for products multiplies floats. Otherwise a model with weights of floats must be quantised,
+    /// and what products of floats are left go to a slower unit.
+    fn multiplies_floats(&self) -> bool;
+
     /// Compiles a cleaned-up graph to a program with a fixed schedule.
     fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError>;
 
@@ -122,6 +126,19 @@ pub enum TargetError {
         /// What is missing and what to do.
         reason: String,
     },
+    /// The machine multiplies integers alone, and the model multiplies all its weights as floats.
+    #[error(
+        "the array of {machine} multiplies only 8-bit integers, but {}; build with --quantize int8, and with --calibrate \
+         inputs.npz for better accuracy", of_floats(.products, .origin)
+    )]
+    Floats {
+        /// The machine.
+        machine: String,
+        /// How many products with weights there are, all of floats.
+        products: usize,
+        /// The node of the user's model that the first of them comes from.
+        origin: String,
+    },
     /// Something does not fit into a memory.
     #[error("{what} needs {needed} bytes of {machine}'s {memory}, which has {capacity}; {hint}")]
     DoesNotFit {
@@ -156,4 +173,11 @@ pub enum TargetError {
     /// A graph operation failed while the model was brought into the machine's terms.
     #[error(transparent)]
     Graph(#[from] tcc_ir::GraphError),
+}
+
+fn of_floats(products: &usize, origin: &str) -> String {
+    match products {
+        1 => format!("the product of `{origin}` multiplies its weights as floats"),
+        _ => format!("{products} products of the model multiply their weights as floats, that of `{origin}` first"),
+    }
 }

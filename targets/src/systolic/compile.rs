@@ -42,7 +42,7 @@ const NEXT_TO_NOTHING: u64 = 1000;
 /// than the scratchpad holds.
 pub(super) fn plan(graph: &Graph, facts: &SystolicMachine, optimization: Optimization) -> Result<Plan, TargetError> {
     match extraction(optimization) {
-        None => Ok(fuse_up_to(KERNEL_NODES[0], legal(graph)?, facts)),
+        None => Ok(fuse_up_to(KERNEL_NODES[0], legal(graph, facts)?, facts)),
         Some(extraction) => Ok(optimized_plan(graph, facts, extraction)?.0),
     }
 }
@@ -62,7 +62,7 @@ fn optimized_plan(
     extraction: Extraction,
 ) -> Result<(Plan, Vec<BlockReport>), TargetError> {
     let Optimized { graph, groups, blocks, .. } =
-        optimize(&*searched(graph)?, &SystolicCosts::new(facts), &legal::judge_fused, extraction)?;
+        optimize(&*searched(graph)?, &SystolicCosts::new(facts), &legal::judge_fused(&facts.array), extraction)?;
     Ok((assembled(graph, groups, facts)?, blocks))
 }
 
@@ -80,8 +80,8 @@ pub(super) fn searched(graph: &Graph) -> Result<Cow<'_, Graph>, TargetError> {
 }
 
 /// The graph in the operators that the machine runs.
-pub(super) fn legal(graph: &Graph) -> Result<Graph, TargetError> {
-    Ok(clean_up(&legalize(&*searched(graph)?, &legal::judge)?))
+pub(super) fn legal(graph: &Graph, facts: &SystolicMachine) -> Result<Graph, TargetError> {
+    Ok(clean_up(&legalize(&*searched(graph)?, &legal::judge(&facts.array))?))
 }
 
 /// The plan without search, with so many nodes in a kernel at most.
@@ -94,7 +94,7 @@ pub(super) type Lowered = (Plan, Layout, Code, Vec<LoweredKernel>);
 
 /// Fuses as much as the scratchpad holds, and says how many nodes of a kernel that were.
 fn lower_fused(machine: &Machine, facts: &SystolicMachine, graph: &Graph) -> Result<(Lowered, usize), TargetError> {
-    let legal = legal(graph)?;
+    let legal = legal(graph, facts)?;
     let mut does_not_fit = None;
     for nodes in KERNEL_NODES {
         match lower_plan(machine, facts, fuse_up_to(nodes, legal.clone(), facts)) {
@@ -138,7 +138,7 @@ fn lower_with(
         }),
         _ => Ok(()),
     };
-    let array_only = array_operands(plan);
+    let array_only = array_operands(plan, facts);
     let mut layout = Layout::new(plan, &|value| array_only[value.index()], residence);
     // What is far too large would take forever to cut into tiles; lowering may then add copies.
     fits_dram(&layout)?;
@@ -170,6 +170,7 @@ pub(super) fn compile(
     graph: &Graph,
     optimization: Optimization,
 ) -> Result<Compiled, TargetError> {
+    legal::check(machine, &facts.array, graph)?;
     let fused = |taken, blocks| {
         let (lowered, nodes) = lower_fused(machine, facts, graph)?;
         let program = program(machine, facts, graph.name(), lowered, blocks)?;
@@ -327,13 +328,13 @@ fn program(
 }
 
 /// Which values only the array reads, so that they may be stored as what it multiplies.
-fn array_operands(plan: &Plan) -> Vec<bool> {
+fn array_operands(plan: &Plan, facts: &SystolicMachine) -> Vec<bool> {
     let graph = &plan.graph;
     let mut array = vec![false; graph.value_count()];
     let mut other = vec![false; graph.value_count()];
     for node in plan.kernels.iter().flat_map(|kernel| kernel.nodes()).map(|id| graph.node(id)) {
         let on_array = matches!(node.op, Op::MatMul(_))
-            && lower::on_array(graph.ty(node.inputs[0]).dtype, graph.ty(node.inputs[1]).dtype);
+            && facts.array.multiplies(graph.ty(node.inputs[0]).dtype, graph.ty(node.inputs[1]).dtype);
         for (index, &input) in node.inputs.iter().enumerate() {
             let root = plan.access(input).root.index();
             let flags = if on_array && index < 2 { &mut array } else { &mut other };

@@ -11,7 +11,7 @@ use tcc_passes::{CostModel, Group, Verdict, legalize_groups};
 use super::SystolicMachine;
 use super::layout::storage;
 use super::legal;
-use super::lower::{Slices, attention_prologue_supported, map_function, on_array, row_epilogue_fits};
+use super::lower::{Slices, attention_prologue_supported, map_function, row_epilogue_fits};
 use super::timing::map_rate;
 
 /// The optimiser's view of a machine.
@@ -147,8 +147,9 @@ impl<'m> SystolicCosts<'m> {
         if columns && !by_row {
             return None;
         }
-        let reads = self.reads(graph, |value| value == node.inputs[1] && on_array(types[0].dtype, types[1].dtype));
-        let product = if on_array(types[0].dtype, types[1].dtype) {
+        let on_array = self.machine.array.multiplies(types[0].dtype, types[1].dtype);
+        let reads = self.reads(graph, |value| value == node.inputs[1] && on_array);
+        let product = if on_array {
             self.array(product, types[0], types[1])
         } else {
             graph.node_work(node).macs / u64::from(self.machine.vector.lanes)
@@ -157,7 +158,8 @@ impl<'m> SystolicCosts<'m> {
     }
 
     fn attention(&self, graph: &Graph, group: &Group, anchor: NodeId) -> Option<u64> {
-        let (legal, groups) = legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused).ok()?;
+        let (legal, groups) =
+            legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused(&self.machine.array)).ok()?;
         let legal_anchor = groups[0].anchor.node()?;
         let supported = matches!(groups[0].anchor, Anchor::Attention(_))
             && group.epilogue.is_empty()
@@ -267,7 +269,7 @@ impl<'m> SystolicCosts<'m> {
 
 impl CostModel for SystolicCosts<'_> {
     fn judge(&self, graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
-        legal::judge_composite(graph, op, inputs)
+        legal::judge_composite(&self.machine.array)(graph, op, inputs)
     }
 
     fn kernel_cost(&self, graph: &Graph, group: &Group) -> Option<Cycles> {

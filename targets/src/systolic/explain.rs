@@ -28,7 +28,7 @@ pub(super) fn plan(
     optimization: Optimization,
 ) -> Result<(Plan, Vec<Vec<KernelExplanation>>), TargetError> {
     match extraction(optimization) {
-        None => Ok((fuse_up_to(KERNEL_NODES[0], legal(graph)?, facts), Vec::new())),
+        None => Ok((fuse_up_to(KERNEL_NODES[0], legal(graph, facts)?, facts), Vec::new())),
         Some(extraction) => {
             let (optimized, explanations) = explained(graph, facts, extraction)?;
             Ok((planned(optimized, facts)?.0, explanations))
@@ -41,7 +41,12 @@ fn explained(
     facts: &SystolicMachine,
     extraction: Extraction,
 ) -> Result<(Optimized, Vec<Vec<KernelExplanation>>), TargetError> {
-    Ok(optimize_explained(&*searched(graph)?, &SystolicCosts::new(facts), &judges::judge_fused, extraction)?)
+    Ok(optimize_explained(
+        &*searched(graph)?,
+        &SystolicCosts::new(facts),
+        &judges::judge_fused(&facts.array),
+        extraction,
+    )?)
 }
 
 /// The kernels that a graph becomes by the optimiser or without it.
@@ -51,12 +56,13 @@ pub(super) fn outline(
     optimization: Optimization,
 ) -> Result<Outline, TargetError> {
     let Some(extraction) = extraction(optimization) else { return fused(graph, facts, KERNEL_NODES[0]) };
-    let optimized = optimize(&*searched(graph)?, &SystolicCosts::new(facts), &judges::judge_fused, extraction)?;
+    let optimized =
+        optimize(&*searched(graph)?, &SystolicCosts::new(facts), &judges::judge_fused(&facts.array), extraction)?;
     Ok(planned(optimized, facts)?.1)
 }
 
 fn fused(graph: &Graph, facts: &SystolicMachine, nodes: usize) -> Result<Outline, TargetError> {
-    let plan = fuse_up_to(nodes, legal(graph)?, facts);
+    let plan = fuse_up_to(nodes, legal(graph, facts)?, facts);
     Ok(Outline::of_fused(&plan, &*searched(graph)?))
 }
 

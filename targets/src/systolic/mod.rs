@@ -95,6 +95,10 @@ impl Target for Systolic {
         &self.machine
     }
 
+    fn multiplies_floats(&self) -> bool {
+        legal::multiplies_floats(&self.facts.array)
+    }
+
     fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
         Ok(Box::new(compile::compile(&self.machine, &self.facts, graph, optimization)?.program))
     }
@@ -110,6 +114,7 @@ impl Target for Systolic {
     }
 
     fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError> {
+        legal::check(&self.machine, &self.facts.array, graph)?;
         explain::outline(graph, &self.facts, optimization)
     }
 

@@ -109,7 +109,7 @@ impl Lowering<'_, '_> {
         if product.k.count() == 0 {
             return self.sum_of_nothing(kernel, &product);
         }
-        if on_array(product.a.dtype, product.b.dtype) {
+        if self.machine.array.multiplies(product.a.dtype, product.b.dtype) {
             self.array_product(kernel, anchor, &product)
         } else {
             self.vector_product(kernel, anchor, &product)
@@ -345,11 +345,4 @@ impl Lowering<'_, '_> {
         }
         self.finish_epilogue(kernel, product, epilogue)
     }
-}
-
-/// Whether the array multiplies these types.
-pub(in crate::systolic) fn on_array(a: DType, b: DType) -> bool {
-    let float = |dtype: DType| dtype.is_float() && dtype != DType::F64;
-    let narrow = |dtype: DType| matches!(dtype, DType::I8 | DType::U8 | DType::I4 | DType::U4);
-    (float(a) && float(b)) || (narrow(a) && narrow(b))
 }

@@ -25,7 +25,6 @@ use smallvec::SmallVec;
 use tcc_ir::{Access, Anchor, DType, Kernel, Nest, Op, Plan, Shape, Tensor, ValueId, Values, View};
 
 pub(super) use attention::{attention_prologue_supported, attention_supported};
-pub(super) use contraction::on_array;
 pub(super) use rotation::rope_supported;
 pub(super) use routines::{LoweredKernel, lower};
 pub use rows::row_epilogue_fits;

@@ -123,7 +123,7 @@ pub(super) fn machine(array: u32, scratchpad: u32, accumulators: u32) -> Machine
 
 /// A plan in which every attention is the anchor of a kernel with all of its prologue that there can be.
 pub(super) fn plan(graph: &Graph) -> Plan {
-    let graph = clean_up(&legalize(graph, &legal::judge_fused).unwrap());
+    let graph = clean_up(&legalize(graph, &legal::judge_fused(&usual().systolic.unwrap().array)).unwrap());
     let mut taken = vec![false; graph.node_count()];
     let mut groups = Vec::new();
     let position = |id: NodeId| graph.nodes().position(|(node, _)| node == id).unwrap();
