@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::isa::{DmaDim, DramAddress, Instruction, MAX_DIMS, Operation, Transfer, Unit, Waits};
 use super::machine::SystolicMachine;
 pub(super) use super::touch::ArrayWeights;
-use super::touch::{CHIP_PAGE_BYTES, DRAM_BLOCK_BYTES, Space, Touch, Toucher, Touches, page_bytes};
+use super::touch::{DRAM_BLOCK_BYTES, Space, Touch, Toucher, Touches, chip_page_bytes, page_bytes};
 use super::tracker::{Ages, Tracker};
 
 /// Appends instructions to a program.
@@ -61,8 +61,8 @@ impl<'m> Emitter<'m> {
             dispatched: [0; Unit::COUNT],
             dram: Tracker::new(DRAM_BLOCK_BYTES),
             page_bytes,
-            scratchpad: Tracker::new(CHIP_PAGE_BYTES),
-            accumulators: Tracker::new(CHIP_PAGE_BYTES),
+            scratchpad: Tracker::new(chip_page_bytes(machine)),
+            accumulators: Tracker::new(chip_page_bytes(machine)),
             writable,
             capacity,
             next,

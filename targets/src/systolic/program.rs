@@ -408,24 +408,41 @@ fn lost() -> TargetError {
     TargetError::Damaged("its data lies outside the machine's memory".to_owned())
 }
 
-/// Highest addresses that instructions reach in the scratchpad and the accumulators. Rows that pass through the array
-/// are left out: something has put them there.
+/// Bytes of the scratchpad and the accumulators that instructions touch. Rows that pass through the array are left out:
+/// something has put them there.
 fn chip_peaks(code: &Code, machine: &SystolicMachine) -> (u64, u64) {
-    let (mut scratchpad, mut accumulators) = (0, 0);
+    let sizes = [
+        u64::from(machine.scratchpad.bytes),
+        u64::from(machine.accumulators.rows) * u64::from(machine.array.columns) * 4,
+    ];
+    let mut touched = sizes.map(|bytes| vec![false; bytes.div_ceil(PEAK_PAGE_BYTES) as usize]);
     let mut weights = ArrayWeights::default();
     for instruction in code.routines().iter().flatten() {
         weights.follow(&instruction.op);
         for_each_access(&instruction.op, weights.active, machine, |access| {
-            let end = access.bounds().map_or(0, |(_, end)| u64::try_from(end.max(0)).unwrap_or(u64::MAX));
-            match access.space {
-                Space::Scratchpad => scratchpad = end.max(scratchpad),
-                Space::Accumulators => accumulators = end.max(accumulators),
-                Space::Dram => {}
+            let pages = match access.space {
+                Space::Scratchpad => &mut touched[0],
+                Space::Accumulators => &mut touched[1],
+                Space::Dram => return,
+            };
+            let Some((start, end)) = access.bounds() else { return };
+            let page = |address: i128| usize::try_from(address.max(0)).unwrap_or(usize::MAX).min(pages.len());
+            let per_page = i128::from(PEAK_PAGE_BYTES);
+            let (first, last) = (page(start / per_page), page((end + per_page - 1) / per_page));
+            if first < last {
+                pages[first..last].fill(true);
             }
         });
     }
-    (scratchpad, accumulators)
+    let bytes = |which: usize| {
+        let pages = touched[which].iter().filter(|&&page| page).count() as u64;
+        (pages * PEAK_PAGE_BYTES).min(sizes[which])
+    };
+    (bytes(0), bytes(1))
 }
+
+/// Granularity in which it is told how much of a memory on chip is used, in bytes.
+const PEAK_PAGE_BYTES: u64 = 256;
 
 /// What the figures rest on, in sentences.
 fn notes(machine: &Machine, instructions: usize) -> Vec<String> {

@@ -17,8 +17,10 @@ pub(super) fn page_bytes(machine: &SystolicMachine) -> u32 {
 /// Granularity at which hazards in DRAM are tracked, in bytes; buffers there are aligned to it as well.
 pub(super) const DRAM_BLOCK_BYTES: u64 = 4096;
 
-/// Granularity at which hazards on chip are tracked, in bytes.
-pub(super) const CHIP_PAGE_BYTES: u64 = 256;
+/// Granularity at which hazards on chip are tracked, in bytes: no two buffers share a page.
+pub(super) fn chip_page_bytes(machine: &SystolicMachine) -> u64 {
+    u64::from(page_bytes(machine).min(256))
+}
 
 /// A memory as an instruction sees it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,7 +132,7 @@ impl Toucher<'_> {
     ) -> Touch {
         let gap = match space {
             Space::Dram => DRAM_BLOCK_BYTES,
-            Space::Scratchpad | Space::Accumulators => CHIP_PAGE_BYTES,
+            Space::Scratchpad | Space::Accumulators => chip_page_bytes(self.machine),
         };
         Touch::new(space, write, base, element, dims, gap)
     }
