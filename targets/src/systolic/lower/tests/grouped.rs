@@ -75,7 +75,7 @@ pub fn groups(graph: &Graph) -> Vec<Group> {
 
 /// A graph in the machine's terms, from its text.
 pub fn parse(source: &str) -> Graph {
-    legal(&clean_up(&text::parse(source).unwrap())).unwrap()
+    legal(&clean_up(&text::parse(source).unwrap()), &default_machine().systolic.unwrap()).unwrap()
 }
 
 pub fn plan(graph: &Graph) -> Plan {
