@@ -52,6 +52,10 @@ impl SmallProgram {
 }
 
 impl Target for Small {
+    fn multiplies_floats(&self) -> bool {
+        true
+    }
+
     fn machine(&self) -> &Machine {
         &self.machine
     }
