@@ -122,7 +122,7 @@ impl Range {
     fn scale(&self, margin: f64, integers: f32) -> Option<f32> {
         let scale = margin * f64::from(self.largest) / f64::from(integers);
         let rows: u64 = self.powers.values().sum();
-        if !(scale as f32 > f32::MIN_POSITIVE) || rows == 0 {
+        if scale as f32 <= f32::MIN_POSITIVE || rows == 0 {
             return None;
         }
         // Rounding to multiples of s adds noise of s²/12; a row that vanishes is all noise.
