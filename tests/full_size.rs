@@ -61,7 +61,8 @@ fn cycles_are_close_to_the_bound() {
         over the bandwidth of DRAM. What is above it is, for models that the arrays bound, passes that do not fill them \
         (*passes*: idle rows or columns, few rows) and cycles in which they stand still (*idle*); for models that DRAM bounds, \
         bytes that are read beyond those (*traffic*: values handed over through DRAM, parts of bursts) and cycles in which \
-        nothing is read (*idle*). All are shares of the bound. What went on in idle cycles follows, as shares of all cycles.\n"
+        nothing is read (*idle*). All are shares of the bound. The last columns are the cycles in which the arrays stood still, by the first unit in this \
+        order that was busy, as shares of all cycles.\n"
         .to_owned();
     let mut failures = Vec::new();
     for machine in ["systolic-128", "tpu-v5e"] {
