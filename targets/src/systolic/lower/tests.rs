@@ -7,6 +7,7 @@ mod dataflows;
 mod derived;
 mod grouped;
 mod placed;
+mod residence;
 mod routines;
 mod rows;
 mod slices;
