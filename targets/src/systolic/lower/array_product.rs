@@ -212,7 +212,9 @@ impl Lowering<'_, '_> {
         };
         let (weight_tiles, passes) = (cut.k.len() * cut.n.len(), cut.k.len() * cut.n.len().div_ceil(cut.groups));
         let weights = product.k.count() * product.n.count() * element_bytes(product.b.dtype) as usize;
-        let loading = if self.weights_wait { 0 } else { weights / machine.dram.read_bytes_per_cycle as usize };
+        let loading = weights / machine.dram.read_bytes_per_cycle as usize;
+        // What may still be to come when the first tile begins.
+        let awaited = if self.weights_wait { 0 } else { loading };
         let held = cut.b_stays.is_some() || weight_tiles <= cut.ahead;
         let work = all * product.n.count() * plan.passes() / machine.vector.lanes as usize;
         let stores = product.stored_bytes() as usize / machine.dram.write_bytes_per_cycle as usize;
@@ -222,7 +224,7 @@ impl Lowering<'_, '_> {
         let cycles = |tiles: usize| {
             let array = passes * all.div_ceil(tiles).max(machine.array.block_rows() as usize);
             let later = if held { array } else { array.max(loading) };
-            let busiest = (array.max(loading) + (tiles - 1) * later).max(work + tiles * waits);
+            let busiest = (array.max(awaited) + (tiles - 1) * later).max(work + tiles * waits);
             // Where stores take longest, the last rows are worked on while those before are still on their way.
             if stores > busiest { stores + tiles * waits } else { busiest + work / tiles }
         };

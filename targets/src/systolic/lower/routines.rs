@@ -27,6 +27,9 @@ pub(in crate::systolic) struct LoweredKernel {
     pub tiling: String,
 }
 
+/// Kernels with which those at the start, whose weights nothing is done before, do not matter.
+const MANY_KERNELS: usize = 16;
+
 /// Most often that the pieces of a kernel are halved to make its buffers fit the scratchpad.
 const MAX_SQUEEZE: u32 = 16;
 
@@ -51,7 +54,7 @@ pub(super) fn lower_sharing(
     let loading = layout.weights_bytes / u64::from(machine.dram.read_bytes_per_cycle);
     let mut writer = Writer {
         plan,
-        weights_wait: loading <= work / 10 * 8,
+        weights_wait: plan.kernels.len() >= MANY_KERNELS && loading <= work / 10 * 8,
         layout,
         machine,
         routines: Vec::new(),
