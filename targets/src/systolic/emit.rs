@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::banks::{BankUse, PortTracker};
 use super::isa::{DmaDim, DramAddress, Instruction, MAX_DIMS, Operation, Transfer, Unit, Waits};
 use super::machine::SystolicMachine;
 pub(super) use super::touch::ArrayWeights;
@@ -22,12 +23,17 @@ pub(super) struct Emitter<'m> {
     page_bytes: u32,
     scratchpad: Tracker,
     accumulators: Tracker,
+    ports: PortTracker,
     /// First DRAM address that is ever written; below it lie the weights, which need no tracking.
     writable: u64,
     /// Bytes of the scratchpad that kernels take their buffers of; behind them lies what stays on chip between kernels.
     capacity: u64,
     /// Where the next buffer goes.
     next: u32,
+    /// Bytes of a bank, if buffers are kept to banks by who fills them.
+    separate: Option<u32>,
+    /// What is left of the banks that were taken last, by who fills their buffers.
+    open: [Range<u32>; 2],
     /// The buffers that the kernel has taken since the last [`Emitter::release`], to see that instructions keep to them.
     buffers: Vec<Range<u64>>,
     /// Bytes of the scratchpad between the first buffer since the last [`Emitter::release`] and `next`, going round.
@@ -39,6 +45,18 @@ pub(super) struct Emitter<'m> {
     weights: ArrayWeights,
     /// What a segment that does not begin the program has to settle.
     fence: Option<Fence>,
+}
+
+/// From so many banks on, buffers are kept to banks by who fills them.
+const LEAST_BANKS: u64 = 8;
+
+/// Who fills a buffer: loads and the vector unit do so at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filler {
+    Load,
+    Vector,
+    /// Both, each a part of it.
+    Both,
 }
 
 /// What stands between a segment and everything before the segment before it. The pages that were touched so long ago are
@@ -63,9 +81,12 @@ impl<'m> Emitter<'m> {
             page_bytes,
             scratchpad: Tracker::new(chip_page_bytes(machine)),
             accumulators: Tracker::new(chip_page_bytes(machine)),
+            ports: PortTracker::new(&machine.scratchpad),
             writable,
             capacity,
             next,
+            separate: None,
+            open: Default::default(),
             buffers: Vec::new(),
             taken: 0,
             most_taken: 0,
@@ -83,7 +104,9 @@ impl<'m> Emitter<'m> {
         for instruction in before {
             self.weights.follow(&instruction.op);
             let touches = self.touches(&instruction.op);
-            self.record(instruction.op.unit(), &touches);
+            let unit = instruction.op.unit();
+            self.record(unit, &touches);
+            self.ports.hold(unit, self.dispatched[unit.index()], self.banks(&touches));
         }
         self.bases.clear();
         self.fence = Some(Fence::default());
@@ -120,8 +143,13 @@ impl<'m> Emitter<'m> {
     }
 
     /// Begins a kernel. Its buffers go where those of the kernel before end, or, if it is `alone`, to the start of the
-    /// scratchpad, so that no gap is left at its end.
+    /// scratchpad, so that no gap is left at its end. Where banks are many enough, buffers that loads fill and those that the
+    /// vector unit fills lie in different ones, unless the kernel is alone.
     pub(super) fn begin_kernel(&mut self, alone: bool) {
+        let scratchpad = &self.machine.scratchpad;
+        let bank_bytes = scratchpad.bank_bytes();
+        let many = self.capacity / u64::from(bank_bytes) >= LEAST_BANKS;
+        self.separate = (scratchpad.is_contended() && many && !alone).then_some(bank_bytes);
         self.release();
         self.most_taken = 0;
         if alone {
@@ -134,6 +162,7 @@ impl<'m> Emitter<'m> {
     pub(super) fn release(&mut self) {
         self.taken = 0;
         self.buffers.clear();
+        self.open = Default::default();
     }
 
     /// Bytes that the kernel's buffers took beyond what there is: its code is wrong then.
@@ -143,9 +172,51 @@ impl<'m> Emitter<'m> {
 
     /// Takes `bytes` of the scratchpad, round robin. Buffers overlap once more is taken between two releases than there
     /// is; [`Emitter::excess`] then says so.
-    pub(super) fn allocate(&mut self, bytes: u64) -> u32 {
-        let capacity = self.capacity;
+    pub(super) fn allocate(&mut self, filler: Filler, bytes: u64) -> u32 {
         let bytes = self.allocated(bytes);
+        let address = match self.separate {
+            Some(bank_bytes) => self.allocate_in_banks(filler, bytes, bank_bytes),
+            None => self.take(bytes),
+        };
+        self.buffers.push(u64::from(address)..u64::from(address) + bytes);
+        address
+    }
+
+    /// Takes `bytes` of banks in which all buffers are filled by the same: of those taken last, or of new ones.
+    fn allocate_in_banks(&mut self, filler: Filler, bytes: u64, bank_bytes: u32) -> u32 {
+        let which = match filler {
+            Filler::Load => Some(0),
+            Filler::Vector => Some(1),
+            // While the vector unit fills its part of one, loads go on with the next.
+            Filler::Both => None,
+        };
+        if let Some(left) = which.map(|which| &mut self.open[which])
+            && bytes <= u64::from(left.end - left.start)
+        {
+            let address = left.start;
+            left.start += bytes as u32;
+            return address;
+        }
+        let bank_bytes = u64::from(bank_bytes);
+        let gap = u64::from(self.next).next_multiple_of(bank_bytes) - u64::from(self.next);
+        if u64::from(self.next) + gap <= self.capacity {
+            self.next += gap as u32;
+            self.taken += if self.taken > 0 { gap } else { 0 };
+        }
+        let banks = bytes.next_multiple_of(bank_bytes);
+        let address = self.take(banks);
+        let rest = address + bytes.min(self.capacity) as u32..address + banks.min(self.capacity) as u32;
+        if let Some(left) = which.map(|which| &mut self.open[which])
+            && rest.len() > left.len()
+        {
+            *left = rest;
+        }
+        address
+    }
+
+    /// Takes the next `bytes`.
+    fn take(&mut self, bytes: u64) -> u32 {
+        let capacity = self.capacity;
         if u64::from(self.next) + bytes > capacity {
             if self.taken > 0 {
                 self.taken += capacity - u64::from(self.next);
@@ -155,7 +226,6 @@ impl<'m> Emitter<'m> {
         let address = self.next;
         self.taken = self.taken.saturating_add(bytes);
         self.most_taken = self.most_taken.max(self.taken);
-        self.buffers.push(u64::from(address)..u64::from(address) + bytes);
         // What is larger than the scratchpad has made the kernel useless already.
         self.next += bytes.min(capacity) as u32;
         address
@@ -177,7 +247,8 @@ impl<'m> Emitter<'m> {
         self.weights.follow(&op);
         let touches = self.touches(&op);
         debug_assert!(self.keeps_to_buffers(&touches), "{op:?} leaves its buffers, which are {:x?}", self.buffers);
-        let latest = self.record(unit, &touches);
+        let mut latest = self.record(unit, &touches);
+        self.ports.claim(unit, self.dispatched[unit.index()], self.banks(&touches), &mut latest);
         let fenced = self.fence.as_mut().is_some_and(|fence| !std::mem::replace(&mut fence.passed[unit.index()], true));
         let mut waits = Waits::default();
         for (index, &latest) in latest.iter().enumerate() {
@@ -234,6 +305,18 @@ impl<'m> Emitter<'m> {
             }
         }
         latest
+    }
+
+    /// The banks of the scratchpad that an instruction uses.
+    fn banks(&self, touches: &[Touch]) -> BankUse {
+        let mut used = BankUse::default();
+        if !self.machine.scratchpad.is_contended() {
+            return used;
+        }
+        for touch in touches.iter().filter(|touch| touch.space == Space::Scratchpad) {
+            touch.for_each_run(|run| used.insert(touch.write, run, &self.machine.scratchpad));
+        }
+        used
     }
 
     fn touches(&self, op: &Operation) -> Touches {

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use tcc_ir::DType;
 
+use super::banks::BankSet;
+use super::isa::Unit;
 use crate::machine::MachineError;
 
 /// The systolic part of a machine file. All rates are per cycle of the one clock.
@@ -144,12 +146,44 @@ impl Array {
     }
 }
 
-/// The scratchpad.
+/// The scratchpad: banks of equal size, one after the other. A port of a bank serves one unit at a time, with all that it
+/// takes in a cycle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scratchpad {
     /// Capacity in bytes.
     pub bytes: u32,
+    /// Banks, a power of two.
+    #[serde(default = "one")]
+    pub banks: u32,
+    /// Units that can read a bank at a time; all, if a file leaves it out.
+    #[serde(default = "all_units")]
+    pub read_ports: u32,
+    /// Units that can write a bank at a time; all, if a file leaves it out.
+    #[serde(default = "all_units")]
+    pub write_ports: u32,
+}
+
+/// As many ports as there are units that could want one.
+fn all_units() -> u32 {
+    Unit::COUNT as u32
+}
+
+impl Scratchpad {
+    /// A scratchpad of so many bytes at which every unit has ports of its own.
+    pub fn undivided(bytes: u32) -> Scratchpad {
+        Scratchpad { bytes, banks: one(), read_ports: all_units(), write_ports: all_units() }
+    }
+
+    /// Whether there are fewer ports than units that could want one.
+    pub fn is_contended(&self) -> bool {
+        self.read_ports.min(self.write_ports) < all_units()
+    }
+
+    /// Bytes of a bank.
+    pub fn bank_bytes(&self) -> u32 {
+        self.bytes / self.banks
+    }
 }
 
 /// The accumulators.
@@ -210,6 +244,9 @@ impl SystolicMachine {
             ("systolic.array.count", u64::from(self.array.count), 1, 32),
             ("systolic.array.row_groups", u64::from(self.array.row_groups), 1, 1024),
             ("systolic.scratchpad.bytes", u64::from(self.scratchpad.bytes), 64 << 10, 1 << 30),
+            ("systolic.scratchpad.banks", u64::from(self.scratchpad.banks), 1, u64::from(BankSet::MOST)),
+            ("systolic.scratchpad.read_ports", u64::from(self.scratchpad.read_ports), 1, u64::from(all_units())),
+            ("systolic.scratchpad.write_ports", u64::from(self.scratchpad.write_ports), 1, u64::from(all_units())),
             ("systolic.accumulators.rows", u64::from(self.accumulators.rows), 16, 1 << 20),
             ("systolic.vector.lanes", u64::from(self.vector.lanes), 1, 1 << 16),
             ("systolic.vector.special_lanes", u64::from(self.vector.special_lanes), 1, 1 << 16),
@@ -225,6 +262,11 @@ impl SystolicMachine {
             if !(low..=high).contains(&value) {
                 return Err(wrong(file, field, value, format!("from {low} to {high}")));
             }
+        }
+        let Scratchpad { bytes, banks, .. } = self.scratchpad;
+        if !banks.is_power_of_two() || !bytes.is_multiple_of(banks) {
+            let expected = format!("a power of two that divides the {bytes} bytes");
+            return Err(wrong(file, "systolic.scratchpad.banks", banks, expected));
         }
         self.array.check(file)
     }

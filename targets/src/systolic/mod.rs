@@ -9,6 +9,7 @@
 mod arbitrary;
 mod arrange;
 pub mod assembly;
+mod banks;
 pub mod code;
 mod compile;
 mod cost;

@@ -22,6 +22,8 @@ module dma
   import "DPI-C" function int unsigned dram_read(input longint unsigned address);
   import "DPI-C" function void dram_write(input longint unsigned address, input int unsigned value);
 
+  localparam int UNIT = STORES ? STORE : LOAD;
+
   // Bytes on their way.
   typedef struct packed {
     longint unsigned due;
@@ -122,7 +124,7 @@ module dma
     room = BURST_BYTES - from % BURST_BYTES;
     for (longint unsigned i = 0; i < room && moved < run; i++) begin
       chip = scratchpad_of(run_number, moved);
-      if (STORES) arrive(from + i, systolic.memory.scratchpad[int'(chip)]);
+      if (STORES) arrive(from + i, systolic.memory.byte_at(UNIT, 0, chip));
       else arrive(longint'(chip), 8'(dram_read(from + i)));
       moved = moved + 1;
     end
@@ -174,7 +176,7 @@ module dma
     kinds = word_of(instruction, 13);
     index_bits = lane_bits(int'(kinds[7:0]));
     index = longint'(systolic.memory.read(
-        0, 2 * (longint'(word_of(instruction, 11)) + longint'(row_number % count) * longint'(index_bits / 8)),
+        UNIT, 0, 2 * (longint'(word_of(instruction, 11)) + longint'(row_number % count) * longint'(index_bits / 8)),
         index_bits));
     if (index_bits == 32) index = longint'($signed(index[31:0]));
     if (index < 0) index = index + long_of(instruction, 6);
@@ -185,7 +187,7 @@ module dma
       combine_row(at, chip, bytes, int'(kinds[23:16]), int'(kinds[15:8]));
     end else begin
       for (longint unsigned i = 0; i < bytes; i++) begin
-        if (STORES) arrive(at + i, systolic.memory.scratchpad[int'(chip + i)]);
+        if (STORES) arrive(at + i, systolic.memory.byte_at(UNIT, 0, longint'(chip + i)));
         else arrive(chip + i, 8'(dram_read(at + i)));
       end
     end
@@ -200,7 +202,7 @@ module dma
     for (longint unsigned i = 0; i < bytes; i = i + step) begin
       update.due = now + LATENCY;
       update.to = at + i;
-      update.value = systolic.memory.read(0, 2 * longint'(chip + i), lane_bits(dtype));
+      update.value = systolic.memory.read(UNIT, 0, 2 * longint'(chip + i), lane_bits(dtype));
       update.dtype = dtype;
       case (reduction)
         1: update.fn = ADD;
@@ -258,7 +260,7 @@ module dma
   always @(posedge clk) begin
     while (arrivals.size() > 0 && arrivals[0].due <= now) begin
       if (STORES) dram_write(arrivals[0].to, int'(arrivals[0].value));
-      else systolic.memory.scratchpad[int'(arrivals[0].to)] = arrivals[0].value;
+      else systolic.memory.write_byte(UNIT, 0, longint'(arrivals[0].to), arrivals[0].value);
       void'(arrivals.pop_front());
     end
     while (updates.size() > 0 && updates[0].due <= now) begin

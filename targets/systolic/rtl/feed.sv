@@ -52,18 +52,19 @@ module feed
     return dtype >= DTYPE_F32 && dtype <= DTYPE_F8E5M2;
   endfunction
 
-  // An integer element or zero point.
-  function automatic longint integer_at(input int dtype, input longint nibble);
-    return longint'(lane_load(dtype, CLASS_SIGNED, systolic.memory.read(0, nibble, lane_bits(dtype))));
+  // An integer element or zero point. Reads take ports, so they stand in statements of their own: Verilator evaluates both sides
+  // of `?`, and of an `if` whose sides assign to the same.
+  function automatic longint integer_at(input int unit, input int dtype, input longint nibble);
+    return longint'(lane_load(dtype, CLASS_SIGNED, systolic.memory.read(unit, 0, nibble, lane_bits(dtype))));
   endfunction
 
-  function automatic logic [15:0] operand(input int dtype, input longint nibble, input longint zero);
+  function automatic logic [15:0] operand(input int unit, input int dtype, input longint nibble, input longint zero);
     int unsigned rounded;
     if (is_float_type(dtype)) begin
-      rounded = lane_bf16_round(dtype, systolic.memory.read(0, nibble, lane_bits(dtype)));
+      rounded = lane_bf16_round(dtype, systolic.memory.read(unit, 0, nibble, lane_bits(dtype)));
       return rounded[31:16];
     end
-    return 16'(integer_at(dtype, nibble) - zero);
+    return 16'(integer_at(unit, dtype, nibble) - zero);
   endfunction
 
   // A stride in nibbles; four-bit elements with stride 0 lie packed.
@@ -90,7 +91,8 @@ module feed
     // Nibbles are packed along n if they can be, else along k.
     if (lane_bits(weight_dtype) == 4 && signed_of(preload, 4) == 0) k_step = 2 * signed_of(preload, 3);
     else k_step = step_of(weight_dtype, signed_of(preload, 3));
-    weight_zero = kinds[24] ? integer_at(weight_dtype, 2 * longint'(word_of(preload, 6))) : 0;
+    weight_zero = 0;
+    if (kinds[24]) weight_zero = integer_at(PRELOAD, weight_dtype, 2 * longint'(word_of(preload, 6)));
     waiting_n = weight_n;
     row = 0;
   endtask
@@ -99,6 +101,7 @@ module feed
   task automatic feed_weights();
     int of_group;
     longint origin;
+    logic [15:0] element;
     preload_last = 0;
     weight_valid = preload_working;
     if (preload_start) begin_preload();
@@ -109,10 +112,11 @@ module feed
         origin = 2 * (longint'(word_of(preload, 0))
             + longint'((b * BLOCK_ROWS + row) / weight_rows) * signed_of(preload, 5));
         for (int c = 0; c < COLUMNS; c++) begin
+          element = 16'b0;
           if (of_group < weight_k && c < weight_n)
-            weights[(b*COLUMNS+c)*16+:16] = operand(
-                weight_dtype, origin + longint'(of_group) * k_step + longint'(c) * n_step, weight_zero);
-          else weights[(b*COLUMNS+c)*16+:16] = 16'b0;
+            element = operand(
+                PRELOAD, weight_dtype, origin + longint'(of_group) * k_step + longint'(c) * n_step, weight_zero);
+          weights[(b*COLUMNS+c)*16+:16] = element;
         end
       end
       row = row + 1;
@@ -132,7 +136,8 @@ module feed
     a_dtype = int'(kinds[7:0]);
     accumulate = kinds[9];
     a_step = step_of(a_dtype, signed_of(pass, 4));
-    a_zero = kinds[8] ? integer_at(a_dtype, 2 * longint'(word_of(pass, 8))) : 0;
+    a_zero = 0;
+    if (kinds[8]) a_zero = integer_at(ARRAY, a_dtype, 2 * longint'(word_of(pass, 8)));
     if (kinds[10]) begin
       active_n = waiting_n;
       active_k = weight_k;
@@ -165,33 +170,38 @@ module feed
       outer_strides[d] = walk_step(a_dtype, 6, d);
       outer_strides[2+d] = walk_step(b_dtype, 10, d);
     end
-    a_zero = kinds[1] ? integer_at(a_dtype, 2 * longint'(word_of(pass, 12))) : 0;
-    b_zero = kinds[2] ? integer_at(b_dtype, 2 * longint'(word_of(pass, kinds[1] ? 13 : 12))) : 0;
+    a_zero = 0;
+    b_zero = 0;
+    if (kinds[1]) a_zero = integer_at(ARRAY, a_dtype, 2 * longint'(word_of(pass, 12)));
+    if (kinds[2]) b_zero = integer_at(ARRAY, b_dtype, 2 * longint'(word_of(pass, kinds[1] ? 13 : 12)));
     step = 0;
   endtask
 
   // A cycle of a pass whose sums stay. Those of the pass before take as many cycles as there are rows to move out.
   task automatic feed_step();
+    logic [15:0] element;
     stays = 1;
     first = step == 0;
     is_float = is_float_type(a_dtype);
     begins = 0;
     valid = step < outer_k;
     for (int r = 0; r < ROWS; r++) begin
+      element = 16'b0;
       if (valid && r < outer_m)
-        a[r*16+:16] = operand(
-            a_dtype,
+        element = operand(
+            ARRAY, a_dtype,
             2 * longint'(word_of(pass, 5)) + longint'(r) * outer_strides[0] + longint'(step) * outer_strides[1],
             a_zero);
-      else a[r*16+:16] = 16'b0;
+      a[r*16+:16] = element;
     end
     for (int c = 0; c < COLUMNS; c++) begin
+      element = 16'b0;
       if (valid && c < outer_n)
-        b[c*16+:16] = operand(
-            b_dtype,
+        element = operand(
+            ARRAY, b_dtype,
             2 * longint'(word_of(pass, 9)) + longint'(step) * outer_strides[2] + longint'(c) * outer_strides[3],
             b_zero);
-      else b[c*16+:16] = 16'b0;
+      b[c*16+:16] = element;
     end
     result_row = longint'(word_of(pass, 3));
     step = step + 1;
@@ -207,6 +217,7 @@ module feed
     int unsigned kinds;
     int of_group;
     longint origin;
+    logic [15:0] element;
     pass_last = 0;
     valid = 0;
     switching = 0;
@@ -228,8 +239,9 @@ module feed
           of_group = r % active_rows;
           origin = 2 * (longint'(word_of(pass, 0)) + longint'(r / active_rows) * signed_of(pass, 6)
               + longint'(a_row) * signed_of(pass, 3));
-          if (of_group < active_k) a[r*16+:16] = operand(a_dtype, origin + longint'(of_group) * a_step, a_zero);
-          else a[r*16+:16] = 16'b0;
+          element = 16'b0;
+          if (of_group < active_k) element = operand(ARRAY, a_dtype, origin + longint'(of_group) * a_step, a_zero);
+          a[r*16+:16] = element;
         end
         result_row = longint'(word_of(pass, 5)) + a_row;
         group_rows = word_of(pass, 7);
@@ -285,8 +297,8 @@ module feed
     logic [31:0] old;
     longint at;
     at = 4 * (result * COLUMNS + longint'(column));
-    old = 32'(systolic.memory.read(1, 2 * at, 32));
-    systolic.memory.write(1, 2 * at, 32, longint'(!adds ? sum : adds_floats ? add32(old, sum) : old + sum));
+    old = 32'(systolic.memory.read(ARRAY, 1, 2 * at, 32));
+    systolic.memory.write(ARRAY, 1, 2 * at, 32, longint'(!adds ? sum : adds_floats ? add32(old, sum) : old + sum));
   endtask
 
   always @(posedge clk) begin

@@ -12,6 +12,9 @@ module systolic
     parameter int BLOCK_ROWS = 4,
     parameter int COLUMNS = 4,
     parameter int SCRATCHPAD_BYTES = 65536,
+    parameter int BANKS = 1,
+    parameter int READ_PORTS = UNITS,
+    parameter int WRITE_PORTS = UNITS,
     parameter int ACCUMULATOR_ROWS = 16,
     parameter int LANES = 8,
     parameter int SPECIAL_LANES = 2,
@@ -32,7 +35,12 @@ module systolic
     // Which units start an instruction in this cycle.
     output logic [UNITS-1:0] started
 );
-  memory #(.SCRATCHPAD_BYTES(SCRATCHPAD_BYTES), .ACCUMULATOR_BYTES(ACCUMULATOR_ROWS * COLUMNS * 4)) memory ();
+  memory #(
+      .SCRATCHPAD_BYTES(SCRATCHPAD_BYTES), .BANKS(BANKS), .READ_PORTS(READ_PORTS), .WRITE_PORTS(WRITE_PORTS),
+      .ACCUMULATOR_BYTES(ACCUMULATOR_ROWS * COLUMNS * 4)
+  ) memory (
+      .now(now)
+  );
 
   logic [UNITS-1:0] free, pushed, valid, start, working, last, allowed;
   logic [UNITS-1:0][31:0] completed;

@@ -268,7 +268,7 @@ module vector
 
   function automatic longint unsigned bits_at(input int which, input longint unsigned element);
     return systolic.memory.read(
-        operand_memory[which], place(which, element, rank == 0 ? 1 : size[rank-1]), lane_bits(operand_dtype[which]));
+        VECTOR, operand_memory[which], place(which, element, rank == 0 ? 1 : size[rank-1]), lane_bits(operand_dtype[which]));
   endfunction
 
   // An operand's element as a number of a class.
@@ -422,7 +422,7 @@ module vector
   // empty.
   always @(posedge clk) begin
     while (results.size() > 0 && results[0].due <= now) begin
-      systolic.memory.write(results[0].memory, results[0].nibble, results[0].bits, results[0].value);
+      systolic.memory.write(VECTOR, results[0].memory, results[0].nibble, results[0].bits, results[0].value);
       void'(results.pop_front());
     end
   end

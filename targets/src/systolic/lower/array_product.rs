@@ -13,6 +13,7 @@ use super::rows::RowPlan;
 use super::space::{A, B, Space, offset};
 use super::tile::{self, Tile};
 use super::{Home, Lowering, Stored, element_bytes};
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{Multiply, Operation, Preload};
 use crate::target::TargetError;
 
@@ -251,8 +252,8 @@ impl Lowering<'_, '_> {
         let a_sets = if cut.resident { cut.k.len() } else { 4 };
         let panels: Vec<Vec<u32>> = match (cut.a_stays, cut.resident && cut.m.len() * cut.batches.len() > 1) {
             (Some(_), _) => Vec::new(),
-            (None, true) => (0..2).map(|_| self.buffers(a_tile_bytes, a_sets)).collect(),
-            (None, false) => vec![self.buffers(a_tile_bytes, a_sets)],
+            (None, true) => (0..2).map(|_| self.buffers(Filler::Load, a_tile_bytes, a_sets)).collect(),
+            (None, false) => vec![self.buffers(Filler::Load, a_tile_bytes, a_sets)],
         };
         // Many tiles of weights arrive ahead of the array, so that DRAM is busy while the array waits for operands. Those of
         // the groups of a pass lie at equal distances.
@@ -269,9 +270,9 @@ impl Lowering<'_, '_> {
         };
         let weights: Vec<u32> = match cut.b_stays {
             Some(_) => Vec::new(),
-            None if cut.slab > 1 => self.buffers(b_bytes * cut.slab as u64, turns),
+            None if cut.slab > 1 => self.buffers(Filler::Load, b_bytes * cut.slab as u64, turns),
             None => {
-                let places = self.buffers(b_bytes * groups as u64, turns).into_iter();
+                let places = self.buffers(Filler::Load, b_bytes * groups as u64, turns).into_iter();
                 places.flat_map(|place| (0..groups).map(move |group| place + group as u32 * b_bytes as u32)).collect()
             }
         };
@@ -398,7 +399,7 @@ impl Lowering<'_, '_> {
     /// Loads a zero point and returns where it lies on chip.
     fn zero_point(&mut self, zero: Option<&Stored>) -> Option<u32> {
         let zero = zero?;
-        let chip = self.emitter.allocate(element_bytes(zero.dtype) as u64);
+        let chip = self.emitter.allocate(Filler::Load, element_bytes(zero.dtype) as u64);
         self.move_tile(false, zero.address(0), zero.dtype, &[1], &[1], chip, &[1]);
         Some(chip)
     }

@@ -17,6 +17,7 @@ use super::space::{A, B, Space, offset, refine};
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes};
 use crate::systolic::SystolicMachine;
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -236,7 +237,7 @@ impl Lowering<'_, '_> {
         let count = widest(&m_tiles) * widest(&n_tiles);
         let zeros = ChipOperand {
             memory: Memory::Scratchpad,
-            address: self.emitter.allocate((count as i64 * element_bytes(dtype)) as u64),
+            address: self.emitter.allocate(Filler::Vector, (count as i64 * element_bytes(dtype)) as u64),
             dtype,
             strides: vec![1],
         };
@@ -291,9 +292,9 @@ impl Lowering<'_, '_> {
         let batches = tile::tiles(&product.batch.sizes, &vec![1; product.batch.sizes.len()]);
         self.tiling = format!("vector unit, M {m_lens:?} K {k_lens:?} N {n_lens:?} of K {k}");
         let (m_count, n_count) = (m_lens.iter().product::<usize>(), n_lens.iter().product::<usize>());
-        let a_buffers = self.buffers((m_count * k_len * element) as u64, 2);
-        let b_buffers = self.buffers((n_count * k_len * element) as u64, 2);
-        let sums = self.buffers((m_count * n_count * element) as u64, 2);
+        let a_buffers = self.buffers(Filler::Load, (m_count * k_len * element) as u64, 2);
+        let b_buffers = self.buffers(Filler::Load, (n_count * k_len * element) as u64, 2);
+        let sums = self.buffers(Filler::Vector, (m_count * n_count * element) as u64, 2);
         let mut epilogue = self.begin_epilogue(kernel, product, plan, [&m_tiles, &n_tiles], batches.len())?;
         let mut turn = 0;
         let mut bank = 0;

@@ -8,7 +8,7 @@ use super::rows::Rows;
 use super::space::offset;
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes, map_function};
-use crate::systolic::emit::Emitter;
+use crate::systolic::emit::{Emitter, Filler};
 use crate::systolic::isa::{MapFn, Memory};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -142,7 +142,7 @@ impl Lowering<'_, '_> {
                 let count: usize = (0..lens.len()).filter(|&dim| strides[dim] != 0).map(|dim| lens[dim]).product();
                 let bytes = count as u64 * element_bytes(operand.dtype) as u64;
                 let turn = buffers.count % LOAD_TURNS;
-                let address = buffers.take(self, *value, turn, bytes);
+                let address = buffers.take(self, *value, turn, bytes, Filler::Load);
                 let dram = operand.address(dram_offset(*which));
                 if buffers.is_new(*value, turn, dram, &lens) {
                     self.move_tile(false, dram, operand.dtype, &lens, &strides, address, &chip_strides);
@@ -170,7 +170,7 @@ impl Lowering<'_, '_> {
                     (None, None) => {
                         let dtype = storage(graph.ty(value).dtype);
                         let bytes = lens.iter().product::<usize>() as u64 * element_bytes(dtype) as u64;
-                        let address = buffers.take(self, value, turn, bytes);
+                        let address = buffers.take(self, value, turn, bytes, Filler::Vector);
                         ChipOperand { memory: Memory::Scratchpad, address, dtype, strides: dense.clone() }
                     }
                 };
@@ -218,7 +218,7 @@ impl Lowering<'_, '_> {
         }
         // Batches take turns.
         let turn = WHOLE_TURN + buffers.batches(value, home) % 2;
-        let address = buffers.take(self, value, turn, bytes);
+        let address = buffers.take(self, value, turn, bytes, Filler::Load);
         let chip = tile::dense_strides(&columns.sizes, kept);
         if buffers.is_new(value, turn, home, &columns.sizes) {
             self.move_tile(false, home, operand.dtype, &columns.sizes, strides, address, &chip);
@@ -295,12 +295,19 @@ impl EpilogueBuffers {
     }
 
     /// The buffer of a value for a turn, of at least `bytes`.
-    pub(super) fn take(&mut self, lowering: &mut Lowering<'_, '_>, value: ValueId, turn: usize, bytes: u64) -> u32 {
+    pub(super) fn take(
+        &mut self,
+        lowering: &mut Lowering<'_, '_>,
+        value: ValueId,
+        turn: usize,
+        bytes: u64,
+        filler: Filler,
+    ) -> u32 {
         let known = self.known.iter().find(|(known, at, _, size)| (*known, *at) == (value, turn) && *size >= bytes);
         if let Some(&(_, _, address, _)) = known {
             return address;
         }
-        let address = lowering.emitter.allocate(bytes);
+        let address = lowering.emitter.allocate(filler, bytes);
         self.known.retain(|(known, at, _, _)| (*known, *at) != (value, turn));
         self.loaded.retain(|(known, at, _, _)| (*known, *at) != (value, turn));
         self.known.push((value, turn, address, bytes));

@@ -31,7 +31,7 @@ pub use rows::row_epilogue_fits;
 pub(super) use slices::Slices;
 
 use self::frame::Frame;
-use super::emit::Emitter;
+use super::emit::{Emitter, Filler};
 use super::isa::{DmaDim, DramAddress, Fold, FoldFn, Map, MapFn, Memory, Operation, Source, Walk};
 use super::layout::{Layout, Place};
 use super::machine::SystolicMachine;
@@ -322,7 +322,7 @@ impl Lowering<'_, '_> {
         let tiles = tile::tiles(&nest.sizes, &lens);
         let bytes = lens.iter().product::<usize>() as u64 * element as u64;
         self.emitter.release();
-        let buffers = self.buffers(bytes, tiles.len().min(2));
+        let buffers = self.buffers(Filler::Load, bytes, tiles.len().min(2));
         for (index, tile) in tiles.iter().enumerate() {
             let chip = buffers[index % buffers.len()];
             let strides = tile::dense_strides(&tile.lens, |_| true);
@@ -369,8 +369,8 @@ impl Lowering<'_, '_> {
     }
 
     /// Several buffers of `bytes` each, to be taken in turn.
-    fn buffers(&mut self, bytes: u64, count: usize) -> Vec<u32> {
-        (0..count.max(1)).map(|_| self.emitter.allocate(bytes)).collect()
+    fn buffers(&mut self, filler: Filler, bytes: u64, count: usize) -> Vec<u32> {
+        (0..count.max(1)).map(|_| self.emitter.allocate(filler, bytes)).collect()
     }
 
     /// Appends an element-wise instruction over a nest; dimensions of one step are dropped, the others merged where all

@@ -5,6 +5,7 @@ use tcc_ir::{DType, Node, NodeId, Op, Shape, View};
 
 use super::tile;
 use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes};
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{DramAddress, MapFn, Memory, Operation, RowTransfer};
 use crate::target::TargetError;
 
@@ -107,14 +108,14 @@ impl Lowering<'_, '_> {
         let element = element_bytes(number.dtype) as u64;
         let count = result.view.shape().count();
         let chunk = count.min(self.squeezed(COPY_CHUNK));
-        let place = |lowering: &mut Self, count: usize, stride: i64| ChipOperand {
+        let place = |lowering: &mut Self, filler: Filler, count: usize, stride: i64| ChipOperand {
             memory: Memory::Scratchpad,
-            address: lowering.emitter.allocate(count as u64 * element),
+            address: lowering.emitter.allocate(filler, count as u64 * element),
             dtype: number.dtype,
             strides: vec![stride],
         };
-        let one = place(self, 1, 0);
-        let many = place(self, chunk, 1);
+        let one = place(self, Filler::Load, 1, 0);
+        let many = place(self, Filler::Vector, chunk, 1);
         self.move_tile(false, number.address(0), number.dtype, &[1], &[1], one.address, &[1]);
         self.map(MapFn::Copy, &[chunk], &many, &[ChipSource::Chip(&one)]);
         for tile in tile::tiles(&[count], &[chunk]) {
@@ -138,7 +139,11 @@ impl Lowering<'_, '_> {
     /// Buffers for lists of indices, as they are stored and widened, two of each to be taken in turn.
     fn index_buffers(&mut self, indices: &Stored, count: usize) -> Vec<(u32, u32)> {
         let narrow = count as u64 * element_bytes(indices.dtype) as u64;
-        (0..2).map(|_| (self.emitter.allocate(narrow), self.emitter.allocate(count as u64 * 8))).collect()
+        (0..2)
+            .map(|_| {
+                (self.emitter.allocate(Filler::Load, narrow), self.emitter.allocate(Filler::Vector, count as u64 * 8))
+            })
+            .collect()
     }
 
     /// Loads indices `start..start + count` of a dense operand, as i32 or i64.
@@ -212,7 +217,8 @@ impl Lowering<'_, '_> {
         // Four lists of indices, of eight bytes each, take a quarter of the scratchpad at most: as much as four pieces.
         let per_tile = ((limit / piece).min(limit / 8) as usize).clamp(1, count);
         self.tiling = format!("{per_tile} of {count} rows of {row_bytes} bytes {place}");
-        let (lists, places) = (self.index_buffers(indices, per_tile), self.buffers(piece * per_tile as u64, 2));
+        let (lists, places) =
+            (self.index_buffers(indices, per_tile), self.buffers(Filler::Load, piece * per_tile as u64, 2));
         let (mut list, mut place) = (0, 0);
         for table in 0..tables as u64 {
             for tile in tile::tiles(&[count], &[per_tile]) {

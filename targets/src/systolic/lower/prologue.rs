@@ -9,6 +9,7 @@ use super::recipe::{BATCH, FEATURE, Groups, HEAD, POSITION, Recipe, TermSource, 
 use super::rotation::Planes;
 use super::tile::dense_strides;
 use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes, map_function};
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{Fold, FoldFn, MapFn, Memory, Operation, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -172,6 +173,15 @@ impl Lowering<'_, '_> {
         }
     }
 
+    /// Who fills a place into which an operand is fetched.
+    pub(super) fn filler(&self, prologue: &Prologue) -> Filler {
+        match &prologue.recipe.root_term().source {
+            TermSource::Dram { .. } => Filler::Load,
+            TermSource::Node { node, .. } if matches!(self.plan.graph.node(*node).op, Op::Concat(_)) => Filler::Both,
+            TermSource::Node { .. } | TermSource::Number => Filler::Vector,
+        }
+    }
+
     /// Bytes of buffers that a piece of so many batches, heads and positions takes, next to the operand itself.
     pub(super) fn prologue_bytes(&self, prologue: &Prologue, lens: [usize; 3]) -> u64 {
         let terms = prologue.recipe.terms.iter().enumerate();
@@ -256,12 +266,18 @@ impl Lowering<'_, '_> {
     }
 
     /// Two buffers for a term, of which the one that was not taken last is returned.
-    pub(super) fn take(&mut self, slots: &mut Slots, key: (usize, usize, usize), bytes: u64) -> (u32, usize) {
+    pub(super) fn take(
+        &mut self,
+        slots: &mut Slots,
+        key: (usize, usize, usize),
+        bytes: u64,
+        filler: Filler,
+    ) -> (u32, usize) {
         let slot = slots.slot(key);
         slot.turn = 1 - slot.turn;
         let turn = slot.turn;
         if slot.places[turn].1 < bytes {
-            slot.places[turn] = (self.emitter.allocate(bytes), bytes);
+            slot.places[turn] = (self.emitter.allocate(filler, bytes), bytes);
             slot.loaded[turn] = None;
         }
         (slot.places[turn].0, turn)
@@ -288,9 +304,13 @@ impl Lowering<'_, '_> {
         if place.is_none() {
             (0..4).filter(|&axis| !spans(axis)).for_each(|axis| lens[axis] = 1);
         }
+        let filler = match term.source {
+            TermSource::Dram { .. } => Filler::Load,
+            TermSource::Node { .. } | TermSource::Number => Filler::Vector,
+        };
         let own_place = |lowering: &mut Self, slots: &mut Slots| {
             let bytes = lens.iter().product::<usize>() as u64 * element_bytes(dtype) as u64;
-            let (address, turn) = lowering.take(slots, (prologue.tag, index, 0), bytes);
+            let (address, turn) = lowering.take(slots, (prologue.tag, index, 0), bytes, filler);
             let strides = dense_strides(&lens, spans);
             (ChipOperand { memory: Memory::Scratchpad, address, dtype, strides }, turn)
         };

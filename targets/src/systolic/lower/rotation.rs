@@ -7,6 +7,7 @@ use super::prologue::{Framed, Part, Prologue, Slots, cut, feature_stride};
 use super::recipe::{BATCH, FEATURE, FRAME, HEAD, POSITION, Resolver, TermSource, Use};
 use super::tile::{dense_strides, pieces};
 use super::{ChipOperand, ChipSource, Lowering, element_bytes};
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{MapFn, Memory, Source};
 use crate::target::TargetError;
 
@@ -116,7 +117,7 @@ impl Lowering<'_, '_> {
         for (first, second, function, to, buffer) in turns {
             let mut products = Vec::with_capacity(2);
             for (operand, which) in [(first, 0), (second, 1)] {
-                let (address, _) = self.take(slots, (prologue.tag, index, 2 * buffer + which), bytes);
+                let (address, _) = self.take(slots, (prologue.tag, index, 2 * buffer + which), bytes, Filler::Vector);
                 let memory = Memory::Scratchpad;
                 let product = ChipOperand { memory, address, dtype: DType::F32, strides: strides.clone() };
                 let sources = [ChipSource::Chip(operand), angle(which)];
@@ -141,7 +142,7 @@ impl Lowering<'_, '_> {
         match angle {
             Ok(operand) => {
                 (0..4).filter(|&axis| operand.strides[axis] == 0).for_each(|axis| lens[axis] = 1);
-                let (address, _) = self.take(slots, key, lens.iter().product::<usize>() as u64 * 4);
+                let (address, _) = self.take(slots, key, lens.iter().product::<usize>() as u64 * 4, Filler::Vector);
                 let strides = dense_strides(&lens, |axis| operand.strides[axis] != 0);
                 let scaled = ChipOperand { memory: Memory::Scratchpad, address, dtype: DType::F32, strides };
                 let sources = [ChipSource::Chip(operand), ChipSource::Immediate(Source::Float(factor))];
@@ -165,7 +166,7 @@ impl Lowering<'_, '_> {
         let dtype = framed.operand.dtype;
         let half = lens[FEATURE] / 2;
         let rows: usize = lens[..FEATURE].iter().product();
-        let (address, _) = self.take(slots, key, (rows * half * 2) as u64 * element_bytes(dtype) as u64);
+        let (address, _) = self.take(slots, key, (rows * half * 2) as u64 * element_bytes(dtype) as u64, Filler::Load);
         let mut pairs = lens;
         pairs[FEATURE] = half;
         let strides = dense_strides(&pairs, |_| true);

@@ -20,6 +20,7 @@ use super::tile::{self, Tile};
 use super::vector::fold_function;
 use super::{ChipOperand, ChipSource, Lowering, element_bytes};
 use crate::systolic::SystolicMachine;
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{FoldFn, MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -535,7 +536,7 @@ impl Lowering<'_, '_> {
         let mut buffers: Vec<Vec<u32>> = vec![Vec::new(); plan.buffers.len()];
         for (index, buffer) in plan.buffers.iter().enumerate().filter(|(_, buffer)| buffer.panel) {
             let bytes = rows as u64 * n as u64 * element_bytes(buffer.dtype) as u64;
-            buffers[index] = self.buffers(bytes, tiles.min(2));
+            buffers[index] = self.buffers(Filler::Vector, bytes, tiles.min(2));
         }
         // Few rows at a time let stores begin early and do not hold up the next M-tile; many need fewer instructions.
         let usual = match tiles {
@@ -549,12 +550,12 @@ impl Lowering<'_, '_> {
         };
         for (index, buffer) in plan.buffers.iter().enumerate().filter(|(_, buffer)| !buffer.panel) {
             let bytes = count as u64 * plan.width(buffer, n) * element_bytes(buffer.dtype) as u64;
-            buffers[index] = self.buffers(bytes, if buffer.stored { 2 } else { 1 });
+            buffers[index] = self.buffers(Filler::Vector, bytes, if buffer.stored { 2 } else { 1 });
         }
         let mut columns = Vec::with_capacity(plan.columns.len());
         for buffer in &plan.columns {
             let bytes = count as u64 * element_bytes(buffer.dtype) as u64;
-            columns.push(self.buffers(bytes, if buffer.stored { 2 } else { 1 }));
+            columns.push(self.buffers(Filler::Vector, bytes, if buffer.stored { 2 } else { 1 }));
         }
         let later = fixed + varying * count as u64;
         let external = EpilogueBuffers::new(later);
@@ -709,7 +710,7 @@ impl Lowering<'_, '_> {
                 .into_iter()
                 .any(|space| space.strides[*which].iter().any(|&stride| stride != 0));
             let turn = if varies { turn } else { 0 };
-            let address = rows.external.take(self, *value, turn, bytes);
+            let address = rows.external.take(self, *value, turn, bytes, Filler::Load);
             let dram = operand.address(start(*which));
             if rows.external.is_new(*value, turn, dram, &held) {
                 self.move_tile(false, dram, operand.dtype, &lens, &strides, address, &chip_strides);

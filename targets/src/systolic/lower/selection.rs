@@ -5,6 +5,7 @@ use tcc_ir::{DType, Kernel, Nest, NodeId, Op, ValueId};
 
 use super::tile;
 use super::{ChipOperand, Lowering, element_bytes};
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{Memory, Operation, Scan, Sort};
 use crate::target::TargetError;
 
@@ -84,9 +85,9 @@ impl Lowering<'_, '_> {
         }
         self.tiling = format!("{most} rows of {length} at a time");
         let turns = tiles.len().min(2);
-        let sources = self.buffers((most * length * element) as u64, turns);
-        let value_buffers = self.buffers((most * kept * element) as u64, turns);
-        let position_buffers = self.buffers((most * kept * 8) as u64, turns);
+        let sources = self.buffers(Filler::Load, (most * length * element) as u64, turns);
+        let value_buffers = self.buffers(Filler::Vector, (most * kept * element) as u64, turns);
+        let position_buffers = self.buffers(Filler::Vector, (most * kept * 8) as u64, turns);
         for (index, tile) in tiles.iter().enumerate() {
             let turn = index % turns;
             let (outer, inner_len) = (tile.lens[0], tile.lens[1]);

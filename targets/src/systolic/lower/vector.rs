@@ -5,6 +5,7 @@ use tcc_ir::{DType, Kernel, Nest, NodeId, Op, Shape, ValueId, View};
 
 use super::tile::{self, Tile};
 use super::{ChipOperand, ChipSource, Home, Lowering, Stored, element_bytes, map_function};
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{FoldFn, MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::target::TargetError;
@@ -127,14 +128,14 @@ impl Lowering<'_, '_> {
                 let bytes = domain.bytes(graph.shape(external.value), external.operand.dtype, &lens);
                 // Small operands are loaded further ahead, so that their loads hold up none of the kernels behind.
                 let ahead = (budget / LOADS_SHARE / self.emitter.allocated(bytes)).clamp(2, LOAD_TURNS) as usize;
-                self.buffers(bytes, if turns > 1 { tiles.len().min(ahead) } else { 1 })
+                self.buffers(Filler::Load, bytes, if turns > 1 { tiles.len().min(ahead) } else { 1 })
             })
             .collect();
         let own_buffers: Vec<Vec<u32>> = own
             .iter()
             .map(|&value| {
                 let bytes = domain.bytes(graph.shape(value), storage(graph.ty(value).dtype), &lens);
-                self.buffers(bytes, turns)
+                self.buffers(Filler::Vector, bytes, turns)
             })
             .collect();
         let mut loaded: Vec<Vec<Option<LoadedTile>>> =
@@ -433,7 +434,7 @@ impl Lowering<'_, '_> {
         let chunk = count.min(self.squeezed(TILE_ELEMENTS));
         let chip = ChipOperand {
             memory: Memory::Scratchpad,
-            address: self.emitter.allocate(chunk as u64 * element_bytes(result.dtype) as u64),
+            address: self.emitter.allocate(Filler::Vector, chunk as u64 * element_bytes(result.dtype) as u64),
             dtype: result.dtype,
             strides: vec![1],
         };

@@ -212,6 +212,9 @@ pub(crate) fn for_each(op: &Operation, weights: WeightRows, machine: &SystolicMa
         }
         Operation::Fold(fold) => {
             sources(&fold.sources, &fold.dims, &mut f);
+            if fold.accumulate {
+                f(walk(&fold.destination, &fold.dims, false));
+            }
             f(walk(&fold.destination, &fold.dims, true));
         }
         Operation::Scan(scan) => {

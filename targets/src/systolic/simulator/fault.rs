@@ -79,6 +79,19 @@ pub enum FaultCause {
     /// The destination overlaps an operand that is walked differently.
     #[error("writes over its own operand {0}, which is walked differently")]
     Overlap(usize),
+    /// Earlier instructions may hold all ports of a bank.
+    #[error(
+        "finds no port free to {} bank {bank} of the scratchpad when it starts in cycle {start}; a wait is missing",
+        if *.write { "write" } else { "read" }
+    )]
+    Ports {
+        /// The bank.
+        bank: usize,
+        /// Whether it writes there.
+        write: bool,
+        /// When it starts.
+        start: u64,
+    },
     /// An earlier instruction may still be at work on the same bytes.
     #[error(
         "races with instruction {other} (`{instruction}`) for {space}: it starts in cycle {start}, the other completes \

@@ -13,6 +13,7 @@ use super::access::{self, Access, Space};
 use super::fault::FaultCause;
 use crate::systolic::SystolicMachine;
 use crate::systolic::assembly;
+use crate::systolic::banks::{BankUse, Contention, PortBook};
 use crate::systolic::code::Code;
 use crate::systolic::isa::{Operation, Unit, WeightRows};
 use crate::systolic::timing::Span;
@@ -99,6 +100,7 @@ pub(super) struct RaceDetector<'a> {
     scratchpad: Book,
     accumulators: Book,
     dram: Book,
+    ports: PortBook,
     /// For each unit its instructions so far, with the weights that a pass used.
     history: [Vec<(usize, WeightRows)>; Unit::COUNT],
 }
@@ -123,6 +125,7 @@ impl<'a> RaceDetector<'a> {
             scratchpad: Book::new(64, 0, u64::from(machine.scratchpad.bytes)),
             accumulators: Book::new(64, 0, accumulators),
             dram: Book::new(4096, dram_base, dram_bytes),
+            ports: PortBook::new(&machine.scratchpad),
             history: Default::default(),
         }
     }
@@ -141,6 +144,7 @@ impl<'a> RaceDetector<'a> {
                 self.look_closer(access, span, spans)?;
             }
         }
+        self.take_ports(accesses, span)?;
         for access in accesses {
             let book = match access.space {
                 Space::Scratchpad => &mut self.scratchpad,
@@ -159,6 +163,22 @@ impl<'a> RaceDetector<'a> {
             Space::Accumulators => &self.accumulators,
             Space::Dram => &self.dram,
         }
+    }
+
+    /// Takes ports of the scratchpad's banks.
+    fn take_ports(&mut self, accesses: &Accesses, span: Span) -> Result<(), FaultCause> {
+        let scratchpad = &self.machine.scratchpad;
+        if !scratchpad.is_contended() {
+            return Ok(());
+        }
+        // Gaps that are smaller than a bank hold none.
+        let gap = u64::from(scratchpad.bank_bytes()) - 1;
+        let mut used = BankUse::default();
+        for access in accesses.iter().filter(|access| access.space == Space::Scratchpad) {
+            access.for_each_run(gap, |run| used.insert(access.write, run, scratchpad));
+        }
+        let taken = self.ports.take(span.unit, span.start, span.completion, used);
+        taken.map_err(|Contention { bank, write }| FaultCause::Ports { bank, write, start: span.start })
     }
 
     fn look_closer(&self, access: &Access, span: Span, spans: &[Span]) -> Result<(), FaultCause> {

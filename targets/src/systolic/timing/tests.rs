@@ -27,7 +27,7 @@ pub(crate) fn small_machine() -> SystolicMachine {
     SystolicMachine {
         array_only: false,
         array: array(4, 4),
-        scratchpad: machine::Scratchpad { bytes: 1024 },
+        scratchpad: machine::Scratchpad::undivided(1024),
         accumulators: machine::Accumulators { rows: 16 },
         vector: machine::Vector { lanes: 8, special_lanes: 2, sublanes: 1, strided_lanes: 4, latency: 3 },
         dram: machine::Dram {

@@ -5,6 +5,7 @@ use tcc_ir::ops::AttentionDims;
 
 use super::Attend;
 use super::tiling::{self, Limits, Step, Tiling};
+use crate::systolic::emit::Filler;
 use crate::systolic::isa::{MapFn, Memory, Source};
 use crate::systolic::layout::storage;
 use crate::systolic::lower::prologue::{Part, Prologue};
@@ -126,35 +127,40 @@ impl Lowering<'_, '_> {
         let spare = self.emitter.room().saturating_sub(self.attention_bytes(attend, &t)) / SPARE_SHARE;
         let pair = bytes(t.units() * keys * dims.depth, k_dtype) + bytes(t.units() * keys * t.columns(), v_dtype);
         let ahead = |loads: usize| loads.min(2 + (spare / pair.max(1)).min(MOST_AHEAD) as usize);
+        let q_filler = if attend.factor() == 1.0 { self.filler(&attend.q) } else { Filler::Vector };
         let mut buffers = Buffers {
-            q: self.buffers(bytes(rows * dims.depth, q_dtype), turns(last.chain + 1)),
+            q: self.buffers(q_filler, bytes(rows * dims.depth, q_dtype), turns(last.chain + 1)),
             q_dtype: Some(q_dtype),
             k: match k_stays {
                 true => Vec::new(),
-                false => self.buffers(bytes(t.units() * keys * dims.depth, k_dtype), ahead(loads)),
+                false => {
+                    self.buffers(self.filler(&attend.k), bytes(t.units() * keys * dims.depth, k_dtype), ahead(loads))
+                }
             },
             v: match v_stays {
                 true => Vec::new(),
-                false => self.buffers(bytes(t.units() * keys * t.columns(), v_dtype), ahead(loads)),
+                false => {
+                    self.buffers(self.filler(&attend.v), bytes(t.units() * keys * t.columns(), v_dtype), ahead(loads))
+                }
             },
-            weights: self.buffers(bytes(rows * t.keys.max(1), DType::BF16), by_step),
-            result: self.buffers(bytes(rows * t.features, result), by_step),
-            maximum: self.buffers(bytes(rows, DType::F32), by_step),
-            reciprocal: self.buffers(bytes(rows, DType::F32), by_step),
+            weights: self.buffers(Filler::Vector, bytes(rows * t.keys.max(1), DType::BF16), by_step),
+            result: self.buffers(Filler::Vector, bytes(rows * t.features, result), by_step),
+            maximum: self.buffers(Filler::Vector, bytes(rows, DType::F32), by_step),
+            reciprocal: self.buffers(Filler::Vector, bytes(rows, DType::F32), by_step),
             ..Buffers::default()
         };
         if several {
-            buffers.running = self.buffers(bytes(rows * t.columns(), DType::F32), by_step);
-            buffers.factor = self.buffers(bytes(rows, DType::F32), by_step);
+            buffers.running = self.buffers(Filler::Vector, bytes(rows * t.columns(), DType::F32), by_step);
+            buffers.factor = self.buffers(Filler::Vector, bytes(rows, DType::F32), by_step);
         }
         if !t.ones {
-            buffers.sum = self.buffers(bytes(rows, DType::F32), by_step);
+            buffers.sum = self.buffers(Filler::Vector, bytes(rows, DType::F32), by_step);
         }
         if attend.op.zero_masked_rows {
-            buffers.nothing = Some(self.emitter.allocate(rows as u64));
+            buffers.nothing = Some(self.emitter.allocate(Filler::Vector, rows as u64));
         }
         if t.ones && v_stays {
-            let one = self.emitter.allocate(element_bytes(v_dtype) as u64);
+            let one = self.emitter.allocate(Filler::Vector, element_bytes(v_dtype) as u64);
             let place = ChipOperand { memory: Memory::Scratchpad, address: one, dtype: v_dtype, strides: Vec::new() };
             self.map(MapFn::Copy, &[], &place, &[ChipSource::Immediate(Source::Float(1.0))]);
             buffers.one = Some(one);
@@ -172,7 +178,7 @@ impl Lowering<'_, '_> {
         }
         let reach = attend.reach();
         let edge = |lowering: &mut Self, low: i64, high: i64| {
-            let address = lowering.emitter.allocate(2 * reach as u64 + 1);
+            let address = lowering.emitter.allocate(Filler::Vector, 2 * reach as u64 + 1);
             for (start, len, value) in [(0, reach + 1, low), (reach + 1, reach, high)] {
                 let strides = vec![1];
                 let address = address + start as u32;
