@@ -324,3 +324,49 @@ fn machines_are_compared_with_a_quantised_model() {
     let plan = tcc(root(), &plan);
     assert_eq!((plan.code, plan.stderr.as_str()), (0, ""));
 }
+
+/// Products whose results ONNX defines to the last bit, on all machines of integers: the very integers of ONNX Runtime.
+#[test]
+fn integer_products_equal_those_of_onnx_runtime() {
+    let folder = root().join("tests/fixtures/microsoft_ops");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| {
+            ["matmulinteger_", "convinteger", "qlinearmatmul_", "qlinearconv_", "qgemm_"]
+                .iter()
+                .any(|p| name.starts_with(p))
+        })
+        .collect();
+    names.sort_unstable();
+    let mut integers = 0;
+    for name in &names {
+        let tensors = tcc::tensors::read_npz(&folder.join(name).with_extension("npz")).unwrap();
+        let named = |wanted: &str| {
+            let found = tensors.iter().find(|tensor| tensor.name == wanted);
+            found.unwrap_or_else(|| panic!("{name} has no `{wanted}`")).tensor.clone()
+        };
+        let path = folder.join(name).with_extension("onnx");
+        let model = ImportedModel::import(&path, &ImportOptions::default()).unwrap();
+        let inputs: Vec<Tensor> =
+            model.graph().inputs().iter().map(|&id| named(&model.graph().value(id).name)).collect();
+        for compiler in integer_machines() {
+            let build = compiler.with_model(model.clone()).compile().unwrap();
+            let mut weights = Vec::new();
+            build.program().write_weights(&mut weights).unwrap();
+            let simulation = build.program().simulate(&weights, &inputs).unwrap();
+            for (port, actual) in build.program().outputs().iter().zip(&simulation.outputs) {
+                let expected = named(&format!("expected:{}", port.name));
+                if expected.dtype().is_float() {
+                    continue;
+                }
+                let same = actual.to_f64s().unwrap() == expected.to_f64s().unwrap();
+                assert!(same, "{name} on {}: `{}` differs", compiler.machine().name, port.name);
+                integers += 1;
+            }
+        }
+    }
+    assert!(integers >= 20 * integer_machines().len(), "only {integers} results of {names:?} are integers");
+}

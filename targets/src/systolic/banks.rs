@@ -17,9 +17,11 @@ impl BankSet {
     pub const MOST: u32 = u128::BITS;
 
     /// Adds the banks that hold some of these bytes.
-    fn insert(&mut self, bytes: Range<u64>, bank_bytes: u64) {
+    fn insert(&mut self, bytes: Range<u64>, scratchpad: &Scratchpad) {
+        let bank_bytes = u64::from(scratchpad.bank_bytes());
         let first = bytes.start / bank_bytes;
-        let end = bytes.end.div_ceil(bank_bytes).min(u64::from(Self::MOST));
+        // A kernel that does not fit may reach beyond them, until it is written again.
+        let end = bytes.end.div_ceil(bank_bytes).min(u64::from(scratchpad.banks));
         for bank in first..end {
             self.0 |= 1 << bank;
         }
@@ -46,7 +48,7 @@ impl BankUse {
     /// Adds bytes that are read or written.
     pub fn insert(&mut self, write: bool, bytes: Range<u64>, scratchpad: &Scratchpad) {
         let banks = if write { &mut self.writes } else { &mut self.reads };
-        banks.insert(bytes, u64::from(scratchpad.bank_bytes()));
+        banks.insert(bytes, scratchpad);
     }
 
     /// For reads and for writes: what of, and at how many ports.

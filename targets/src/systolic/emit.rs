@@ -47,9 +47,6 @@ pub(super) struct Emitter<'m> {
     fence: Option<Fence>,
 }
 
-/// From so many banks on, buffers are kept to banks by who fills them.
-const LEAST_BANKS: u64 = 8;
-
 /// Who fills a buffer: loads and the vector unit do so at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filler {
@@ -146,10 +143,7 @@ impl<'m> Emitter<'m> {
     /// scratchpad, so that no gap is left at its end. Where banks are many enough, buffers that loads fill and those that the
     /// vector unit fills lie in different ones, unless the kernel is alone.
     pub(super) fn begin_kernel(&mut self, alone: bool) {
-        let scratchpad = &self.machine.scratchpad;
-        let bank_bytes = scratchpad.bank_bytes();
-        let many = self.capacity / u64::from(bank_bytes) >= LEAST_BANKS;
-        self.separate = (scratchpad.is_contended() && many && !alone).then_some(bank_bytes);
+        self.separate = self.machine.scratchpad.separable_bank_bytes().filter(|_| !alone);
         self.release();
         self.most_taken = 0;
         if alone {
@@ -190,28 +184,35 @@ impl<'m> Emitter<'m> {
             // While the vector unit fills its part of one, loads go on with the next.
             Filler::Both => None,
         };
-        if let Some(left) = which.map(|which| &mut self.open[which])
-            && bytes <= u64::from(left.end - left.start)
-        {
-            let address = left.start;
-            left.start += bytes as u32;
-            return address;
-        }
+        let mut left = which.map_or(0..0, |which| std::mem::take(&mut self.open[which]));
+        let kept = u64::from(left.end - left.start);
         let bank_bytes = u64::from(bank_bytes);
-        let gap = u64::from(self.next).next_multiple_of(bank_bytes) - u64::from(self.next);
-        if u64::from(self.next) + gap <= self.capacity {
-            self.next += gap as u32;
-            self.taken += if self.taken > 0 { gap } else { 0 };
+        if bytes > kept {
+            let more = (bytes - kept).next_multiple_of(bank_bytes);
+            if kept > 0 && left.end == self.next && u64::from(self.next) + more <= self.capacity {
+                left.end = self.take(more) + more as u32;
+            } else {
+                let banks = bytes.next_multiple_of(bank_bytes);
+                self.next_bank(bank_bytes);
+                let address = self.take(banks);
+                left = address..address + banks.min(self.capacity) as u32;
+            }
         }
-        let banks = bytes.next_multiple_of(bank_bytes);
-        let address = self.take(banks);
-        let rest = address + bytes.min(self.capacity) as u32..address + banks.min(self.capacity) as u32;
-        if let Some(left) = which.map(|which| &mut self.open[which])
-            && rest.len() > left.len()
-        {
-            *left = rest;
+        let address = left.start;
+        left.start += bytes.min(u64::from(left.end - left.start)) as u32;
+        if let Some(which) = which {
+            self.open[which] = left;
         }
         address
+    }
+
+    /// Goes on to the beginning of a bank.
+    fn next_bank(&mut self, bank_bytes: u64) {
+        let next = u64::from(self.next).next_multiple_of(bank_bytes);
+        if next <= self.capacity {
+            self.taken += if self.taken > 0 { next - u64::from(self.next) } else { 0 };
+            self.next = next as u32;
+        }
     }
 
     /// Takes the next `bytes`.

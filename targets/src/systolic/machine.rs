@@ -164,6 +164,9 @@ pub struct Scratchpad {
     pub write_ports: u32,
 }
 
+/// From so many banks on, buffers are kept to banks by who fills them.
+const LEAST_BANKS: u32 = 16;
+
 /// As many ports as there are units that could want one.
 fn all_units() -> u32 {
     Unit::COUNT as u32
@@ -178,6 +181,11 @@ impl Scratchpad {
     /// Whether there are fewer ports than units that could want one.
     pub fn is_contended(&self) -> bool {
         self.read_ports.min(self.write_ports) < all_units()
+    }
+
+    /// Bytes of a bank, if banks are contended and so many that buffers can be kept to them by who fills them.
+    pub(super) fn separable_bank_bytes(&self) -> Option<u32> {
+        (self.is_contended() && self.banks >= LEAST_BANKS).then(|| self.bank_bytes())
     }
 
     /// Bytes of a bank.

@@ -65,7 +65,11 @@ impl Residence {
                 free.give(offset, bytes);
             }
         }
-        let bytes = free.end();
+        // No bank holds both values and buffers of kernels.
+        let bytes = match machine.scratchpad.separable_bank_bytes() {
+            Some(bank_bytes) => free.end().next_multiple_of(u64::from(bank_bytes)),
+            None => free.end(),
+        };
         let first = scratchpad - bytes;
         let places = offsets.into_iter().map(|(value, offset)| (value, (first + offset) as u32)).collect();
         Residence { places, bytes }

@@ -127,6 +127,8 @@ impl Lowering<'_, '_> {
         let spare = self.emitter.room().saturating_sub(self.attention_bytes(attend, &t)) / SPARE_SHARE;
         let pair = bytes(t.units() * keys * dims.depth, k_dtype) + bytes(t.units() * keys * t.columns(), v_dtype);
         let ahead = |loads: usize| loads.min(2 + (spare / pair.max(1)).min(MOST_AHEAD) as usize);
+        // The column of ones is the vector unit's.
+        let v_filler = if t.ones { Filler::Both } else { self.filler(&attend.v) };
         let q_filler = if attend.factor() == 1.0 { self.filler(&attend.q) } else { Filler::Vector };
         let mut buffers = Buffers {
             q: self.buffers(q_filler, bytes(rows * dims.depth, q_dtype), turns(last.chain + 1)),
@@ -139,9 +141,7 @@ impl Lowering<'_, '_> {
             },
             v: match v_stays {
                 true => Vec::new(),
-                false => {
-                    self.buffers(self.filler(&attend.v), bytes(t.units() * keys * t.columns(), v_dtype), ahead(loads))
-                }
+                false => self.buffers(v_filler, bytes(t.units() * keys * t.columns(), v_dtype), ahead(loads)),
             },
             weights: self.buffers(Filler::Vector, bytes(rows * t.keys.max(1), DType::BF16), by_step),
             result: self.buffers(Filler::Vector, bytes(rows * t.features, result), by_step),
