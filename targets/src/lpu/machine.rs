@@ -1,0 +1,189 @@
+//! The facts of one LPU, as its file states them, and its geometry.
+
+use serde::{Deserialize, Serialize};
+
+use super::isa::{Hemisphere, MAX_LANES, MAX_STREAMS, Queue};
+use crate::machine::MachineError;
+
+/// The LPU's part of a machine file. Latencies are in cycles of the one clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LpuMachine {
+    /// Superlanes.
+    pub superlanes: u32,
+    /// Lanes of a superlane.
+    pub lanes: u32,
+    /// Streams that flow east, and streams that flow west.
+    pub streams: u32,
+    /// Cycles from a notify until queues at a sync go on.
+    pub notify_latency: u32,
+    /// The memory.
+    pub mem: Mem,
+    /// The vector unit.
+    pub vxm: Vxm,
+    /// The matrix units.
+    pub mxm: Mxm,
+    /// The switch units.
+    pub sxm: Sxm,
+}
+
+/// The memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mem {
+    /// Slices of a hemisphere.
+    pub slices: u32,
+    /// Banks of a slice.
+    pub banks: u32,
+    /// Vectors of a bank.
+    pub words: u32,
+    /// Cycles from a read to its vector on the stream, and from a write to reads of it.
+    pub latency: u32,
+}
+
+/// The vector unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vxm {
+    /// ALUs of each lane.
+    pub alus: u32,
+    /// Cycles from operands to the result.
+    pub latency: u32,
+}
+
+/// The matrix unit of a hemisphere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mxm {
+    /// Planes of as many columns as there are lanes, an even number.
+    pub planes: u32,
+    /// Columns that are loaded in a cycle.
+    pub load_streams: u32,
+    /// Rows of accumulators of a plane.
+    pub accumulators: u32,
+    /// Cycles from a row to its sums.
+    pub latency: u32,
+}
+
+/// The switch unit of a hemisphere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sxm {
+    /// Units that shift.
+    pub shifters: u32,
+    /// Units that distribute.
+    pub distributors: u32,
+    /// Units that transpose.
+    pub transposers: u32,
+    /// Cycles from operands to results.
+    pub latency: u32,
+}
+
+impl LpuMachine {
+    /// Bytes of a vector.
+    pub fn vector(&self) -> usize {
+        (self.superlanes * self.lanes) as usize
+    }
+
+    /// Positions of the chip, from west to east.
+    pub fn positions(&self) -> usize {
+        2 * self.mem.slices as usize + 5
+    }
+
+    /// Where the unit of a queue stands.
+    pub fn position(&self, queue: Queue) -> usize {
+        let slices = self.mem.slices as usize;
+        let sides = |hemisphere, west| match hemisphere {
+            Hemisphere::West => west,
+            Hemisphere::East => self.positions() - 1 - west,
+        };
+        match queue {
+            Queue::Mem(slice) => usize::from(slice) + if usize::from(slice) < slices { 2 } else { 3 },
+            Queue::Alu(_) => slices + 2,
+            Queue::Load(side, _) | Queue::Multiply(side, _) | Queue::Accumulate(side, _) => sides(side, 0),
+            Queue::Shift(side, _) | Queue::Distribute(side, _) | Queue::Transpose(side, _) => sides(side, 1),
+        }
+    }
+
+    /// All queues, in the order of their numbers.
+    pub fn queues(&self) -> Vec<Queue> {
+        let (mem, sxm) = (&self.mem, &self.sxm);
+        let mut queues: Vec<Queue> = (0..2 * mem.slices).map(|slice| Queue::Mem(slice as u8)).collect();
+        queues.extend((0..self.vxm.alus).map(|alu| Queue::Alu(alu as u8)));
+        for side in Hemisphere::ALL {
+            for plane in 0..self.mxm.planes as u8 {
+                queues.extend([Queue::Load(side, plane), Queue::Multiply(side, plane), Queue::Accumulate(side, plane)]);
+            }
+        }
+        for side in Hemisphere::ALL {
+            queues.extend((0..sxm.shifters).map(|unit| Queue::Shift(side, unit as u8)));
+            queues.extend((0..sxm.distributors).map(|unit| Queue::Distribute(side, unit as u8)));
+            queues.extend((0..sxm.transposers).map(|unit| Queue::Transpose(side, unit as u8)));
+        }
+        queues
+    }
+
+    /// Bytes of all memory.
+    pub fn memory_bytes(&self) -> u64 {
+        2 * u64::from(self.mem.slices) * u64::from(self.mem.banks) * u64::from(self.mem.words) * self.vector() as u64
+    }
+
+    /// Multiply-accumulates of bytes in a cycle.
+    pub fn byte_macs_per_cycle(&self) -> u64 {
+        2 * u64::from(self.mxm.planes) * (self.vector() as u64).pow(2)
+    }
+
+    /// Multiply-accumulates of halves in a cycle: two planes work on half of the lanes.
+    pub fn half_macs_per_cycle(&self) -> u64 {
+        self.byte_macs_per_cycle() / 4
+    }
+
+    /// Checks that the figures make a machine.
+    pub fn check(&self, file: &str) -> Result<(), MachineError> {
+        let lanes = u64::from(self.lanes);
+        let figures = [
+            ("superlanes", self.superlanes, 1, 64),
+            ("lanes", self.lanes, 1, MAX_LANES as u64),
+            ("streams", self.streams, lanes.max(8), MAX_STREAMS as u64),
+            ("notify_latency", self.notify_latency, 1, 1 << 16),
+            ("mem.slices", self.mem.slices, 1, 64),
+            ("mem.banks", self.mem.banks, 1, 16),
+            ("mem.words", self.mem.words, 1, 1 << 16),
+            ("mem.latency", self.mem.latency, 1, 64),
+            ("vxm.alus", self.vxm.alus, 1, 32),
+            ("vxm.latency", self.vxm.latency, 1, 64),
+            ("mxm.planes", self.mxm.planes, 2, 8),
+            ("mxm.load_streams", self.mxm.load_streams, 1, u64::from(self.streams)),
+            ("mxm.accumulators", self.mxm.accumulators, 1, 1 << 16),
+            ("mxm.latency", self.mxm.latency, u64::from(self.superlanes), 1 << 10),
+            ("sxm.shifters", self.sxm.shifters, 1, 16),
+            ("sxm.distributors", self.sxm.distributors, 1, 16),
+            ("sxm.transposers", self.sxm.transposers, 1, 16),
+            ("sxm.latency", self.sxm.latency, u64::from(self.superlanes), 1 << 10),
+        ];
+        for (field, value, low, high) in figures {
+            if !(low..=high).contains(&u64::from(value)) {
+                return Err(wrong(file, field, value, format!("from {low} to {high}")));
+            }
+        }
+        if !self.vector().is_multiple_of(2) {
+            return Err(wrong(file, "lanes", self.lanes, "even, or the superlanes are: halves take half of all lanes"));
+        }
+        if !self.mxm.planes.is_multiple_of(2) {
+            return Err(wrong(file, "mxm.planes", self.mxm.planes, "even: halves take two planes"));
+        }
+        if u64::from(self.mem.banks) * u64::from(self.mem.words) > 1 << 16 {
+            return Err(wrong(file, "mem.words", self.mem.words, "so small that a slice has at most 65536 vectors"));
+        }
+        Ok(())
+    }
+}
+
+fn wrong(file: &str, field: &str, value: impl ToString, expected: impl Into<String>) -> MachineError {
+    MachineError::Value {
+        file: file.to_owned(),
+        field: format!("lpu.{field}"),
+        value: value.to_string(),
+        expected: expected.into(),
+    }
+}
