@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod explanation;
+pub mod lpu;
 pub mod machine;
+mod number;
 pub mod report;
 pub mod systolic;
 pub mod target;

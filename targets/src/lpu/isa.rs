@@ -109,8 +109,7 @@ pub enum Accumulation {
 
 impl Accumulation {
     /// All, in the order of their numbers.
-    pub const ALL: [Accumulation; 4] =
-        [Accumulation::Sum, Accumulation::Product, Accumulation::Max, Accumulation::Min];
+    pub const ALL: [Accumulation; 4] = [Accumulation::Sum, Accumulation::Product, Accumulation::Max, Accumulation::Min];
 }
 
 /// What an ALU computes.

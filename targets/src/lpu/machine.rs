@@ -187,3 +187,59 @@ fn wrong(file: &str, field: &str, value: impl ToString, expected: impl Into<Stri
         expected: expected.into(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
+
+    use super::*;
+
+    /// A machine of two superlanes of four lanes, with four slices in each hemisphere.
+    pub(crate) fn small_machine() -> LpuMachine {
+        LpuMachine {
+            superlanes: 2,
+            lanes: 4,
+            streams: 16,
+            notify_latency: 3,
+            mem: Mem { slices: 4, banks: 2, words: 64, latency: 2 },
+            vxm: Vxm { alus: 4, latency: 2 },
+            mxm: Mxm { planes: 2, load_streams: 4, accumulators: 16, latency: 5 },
+            sxm: Sxm { shifters: 4, distributors: 2, transposers: 1, latency: 3 },
+        }
+    }
+
+    #[test]
+    fn units_stand_in_a_row() {
+        let machine = small_machine();
+        machine.check("file").unwrap();
+        let position = |queue| machine.position(queue);
+        assert_eq!(machine.positions(), 13);
+        assert_eq!(position(Queue::Load(Hemisphere::West, 1)), 0);
+        assert_eq!(position(Queue::Shift(Hemisphere::West, 0)), 1);
+        assert_eq!([0, 3, 4, 7].map(|slice| position(Queue::Mem(slice))), [2, 5, 7, 10]);
+        assert_eq!(position(Queue::Alu(3)), 6);
+        assert_eq!(position(Queue::Transpose(Hemisphere::East, 0)), 11);
+        assert_eq!(position(Queue::Accumulate(Hemisphere::East, 0)), 12);
+        assert_eq!(machine.queues().len(), 8 + 4 + 12 + 14);
+        assert_eq!(machine.memory_bytes(), 8 * 128 * 8);
+        assert_eq!((machine.byte_macs_per_cycle(), machine.half_macs_per_cycle()), (256, 64));
+    }
+
+    #[test]
+    fn figures_that_make_no_machine_are_refused() {
+        let wrong = |change: fn(&mut LpuMachine)| {
+            let mut machine = small_machine();
+            change(&mut machine);
+            match machine.check("file") {
+                Err(MachineError::Value { field, .. }) => field,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(wrong(|machine| machine.mxm.planes = 3), "lpu.mxm.planes");
+        assert_eq!(wrong(|machine| machine.lanes = 17), "lpu.lanes");
+        assert_eq!(wrong(|machine| machine.streams = 7), "lpu.streams");
+        assert_eq!(wrong(|machine| machine.sxm.latency = 1), "lpu.sxm.latency");
+        assert_eq!(wrong(|machine| machine.mem.words = 40_000), "lpu.mem.words");
+    }
+}

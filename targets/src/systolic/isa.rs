@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
+pub use crate::number::FoldFn;
+
 /// The units that execute instructions, each with a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -359,31 +361,6 @@ pub struct Map {
     pub destination: Walk,
     /// The operands.
     pub sources: SmallVec<[Source; 2]>,
-}
-
-/// How a [`Fold`] combines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FoldFn {
-    /// Sum.
-    Sum,
-    /// Product.
-    Product,
-    /// Greatest.
-    Max,
-    /// Least.
-    Min,
-    /// Sum of products of two operands.
-    Dot,
-}
-
-impl FoldFn {
-    /// All functions, in the order of their numbers.
-    pub const ALL: [FoldFn; 5] = [FoldFn::Sum, FoldFn::Product, FoldFn::Max, FoldFn::Min, FoldFn::Dot];
-
-    /// Number of operands.
-    pub fn operands(self) -> usize {
-        if self == FoldFn::Dot { 2 } else { 1 }
-    }
 }
 
 /// A reduction: the destination has stride 0 along the reduced dimensions, which are the innermost `reduced` ones.

@@ -11,7 +11,6 @@ mod dma;
 mod dram;
 mod fault;
 mod fold;
-mod number;
 mod race;
 mod sort;
 mod vector;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use tcc_ir::DType;
 
 use super::fault::FaultCause;
-use super::number::{Number, canonical};
+use crate::number::{Number, canonical};
 use crate::systolic::isa::{Multiply, Outer, Preload, Walk, WeightRows};
 use crate::systolic::machine::ArrayType;
 use crate::systolic::nest::walk_step;

@@ -5,7 +5,7 @@ use tcc_ir::{DType, NumberClass};
 
 use super::dram::Dram;
 use super::fault::FaultCause;
-use super::number::{Number, encoded_bytes};
+use crate::number::{Number, encoded_bytes};
 use crate::systolic::isa::{RowTransfer, Transfer};
 use crate::systolic::nest::{Nest, NestDim, Steps};
 

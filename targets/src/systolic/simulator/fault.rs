@@ -3,6 +3,7 @@
 use tcc_ir::DType;
 
 use super::access::Space;
+use crate::number::DivisionByZero;
 use crate::target::TargetError;
 
 /// An instruction that the machine cannot execute.
@@ -115,6 +116,12 @@ fn dram_message(write: &bool, from: &i128, to: &i128) -> String {
     match write {
         true => format!("writes DRAM bytes {from} to {to}, but memory does not lie there"),
         false => format!("reads DRAM bytes {from} to {to}, but neither weights nor memory lie there"),
+    }
+}
+
+impl From<DivisionByZero> for FaultCause {
+    fn from(_: DivisionByZero) -> FaultCause {
+        FaultCause::DivisionByZero
     }
 }
 

@@ -6,8 +6,8 @@ use tcc_ir::NumberClass;
 use tcc_ir::ops::BinaryFn;
 
 use super::fault::FaultCause;
-use super::number::{Number, encoded_bytes};
 use super::vector::{self, CHUNK, Feed, Memories};
+use crate::number::{Number, encoded_bytes};
 use crate::systolic::isa::{Fold, FoldFn, Scan};
 use crate::systolic::nest::{Nest, OPERANDS, walks_of};
 

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use rayon::prelude::*;
 use tcc_ir::NumberClass;
 
-use super::number::{Number, encoded_bytes};
 use super::vector::{self, Feed, Memories};
+use crate::number::{Number, encoded_bytes};
 use crate::systolic::isa::{Sort, Walk};
 use crate::systolic::nest::Nest;
 

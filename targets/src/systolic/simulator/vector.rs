@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use tcc_ir::{DType, NumberClass};
 
 use super::fault::FaultCause;
-use super::number::{self, Number, encoded_bytes};
+use crate::number::{self, Number, encoded_bytes};
 use crate::systolic::isa::{Map, MapFn, Memory, Source, Walk};
 use crate::systolic::nest::{Nest, OPERANDS, walks_of};
 

@@ -1,4 +1,5 @@
-//! Arithmetic of the vector unit: the four number classes, and how elements of every type enter and leave them.
+//! Arithmetic of vector units: the four number classes, and how elements of every type enter and leave them. All simulators
+//! of machines of our own compute with it, so that machines round alike.
 
 use bytemuck::Pod;
 use float8::{F8E4M3, F8E5M2};
@@ -6,11 +7,37 @@ use half::{bf16, f16};
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use super::fault::FaultCause;
-use crate::systolic::isa::FoldFn;
+/// How a reduction combines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FoldFn {
+    /// Sum.
+    Sum,
+    /// Product.
+    Product,
+    /// Greatest.
+    Max,
+    /// Least.
+    Min,
+    /// Sum of products of two operands.
+    Dot,
+}
+
+impl FoldFn {
+    /// All functions, in the order of their numbers.
+    pub const ALL: [FoldFn; 5] = [FoldFn::Sum, FoldFn::Product, FoldFn::Max, FoldFn::Min, FoldFn::Dot];
+
+    /// Number of operands.
+    pub fn operands(self) -> usize {
+        if self == FoldFn::Dot { 2 } else { 1 }
+    }
+}
+
+/// An integer was divided by zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DivisionByZero;
 
 /// A number of one class.
-pub(super) trait Number: Copy + Default + PartialOrd + Send + Sync + 'static {
+pub(crate) trait Number: Copy + Default + PartialOrd + Send + Sync + 'static {
     /// Reads elements from `memory`, the first at nibble `at`, each `step` nibbles after the one before.
     fn load(memory: &[u8], dtype: DType, at: i64, step: i64, out: &mut [Self]);
 
@@ -27,7 +54,7 @@ pub(super) trait Number: Copy + Default + PartialOrd + Send + Sync + 'static {
 
     /// Combines `a` with `b` into `a`. `bits` is the width of the operands' type. The function must be defined on this
     /// class and no comparison.
-    fn binary(function: BinaryFn, a: &mut [Self], b: &[Self], bits: u32) -> Result<(), FaultCause>;
+    fn binary(function: BinaryFn, a: &mut [Self], b: &[Self], bits: u32) -> Result<(), DivisionByZero>;
 
     /// What a fold of `dtype` elements starts from.
     fn neutral(function: FoldFn, dtype: DType) -> Self;
@@ -40,7 +67,7 @@ pub(super) trait Number: Copy + Default + PartialOrd + Send + Sync + 'static {
 }
 
 /// Bytes that one encoded element takes.
-pub(super) fn encoded_bytes(dtype: DType) -> usize {
+pub(crate) fn encoded_bytes(dtype: DType) -> usize {
     dtype.bits().div_ceil(8)
 }
 
@@ -81,7 +108,7 @@ fn scatter<T: Pod, C: Copy>(values: &[C], out: &mut [u8], f: impl Fn(C) -> T) {
 
 /// Gives every NaN the same bits, those of the positive quiet one without payload. Compilers choose sign and payload of
 /// the NaN that arithmetic makes, so without this results would differ from one build to the next.
-pub(super) fn canonical(value: f32) -> f32 {
+pub(crate) fn canonical(value: f32) -> f32 {
     f32::from_bits(if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() })
 }
 
@@ -123,7 +150,7 @@ fn pairs<C: Copy>(a: &mut [C], b: &[C], f: impl Fn(C, C) -> C) {
 }
 
 /// Compares element by element; 1 is true.
-pub(super) fn compare<C: PartialOrd + Copy>(function: BinaryFn, a: &[C], b: &[C], out: &mut [u64]) {
+pub(crate) fn compare<C: PartialOrd + Copy>(function: BinaryFn, a: &[C], b: &[C], out: &mut [u64]) {
     fn run<C: Copy>(a: &[C], b: &[C], out: &mut [u64], f: impl Fn(C, C) -> bool) {
         for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
             *out = u64::from(f(a, b));
@@ -139,7 +166,7 @@ pub(super) fn compare<C: PartialOrd + Copy>(function: BinaryFn, a: &[C], b: &[C]
 }
 
 /// Whether a function of one operand is defined on elements of a type.
-pub(super) fn unary_is_defined(function: UnaryFn, dtype: DType) -> bool {
+pub(crate) fn unary_is_defined(function: UnaryFn, dtype: DType) -> bool {
     match function {
         UnaryFn::Abs | UnaryFn::Neg | UnaryFn::Sign => true,
         UnaryFn::Not => !dtype.is_float(),
@@ -148,7 +175,7 @@ pub(super) fn unary_is_defined(function: UnaryFn, dtype: DType) -> bool {
 }
 
 /// Whether a function of two operands is defined on elements of a type.
-pub(super) fn binary_is_defined(function: BinaryFn, dtype: DType) -> bool {
+pub(crate) fn binary_is_defined(function: BinaryFn, dtype: DType) -> bool {
     match function {
         BinaryFn::And | BinaryFn::Or | BinaryFn::Xor | BinaryFn::Shl | BinaryFn::Shr => !dtype.is_float(),
         _ => true,
@@ -240,7 +267,7 @@ macro_rules! float_number {
                 }
             }
 
-            fn binary(function: BinaryFn, a: &mut [$C], b: &[$C], _bits: u32) -> Result<(), FaultCause> {
+            fn binary(function: BinaryFn, a: &mut [$C], b: &[$C], _bits: u32) -> Result<(), DivisionByZero> {
                 match function {
                     BinaryFn::Add => pairs(a, b, |a, b| a + b),
                     BinaryFn::Sub => pairs(a, b, |a, b| a - b),
@@ -312,10 +339,10 @@ macro_rules! integer_number {
                 $unary(function, x, truth);
             }
 
-            fn binary(function: BinaryFn, a: &mut [$C], b: &[$C], bits: u32) -> Result<(), FaultCause> {
+            fn binary(function: BinaryFn, a: &mut [$C], b: &[$C], bits: u32) -> Result<(), DivisionByZero> {
                 let divides = matches!(function, BinaryFn::Div | BinaryFn::Mod | BinaryFn::Rem);
                 if divides && b.contains(&0) {
-                    return Err(FaultCause::DivisionByZero);
+                    return Err(DivisionByZero);
                 }
                 match function {
                     BinaryFn::Add => pairs(a, b, $C::wrapping_add),

@@ -1,0 +1,11 @@
+//! LPUs: statically scheduled dataflow chips after Groq's Tensor Streaming Processor. Functional units stand in a row, and
+//! vectors move past them on streams, one position in each cycle; what every unit does in which cycle is in the program.
+//!
+//! A program has a queue of instructions (`isa`) for each unit of the machine (`machine`). The simulator executes the queues
+//! cycle by cycle, and refuses what the machine could not do.
+
+pub mod isa;
+mod machine;
+pub mod simulator;
+
+pub use machine::LpuMachine;
