@@ -6,8 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod explanation;
+pub mod lpu;
 pub mod machine;
+mod numbering;
 pub mod report;
+mod scanner;
 pub mod systolic;
 pub mod target;
 pub mod trace;

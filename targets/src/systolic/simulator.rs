@@ -20,6 +20,7 @@ pub use access::Space;
 pub(super) use access::for_each as for_each_access;
 pub use dram::Dram;
 pub use fault::{Fault, FaultCause};
+pub(crate) use number::{binary_is_defined, unary_is_defined};
 
 use self::array::Plane;
 use self::race::RaceDetector;

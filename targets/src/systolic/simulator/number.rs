@@ -139,7 +139,7 @@ pub(super) fn compare<C: PartialOrd + Copy>(function: BinaryFn, a: &[C], b: &[C]
 }
 
 /// Whether a function of one operand is defined on elements of a type.
-pub(super) fn unary_is_defined(function: UnaryFn, dtype: DType) -> bool {
+pub(crate) fn unary_is_defined(function: UnaryFn, dtype: DType) -> bool {
     match function {
         UnaryFn::Abs | UnaryFn::Neg | UnaryFn::Sign => true,
         UnaryFn::Not => !dtype.is_float(),
@@ -148,7 +148,7 @@ pub(super) fn unary_is_defined(function: UnaryFn, dtype: DType) -> bool {
 }
 
 /// Whether a function of two operands is defined on elements of a type.
-pub(super) fn binary_is_defined(function: BinaryFn, dtype: DType) -> bool {
+pub(crate) fn binary_is_defined(function: BinaryFn, dtype: DType) -> bool {
     match function {
         BinaryFn::And | BinaryFn::Or | BinaryFn::Xor | BinaryFn::Shl | BinaryFn::Shr => !dtype.is_float(),
         _ => true,
