@@ -272,7 +272,7 @@ fn multiply(limits: Limits, plane: u8) -> impl Strategy<Value = Operation> {
     let bytes = (limits.reads(1), any::<(bool, bool)>())
         .prop_map(|(from, (row_signed, weights_signed))| (from, Row::Bytes { row_signed, weights_signed }));
     let halves = (limits.reads(2), 0..2u8).prop_map(|(from, half)| (from, Row::Halves(half)));
-    let halves_weight = if plane % 2 == 0 { 1 } else { 0 };
+    let halves_weight = u32::from(plane.is_multiple_of(2));
     prop_oneof![1 => bytes, halves_weight => halves].prop_map(|(from, row)| Operation::Multiply { from, row })
 }
 

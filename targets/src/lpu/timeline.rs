@@ -106,7 +106,7 @@ fn each<'a>(spans: Spans<'a>) -> impl Iterator<Item = (u64, Operation)> + 'a {
     spans.filter(|span| !matches!(span.operation, Operation::Nop(_))).flat_map(|span| {
         (0..=span.count).map(move |repetition| {
             let by = i64::from(repetition) * i64::from(span.step);
-            (span.cycle(repetition), span.operation.clone().moved(by))
+            (span.cycle(repetition), span.operation.moved(by))
         })
     })
 }

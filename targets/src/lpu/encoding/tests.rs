@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 use proptest::prelude::*;
+use tcc_ir::DType;
 
+use super::decoder::decode_one;
 use super::*;
 use crate::lpu::arbitrary;
+use crate::lpu::isa::MAX_LANES;
 
 fn bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
