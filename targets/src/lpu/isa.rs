@@ -4,6 +4,9 @@
 //! Units pass vectors to each other on streams, which move by one position in each cycle. What every instruction does and when
 //! is told in `targets/lpu/rtl/TIMING.md`.
 
+use std::fmt;
+use std::slice::from_ref;
+
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
@@ -260,3 +263,108 @@ pub const MAX_STREAMS: usize = 32;
 /// A program: the instructions of each queue, in the order of [`LpuMachine::queues`](super::LpuMachine::queues).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Queues(pub Vec<Vec<Operation>>);
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::East => "e",
+            Direction::West => "w",
+        })
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.direction, self.number)
+    }
+}
+
+impl fmt::Display for Hemisphere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hemisphere::West => "west",
+            Hemisphere::East => "east",
+        })
+    }
+}
+
+/// The name in assembly, messages and traces.
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Queue::Mem(slice) => write!(f, "mem {slice}"),
+            Queue::Alu(alu) => write!(f, "alu {alu}"),
+            Queue::Load(side, plane) => write!(f, "{side} plane {plane} load"),
+            Queue::Multiply(side, plane) => write!(f, "{side} plane {plane} multiply"),
+            Queue::Accumulate(side, plane) => write!(f, "{side} plane {plane} accumulate"),
+            Queue::Shift(side, unit) => write!(f, "{side} shifter {unit}"),
+            Queue::Distribute(side, unit) => write!(f, "{side} distributor {unit}"),
+            Queue::Transpose(side, unit) => write!(f, "{side} transposer {unit}"),
+        }
+    }
+}
+
+impl Accumulation {
+    /// The name in assembly.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Accumulation::Sum => "sum",
+            Accumulation::Product => "product",
+            Accumulation::Max => "max",
+            Accumulation::Min => "min",
+        }
+    }
+}
+
+impl AluFn {
+    /// The operands, in their order.
+    pub fn operands(&self) -> &[Operand] {
+        match self {
+            AluFn::Copy(operand) | AluFn::Unary(_, operand) | AluFn::Accumulate { operand, .. } => from_ref(operand),
+            AluFn::Binary(_, operands) => operands,
+            AluFn::Select(operands) => operands,
+        }
+    }
+
+    /// The operands that decide on the class of numbers: all but the condition of a select.
+    pub fn values(&self) -> &[Operand] {
+        match self {
+            AluFn::Select([_, values @ ..]) => values,
+            _ => self.operands(),
+        }
+    }
+}
+
+impl Operation {
+    /// The same with its moving field so much greater, as repetitions are. Fields wrap around; programs that the machine
+    /// accepts have none that do.
+    #[must_use]
+    pub fn moved(mut self, by: i64) -> Operation {
+        let add = |field: &mut u16| *field = field.wrapping_add(by as u16);
+        match &mut self {
+            Operation::Mem { read, write } => {
+                if let Some((address, _)) = read {
+                    add(address);
+                }
+                if let Some((address, _)) = write {
+                    add(address);
+                }
+            }
+            Operation::Load { column, .. } => add(column),
+            Operation::Accumulate { row, .. } => add(row),
+            Operation::Nop(_)
+            | Operation::Repeat { .. }
+            | Operation::Sync
+            | Operation::Notify
+            | Operation::End
+            | Operation::Gather { .. }
+            | Operation::Alu(_)
+            | Operation::Install
+            | Operation::Multiply { .. }
+            | Operation::Shift { .. }
+            | Operation::Distribute { .. }
+            | Operation::Transpose { .. } => {}
+        }
+        self
+    }
+}

@@ -6,7 +6,6 @@
 
 mod alu;
 mod counts;
-mod dispatch;
 mod fault;
 mod lanes;
 mod memory;
@@ -18,12 +17,13 @@ pub use counts::Counts;
 pub use fault::{Fault, FaultCause};
 
 use self::alu::AluState;
-use self::dispatch::Dispatcher;
 use self::memory::Memory;
 use self::plane::Planes;
 use self::streams::{Pending, Streams};
 use super::LpuMachine;
-use super::isa::{Direction, Hemisphere, Operation, Queue, Queues, Reads, Stream};
+use super::check::{ProgramError, check};
+use super::isa::{Direction, Hemisphere, Operation, Queue, Queues, Reads, Row, Stream};
+use super::timeline::{dispatches_with, resumes};
 
 /// What an execution took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub struct Execution {
 /// A machine with a program.
 pub struct Simulator<'a> {
     machine: &'a LpuMachine,
+    program: &'a Queues,
     queues: Vec<Queue>,
-    dispatcher: Dispatcher<'a>,
     memory: Memory,
     streams: Streams,
     pending: Pending,
@@ -52,16 +52,13 @@ impl<'a> Simulator<'a> {
     /// vector by vector. Memory that is left out is zero.
     ///
     /// # Errors
-    /// The program has not as many queues as the machine.
-    pub fn new(machine: &'a LpuMachine, program: &'a Queues, memory: Vec<u8>) -> Result<Self, Fault> {
-        let queues = machine.queues();
-        if queues.len() != program.0.len() {
-            let cause = FaultCause::Queues { expected: queues.len(), found: program.0.len() };
-            return Err(Fault { queue: None, cycle: 0, cause });
-        }
+    /// The program is none for this machine.
+    pub fn new(machine: &'a LpuMachine, program: &'a Queues, memory: Vec<u8>) -> Result<Self, ProgramError> {
+        check(program, machine)?;
         Ok(Simulator {
             machine,
-            dispatcher: Dispatcher::new(&program.0, machine.notify_latency),
+            program,
+            queues: machine.queues(),
             memory: Memory::new(machine, memory),
             streams: Streams::new(machine),
             pending: Pending::new(machine),
@@ -69,7 +66,6 @@ impl<'a> Simulator<'a> {
             planes: Planes::new(machine),
             counts: Counts::default(),
             end: 0,
-            queues,
         })
     }
 
@@ -94,42 +90,40 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// The program does what the machine cannot do.
     pub fn run(&mut self, mut dispatched: impl FnMut(usize, u64)) -> Result<Execution, Fault> {
-        let mut cycle = 0;
-        while let Some(next) = self.next_cycle(cycle) {
-            cycle = next;
-            self.cycle(cycle, &mut dispatched)?;
-            cycle += 1;
+        let resumes = resumes(self.program, self.machine);
+        let queues = self.program.0.iter().zip(&resumes);
+        let mut queues: Vec<_> = queues.map(|(queue, resumes)| dispatches_with(queue, resumes).peekable()).collect();
+        loop {
+            let next = queues.iter_mut().filter_map(|queue| queue.peek().map(|&(cycle, _)| cycle)).min();
+            let Some(cycle) = [next, self.pending.next()].into_iter().flatten().min() else { break };
+            let mut operations = Vec::new();
+            for (index, queue) in queues.iter_mut().enumerate() {
+                let Some((_, operation)) = queue.next_if(|&(next, _)| next == cycle) else { continue };
+                match operation {
+                    Operation::Sync if queue.peek().is_none() => {
+                        return Err(Fault { queue: Some(self.queues[index]), cycle, cause: FaultCause::NoNotify });
+                    }
+                    Operation::Sync => {}
+                    Operation::Notify | Operation::End => {
+                        dispatched(index, cycle);
+                        self.end = self.end.max(cycle + 1);
+                    }
+                    operation => {
+                        dispatched(index, cycle);
+                        operations.push((self.queues[index], operation));
+                    }
+                }
+            }
+            self.cycle(cycle, operations)?;
         }
+        self.memory.settle(u64::MAX);
         self.counts.hops += self.streams.retire();
         Ok(Execution { cycles: self.end + u64::from(self.machine.superlanes) - 1 })
     }
 
-    /// The next cycle from this one on in which something happens.
-    fn next_cycle(&self, cycle: u64) -> Option<u64> {
-        [self.dispatcher.next(), self.pending.next(), self.memory.next()]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|next| next.max(cycle))
-    }
-
-    fn cycle(&mut self, cycle: u64, dispatched: &mut impl FnMut(usize, u64)) -> Result<(), Fault> {
+    /// What happens in a cycle, in which these instructions are dispatched.
+    fn cycle(&mut self, cycle: u64, mut operations: Vec<(Queue, Operation)>) -> Result<(), Fault> {
         self.memory.settle(cycle);
-        let mut operations: Vec<(Queue, Operation)> = Vec::new();
-        for (index, &queue) in self.queues.iter().enumerate() {
-            let operation = self.dispatcher.dispatch(index, cycle);
-            match operation.map_err(|cause| Fault { queue: Some(queue), cycle, cause })? {
-                None | Some(Operation::Nop(_) | Operation::Repeat { .. } | Operation::Sync) => {}
-                Some(Operation::End | Operation::Notify) => {
-                    dispatched(index, cycle);
-                    self.end = self.end.max(cycle + 1);
-                }
-                Some(operation) => {
-                    dispatched(index, cycle);
-                    operations.push((queue, operation));
-                }
-            }
-        }
         // Weights come into use for the rows of the same cycle.
         operations.sort_by_key(|(_, operation)| *operation != Operation::Install);
         for (queue, operation) in operations {
@@ -157,7 +151,7 @@ impl<'a> Simulator<'a> {
                 self.counts.weights += vectors as u64;
                 for number in 0..vectors {
                     let vector = self.read(queue, *from, number, cycle)?;
-                    self.planes.load(side, plane, usize::from(*column) + number, vector)?;
+                    self.planes.load(side, plane, usize::from(*column) + number, &vector);
                 }
                 Ok(1)
             }
@@ -168,8 +162,8 @@ impl<'a> Simulator<'a> {
             (Queue::Multiply(side, plane), Operation::Multiply { from, row }) => {
                 let low = self.read(queue, *from, 0, cycle)?;
                 let high = match row {
-                    super::isa::Row::Bytes { .. } => None,
-                    super::isa::Row::Halves(_) => Some(self.read(queue, *from, 1, cycle)?),
+                    Row::Bytes { .. } => None,
+                    Row::Halves(_) => Some(self.read(queue, *from, 1, cycle)?),
                 };
                 self.counts.macs += self.planes.multiply((side, plane), *row, low, high, cycle)?;
                 Ok(u64::from(self.machine.mxm.latency))
@@ -180,7 +174,7 @@ impl<'a> Simulator<'a> {
                     let words = words.to_vec();
                     for byte in 0..4 {
                         let vector = words.iter().map(|word| word.to_le_bytes()[byte]).collect();
-                        self.drive_later(queue, *to, byte, cycle + 1, vector)?;
+                        self.drive_later(queue, *to, byte, cycle + 1, vector);
                     }
                 }
                 Ok(1)
@@ -188,13 +182,13 @@ impl<'a> Simulator<'a> {
             (Queue::Shift(..), Operation::Shift { from, by, rotate, lanes, under, to }) => {
                 let from = self.read(queue, *from, 0, cycle)?;
                 let under = under.map(|under| self.read(queue, under, 0, cycle)).transpose()?;
-                let result = switch::shift(&from, *by, *rotate, *lanes, under)?;
-                self.switched(queue, *to, 0, cycle, result)
+                let result = switch::shift(&from, *by, *rotate, *lanes, under);
+                Ok(self.switched(queue, *to, 0, cycle, result))
             }
             (Queue::Distribute(..), Operation::Distribute { from, map, to }) => {
                 let from = self.read(queue, *from, 0, cycle)?;
-                let result = switch::distribute(&from, map, self.machine.lanes as usize)?;
-                self.switched(queue, *to, 0, cycle, result)
+                let result = switch::distribute(&from, map, self.machine.lanes as usize);
+                Ok(self.switched(queue, *to, 0, cycle, result))
             }
             (Queue::Transpose(..), Operation::Transpose { from, to }) => {
                 let lanes = self.machine.lanes as usize;
@@ -202,7 +196,7 @@ impl<'a> Simulator<'a> {
                     (0..lanes).map(|number| self.read(queue, *from, number, cycle)).collect();
                 let results = switch::transpose(&vectors?, lanes);
                 for (number, result) in results.into_iter().enumerate() {
-                    self.switched(queue, *to, number, cycle, result)?;
+                    self.switched(queue, *to, number, cycle, result);
                 }
                 Ok(u64::from(self.machine.sxm.latency))
             }
@@ -219,20 +213,15 @@ impl<'a> Simulator<'a> {
     ) -> Result<u64, FaultCause> {
         let latency = u64::from(self.machine.mem.latency);
         let slice_index = usize::from(slice);
-        if let (Some((from, _)), Some((to, _))) = (read, write)
-            && self.memory.bank(*from) == self.memory.bank(*to)
-        {
-            return Err(FaultCause::BankConflict);
-        }
         if let Some((address, to)) = read {
             let vector = self.memory.read(slice_index, *address, cycle)?.to_vec();
             self.counts.reads += 1;
-            self.drive_later(Queue::Mem(slice), *to, 0, cycle + latency, vector)?;
+            self.drive_later(Queue::Mem(slice), *to, 0, cycle + latency, vector);
         }
         if let Some((address, from)) = write {
             let vector = self.read(Queue::Mem(slice), *from, 0, cycle)?;
             self.counts.writes += 1;
-            self.memory.write(slice_index, *address, vector, cycle)?;
+            self.memory.write(slice_index, *address, vector, cycle);
         }
         Ok(latency)
     }
@@ -244,51 +233,33 @@ impl<'a> Simulator<'a> {
         let vector = self.memory.gather(usize::from(slice), &low, &high, cycle)?;
         self.counts.reads += 1;
         let latency = u64::from(self.machine.mem.latency);
-        self.drive_later(queue, to, 0, cycle + latency, vector)?;
+        self.drive_later(queue, to, 0, cycle + latency, vector);
         Ok(latency)
     }
 
-    fn switched(
-        &mut self,
-        queue: Queue,
-        to: Stream,
-        number: usize,
-        cycle: u64,
-        vector: Vec<u8>,
-    ) -> Result<u64, FaultCause> {
+    /// Drives what a switch unit has made; gives its latency.
+    fn switched(&mut self, queue: Queue, to: Stream, number: usize, cycle: u64, vector: Vec<u8>) -> u64 {
         let latency = u64::from(self.machine.sxm.latency);
         self.counts.switched += 1;
-        self.drive_later(queue, to, number, cycle + latency, vector)?;
-        Ok(latency)
+        self.drive_later(queue, to, number, cycle + latency, vector);
+        latency
     }
 
     /// Reads the stream so many after the first, at the position of a queue's unit.
     fn read(&mut self, queue: Queue, from: Reads, number: usize, cycle: u64) -> Result<Vec<u8>, FaultCause> {
-        let stream = self.stream(from.stream, number)?;
+        let stream = after(from.stream, number);
         self.streams.read(stream, from.take, self.machine.position(queue), cycle).map(<[u8]>::to_vec)
     }
 
     /// Drives the stream so many after the first, in a cycle to come.
-    fn drive_later(
-        &mut self,
-        queue: Queue,
-        to: Stream,
-        number: usize,
-        cycle: u64,
-        vector: Vec<u8>,
-    ) -> Result<(), FaultCause> {
-        let stream = self.stream(to, number)?;
-        self.pending.add(cycle, (stream, self.machine.position(queue), vector));
-        Ok(())
+    fn drive_later(&mut self, queue: Queue, to: Stream, number: usize, cycle: u64, vector: Vec<u8>) {
+        self.pending.add(cycle, (after(to, number), self.machine.position(queue), vector));
     }
+}
 
-    fn stream(&self, first: Stream, number: usize) -> Result<Stream, FaultCause> {
-        let number = usize::from(first.number) + number;
-        if number >= self.machine.streams as usize {
-            return Err(FaultCause::NoSuch("stream", number));
-        }
-        Ok(Stream { direction: first.direction, number: number as u8 })
-    }
+/// The stream so many after the first.
+fn after(first: Stream, number: usize) -> Stream {
+    Stream { number: first.number + number as u8, ..first }
 }
 
 /// The number of a direction, for arrays.

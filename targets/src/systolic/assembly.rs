@@ -26,7 +26,8 @@
 mod parser;
 mod writer;
 
-pub use parser::{AssemblyError, assemble};
+pub use crate::scanner::AssemblyError;
+pub use parser::assemble;
 pub use writer::{disassemble, disassemble_one};
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ use super::isa::{
     DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Outer, Preload,
     Register, RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
+use crate::numbering::{dtype_number, number};
 
 /// Bytes that are no program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,11 +109,6 @@ pub enum DecodeProblem {
     /// Calls that make no program.
     #[error(transparent)]
     Calls(#[from] CodeError),
-}
-
-/// The position of a value in the list that numbers it. All lists are complete.
-fn number<T: PartialEq>(list: &[T], value: &T) -> u32 {
-    list.iter().position(|candidate| candidate == value).map_or(u32::MAX, |index| index as u32)
 }
 
 /// Encodes a program. Instructions must be well formed: at most [`MAX_DIMS`] dimensions, a stride of every walk for each
@@ -337,10 +333,6 @@ impl Writer {
             }
         }
     }
-}
-
-fn dtype_number(dtype: DType) -> u32 {
-    number(&DType::ALL, &dtype)
 }
 
 /// Decodes a program. The bytes are untrusted; whatever this returns without an error, [`encode`] turns into the same

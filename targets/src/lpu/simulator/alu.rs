@@ -121,8 +121,8 @@ impl Simulator<'_> {
         }?;
         let latency = u64::from(self.machine.vxm.latency);
         if let Some((to, dtype)) = alu.result {
-            for (byte, plane) in lanes.planes(dtype)?.into_iter().enumerate() {
-                self.drive_later(queue, to, byte, cycle + latency, plane)?;
+            for (byte, plane) in lanes.planes(dtype).into_iter().enumerate() {
+                self.drive_later(queue, to, byte, cycle + latency, plane);
             }
         }
         self.alus[usize::from(number)].make_ready(cycle + latency, lanes);
@@ -133,13 +133,12 @@ impl Simulator<'_> {
     fn operand(&mut self, queue: Queue, operand: Operand, cycle: u64) -> Result<Value, FaultCause> {
         match operand {
             Operand::Stream(from, dtype) => {
-                let bytes = element_bytes(dtype)?;
-                let planes: Result<Vec<_>, _> = (0..bytes).map(|byte| self.read(queue, from, byte, cycle)).collect();
+                let planes: Result<Vec<_>, _> =
+                    (0..element_bytes(dtype)).map(|byte| self.read(queue, from, byte, cycle)).collect();
                 Ok(Value::Elements(lanes::join(&planes?), dtype))
             }
             Operand::Alu(other) => {
-                let state = self.alus.get(usize::from(other)).ok_or(FaultCause::NoSuch("ALU", usize::from(other)))?;
-                let ready = state.ready(cycle);
+                let ready = self.alus[usize::from(other)].ready(cycle);
                 let nothing = || FaultCause::NothingThere(format!("ALU {other} has nothing ready"));
                 ready.cloned().map(Value::Lanes).ok_or_else(nothing)
             }

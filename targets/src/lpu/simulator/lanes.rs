@@ -2,7 +2,6 @@
 
 use tcc_ir::{DType, NumberClass};
 
-use super::fault::FaultCause;
 use crate::lpu::isa::Number as Given;
 use crate::number::Number;
 
@@ -16,8 +15,8 @@ pub(super) enum Lanes {
 }
 
 /// Bytes of an element on streams: one for each stream.
-pub(super) fn element_bytes(dtype: DType) -> Result<usize, FaultCause> {
-    if dtype.bits() < 8 { Err(FaultCause::Type(dtype)) } else { Ok(dtype.bits() / 8) }
+pub(super) fn element_bytes(dtype: DType) -> usize {
+    dtype.bits() / 8
 }
 
 /// Elements of a type from their byte planes, in the order of lanes.
@@ -75,20 +74,20 @@ impl Lanes {
     }
 
     /// The byte planes of the numbers as elements of a type.
-    pub fn planes(&self, dtype: DType) -> Result<Vec<Vec<u8>>, FaultCause> {
+    pub fn planes(&self, dtype: DType) -> Vec<Vec<u8>> {
         fn encoded<C: Number>(numbers: &[C], dtype: DType, bytes: usize) -> Vec<u8> {
             let mut elements = vec![0; numbers.len() * bytes];
             C::encode(numbers, dtype, &mut elements);
             elements
         }
-        let bytes = element_bytes(dtype)?;
+        let bytes = element_bytes(dtype);
         let elements = match self {
             Lanes::F32(numbers) => encoded(numbers, dtype, bytes),
             Lanes::F64(numbers) => encoded(numbers, dtype, bytes),
             Lanes::Signed(numbers) => encoded(numbers, dtype, bytes),
             Lanes::Unsigned(numbers) => encoded(numbers, dtype, bytes),
         };
-        Ok((0..bytes).map(|byte| elements.iter().skip(byte).step_by(bytes).copied().collect()).collect())
+        (0..bytes).map(|byte| elements.iter().skip(byte).step_by(bytes).copied().collect()).collect()
     }
 }
 

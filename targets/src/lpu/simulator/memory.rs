@@ -20,8 +20,7 @@ struct Write {
 pub(super) struct Memory {
     vector: usize,
     lanes: usize,
-    /// Vectors of a bank, and of a slice.
-    words: usize,
+    /// Vectors of a slice.
     depth: usize,
     latency: u64,
     bytes: Vec<u8>,
@@ -32,12 +31,10 @@ impl Memory {
     /// A memory that holds `bytes`, and zeros behind them.
     pub fn new(machine: &LpuMachine, mut bytes: Vec<u8>) -> Self {
         bytes.resize(machine.memory_bytes() as usize, 0);
-        let words = machine.mem.words as usize;
         Memory {
             vector: machine.vector(),
             lanes: machine.lanes as usize,
-            words,
-            depth: words * machine.mem.banks as usize,
+            depth: (machine.mem.words * machine.mem.banks) as usize,
             latency: u64::from(machine.mem.latency),
             bytes,
             writes: VecDeque::new(),
@@ -46,16 +43,6 @@ impl Memory {
 
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// The bank of an address.
-    pub fn bank(&self, address: u16) -> usize {
-        usize::from(address) / self.words
-    }
-
-    /// The next cycle in which a write becomes visible.
-    pub fn next(&self) -> Option<u64> {
-        self.writes.front().map(|write| write.visible)
     }
 
     /// Makes writes visible whose cycle has come.
@@ -69,7 +56,7 @@ impl Memory {
 
     /// The vector at an address of a slice.
     pub fn read(&self, slice: usize, address: u16, cycle: u64) -> Result<&[u8], FaultCause> {
-        let address = self.checked(address)?;
+        let address = usize::from(address);
         if self.pending(slice, cycle).any(|write| write.address == address) {
             return Err(FaultCause::TooEarly(address));
         }
@@ -90,10 +77,9 @@ impl Memory {
     }
 
     /// Writes a vector to an address of a slice.
-    pub fn write(&mut self, slice: usize, address: u16, vector: Vec<u8>, cycle: u64) -> Result<(), FaultCause> {
-        let address = self.checked(address)?;
-        self.writes.push_back(Write { visible: cycle + self.latency, slice, address, vector });
-        Ok(())
+    pub fn write(&mut self, slice: usize, address: u16, vector: Vec<u8>, cycle: u64) {
+        let visible = cycle + self.latency;
+        self.writes.push_back(Write { visible, slice, address: usize::from(address), vector });
     }
 
     fn at(&self, slice: usize, address: usize) -> &[u8] {
@@ -105,10 +91,5 @@ impl Memory {
     fn pending(&self, slice: usize, cycle: u64) -> impl Iterator<Item = &Write> {
         let before = cycle + self.latency;
         self.writes.iter().filter(move |write| write.slice == slice && write.visible < before)
-    }
-
-    fn checked(&self, address: u16) -> Result<usize, FaultCause> {
-        let address = usize::from(address);
-        if address < self.depth { Ok(address) } else { Err(FaultCause::NoSuch("address", address)) }
     }
 }

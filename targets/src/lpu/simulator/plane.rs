@@ -83,13 +83,9 @@ impl Planes {
     }
 
     /// Puts a vector into a column of the waiting weights.
-    pub fn load(&mut self, side: Hemisphere, plane: u8, column: usize, vector: Vec<u8>) -> Result<(), FaultCause> {
-        if column >= self.vector {
-            return Err(FaultCause::NoSuch("column", column));
-        }
+    pub fn load(&mut self, side: Hemisphere, plane: u8, column: usize, vector: &[u8]) {
         let (index, at) = (self.index(side, plane), column * self.vector);
-        self.planes[index].waiting[at..at + self.vector].copy_from_slice(&vector);
-        Ok(())
+        self.planes[index].waiting[at..at + self.vector].copy_from_slice(vector);
     }
 
     /// Brings the waiting weights into use; they wait on.
@@ -121,18 +117,15 @@ impl Planes {
             (Row::Bytes { row_signed, weights_signed }, _) => {
                 (self.integers(index, &low, row_signed, weights_signed), false, self.vector)
             }
-            (Row::Halves(half), Some(high)) if plane % 2 == 0 => {
+            (Row::Halves(half), Some(high)) => {
                 self.planes[index + 1].helped = Some(cycle);
                 let lanes = self.vector / 2;
                 let first = usize::from(half) * lanes;
-                if first >= self.vector {
-                    return Err(FaultCause::NoSuch("half", usize::from(half)));
-                }
                 let row: Vec<f32> =
                     (first..first + lanes).map(|lane| f16::from_le_bytes([low[lane], high[lane]]).to_f32()).collect();
                 (self.halves(index, &row, first), true, lanes)
             }
-            (Row::Halves(_), _) => return Err(FaultCause::NoSuch("plane for halves", usize::from(plane))),
+            (Row::Halves(_), None) => return Err(FaultCause::OtherQueue),
         };
         self.planes[index].sums.push_back(Sums { cycle: cycle + self.latency, words, floats });
         Ok((lanes * self.vector) as u64)
@@ -158,8 +151,7 @@ impl Planes {
         let Some(Sums { words, floats, .. }) = plane.sums.pop_front() else {
             return Err(FaultCause::NothingThere("no sums come out of the plane".to_owned()));
         };
-        let held = plane.accumulators.get_mut(row * vector..(row + 1) * vector);
-        let held = held.ok_or(FaultCause::NoSuch("accumulator row", row))?;
+        let held = &mut plane.accumulators[row * vector..(row + 1) * vector];
         for (held, word) in held.iter_mut().zip(words) {
             *held = match (add, floats) {
                 (false, _) => word,

@@ -1,40 +1,26 @@
 //! The switch units: what they make of vectors.
 
-use super::fault::FaultCause;
 use crate::lpu::isa::MAX_LANES;
 
 /// Moves lanes north or south; lanes outside of `lanes` are those of `under`.
-pub(super) fn shift(
-    from: &[u8],
-    by: i16,
-    rotate: bool,
-    lanes: [u16; 2],
-    under: Option<Vec<u8>>,
-) -> Result<Vec<u8>, FaultCause> {
+pub(super) fn shift(from: &[u8], by: i16, rotate: bool, lanes: [u16; 2], under: Option<Vec<u8>>) -> Vec<u8> {
     let count = from.len();
     let [first, end] = lanes.map(usize::from);
-    if end > count {
-        return Err(FaultCause::NoSuch("lane", end - 1));
-    }
     let mut result = under.unwrap_or_else(|| vec![0; count]);
     for lane in first..end {
         let source = lane as i64 - i64::from(by);
         let source = if rotate { source.rem_euclid(count as i64) } else { source };
         result[lane] = usize::try_from(source).ok().and_then(|source| from.get(source)).copied().unwrap_or(0);
     }
-    Ok(result)
+    result
 }
 
 /// Picks lanes within each superlane.
-pub(super) fn distribute(from: &[u8], map: &[Option<u8>; MAX_LANES], lanes: usize) -> Result<Vec<u8>, FaultCause> {
-    if let Some(wrong) = map[..lanes].iter().flatten().find(|&&lane| usize::from(lane) >= lanes) {
-        return Err(FaultCause::NoSuch("lane", usize::from(*wrong)));
-    }
+pub(super) fn distribute(from: &[u8], map: &[Option<u8>; MAX_LANES], lanes: usize) -> Vec<u8> {
     let picked = |superlane: &[u8], lane: &Option<u8>| lane.map_or(0, |lane| superlane[usize::from(lane)]);
-    Ok(from
-        .chunks_exact(lanes)
+    from.chunks_exact(lanes)
         .flat_map(|superlane| map[..lanes].iter().map(move |lane| picked(superlane, lane)))
-        .collect())
+        .collect()
 }
 
 /// Exchanges lanes of each superlane with vectors.

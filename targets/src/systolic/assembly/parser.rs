@@ -1,5 +1,6 @@
 //! From text to instructions.
 
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 
 use smallvec::SmallVec;
@@ -7,25 +8,12 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, ScatterReduction, UnaryFn};
 
 use super::writer::{fold_name, reduction_name};
+use crate::scanner::{AssemblyError, Parsed, Scanner};
 use crate::systolic::code::{Call, Code, MAX_BASES, RoutineId};
 use crate::systolic::isa::{
     DmaDim, DramAddress, Fold, FoldFn, Instruction, MAX_DIMS, Map, MapFn, Memory, Multiply, Operation, Outer, Preload,
     Register, RowTransfer, Scan, Sort, Source, Transfer, Unit, Waits, Walk,
 };
-
-/// Text that is no program.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}, column {column}: expected {expected}, found {found}")]
-pub struct AssemblyError {
-    /// The line, from 1 on.
-    pub line: usize,
-    /// The column in characters, from 1 on.
-    pub column: usize,
-    /// What could stand there.
-    pub expected: String,
-    /// What stands there.
-    pub found: String,
-}
 
 /// Reads a program.
 pub fn assemble(text: &str) -> Result<Code, AssemblyError> {
@@ -34,7 +22,7 @@ pub fn assemble(text: &str) -> Result<Code, AssemblyError> {
     let mut plain = false;
     for (index, full) in text.lines().enumerate() {
         let line = full.split('#').next().unwrap_or(full);
-        let mut parser = Parser { line, number: index + 1, at: 0 };
+        let mut parser = Parser(Scanner { line, number: index + 1, at: 0 });
         parser.blank();
         match parser.word() {
             "" if parser.rest().is_empty() => {}
@@ -65,90 +53,23 @@ pub fn assemble(text: &str) -> Result<Code, AssemblyError> {
     })
 }
 
-struct Parser<'a> {
-    line: &'a str,
-    number: usize,
-    /// Byte position in the line.
-    at: usize,
+struct Parser<'a>(Scanner<'a>);
+
+impl<'a> Deref for Parser<'a> {
+    type Target = Scanner<'a>;
+
+    fn deref(&self) -> &Scanner<'a> {
+        &self.0
+    }
 }
 
-type Parsed<T> = Result<T, AssemblyError>;
-
-impl<'a> Parser<'a> {
-    fn rest(&self) -> &'a str {
-        &self.line[self.at..]
+impl<'a> DerefMut for Parser<'a> {
+    fn deref_mut(&mut self) -> &mut Scanner<'a> {
+        &mut self.0
     }
+}
 
-    fn blank(&mut self) {
-        self.at = self.line.len() - self.rest().trim_start().len();
-    }
-
-    fn error<T>(&self, expected: impl Into<String>) -> Parsed<T> {
-        let found = match self.rest().split_whitespace().next() {
-            Some(word) => format!("`{}`", word.chars().take(40).collect::<String>()),
-            None => "the end of the line".to_owned(),
-        };
-        let column = self.line[..self.at].chars().count() + 1;
-        Err(AssemblyError { line: self.number, column, expected: expected.into(), found })
-    }
-
-    /// Takes `token` if it comes next.
-    fn takes(&mut self, token: &str) -> bool {
-        self.blank();
-        let taken = self.rest().starts_with(token);
-        if taken {
-            self.at += token.len();
-        }
-        taken
-    }
-
-    fn expect(&mut self, token: &str) -> Parsed<()> {
-        if self.takes(token) { Ok(()) } else { self.error(format!("`{token}`")) }
-    }
-
-    /// The name or number that comes next; nothing is taken.
-    fn word(&mut self) -> &'a str {
-        self.blank();
-        let rest = self.rest();
-        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '+' | '-')));
-        &rest[..end.unwrap_or(rest.len())]
-    }
-
-    /// Takes the word `flag` if it comes next.
-    fn flag(&mut self, flag: &str) -> bool {
-        let set = self.word() == flag;
-        if set {
-            self.at += flag.len();
-        }
-        set
-    }
-
-    /// Takes a word that `read` understands.
-    fn read<T>(&mut self, expected: &str, read: impl Fn(&str) -> Option<T>) -> Parsed<T> {
-        let word = self.word();
-        match read(word) {
-            Some(value) => {
-                self.at += word.len();
-                Ok(value)
-            }
-            None => self.error(expected),
-        }
-    }
-
-    fn integer<T: TryFrom<i128>>(&mut self) -> Parsed<T> {
-        let bits = size_of::<T>() * 8;
-        self.read(&format!("an integer that fits its {bits} bits"), |word| {
-            let (negative, digits) = word.strip_prefix('-').map_or((false, word), |digits| (true, digits));
-            let magnitude = match digits.strip_prefix("0x") {
-                Some(digits) => u64::from_str_radix(digits, 16),
-                None => digits.parse::<u64>(),
-            };
-            // A plus sign is understood by the standard library but is no part of this language.
-            let value = i128::from(magnitude.ok().filter(|_| !digits.contains('+'))?);
-            T::try_from(if negative { -value } else { value }).ok()
-        })
-    }
-
+impl Parser<'_> {
     fn field<T: TryFrom<i128>>(&mut self, name: &str) -> Parsed<T> {
         self.key(name)?;
         self.integer()
@@ -201,11 +122,6 @@ impl<'a> Parser<'a> {
         let waits = self.waits()?;
         self.end("`wait(` or the end of the line")?;
         Ok(Instruction { waits, op })
-    }
-
-    fn end(&mut self, expected: &str) -> Parsed<()> {
-        self.blank();
-        if self.rest().is_empty() { Ok(()) } else { self.error(expected) }
     }
 
     /// The line that begins the routine with this number.
@@ -385,7 +301,7 @@ impl<'a> Parser<'a> {
 
     fn dims(&mut self) -> Parsed<SmallVec<[u32; 4]>> {
         self.key("dims")?;
-        self.list(Parser::integer)
+        self.list(|parser| parser.integer())
     }
 
     /// A walk with as many strides as the nest has dimensions.
@@ -401,7 +317,7 @@ impl<'a> Parser<'a> {
         let address = self.integer()?;
         self.blank();
         let start = self.at;
-        let strides: SmallVec<[i32; 4]> = self.list(Parser::integer)?;
+        let strides: SmallVec<[i32; 4]> = self.list(|parser| parser.integer())?;
         if strides.len() != rank {
             self.at = start;
             return self.error(format!("{rank} strides, one for each dimension"));

@@ -355,7 +355,7 @@ fn reference(op: tcc_ir::ops::Op, dtype: DType, operands: &[[u8; 8]]) -> Option<
 fn same(dtype: DType, a: &[u8], b: &[u8]) -> bool {
     let is_nan = |bytes: &[u8]| {
         let mut value = [0f64];
-        number::Number::load(bytes, dtype, 0, 0, &mut value);
+        crate::number::Number::load(bytes, dtype, 0, 0, &mut value);
         value[0].is_nan()
     };
     a == b || (dtype.is_float() && is_nan(a) && is_nan(b))
