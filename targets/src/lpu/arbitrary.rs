@@ -1,5 +1,7 @@
 //! Random instructions and programs for property tests.
 
+pub(crate) mod dataflow;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use tcc_ir::ops::{BinaryFn, UnaryFn};

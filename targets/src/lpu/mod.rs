@@ -9,6 +9,7 @@
 mod arbitrary;
 pub mod assembly;
 pub mod check;
+pub mod emit;
 pub mod encoding;
 pub mod isa;
 mod machine;
