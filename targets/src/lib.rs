@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod explanation;
+pub mod lpu;
 pub mod machine;
 pub mod report;
 pub mod systolic;
 pub mod target;
 pub mod trace;
+pub mod verilator;
 
 pub use explanation::{Explanation, PlanTaken};
 pub use machine::{Kind, Machine, MachineError};
