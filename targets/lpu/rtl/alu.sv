@@ -56,13 +56,14 @@ module alu
   logic [1:0] running_class;
   logic [LANES-1:0][63:0] running;
 
-  logic works;
+  logic works, first;
   logic [2:0][15:0] operands;
   operand_t to;
   int kind, count;
   assign works = is_operation(instruction, OP_ALU);
   assign operands = {instruction.word[2][15:0], instruction.word[1]};
   assign to = instruction.word[2][31:16];
+  assign first = instruction.word[0][24];
   assign kind = int'(instruction.word[0][15:8]);
   assign count = kind == SELECT ? 3 : kind == BINARY ? 2 : 1;
 
@@ -93,53 +94,47 @@ module alu
     end
   end
 
-  // The type of an operand's elements; numbers count as of the widest of their class.
-  function automatic int type_of(input operand_t operand);
-    case (int'(operand.kind))
-      KIND_STREAM: return int'(operand.dtype);
-      KIND_ALU: return widest_of(ready_class[operand.number]);
-      KIND_FLOAT: return DTYPE_F32;
-      default: return DTYPE_I64;
-    endcase
-  endfunction
-
-  // The bits of an operand's element in a lane.
-  function automatic logic [63:0] bits_of(input operand_t operand, input int lane);
-    case (int'(operand.kind))
-      KIND_STREAM: begin
-        bits_of = '0;
-        for (int i = 0; i < bytes_of(int'(operand.dtype)); i++)
-          bits_of[8*i+:8] = data[place_of(operand, i)][8*lane+:8];
-      end
-      KIND_ALU: bits_of = ready_numbers[operand.number][lane];
-      KIND_FLOAT: bits_of = {32'b0, instruction.word[3]};
-      default: bits_of = {{32{instruction.word[3][31]}}, instruction.word[3]};
-    endcase
-  endfunction
-
-  function automatic logic is_number(input operand_t operand);
-    return int'(operand.kind) == KIND_FLOAT || int'(operand.kind) == KIND_INTEGER;
-  endfunction
-
-  // An operand's element as a number of a class.
-  function automatic longint unsigned number_of(input operand_t operand, input int lane, input int klass);
-    return lane_load(type_of(operand), klass, bits_of(operand, lane));
-  endfunction
-
-  // The type in which is computed: that of the first operand which is no number, else the number's.
-  function automatic int computed_type();
-    int values;
-    logic found;
-    values = kind == SELECT ? 1 : 0;
-    found = 0;
-    computed_type = type_of(operands[values]);
+  // What the operands are in this cycle: their types, numbers as of the widest type of their class, and the bits of each lane.
+  int types[3];
+  logic [2:0][LANES-1:0][63:0] bits;
+  always_comb begin
     for (int o = 0; o < 3; o++) begin
-      if (o >= values && o < count && !found && !is_number(operands[o])) begin
-        computed_type = type_of(operands[o]);
-        found = 1;
-      end
+      types[o] = DTYPE_I64;
+      bits[o] = {LANES{{32{instruction.word[3][31]}}, instruction.word[3]}};
+      case (int'(operands[o][15:12]))
+        KIND_STREAM: begin
+          types[o] = int'(operands[o][11:7]);
+          for (int lane = 0; lane < LANES; lane++) bits[o][lane] = '0;
+          for (int i = 0; i < 8; i++) begin
+            if (i < bytes_of(types[o])) begin
+              for (int lane = 0; lane < LANES; lane++)
+                bits[o][lane][8*i+:8] = data[place_of(operands[o], i)][8*lane+:8];
+            end
+          end
+        end
+        KIND_ALU: begin
+          types[o] = widest_of(ready_class[operands[o][4:0]]);
+          bits[o] = ready_numbers[operands[o][4:0]];
+        end
+        KIND_FLOAT: begin
+          types[o] = DTYPE_F32;
+          bits[o] = {LANES{32'b0, instruction.word[3]}};
+        end
+        default: ;
+      endcase
     end
-  endfunction
+  end
+
+  // The type in which is computed: that of the first value which is no number, else the number's.
+  int computed, values;
+  logic [2:0] numbers;
+  assign values = kind == SELECT ? 1 : 0;
+  always_comb begin
+    for (int o = 0; o < 3; o++)
+      numbers[o] = int'(operands[o][15:12]) == KIND_FLOAT || int'(operands[o][15:12]) == KIND_INTEGER;
+    computed = types[values];
+    for (int o = 2; o >= 0; o--) if (o >= values && o < count && !numbers[o]) computed = types[o];
+  end
 
   task automatic check_type(input int dtype);
     if (dtype > DTYPE_BOOL || dtype == 10 || dtype == 15)
@@ -162,41 +157,37 @@ module alu
 
   // Computes, and hands the result to the first register.
   task automatic compute();
-    int computed, klass, klass_out, fn, width;
-    longint unsigned number;
+    int klass, klass_out, fn;
+    longint unsigned a, b, number;
     logic [63:0] element;
     logic compares, keeps_bits;
-    computed = computed_type();
     klass = lane_class(computed);
     fn = int'(instruction.word[0][23:16]);
     compares = kind == BINARY && lane_is_comparison(fn) != 0;
     klass_out = compares ? CLASS_UNSIGNED : klass;
-    if (kind == ACCUMULATE && !instruction.word[0][24] && (!runs || int'(running_class) != klass))
+    if (kind == ACCUMULATE && !first && (!runs || int'(running_class) != klass))
       $fatal(1, "class changes: queue %0d accumulates without a first of this class, cycle %0d", queue,
              now - longint'(superlane));
     // A copy between equal types changes no bit.
     keeps_bits = kind == COPY && int'(operands[0][15:12]) == KIND_STREAM && operands[0][11:7] == to.dtype;
     for (int lane = 0; lane < LANES; lane++) begin
-      case (kind)
-        COPY: number = number_of(operands[0], lane, klass);
-        UNARY: number = lane_unary(klass, fn, number_of(operands[0], lane, klass), int'(computed == DTYPE_BOOL));
-        BINARY:
-        if (compares)
-          number = longint'(lane_compare(klass, fn, number_of(operands[0], lane, klass), number_of(operands[1], lane, klass)));
-        else
-          number = lane_binary(
-              klass, fn, number_of(operands[0], lane, klass), number_of(operands[1], lane, klass), lane_bits(computed));
-        SELECT:
-        if (number_of(operands[0], lane, CLASS_UNSIGNED) != 0) number = number_of(operands[1], lane, klass);
-        else number = number_of(operands[2], lane, klass);
-        default: begin
-          number = number_of(operands[0], lane, klass);
-          if (!instruction.word[0][24])
-            number = lane_combine(klass, fn, running[lane], number);
-          running[lane] <= number;
-        end
-      endcase
-      element = keeps_bits ? bits_of(operands[0], lane) : lane_encode(klass_out, number, int'(to.dtype));
+      if (kind == SELECT) begin
+        a = lane_load(types[0], CLASS_UNSIGNED, bits[0][lane]);
+        if (a != 0) number = lane_load(types[1], klass, bits[1][lane]);
+        else number = lane_load(types[2], klass, bits[2][lane]);
+      end else begin
+        a = lane_load(types[0], klass, bits[0][lane]);
+        b = 0;
+        if (kind == BINARY) b = lane_load(types[1], klass, bits[1][lane]);
+        number = a;
+        if (kind == UNARY) number = lane_unary(klass, fn, a, int'(computed == DTYPE_BOOL));
+        if (kind == BINARY && !compares) number = lane_binary(klass, fn, a, b, lane_bits(computed));
+        if (compares) number = longint'(lane_compare(klass, fn, a, b));
+        if (kind == ACCUMULATE && !first) number = lane_combine(klass, fn, running[lane], a);
+      end
+      if (kind == ACCUMULATE) running[lane] <= number;
+      element = bits[0][lane];
+      if (!keeps_bits && int'(to.kind) != KIND_NONE) element = lane_encode(klass_out, number, int'(to.dtype));
       results[1].numbers[lane] <= number;
       for (int i = 0; i < 8; i++) results[1].vectors[i][8*lane+:8] <= element[8*i+:8];
     end

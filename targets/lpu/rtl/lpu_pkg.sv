@@ -54,12 +54,12 @@ package lpu_pkg;
   endfunction
 
   // The instructions that queues hold, how many, and a word of one.
-  import "DPI-C" function int unsigned queue_length(input int unsigned queue);
+  import "DPI-C" function int unsigned queue_length(input int unsigned unit);
   import "DPI-C" function int unsigned queue_word(
-      input int unsigned queue, input int unsigned index, input int unsigned word);
+      input int unsigned unit, input int unsigned index, input int unsigned word);
 
   // That a queue dispatches an operation.
-  import "DPI-C" function void note_dispatch(input int unsigned queue, input longint unsigned cycle);
+  import "DPI-C" function void note_dispatch(input int unsigned unit, input longint unsigned cycle);
 
   // Bytes of memory as they are at first, memory and accumulators as they are at last.
   import "DPI-C" function int unsigned first_byte(input longint unsigned index);
