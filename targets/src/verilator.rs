@@ -63,8 +63,8 @@ pub struct Design {
     pub compiled: &'static [Source],
     /// What they include.
     pub included: &'static [Source],
-    /// Macros that the C++ compiler shall define.
-    pub defines: &'static [&'static str],
+    /// Further arguments for Verilator.
+    pub arguments: &'static [&'static str],
 }
 
 impl Design {
@@ -91,7 +91,7 @@ impl Design {
         let mut verilator = Command::new("verilator");
         verilator.args(["--cc", "--exe", "--build", "-j", "2", "-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style"]);
         verilator.args(["-CFLAGS", "-O2 -std=c++17 -ffp-contract=off", "--top-module", self.top, "--Mdir", "built"]);
-        verilator.args(self.defines.iter().flat_map(|name| ["-CFLAGS".to_owned(), format!("-D{name}")]));
+        verilator.args(self.arguments);
         verilator.args(parameters.iter().map(|parameter| format!("-G{parameter}")));
         verilator.args(self.compiled.iter().map(|(name, _)| built.folder.join(name))).current_dir(&built.folder);
         execute("verilator", &mut verilator)?;

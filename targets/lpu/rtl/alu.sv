@@ -34,6 +34,10 @@ module alu
   /*verilator no_inline_module*/
   `include "streams.svh"
 
+  // The cycle in superlane 0.
+  longint unsigned cycle;
+  assign cycle = now - longint'(superlane);
+
   localparam int COPY = 0;
   localparam int UNARY = 1;
   localparam int BINARY = 2;
@@ -60,15 +64,36 @@ module alu
   logic [2:0][15:0] operands;
   operand_t to;
   int kind, count;
-  assign works = is_operation(instruction, OP_ALU);
+  assign works = instruction.valid && opcode_of(instruction.word[0]) == OP_ALU;
   assign operands = {instruction.word[2][15:0], instruction.word[1]};
   assign to = instruction.word[2][31:16];
   assign first = instruction.word[0][24];
   assign kind = int'(instruction.word[0][15:8]);
   assign count = kind == SELECT ? 3 : kind == BINARY ? 2 : 1;
 
+  // The bits of an operand's elements, from the streams, of an ALU's numbers, or of the instruction's number.
+  task automatic find_bits(
+      input operand_t operand, input logic [N-1:0][W-1:0] data, input logic [LANES-1:0][63:0] numbers,
+      input logic [31:0] number, output logic [LANES-1:0][63:0] bits);
+    /*verilator no_inline_task*/
+    logic [W-1:0] vector;
+    bits = numbers;
+    if (int'(operand.kind) == KIND_STREAM) bits = '0;
+    for (int i = 0; i < 8; i++) begin
+      if (int'(operand.kind) == KIND_STREAM && i < bytes_of(int'(operand.dtype))) begin
+        vector = data[place_of(operand, i)];
+        for (int lane = 0; lane < LANES; lane++) bits[lane][8*i+:8] = vector[8*lane+:8];
+      end
+    end
+    for (int lane = 0; lane < LANES; lane++) begin
+      if (int'(operand.kind) == KIND_FLOAT) bits[lane] = {32'b0, number};
+      if (int'(operand.kind) == KIND_INTEGER) bits[lane] = {{32{number[31]}}, number};
+    end
+  endtask
+
   // Bytes of a type's elements, and the widest type of a class.
   function automatic int bytes_of(input int dtype);
+    /*verilator no_inline_task*/
     case (dtype)
       0, 6, 11: return 8;
       1, 7, 12: return 4;
@@ -88,40 +113,22 @@ module alu
 
   always_comb begin
     taken = '0;
-    if (works) begin
-      for (int o = 0; o < 3; o++)
-        if (o < count) taken = taken | taken_by(operands[o], bytes_of(int'(operands[o][11:7])));
-    end
+    for (int o = 0; o < 3; o++)
+      if (works && o < count) taken = taken | taken_by(operands[o], bytes_of(int'(operands[o][11:7])));
   end
 
-  // What the operands are in this cycle: their types, numbers as of the widest type of their class, and the bits of each lane.
+  // What the operands are in this cycle: their types, numbers as of the widest type of their class, and their bits.
   int types[3];
   logic [2:0][LANES-1:0][63:0] bits;
   always_comb begin
     for (int o = 0; o < 3; o++) begin
       types[o] = DTYPE_I64;
-      bits[o] = {LANES{{32{instruction.word[3][31]}}, instruction.word[3]}};
-      case (int'(operands[o][15:12]))
-        KIND_STREAM: begin
-          types[o] = int'(operands[o][11:7]);
-          for (int lane = 0; lane < LANES; lane++) bits[o][lane] = '0;
-          for (int i = 0; i < 8; i++) begin
-            if (i < bytes_of(types[o])) begin
-              for (int lane = 0; lane < LANES; lane++)
-                bits[o][lane][8*i+:8] = data[place_of(operands[o], i)][8*lane+:8];
-            end
-          end
-        end
-        KIND_ALU: begin
-          types[o] = widest_of(ready_class[operands[o][4:0]]);
-          bits[o] = ready_numbers[operands[o][4:0]];
-        end
-        KIND_FLOAT: begin
-          types[o] = DTYPE_F32;
-          bits[o] = {LANES{32'b0, instruction.word[3]}};
-        end
-        default: ;
-      endcase
+      if (int'(operands[o][15:12]) == KIND_STREAM) types[o] = int'(operands[o][11:7]);
+      if (int'(operands[o][15:12]) == KIND_ALU) types[o] = widest_of(ready_class[operands[o][4:0]]);
+      if (int'(operands[o][15:12]) == KIND_FLOAT) types[o] = DTYPE_F32;
+      bits[o] = '0;
+      if (works && o < count)
+        find_bits(operands[o], data, ready_numbers[operands[o][4:0]], instruction.word[3], bits[o]);
     end
   end
 
@@ -136,58 +143,75 @@ module alu
     for (int o = 2; o >= 0; o--) if (o >= values && o < count && !numbers[o]) computed = types[o];
   end
 
-  task automatic check_type(input int dtype);
-    if (dtype > DTYPE_BOOL || dtype == 10 || dtype == 15)
-      $fatal(1, "malformed: type %0d in queue %0d, cycle %0d", dtype, queue, now - longint'(superlane));
+  task automatic check_type(input int unsigned queue, input longint unsigned cycle, input int dtype);
+    /*verilator no_inline_task*/
+    if (dtype > DTYPE_BOOL || lane_bits(dtype) < 8)
+      $fatal(1, "malformed: type %0d in queue %0d, cycle %0d", dtype, queue, cycle);
   endtask
 
-  task automatic check_operand(input operand_t operand);
+  task automatic check_operand(
+      input int unsigned queue, input longint unsigned cycle, input logic [N-1:0] valid, input logic [ALUS-1:0] ready,
+      input operand_t operand);
+    /*verilator no_inline_task*/
     if (int'(operand.kind) == KIND_STREAM) begin
-      check_type(int'(operand.dtype));
-      check_read(queue, operand, bytes_of(int'(operand.dtype)));
+      check_type(queue, cycle, int'(operand.dtype));
+      check_read(queue, cycle, valid, operand, bytes_of(int'(operand.dtype)));
     end
     if (int'(operand.kind) == KIND_ALU && int'(operand.number) >= ALUS)
-      $fatal(1, "beyond the last ALU: queue %0d, cycle %0d", queue, now - longint'(superlane));
+      $fatal(1, "beyond the last ALU: queue %0d, cycle %0d", queue, cycle);
     if (int'(operand.kind) == KIND_ALU && !ready[operand.number])
       $fatal(1, "nothing there: queue %0d takes a result of ALU %0d that there is not, cycle %0d", queue,
-             operand.number, now - longint'(superlane));
+             operand.number, cycle);
     if (int'(operand.kind) == KIND_NONE || int'(operand.kind) > KIND_INTEGER)
-      $fatal(1, "malformed: operand of queue %0d, cycle %0d", queue, now - longint'(superlane));
+      $fatal(1, "malformed: operand of queue %0d, cycle %0d", queue, cycle);
   endtask
+
+  // The result in a lane: a number of the class, or of the unsigned one if it is a comparison's.
+  function automatic longint unsigned computed_in_lane(
+      input int kind, input int fn, input int computed, input logic first, input int type_0, input int type_1,
+      input int type_2, input longint unsigned bits_0, input longint unsigned bits_1, input longint unsigned bits_2,
+      input longint unsigned running);
+    /*verilator no_inline_task*/
+    int klass;
+    longint unsigned a, b;
+    klass = lane_class(computed);
+    b = 0;
+    if (kind == SELECT) begin
+      a = lane_load(type_0, CLASS_UNSIGNED, bits_0);
+      if (a != 0) b = lane_load(type_1, klass, bits_1);
+      if (a == 0) b = lane_load(type_2, klass, bits_2);
+      return b;
+    end
+    a = lane_load(type_0, klass, bits_0);
+    if (kind == BINARY) b = lane_load(type_1, klass, bits_1);
+    if (kind == UNARY) return lane_unary(klass, fn, a, int'(computed == DTYPE_BOOL));
+    if (kind == BINARY && lane_is_comparison(fn) != 0) return longint'(lane_compare(klass, fn, a, b));
+    if (kind == BINARY) return lane_binary(klass, fn, a, b, lane_bits(computed));
+    if (kind == ACCUMULATE && !first) return lane_combine(klass, fn, running, a);
+    return a;
+  endfunction
 
   // Computes, and hands the result to the first register.
   task automatic compute();
     int klass, klass_out, fn;
-    longint unsigned a, b, number;
+    longint unsigned number;
     logic [63:0] element;
-    logic compares, keeps_bits;
+    logic keeps_bits;
     klass = lane_class(computed);
     fn = int'(instruction.word[0][23:16]);
-    compares = kind == BINARY && lane_is_comparison(fn) != 0;
-    klass_out = compares ? CLASS_UNSIGNED : klass;
+    klass_out = klass;
+    if (kind == BINARY && lane_is_comparison(fn) != 0) klass_out = CLASS_UNSIGNED;
     if (kind == ACCUMULATE && !first && (!runs || int'(running_class) != klass))
-      $fatal(1, "class changes: queue %0d accumulates without a first of this class, cycle %0d", queue,
-             now - longint'(superlane));
+      $fatal(1, "class changes: queue %0d accumulates without a first of this class, cycle %0d", queue, cycle);
     // A copy between equal types changes no bit.
     keeps_bits = kind == COPY && int'(operands[0][15:12]) == KIND_STREAM && operands[0][11:7] == to.dtype;
     for (int lane = 0; lane < LANES; lane++) begin
-      if (kind == SELECT) begin
-        a = lane_load(types[0], CLASS_UNSIGNED, bits[0][lane]);
-        if (a != 0) number = lane_load(types[1], klass, bits[1][lane]);
-        else number = lane_load(types[2], klass, bits[2][lane]);
-      end else begin
-        a = lane_load(types[0], klass, bits[0][lane]);
-        b = 0;
-        if (kind == BINARY) b = lane_load(types[1], klass, bits[1][lane]);
-        number = a;
-        if (kind == UNARY) number = lane_unary(klass, fn, a, int'(computed == DTYPE_BOOL));
-        if (kind == BINARY && !compares) number = lane_binary(klass, fn, a, b, lane_bits(computed));
-        if (compares) number = longint'(lane_compare(klass, fn, a, b));
-        if (kind == ACCUMULATE && !first) number = lane_combine(klass, fn, running[lane], a);
-      end
+      number = computed_in_lane(
+          kind, fn, computed, first, types[0], types[1], types[2], bits[0][lane], bits[1][lane], bits[2][lane],
+          running[lane]);
       if (kind == ACCUMULATE) running[lane] <= number;
       element = bits[0][lane];
-      if (!keeps_bits && int'(to.kind) != KIND_NONE) element = lane_encode(klass_out, number, int'(to.dtype));
+      if (!keeps_bits) element = lane_encode(klass_out, number, int'(to.dtype));
       results[1].numbers[lane] <= number;
       for (int i = 0; i < 8; i++) results[1].vectors[i][8*lane+:8] <= element[8*i+:8];
     end
@@ -216,13 +240,13 @@ module alu
     for (int age = 2; age <= LATENCY; age++) results[age] <= results[age-1];
     results[1].valid <= works;
     results[1].drives <= '0;
-    if (instruction.valid) check_own(queue, instruction, works);
+    if (instruction.valid) check_own(queue, cycle, instruction.word[0], works);
     if (works) begin
-      if (kind > ACCUMULATE) $fatal(1, "malformed: operation of queue %0d, cycle %0d", queue, now - longint'(superlane));
-      for (int o = 0; o < 3; o++) if (o < count) check_operand(operands[o]);
+      if (kind > ACCUMULATE) $fatal(1, "malformed: operation of queue %0d, cycle %0d", queue, cycle);
+      for (int o = 0; o < 3; o++) if (o < count) check_operand(queue, cycle, valid, ready, operands[o]);
       if (int'(to.kind) != KIND_NONE) begin
-        check_type(int'(to.dtype));
-        check_exists(queue, to, bytes_of(int'(to.dtype)));
+        check_type(queue, cycle, int'(to.dtype));
+        check_exists(queue, cycle, to, bytes_of(int'(to.dtype)));
         for (int i = 0; i < 8; i++) begin
           results[1].drives[i] <= i < bytes_of(int'(to.dtype));
           results[1].places[i] <= place_of(to, i);

@@ -23,6 +23,10 @@ module distributor
   /*verilator no_inline_module*/
   `include "streams.svh"
 
+  // The cycle in superlane 0.
+  longint unsigned cycle;
+  assign cycle = now - longint'(superlane);
+
   typedef struct packed {
     logic valid;
     logic [5:0] place;
@@ -35,7 +39,7 @@ module distributor
   logic [15:0] zeros;
   logic [15:0][3:0] map;
   logic [LANES-1:0][7:0] operand;
-  assign works = is_operation(instruction, OP_DISTRIBUTE);
+  assign works = instruction.valid && opcode_of(instruction.word[0]) == OP_DISTRIBUTE;
   assign from = instruction.word[1][15:0];
   assign to = instruction.word[1][31:16];
   assign zeros = instruction.word[0][23:8];
@@ -67,10 +71,10 @@ module distributor
   always_ff @(posedge clk) begin
     results[1] <= result;
     for (int age = 2; age <= LATENCY; age++) results[age] <= results[age-1];
-    if (instruction.valid) check_own(queue, instruction, works);
+    if (instruction.valid) check_own(queue, cycle, instruction.word[0], works);
     if (works) begin
-      check_read(queue, from, 1);
-      check_exists(queue, to, 1);
+      check_read(queue, cycle, valid, from, 1);
+      check_exists(queue, cycle, to, 1);
     end
   end
 endmodule

@@ -60,7 +60,7 @@ module lpu
           .clk(clk), .running(running), .number(q), .now(now), .notified(notified), .dispatched(dispatched[q]),
           .ended(ended[q])
       );
-      assign notifies[q] = is_operation(dispatched[q], OP_NOTIFY);
+      assign notifies[q] = dispatched[q].valid && opcode_of(dispatched[q].word[0]) == OP_NOTIFY;
     end
     for (k = 1; k < SUPERLANES; k = k + 1) begin : north
       dispatch_t [QUEUES-1:0] held = '0;

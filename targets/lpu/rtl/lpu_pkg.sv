@@ -40,18 +40,18 @@ package lpu_pkg;
   localparam int KIND_FLOAT = 3;
   localparam int KIND_INTEGER = 4;
 
-  function automatic int opcode_of(input dispatch_t instruction);
-    return int'(instruction.word[0][7:0]);
+  function automatic int opcode_of(input logic [31:0] word);
+    return int'(word[7:0]);
   endfunction
 
-  function automatic logic is_operation(input dispatch_t instruction, input int opcode);
-    return instruction.valid && int'(instruction.word[0][7:0]) == opcode;
-  endfunction
-
-  // Ends and notifies go north like all others, but there is nothing to do for them.
-  function automatic logic asks_nothing(input dispatch_t instruction);
-    return int'(instruction.word[0][7:0]) == OP_END || int'(instruction.word[0][7:0]) == OP_NOTIFY;
-  endfunction
+  // Stops at an instruction that the unit does not know. Ends and notifies go north like all others, but there is nothing to
+  // do for them.
+  task automatic check_own(
+      input int unsigned unit, input longint unsigned cycle, input logic [31:0] word, input logic known);
+    /*verilator no_inline_task*/
+    if (!known && opcode_of(word) != OP_END && opcode_of(word) != OP_NOTIFY)
+      $fatal(1, "not this queue's: operation %0d in queue %0d, cycle %0d", opcode_of(word), unit, cycle);
+  endtask
 
   // The instructions that queues hold, how many, and a word of one.
   import "DPI-C" function int unsigned queue_length(input int unsigned unit);

@@ -61,7 +61,7 @@ module mxm
 
   generate
     for (genvar i = 0; i < PLANES; i = i + 1) begin : each
-      assign multiplies[i] = is_operation(instructions[3*i+1], OP_MULTIPLY);
+      assign multiplies[i] = instructions[3*i+1].valid && opcode_of(instructions[3*i+1].word[0]) == OP_MULTIPLY;
       plane #(
           .SUPERLANES(SUPERLANES), .LANES(LANES), .STREAMS(STREAMS), .LOAD_STREAMS(LOAD_STREAMS),
           .ACCUMULATORS(ACCUMULATORS), .LATENCY(LATENCY)

@@ -58,10 +58,10 @@ module plane
 
   logic loads, installs, multiplies, accumulates, halves;
   operand_t columns_from, row_from, to;
-  assign loads = is_operation(load, OP_LOAD);
-  assign installs = is_operation(load, OP_INSTALL);
-  assign multiplies = is_operation(multiply, OP_MULTIPLY);
-  assign accumulates = is_operation(accumulate, OP_ACCUMULATE);
+  assign loads = load.valid && opcode_of(load.word[0]) == OP_LOAD;
+  assign installs = load.valid && opcode_of(load.word[0]) == OP_INSTALL;
+  assign multiplies = multiply.valid && opcode_of(multiply.word[0]) == OP_MULTIPLY;
+  assign accumulates = accumulate.valid && opcode_of(accumulate.word[0]) == OP_ACCUMULATE;
   assign halves = multiply.word[0][8];
   assign columns_from = load.word[1][15:0];
   assign row_from = multiply.word[1][15:0];
@@ -76,35 +76,46 @@ module plane
     if (multiplies) taken = taken | taken_by(row_from, halves ? 2 : 1);
   end
 
-  // Adds the products of this superlane's lanes to the sums from the south.
-  task automatic multiply_bytes();
-    logic [31:0] sum;
+  // The sum of a column, with the products of this superlane's lanes added.
+  function automatic logic [31:0] with_bytes(
+      input logic [31:0] sum, input logic [LANES-1:0][7:0] row, input logic [LANES-1:0][7:0] column, input logic row_signed,
+      input logic weights_signed);
+    /*verilator no_inline_task*/
     logic signed [8:0] x, w;
-    for (int column = 0; column < L; column++) begin
-      sum = south[column];
-      for (int lane = 0; lane < LANES; lane++) begin
-        x = {multiply.word[0][10] & data[place_of(row_from, 0)][8*lane+7], data[place_of(row_from, 0)][8*lane+:8]};
-        w = {multiply.word[0][11] & weights[column][lane][7], weights[column][lane]};
-        sum = sum + 32'(x) * 32'(w);
-      end
-      north[column] <= sum;
+    with_bytes = sum;
+    for (int lane = 0; lane < LANES; lane++) begin
+      x = {row_signed & row[lane][7], row[lane]};
+      w = {weights_signed & column[lane][7], column[lane]};
+      with_bytes = with_bytes + 32'(x) * 32'(w);
     end
+  endfunction
+
+  // The same for those lanes of halves that are in the set.
+  function automatic logic [31:0] with_halves(
+      input logic [31:0] sum, input logic [1:0][LANES-1:0][7:0] row, input logic [LANES-1:0][7:0] low,
+      input logic [LANES-1:0][7:0] high, input logic [LANES-1:0] lanes);
+    /*verilator no_inline_task*/
+    with_halves = sum;
+    for (int lane = 0; lane < LANES; lane++) begin
+      if (lanes[lane])
+        with_halves = add32(with_halves, product_of_halves({row[1][lane], row[0][lane]}, {high[lane], low[lane]}));
+    end
+  endfunction
+
+  task automatic multiply_bytes();
+    for (int column = 0; column < L; column++)
+      north[column] <= with_bytes(
+          south[column], data[place_of(row_from, 0)], weights[column], multiply.word[0][10], multiply.word[0][11]);
   endtask
 
   task automatic multiply_halves();
-    logic [31:0] sum;
-    int at;
-    for (int column = 0; column < L; column++) begin
-      sum = south[column];
-      for (int lane = 0; lane < LANES; lane++) begin
-        at = int'(superlane) * LANES + lane;
-        if ((at >= L / 2) == multiply.word[0][9])
-          sum = add32(sum, product_of_halves(
-              {data[place_of(row_from, 1)][8*lane+:8], data[place_of(row_from, 0)][8*lane+:8]},
-              {next_weights[column][lane], weights[column][lane]}));
-      end
-      north[column] <= sum;
-    end
+    logic [LANES-1:0] lanes;
+    for (int lane = 0; lane < LANES; lane++)
+      lanes[lane] = (int'(superlane) * LANES + lane >= L / 2) == multiply.word[0][9];
+    for (int column = 0; column < L; column++)
+      north[column] <= with_halves(
+          south[column], {data[place_of(row_from, 1)], data[place_of(row_from, 0)]}, weights[column],
+          next_weights[column], lanes);
   endtask
 
   task automatic take_sums();
@@ -133,9 +144,9 @@ module plane
   end
 
   always_ff @(posedge clk) begin
-    if (load.valid) check_own(queue, load, loads || installs);
+    if (load.valid) check_own(queue, cycle, load.word[0], loads || installs);
     if (loads) begin
-      check_read(queue, columns_from, LOAD_STREAMS);
+      check_read(queue, cycle, valid, columns_from, LOAD_STREAMS);
       if (load.word[2] > L - LOAD_STREAMS)
         $fatal(1, "beyond the last column: queue %0d, cycle %0d", queue, cycle);
       for (int i = 0; i < LOAD_STREAMS; i++) waiting[load.word[2]+i] <= data[place_of(columns_from, i)];
@@ -144,9 +155,9 @@ module plane
 
     rows <= LATENCY'({rows, multiplies});
     floats <= LATENCY'({floats, halves});
-    if (multiply.valid) check_own(queue + 1, multiply, multiplies);
+    if (multiply.valid) check_own(queue + 1, cycle, multiply.word[0], multiplies);
     if (multiplies && halves) begin
-      check_read(queue + 1, row_from, 2);
+      check_read(queue + 1, cycle, valid, row_from, 2);
       if (number % 2 != 0)
         $fatal(1, "not this queue's: halves in queue %0d, of an odd plane, cycle %0d", queue + 1, cycle);
       if (next_multiplies)
@@ -154,12 +165,12 @@ module plane
       multiply_halves();
     end
     if (multiplies && !halves) begin
-      check_read(queue + 1, row_from, 1);
+      check_read(queue + 1, cycle, valid, row_from, 1);
       multiply_bytes();
     end
 
     drives <= '0;
-    if (accumulate.valid) check_own(queue + 2, accumulate, accumulates);
+    if (accumulate.valid) check_own(queue + 2, cycle, accumulate.word[0], accumulates);
     if (accumulates) begin
       if (!rows[LATENCY])
         $fatal(1, "nothing there: queue %0d takes sums that there are not, cycle %0d", queue + 2, cycle);
@@ -167,7 +178,7 @@ module plane
         $fatal(1, "beyond the last row: queue %0d, cycle %0d", queue + 2, cycle);
       take_sums();
       if (int'(to.kind) != KIND_NONE) begin
-        check_exists(queue + 2, to, 4);
+        check_exists(queue + 2, cycle, to, 4);
         drives <= '1;
         for (int i = 0; i < 4; i++) places[i] <= place_of(to, i);
       end

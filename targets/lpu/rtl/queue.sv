@@ -83,7 +83,7 @@ module queue
   // Dispatches the last instruction once more.
   task automatic again();
     dispatched.valid <= 1;
-    case (opcode_of(dispatched))
+    case (opcode_of(dispatched.word[0]))
       OP_MEM: begin
         dispatched.word[1] <= dispatched.word[1] + step;
         dispatched.word[2] <= dispatched.word[2] + step;

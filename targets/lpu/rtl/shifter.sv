@@ -29,6 +29,10 @@ module shifter
   /*verilator no_inline_module*/
   `include "streams.svh"
 
+  // The cycle in superlane 0.
+  longint unsigned cycle;
+  assign cycle = now - longint'(superlane);
+
   typedef struct packed {
     logic valid;
     logic rotates;
@@ -42,7 +46,7 @@ module shifter
 
   logic works;
   operand_t from, under, to;
-  assign works = is_operation(instruction, OP_SHIFT);
+  assign works = instruction.valid && opcode_of(instruction.word[0]) == OP_SHIFT;
   assign from = instruction.word[1][15:0];
   assign under = instruction.word[1][31:16];
   assign to = instruction.word[3][31:16];
@@ -61,27 +65,30 @@ module shifter
     if (int'(under.kind) != KIND_NONE) shift.under = data[place_of(under, 0)];
   end
 
-  // The result.
-  int at, source;
+  // A lane of the result.
+  function automatic logic [7:0] lane_of(
+      input int at, input int first, input int beyond, input int by, input logic rotates, input logic [7:0] under,
+      input logic [L-1:0][7:0] whole);
+    /*verilator no_inline_task*/
+    int source;
+    source = at - by;
+    if (rotates) source = source % L;
+    if (rotates && source < 0) source = source + L;
+    lane_of = '0;
+    if (source >= 0 && source < L) lane_of = whole[source];
+    if (at < first || at >= beyond) lane_of = under;
+  endfunction
+
+  shift_t due;
+  assign due = shifts[LATENCY];
   always_comb begin
-    vector = shifts[LATENCY].under;
-    at = 0;
-    source = 0;
-    for (int lane = 0; lane < LANES; lane++) begin
-      at = int'(superlane) * LANES + lane;
-      source = at - int'(shifts[LATENCY].by);
-      if (shifts[LATENCY].rotates) begin
-        source = source % L;
-        if (source < 0) source = source + L;
-      end
-      if (at >= int'(shifts[LATENCY].first) && at < int'(shifts[LATENCY].beyond)) begin
-        vector[8*lane+:8] = '0;
-        if (source >= 0 && source < L) vector[8*lane+:8] = whole[source];
-      end
-    end
+    for (int lane = 0; lane < LANES; lane++)
+      vector[8*lane+:8] = lane_of(
+          int'(superlane) * LANES + lane, int'(due.first), int'(due.beyond), int'(due.by), due.rotates,
+          due.under[8*lane+:8], whole);
   end
-  assign drive = shifts[LATENCY].valid;
-  assign place = shifts[LATENCY].place;
+  assign drive = due.valid;
+  assign place = due.place;
 
   always_comb begin
     busy = instruction.valid;
@@ -93,11 +100,11 @@ module shifter
   always_ff @(posedge clk) begin
     shifts[1] <= shift;
     for (int age = 2; age <= LATENCY; age++) shifts[age] <= shifts[age-1];
-    if (instruction.valid) check_own(queue, instruction, works);
+    if (instruction.valid) check_own(queue, cycle, instruction.word[0], works);
     if (works) begin
-      check_read(queue, from, 1);
-      if (int'(under.kind) != KIND_NONE) check_read(queue, under, 1);
-      check_exists(queue, to, 1);
+      check_read(queue, cycle, valid, from, 1);
+      if (int'(under.kind) != KIND_NONE) check_read(queue, cycle, valid, under, 1);
+      check_exists(queue, cycle, to, 1);
     end
   end
 endmodule

@@ -31,6 +31,10 @@ module slice
   /*verilator no_inline_module*/
   `include "streams.svh"
 
+  // The cycle in superlane 0.
+  longint unsigned cycle;
+  assign cycle = now - longint'(superlane);
+
   localparam int VECTORS = BANKS * WORDS;
 
   logic [W-1:0] storage[VECTORS];
@@ -53,8 +57,8 @@ module slice
   logic is_mem, is_gather;
   operand_t from, to;
   logic [15:0] gathered;
-  assign is_mem = is_operation(instruction, OP_MEM);
-  assign is_gather = is_operation(instruction, OP_GATHER);
+  assign is_mem = instruction.valid && opcode_of(instruction.word[0]) == OP_MEM;
+  assign is_gather = instruction.valid && opcode_of(instruction.word[0]) == OP_GATHER;
   assign from = instruction.word[3][31:16];
   assign to = instruction.word[3][15:0];
 
@@ -87,14 +91,14 @@ module slice
 
   task automatic check_address(input logic [31:0] address);
     if (address >= VECTORS)
-      $fatal(1, "beyond the last address: %0d in queue %0d, cycle %0d", address, queue, now - longint'(superlane));
+      $fatal(1, "beyond the last address: %0d in queue %0d, cycle %0d", address, queue, cycle);
   endtask
 
   task automatic check_visible(input logic all, input logic [31:0] address);
     for (int age = 1; age < LATENCY; age++) begin
       if (writes[age].valid && (all || writes[age].address == address))
         $fatal(1, "too early: queue %0d reads what it wrote %0d cycles before to %0d, cycle %0d", queue, age,
-               writes[age].address, now - longint'(superlane));
+               writes[age].address, cycle);
     end
   endtask
 
@@ -127,29 +131,29 @@ module slice
       reads[age] <= reads[age-1];
       writes[age] <= writes[age-1];
     end
-    works <= LATENCY'({works, instruction.valid && !asks_nothing(instruction)});
+    works <= LATENCY'({works, is_mem || is_gather});
     // What is read in this cycle has left the storage already.
     if (LATENCY == 1) begin
       if (write.valid) storage[write.address] = write.vector;
     end else begin
       if (writes[LATENCY-1].valid) storage[writes[LATENCY-1].address] = writes[LATENCY-1].vector;
     end
-    if (instruction.valid) check_own(queue, instruction, is_mem || is_gather);
+    if (instruction.valid) check_own(queue, cycle, instruction.word[0], is_mem || is_gather);
     if (is_mem && instruction.word[0][8]) begin
-      check_exists(queue, to, 1);
+      check_exists(queue, cycle, to, 1);
       check_address(instruction.word[1]);
       check_visible(0, instruction.word[1]);
     end
     if (is_mem && instruction.word[0][9]) begin
-      check_read(queue, from, 1);
+      check_read(queue, cycle, valid, from, 1);
       check_address(instruction.word[2]);
     end
     if (is_mem && instruction.word[0][9:8] == 2'b11 && instruction.word[1] / WORDS == instruction.word[2] / WORDS)
       $fatal(1, "bank conflict: queue %0d reads and writes bank %0d, cycle %0d", queue, instruction.word[1] / WORDS,
-             now - longint'(superlane));
+             cycle);
     if (is_gather) begin
-      check_read(queue, to, 2);
-      check_exists(queue, from, 1);
+      check_read(queue, cycle, valid, to, 2);
+      check_exists(queue, cycle, from, 1);
       check_visible(1, 0);
     end
     // The test bench fills the storage before the first cycle and reads it after the last.

@@ -23,6 +23,10 @@ module transposer
   /*verilator no_inline_module*/
   `include "streams.svh"
 
+  // The cycle in superlane 0.
+  longint unsigned cycle;
+  assign cycle = now - longint'(superlane);
+
   typedef struct packed {
     logic valid;
     operand_t to;
@@ -32,7 +36,7 @@ module transposer
 
   logic works;
   operand_t from, to;
-  assign works = is_operation(instruction, OP_TRANSPOSE);
+  assign works = instruction.valid && opcode_of(instruction.word[0]) == OP_TRANSPOSE;
   assign from = instruction.word[1][15:0];
   assign to = instruction.word[1][31:16];
 
@@ -63,10 +67,10 @@ module transposer
   always_ff @(posedge clk) begin
     results[1] <= result;
     for (int age = 2; age <= LATENCY; age++) results[age] <= results[age-1];
-    if (instruction.valid) check_own(queue, instruction, works);
+    if (instruction.valid) check_own(queue, cycle, instruction.word[0], works);
     if (works) begin
-      check_read(queue, from, LANES);
-      check_exists(queue, to, LANES);
+      check_read(queue, cycle, valid, from, LANES);
+      check_exists(queue, cycle, to, LANES);
     end
   end
 endmodule

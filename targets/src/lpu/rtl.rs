@@ -38,8 +38,9 @@ const DESIGN: Design = Design {
         ("streams.svh", include_str!("../../lpu/rtl/streams.svh")),
         LANES[1],
     ],
-    // The test bench says itself what happens when the machine stops.
-    defines: &["VL_USER_STOP"],
+    // The test bench says itself what happens when the machine stops. Programs for it are short, so the compiler need not try
+    // hard.
+    arguments: &["-CFLAGS", "-DVL_USER_STOP", "-MAKEFLAGS", "OPT_FAST=-O1", "-MAKEFLAGS", "OPT_SLOW=-O0"],
 };
 
 /// Why the machine could not be built or run.

@@ -30,7 +30,7 @@ const DESIGN: Design = Design {
         LANES[0],
     ],
     included: &[FLOAT, LANES[1]],
-    defines: &[],
+    arguments: &[],
 };
 
 /// Why the machine could not be built or run.
