@@ -103,19 +103,23 @@ module plane
   endfunction
 
   task automatic multiply_bytes();
+    logic [L-1:0][31:0] sums_on;
     for (int column = 0; column < L; column++)
-      north[column] <= with_bytes(
+      sums_on[column] = with_bytes(
           south[column], data[place_of(row_from, 0)], weights[column], multiply.word[0][10], multiply.word[0][11]);
+    north <= sums_on;
   endtask
 
   task automatic multiply_halves();
+    logic [L-1:0][31:0] sums_on;
     logic [LANES-1:0] lanes;
     for (int lane = 0; lane < LANES; lane++)
       lanes[lane] = (int'(superlane) * LANES + lane >= L / 2) == multiply.word[0][9];
     for (int column = 0; column < L; column++)
-      north[column] <= with_halves(
+      sums_on[column] = with_halves(
           south[column], {data[place_of(row_from, 1)], data[place_of(row_from, 0)]}, weights[column],
           next_weights[column], lanes);
+    north <= sums_on;
   endtask
 
   task automatic take_sums();

@@ -175,9 +175,8 @@ impl<'a> Job<'a> {
 
 /// The text of a fault in what the machine says when it stops.
 fn fault_in(failure: &str) -> Option<&str> {
-    let line = failure.lines().find(|line| line.contains("%Fatal: "))?;
-    let (_, behind) = line.split_once("Assertion failed in ")?;
-    behind.split_once(": ").map(|(_, text)| text)
+    let (_, place_and_text) = failure.lines().find_map(|line| line.split_once("Assertion failed in "))?;
+    place_and_text.split_once(": ").map(|(_, text)| text)
 }
 
 /// The parameters of the top module.
