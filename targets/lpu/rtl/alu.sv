@@ -76,18 +76,17 @@ module alu
       input operand_t operand, input logic [N-1:0][W-1:0] data, input logic [LANES-1:0][63:0] numbers,
       input logic [31:0] number, output logic [LANES-1:0][63:0] bits);
     /*verilator no_inline_task*/
-    logic [W-1:0] vector;
-    bits = numbers;
-    if (int'(operand.kind) == KIND_STREAM) bits = '0;
-    for (int i = 0; i < 8; i++) begin
-      if (int'(operand.kind) == KIND_STREAM && i < bytes_of(int'(operand.dtype))) begin
-        vector = data[place_of(operand, i)];
-        for (int lane = 0; lane < LANES; lane++) bits[lane][8*i+:8] = vector[8*lane+:8];
-      end
-    end
-    for (int lane = 0; lane < LANES; lane++) begin
-      if (int'(operand.kind) == KIND_FLOAT) bits[lane] = {32'b0, number};
-      if (int'(operand.kind) == KIND_INTEGER) bits[lane] = {{32{number[31]}}, number};
+    logic [63:0] element;
+    bits = '0;
+    for (int lane = LANES - 1; lane >= 0; lane--) begin
+      element = numbers[lane];
+      if (int'(operand.kind) == KIND_STREAM) element = '0;
+      if (int'(operand.kind) == KIND_FLOAT) element = {32'b0, number};
+      if (int'(operand.kind) == KIND_INTEGER) element = {{32{number[31]}}, number};
+      for (int i = 0; i < 8; i++)
+        if (int'(operand.kind) == KIND_STREAM && i < bytes_of(int'(operand.dtype)))
+          element = element | (64'(data[place_of(operand, i)][8*lane+:8]) << (8 * i));
+      bits = (bits << 64) | (64 * LANES)'(element);
     end
   endtask
 

@@ -6,6 +6,7 @@
 mod arithmetic;
 mod faults;
 mod lanes;
+mod least;
 mod program;
 mod time;
 

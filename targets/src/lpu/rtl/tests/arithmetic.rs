@@ -166,7 +166,6 @@ fn rows_of_bytes_are_multiplied_and_accumulated() {
             instructions.push((Accumulate(West, 0), cycle + 5, accumulate(3, index == 1, to)));
         }
         instructions.extend(from_mxm(70, 4, 19));
-        instructions.sort_by_key(|instruction| instruction.1);
         let outcome = run(rtl, &Program::of(&instructions), &before);
         let number = |byte: u8, signed: bool| if signed { i32::from(byte as i8) } else { i32::from(byte) };
         let expected: [u32; 8] = std::array::from_fn(|column| {
@@ -198,7 +197,6 @@ fn weights_that_wait_do_not_disturb() {
         instructions.push((Multiply(West, 0), cycle, multiply_bytes(west(8), false, false)));
         instructions.push((Accumulate(West, 0), cycle + 5, accumulate(index, false, None)));
     }
-    instructions.sort_by_key(|instruction| instruction.1);
     let outcome = run(rtl, &Program::of(&instructions), &before);
     for (row, address) in [(0, 0), (1, 2)] {
         let x = vector(&before, 4, 20 + row);
@@ -236,7 +234,6 @@ fn rows_of_halves_are_multiplied_and_accumulated() {
         instructions.push((Multiply(West, 0), cycle, multiply_halves(west(8), half)));
         instructions.push((Accumulate(West, 0), cycle + 5, accumulate(15, half == 1, None)));
     }
-    instructions.sort_by_key(|instruction| instruction.1);
     let outcome = run(rtl, &Program::of(&instructions), &before);
     let expected: [u32; 8] = std::array::from_fn(|column| {
         let sum = |lanes: std::ops::Range<usize>| {

@@ -3,6 +3,7 @@
 use tcc_ir::DType;
 
 use super::machine;
+use crate::lpu::LpuMachine;
 use crate::lpu::isa::Queue;
 
 /// The words of an instruction.
@@ -127,6 +128,7 @@ pub fn transpose(from: u32, to: u32) -> Words {
 /// A program; its instructions, and the cycle that each was wanted in.
 #[derive(Clone)]
 pub struct Program {
+    machine: LpuMachine,
     queues: Vec<Vec<Words>>,
     free: Vec<u32>,
     dispatches: Vec<(u64, usize)>,
@@ -136,12 +138,23 @@ pub struct Program {
 impl Program {
     /// Instructions that are dispatched in given cycles. Queues end right after their last.
     pub fn of(instructions: &[(Queue, u32, Words)]) -> Program {
-        let count = machine().queues().len();
-        let mut program =
-            Program { queues: vec![Vec::new(); count], free: vec![0; count], dispatches: Vec::new(), end: 0 };
-        for &(queue, cycle, words) in instructions {
-            let number = machine().queues().iter().position(|candidate| *candidate == queue).unwrap();
-            program.push(number, cycle, words);
+        Program::on(&machine(), instructions)
+    }
+
+    /// The same for another machine.
+    pub fn on(machine: &LpuMachine, instructions: &[(Queue, u32, Words)]) -> Program {
+        let count = machine.queues().len();
+        let mut program = Program {
+            machine: machine.clone(),
+            queues: vec![Vec::new(); count],
+            free: vec![0; count],
+            dispatches: Vec::new(),
+            end: 0,
+        };
+        let mut instructions = instructions.to_vec();
+        instructions.sort_by_key(|instruction| instruction.1);
+        for (queue, cycle, words) in instructions {
+            program.push(program.number(queue), cycle, words);
         }
         for queue in 0..count {
             program.push(queue, program.free[queue], END);
@@ -154,10 +167,14 @@ impl Program {
     pub fn raw(queues: &[(Queue, &[Words])]) -> Program {
         let mut program = Program::of(&[]);
         for (queue, words) in queues {
-            let number = machine().queues().iter().position(|candidate| candidate == queue).unwrap();
+            let number = program.number(*queue);
             program.queues[number] = words.to_vec();
         }
         program
+    }
+
+    fn number(&self, queue: Queue) -> usize {
+        self.machine.queues().iter().position(|candidate| *candidate == queue).unwrap()
     }
 
     fn push(&mut self, queue: usize, cycle: u32, words: Words) {
@@ -168,12 +185,15 @@ impl Program {
         }
         self.queues[queue].push(words);
         self.free[queue] = cycle + 1;
+        if words == SYNC {
+            return;
+        }
         self.dispatches.push((u64::from(cycle), queue));
         let latency = match words[0] & 0xff {
-            16 | 17 => machine().mem.latency,
-            32 => machine().vxm.latency,
-            50 => machine().mxm.latency,
-            64..=66 => machine().sxm.latency,
+            16 | 17 => self.machine.mem.latency,
+            32 => self.machine.vxm.latency,
+            50 => self.machine.mxm.latency,
+            64..=66 => self.machine.sxm.latency,
             _ => 1,
         };
         self.end = self.end.max(u64::from(cycle + latency));
@@ -194,6 +214,6 @@ impl Program {
 
     /// The cycles that it takes.
     pub fn cycles(&self) -> u64 {
-        self.end + u64::from(machine().superlanes) - 1
+        self.end + u64::from(self.machine.superlanes) - 1
     }
 }
