@@ -12,6 +12,7 @@ use tcc_targets::machine::Machine;
 use tcc_targets::systolic::Systolic;
 use tcc_targets::systolic::rtl::{Rtl, RtlError};
 use tcc_targets::target::Program;
+use tcc_targets::verilator::VerilatorError;
 
 /// A machine from `tests/machines/`, and the same in SystemVerilog; `None` if a user has not installed what it takes.
 fn machine(name: &str) -> Option<(Machine, Rtl)> {
@@ -20,7 +21,7 @@ fn machine(name: &str) -> Option<(Machine, Rtl)> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rtl").join(name);
     match Rtl::build(machine.systolic.as_ref().unwrap(), &folder) {
         Ok(rtl) => Some((machine, rtl)),
-        Err(RtlError::Tool { tool, error }) if std::env::var_os("CI").is_none() => {
+        Err(RtlError::Verilator(VerilatorError::Tool { tool, error })) if std::env::var_os("CI").is_none() => {
             eprintln!("SKIPPED: {tool} is not installed ({error}); models are not run in SystemVerilog");
             None
         }

@@ -15,6 +15,7 @@ mod scanner;
 pub mod systolic;
 pub mod target;
 pub mod trace;
+pub mod verilator;
 
 pub use explanation::{Explanation, PlanTaken};
 pub use machine::{Kind, Machine, MachineError};

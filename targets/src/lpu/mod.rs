@@ -13,6 +13,7 @@ pub mod emit;
 pub mod encoding;
 pub mod isa;
 mod machine;
+pub mod rtl;
 pub mod simulator;
 pub mod timeline;
 

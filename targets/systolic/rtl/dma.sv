@@ -5,6 +5,7 @@
 // transfer in the meantime.
 
 module dma
+  import lanes_pkg::*;
   import machine_pkg::*;
 #(
     parameter bit STORES = 0,

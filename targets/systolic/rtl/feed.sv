@@ -5,6 +5,7 @@
 // then.
 
 module feed
+  import lanes_pkg::*;
   import machine_pkg::*;
 #(
     parameter int ROWS = 4,

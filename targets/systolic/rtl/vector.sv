@@ -5,6 +5,7 @@
 // as its tree has levels.
 
 module vector
+  import lanes_pkg::*;
   import machine_pkg::*;
 #(
     parameter int LANES = 8,

@@ -121,7 +121,12 @@ impl Simulator<'_> {
         }?;
         let latency = u64::from(self.machine.vxm.latency);
         if let Some((to, dtype)) = alu.result {
-            for (byte, plane) in lanes.planes(dtype).into_iter().enumerate() {
+            // A copy between equal types keeps every bit.
+            let planes = match (&alu.function, &values[..]) {
+                (AluFn::Copy(_), [Value::Elements(elements, own)]) if *own == dtype => lanes::split(elements, dtype),
+                _ => lanes.planes(dtype),
+            };
+            for (byte, plane) in planes.into_iter().enumerate() {
                 self.drive_later(queue, to, byte, cycle + latency, plane);
             }
         }

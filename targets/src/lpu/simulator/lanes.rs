@@ -87,8 +87,14 @@ impl Lanes {
             Lanes::Signed(numbers) => encoded(numbers, dtype, bytes),
             Lanes::Unsigned(numbers) => encoded(numbers, dtype, bytes),
         };
-        (0..bytes).map(|byte| elements.iter().skip(byte).step_by(bytes).copied().collect()).collect()
+        split(&elements, dtype)
     }
+}
+
+/// The byte planes of elements.
+pub(super) fn split(elements: &[u8], dtype: DType) -> Vec<Vec<u8>> {
+    let bytes = element_bytes(dtype);
+    (0..bytes).map(|byte| elements.iter().skip(byte).step_by(bytes).copied().collect()).collect()
 }
 
 /// A given number as one of a class.

@@ -20,6 +20,7 @@ use crate::systolic::isa::Instruction;
 use crate::systolic::simulator::{Dram, Simulator};
 use crate::systolic::timing::tests::{array, small_machine};
 use crate::systolic::{SystolicMachine, machine};
+use crate::verilator::VerilatorError;
 
 /// Where DRAM's writable part begins, and its length.
 const BASE: u64 = 512;
@@ -76,7 +77,7 @@ fn folder(name: &str) -> PathBuf {
 fn built(name: &str, machine: &SystolicMachine, change: impl Fn(&str, &str) -> String) -> Option<Rtl> {
     match Rtl::build_changed(machine, &folder(name), change) {
         Ok(rtl) => Some(rtl),
-        Err(RtlError::Tool { tool, error }) if std::env::var_os("CI").is_none() => {
+        Err(RtlError::Verilator(VerilatorError::Tool { tool, error })) if std::env::var_os("CI").is_none() => {
             eprintln!("SKIPPED: {tool} is not installed ({error}); the machine in SystemVerilog is not compared");
             None
         }
@@ -351,7 +352,7 @@ fn a_machine_of_which_only_the_array_takes_time_is_not_built() {
 #[test]
 fn the_array_synthesises() {
     let folder = folder("to-synthesise");
-    super::write_sources(&folder, unchanged).unwrap();
+    super::DESIGN.write_sources(&folder, unchanged).unwrap();
     let script = "read_verilog -sv delay.sv cell.sv array.sv; hierarchy -check -top systolic_array; \
                   synth -noshare -top systolic_array; check -assert; select -assert-none t:$_DLATCH*; \
                   select -assert-min 100 t:$_DFF*; stat";
