@@ -7,10 +7,10 @@ pub(super) fn shift(from: &[u8], by: i16, rotate: bool, lanes: [u16; 2], under: 
     let count = from.len();
     let [first, end] = lanes.map(usize::from);
     let mut result = under.unwrap_or_else(|| vec![0; count]);
-    for lane in first..end {
+    for (lane, value) in result.iter_mut().enumerate().take(end).skip(first) {
         let source = lane as i64 - i64::from(by);
         let source = if rotate { source.rem_euclid(count as i64) } else { source };
-        result[lane] = usize::try_from(source).ok().and_then(|source| from.get(source)).copied().unwrap_or(0);
+        *value = usize::try_from(source).ok().and_then(|source| from.get(source)).copied().unwrap_or(0);
     }
     result
 }

@@ -62,7 +62,7 @@ fn a_function_is_that_of_the_system_and_a_result_has_its_own_type() {
     put_elements(&mut before, 0, 0, halves.map(|number| f16::from_f32(number).to_le_bytes()));
     let exp = alu(unary(EXP), &[of(DType::F16, east(0))], Some(of(DType::F32, east(8))), 0);
     let outcome = on_alus(rtl, &before, &[(1, 6, exp)], 8);
-    let expected = halves.map(|number| libm::expf(number));
+    let expected = halves.map(libm::expf);
     for (lane, bytes) in elements::<4>(&outcome.memory, 4, 0).into_iter().enumerate() {
         let actual = f32::from_le_bytes(bytes);
         assert!((actual - expected[lane]).abs() <= expected[lane] * 1e-6, "lane {lane}: {actual}");
