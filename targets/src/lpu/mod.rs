@@ -12,6 +12,7 @@ pub mod check;
 pub mod emit;
 pub mod encoding;
 pub mod isa;
+pub mod layout;
 mod machine;
 pub mod rtl;
 pub mod simulator;
