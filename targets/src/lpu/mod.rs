@@ -9,12 +9,16 @@
 mod arbitrary;
 pub mod assembly;
 pub mod check;
+mod constants;
 pub mod emit;
 pub mod encoding;
 pub mod isa;
 pub mod layout;
+mod lower;
 mod machine;
+mod memory;
 pub mod rtl;
+mod schedule;
 pub mod simulator;
 pub mod timeline;
 

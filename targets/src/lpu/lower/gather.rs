@@ -1,0 +1,305 @@
+//! Rows that data chooses: the vector unit makes addresses of indices, which slices of memory read at.
+
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+use tcc_ir::ops::{BinaryFn, Gather};
+use tcc_ir::{DType, ValueId};
+
+use super::chain::{Arg, Chain, Function, Step};
+use super::elementwise::{Leaf, Target, Work, all_vectors, planes};
+use super::{CHUNK, Lease, Lowering, Shape, clashed, lost};
+use crate::lpu::constants::{Constant, Form, Source};
+use crate::lpu::isa::{Alu, AluFn, Number, Operand, Operation, Queue};
+use crate::lpu::layout::Layout;
+use crate::lpu::memory::{Purpose, Slices};
+use crate::lpu::schedule::{FlowBuilder, Pool};
+use crate::target::TargetError;
+
+impl Lowering<'_> {
+    pub(super) fn gather(
+        &mut self,
+        gather: &Gather,
+        data: ValueId,
+        indices: ValueId,
+        result: ValueId,
+    ) -> Result<Lease, TargetError> {
+        if gather.axis != 0 {
+            return Err(lost("rows are chosen along an inner axis"));
+        }
+        let shape = self.graph.shape(data).clone();
+        let entries = shape.first().copied().unwrap_or(1);
+        if let Some(chosen) = self.graph.as_constant(self.plan.access(indices).root).cloned()
+            && self.plan.access(indices).view.is_dense()
+        {
+            let chosen = chosen.to_i64s().ok().flatten().ok_or_else(|| lost("indices are no integers"))?;
+            let chosen: Vec<usize> =
+                chosen.iter().map(|&index| if index < 0 { index + entries as i64 } else { index } as usize).collect();
+            return self.choose(data, &chosen, result);
+        }
+        let (rows, columns) = Layout::matrix(self.graph.shape(result));
+        let index = self.single_column(indices)?;
+        if shape.rank() > 1 {
+            let inner = shape[1..shape.rank() - 1].iter().product::<usize>();
+            let tables = self.tables(data, inner, columns)?;
+            return self.look_up(&tables, &index, inner, rows, columns);
+        }
+        // Single elements: found as numbers in all lanes, which then become the lanes of rows.
+        let tables = self.tables(data, 1, 1)?;
+        let found = self.look_up(&tables, &index, 1, index.rows, 1)?;
+        if columns == 1 {
+            return Ok(found);
+        }
+        let positions: Vec<i64> = (0..(rows * columns) as i64).collect();
+        let layout = self.select_elements(&found, &positions, rows, columns)?;
+        self.give_back(&found);
+        Ok(layout)
+    }
+
+    /// Rows that are known.
+    fn choose(&mut self, data: ValueId, chosen: &[usize], result: ValueId) -> Result<Lease, TargetError> {
+        let shape = self.graph.shape(data).clone();
+        let (rows, columns) = Layout::matrix(self.graph.shape(result));
+        if shape.rank() < 2 {
+            let source = self.materialize(data)?;
+            let access = self.plan.access(data).clone();
+            let source = if access.root == data { source } else { self.dense(access.root, &access.view)? };
+            let positions: Vec<i64> = chosen.iter().map(|&index| index as i64).collect();
+            return self.select_elements(&source, &positions, rows, columns);
+        }
+        let leaf = self.rows_of(data, &shape)?;
+        let per_entry = leaf.rows.len() / shape[0].max(1);
+        let own = chosen.iter().flat_map(|&index| leaf.rows[index * per_entry..(index + 1) * per_entry].to_vec());
+        let own = own.collect();
+        let layout = self.allocate(leaf.layout.dtype, rows, columns, 1, Slices::of(&leaf.layout.slices))?;
+        let to = all_vectors(rows, columns.div_ceil(self.lanes()));
+        self.copy_vectors(Leaf { layout: leaf.layout, rows: own }, layout.clone(), to)?;
+        Ok(layout)
+    }
+
+    /// A constant with a single column.
+    pub(super) fn constant_column(&mut self, value: ValueId, dtype: DType) -> Result<Lease, TargetError> {
+        if let Some(layout) = self.known.get(&(value, Shape::Indices)) {
+            return Ok(layout.clone());
+        }
+        let rows = self.graph.shape(value).count();
+        let layout = self.allocate_for(dtype, rows, 1, 1, Slices::default(), true, Purpose::Given)?;
+        let source = Source::Value(self.graph.clone(), value);
+        self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
+        self.known.insert((value, Shape::Indices), layout.clone());
+        Ok(layout)
+    }
+
+    /// What is looked up in, cut so that each part has one address for all its slices: entries of `inner` rows each.
+    fn tables(&mut self, data: ValueId, inner: usize, columns: usize) -> Result<Vec<Lease>, TargetError> {
+        let lanes = self.lanes();
+        let count = self.graph.shape(data).count();
+        let entry = inner * columns.div_ceil(lanes);
+        let entries = count / (inner * columns).max(1);
+        let depth = (self.facts.mem.banks * self.facts.mem.words) as usize;
+        let per_part = (depth / entry.max(1)).min(entries).max(1);
+        if entry > depth {
+            return Err(lost("an entry of a table is longer than a slice"));
+        }
+        let constant = self.is_constant(data);
+        let key = (data, self.plan.access(data).view.clone(), Shape::Indices);
+        if constant && entries > per_part {
+            return self.cut_table(data, inner, columns, per_part);
+        }
+        if constant {
+            let dtype = Layout::storage(self.graph.ty(data).dtype);
+            if columns == 1 {
+                return Ok(vec![self.constant_column(data, dtype)?]);
+            }
+            return Ok(vec![self.constant_as(data, Shape::Indices, dtype, 1, true)?]);
+        }
+        if entries > per_part {
+            return Err(lost("a computed table is longer than a slice"));
+        }
+        if let Some(layout) = self.made.get(&key) {
+            return Ok(vec![layout.clone()]);
+        }
+        let leaf = if columns == 1 {
+            let layout = self.single_column(data)?;
+            Leaf { rows: all_vectors(layout.rows, 1), layout }
+        } else {
+            let shape = self.graph.shape(data).clone();
+            self.rows_of(data, &shape)?
+        };
+        let avoid = Slices::of(&leaf.layout.slices);
+        let rows = entries * inner;
+        let layout = self.allocate_for(leaf.layout.dtype, rows, columns, 1, avoid, true, Purpose::Computed)?;
+        let to = all_vectors(rows, columns.div_ceil(lanes));
+        self.copy_vectors(leaf, layout.clone(), to)?;
+        self.remember((self.plan.access(data).root, key.1, Shape::Indices), layout.clone());
+        Ok(vec![layout])
+    }
+
+    /// A constant table in parts of so many entries.
+    fn cut_table(&mut self, data: ValueId, inner: usize, columns: usize, per_part: usize) -> Result<Vec<Lease>, TargetError> {
+        let dtype = Layout::storage(self.graph.ty(data).dtype);
+        let entries = self.graph.shape(data).count() / (inner * columns).max(1);
+        let mut parts = Vec::new();
+        for first in (0..entries).step_by(per_part) {
+            let count = per_part.min(entries - first);
+            let layout =
+                self.allocate_for(dtype, count * inner, columns, 1, Slices::default(), true, Purpose::Given)?;
+            let source = Source::Rows(self.graph.clone(), data, first * inner, count * inner);
+            self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
+            parts.push(layout);
+        }
+        Ok(parts)
+    }
+
+    /// The entries that indices name: `rows` rows, `inner` for each index.
+    fn look_up(
+        &mut self,
+        tables: &[Lease],
+        index: &Lease,
+        inner: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Lease, TargetError> {
+        let Some(first) = tables.first() else { return Err(lost("a table has no parts")) };
+        let dtype = first.dtype;
+        let avoid = tables.iter().fold(Slices::of(&index.slices), |all, table| all.union(Slices::of(&table.slices)));
+        let mut found = Vec::new();
+        let mut before = 0;
+        for table in tables {
+            let layout = self.allocate(dtype, rows, columns, 1, avoid)?;
+            self.read_entries(table, index, inner, before, &layout)?;
+            found.push(layout);
+            before += table.rows / inner.max(1);
+        }
+        // What lies beyond the end of a part is in a later one.
+        let per_part = first.rows / inner.max(1);
+        while found.len() > 1 {
+            let (Some(late), Some(early)) = (found.pop(), found.pop()) else { break };
+            let bound = (found.len() + 1) * per_part;
+            let layout = self.allocate(dtype, rows, columns, 1, avoid)?;
+            let vectors = all_vectors(rows, columns.div_ceil(self.lanes()));
+            let per_index = vectors.len() / index.rows.max(1);
+            let chain = Chain {
+                steps: vec![
+                    Step {
+                        function: Function::Binary(BinaryFn::Lt),
+                        args: SmallVec::from_slice(&[Arg::Leaf(0), Arg::Number(Number::Integer(bound as i32))]),
+                        dtype: DType::Bool,
+                    },
+                    Step {
+                        function: Function::Select,
+                        args: SmallVec::from_slice(&[Arg::Step(0), Arg::Leaf(1), Arg::Leaf(2)]),
+                        dtype,
+                    },
+                ],
+                leaves: vec![index.dtype, dtype, dtype],
+            };
+            let indices = (0..vectors.len()).map(|vector| ((vector / per_index) as u32, 0)).collect();
+            let leaves = vec![
+                Leaf { layout: index.clone(), rows: indices },
+                Leaf { layout: early.clone(), rows: vectors.clone() },
+                Leaf { layout: late.clone(), rows: vectors.clone() },
+            ];
+            let first = vec![true; vectors.len()];
+            let target = Target { step: 1, layout: layout.clone(), rows: vectors.into_iter().map(Some).collect() };
+            self.run_chain(Work { chain, leaves, targets: vec![target], first })?;
+            self.give_back(&early);
+            self.give_back(&late);
+            found.push(layout);
+        }
+        found.pop().ok_or_else(|| lost("a table has no parts"))
+    }
+
+    /// Reads from one part of a table, whose first entry has a number.
+    fn read_entries(
+        &mut self,
+        table: &Lease,
+        index: &Lease,
+        inner: usize,
+        before: usize,
+        result: &Lease,
+    ) -> Result<(), TargetError> {
+        let blocks = result.blocks();
+        let per_index = inner * blocks;
+        let base = table.slices.first().map_or(0, |place| i64::from(place.address)) - (before * per_index) as i64;
+        let steps: Vec<(usize, usize)> =
+            (0..index.rows).flat_map(|entry| (0..per_index).map(move |vector| (entry, vector))).collect();
+        let earliest = self.ready(table);
+        let mut until = 0;
+        for chunk in steps.chunks(CHUNK) {
+            let mut flow = FlowBuilder::new(self.facts);
+            let end = self.reading(&mut flow, table, index, result, chunk, (per_index, blocks, base));
+            let flow = flow.finish().map_err(clashed)?;
+            let start = self.place(&flow, earliest);
+            until = until.max((start.0 + end) as u64);
+        }
+        self.hold(table, until);
+        Ok(())
+    }
+
+    /// Builds the flow of some steps; gives the cycle behind its last gather.
+    fn reading(
+        &self,
+        flow: &mut FlowBuilder<'_>,
+        table: &Layout,
+        index: &Layout,
+        result: &Layout,
+        steps: &[(usize, usize)],
+        (per_index, blocks, base): (usize, usize, i64),
+    ) -> i64 {
+        let middle = self.facts.position(Queue::Alu(0));
+        let (alu, memory) = (i64::from(self.facts.vxm.latency), i64::from(self.facts.mem.latency));
+        let position = |slice: u8| self.facts.position(Queue::Mem(slice));
+        let reads = steps.iter().enumerate().map(|(cycle, &(entry, _))| (cycle as i64, planes(index, entry as u32, 0)));
+        let read = flow.load(middle, reads);
+        let far = table.slices.iter().map(|place| position(place.slice)).max_by_key(|at| at.abs_diff(middle));
+        let far = far.unwrap_or(middle);
+        let addresses = flow.train(FlowBuilder::direction(middle, far), 2, middle);
+        let scaled = |cycle: usize| {
+            let operands =
+                [Operand::Stream(flow.take(read), index.dtype), Operand::Number(Number::Integer(per_index as i32))];
+            (cycle as i64, Operation::Alu(Alu { function: AluFn::Binary(BinaryFn::Mul, operands), result: None }))
+        };
+        let operations = (0..steps.len()).map(scaled).collect();
+        let moved = |(cycle, &(_, vector)): (usize, &(usize, usize))| {
+            let offset = Number::Integer((base + vector as i64) as i32);
+            let operands = [Operand::Alu(0), Operand::Number(offset)];
+            let result = Some((flow.stream(addresses), DType::U16));
+            (cycle as i64 + alu, Operation::Alu(Alu { function: AluFn::Binary(BinaryFn::Add, operands), result }))
+        };
+        let offsets = steps.iter().enumerate().map(moved).collect();
+        flow.unit(Pool::Alu(0), operations);
+        flow.unit(Pool::Alu(1), offsets);
+        let mut end = 0;
+        let mut trains: HashMap<usize, _> = HashMap::new();
+        for (cycle, &(entry, vector)) in steps.iter().enumerate() {
+            let driven = cycle as i64 + 2 * alu;
+            flow.drive(addresses, middle, driven, far);
+            let (row, block) = (entry * (per_index / blocks) + vector / blocks, vector % blocks);
+            for (plane, place) in table.slices.iter().enumerate() {
+                let from = position(place.slice);
+                let to = result.place(row, block, plane);
+                let train = *trains.entry(plane).or_insert_with(|| {
+                    flow.train(FlowBuilder::direction(from, position(to.slice)), 1, from)
+                });
+                let at = driven + from.abs_diff(middle) as i64;
+                flow.gather(place.slice, at, addresses, from == far, train);
+                flow.store_step(train, from, at + memory, &[to]);
+                end = end.max(at + 1);
+            }
+        }
+        end
+    }
+
+    /// From when on all of a value can be read.
+    fn ready(&self, layout: &Layout) -> i64 {
+        layout.vectors().map(|(place, ..)| self.schedule.ready(place)).max().unwrap_or(0) as i64
+    }
+
+    /// Says that all of a value is read until a cycle.
+    fn hold(&mut self, layout: &Layout, until: u64) {
+        for (place, ..) in layout.vectors() {
+            self.schedule.hold(place, until);
+        }
+    }
+}

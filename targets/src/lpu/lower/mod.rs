@@ -1,0 +1,411 @@
+//! From a plan to a schedule: kernel by kernel, each value is computed by flows from memory through the units and back.
+//!
+//! Values that are element-wise are not computed until somebody needs them in memory, so that chains of them pass through the
+//! vector unit at once (`elementwise`, `chain`). Reductions over lanes go through transposers (`reduce`), products through
+//! the matrix units (`product`), and what must lie otherwise through shifters (`rearrange`).
+
+mod access;
+mod chain;
+mod elementwise;
+mod gather;
+mod movement;
+mod product;
+mod rearrange;
+mod reduce;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tcc_ir::{Anchor, DType, Def, Graph, Kernel, NodeId, Op, Plan, ValueId, View};
+use tcc_passes::derived_constants;
+
+use super::LpuMachine;
+use super::constants::{Constant, Form, Source, Tiles};
+use super::layout::{Layout, Place};
+use super::memory::{Memory, Purpose, Request, Slices};
+use super::schedule::{Clash, Flow, Placed, Schedule, Start};
+use super::simulator::Counts;
+use crate::machine::Machine;
+use crate::target::TargetError;
+
+/// What lowering has made of a plan.
+pub(super) struct Lowered {
+    /// All instructions.
+    pub placed: Vec<Placed>,
+    /// How much of everything they do.
+    pub counts: Counts,
+    /// What memory holds before.
+    pub constants: Vec<Constant>,
+    /// Where the inputs of the graph lie.
+    pub inputs: Vec<Arc<Layout>>,
+    /// Where its outputs lie afterwards.
+    pub outputs: Vec<Arc<Layout>>,
+    /// For each kernel how it was tiled, in words.
+    pub tilings: Vec<String>,
+    /// Most vectors of memory in use at a time.
+    pub used_vectors: u64,
+}
+
+/// Vectors that a flow works on at most, if nothing keeps them together: long enough that streams are used well, short enough
+/// that what needs the first of them need not wait for all.
+const CHUNK: usize = 128;
+
+/// What a value is made into besides the form in which it was computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Shape {
+    /// Rows of a view of it.
+    Dense,
+    /// Rows of a view of it as a matrix unit multiplies them.
+    Operand(DType),
+    /// The same, striped so that they can be loaded as weights.
+    Weights(DType),
+    /// Elements of a type, moved to where a view has them.
+    Moved(DType),
+    /// One number in each row, or a table that is looked up in.
+    Indices,
+}
+
+/// A memory that is taken back when nobody needs it any more.
+type Lease = Arc<Layout>;
+
+pub(super) struct Lowering<'a> {
+    machine: &'a Machine,
+    facts: &'a LpuMachine,
+    plan: &'a Plan,
+    graph: Arc<Graph>,
+    derived: Vec<bool>,
+    schedule: Schedule<'a>,
+    memory: Memory,
+    values: Vec<Option<Lease>>,
+    made: HashMap<(ValueId, View, Shape), Lease>,
+    /// What each root has been made into, to be taken back with it.
+    leases: HashMap<ValueId, Vec<Lease>>,
+    constants: Vec<Constant>,
+    /// Constants that are there already, by what they are.
+    known: HashMap<(ValueId, Shape), Lease>,
+    literals: HashMap<(Vec<u8>, DType, usize, usize), Lease>,
+    tiles: Vec<((ValueId, bool, DType), Arc<Tiles>)>,
+    tilings: Vec<String>,
+    kernel: u32,
+    /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
+    engines: Vec<product::Engine>,
+}
+
+/// Lowers a plan.
+///
+/// # Errors
+/// The memory does not hold what the plan needs, or a defect.
+pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Result<Lowered, TargetError> {
+    let graph = Arc::new(plan.graph.clone());
+    let mut lowering = Lowering {
+        machine,
+        facts,
+        plan,
+        derived: derived_constants(&graph),
+        schedule: Schedule::new(facts),
+        memory: Memory::new(facts),
+        values: vec![None; graph.value_count()],
+        made: HashMap::new(),
+        leases: HashMap::new(),
+        constants: Vec::new(),
+        known: HashMap::new(),
+        literals: HashMap::new(),
+        tiles: Vec::new(),
+        tilings: Vec::new(),
+        kernel: 0,
+        engines: product::engines(facts),
+        graph,
+    };
+    lowering.run()
+}
+
+impl<'a> Lowering<'a> {
+    fn run(mut self) -> Result<Lowered, TargetError> {
+        let last_uses = self.last_uses();
+        self.place_weights()?;
+        let mut inputs = Vec::new();
+        for &input in self.graph.clone().inputs() {
+            let ty = self.graph.ty(input).clone();
+            let (rows, columns) = Layout::matrix(&ty.shape);
+            let dtype = Layout::storage(ty.dtype);
+            let layout = self.allocate_for(dtype, rows, columns, 1, Slices::default(), false, Purpose::Given)?;
+            self.values[input.index()] = Some(layout.clone());
+            inputs.push(layout);
+        }
+        let mut dying: Vec<Vec<ValueId>> = vec![Vec::new(); self.plan.kernels.len()];
+        for (index, last) in last_uses.iter().enumerate() {
+            if let Some(kernel) = *last {
+                dying[kernel].push(ValueId::from_index(index));
+            }
+        }
+        for (index, kernel) in self.plan.kernels.iter().enumerate() {
+            self.kernel = index as u32;
+            self.tilings.push(String::new());
+            self.lower_kernel(kernel)?;
+            for &value in &dying[index] {
+                self.release(value);
+            }
+        }
+        let outputs = self.graph.clone();
+        let outputs = outputs.outputs().iter().map(|output| self.result(output.value)).collect::<Result<_, _>>()?;
+        let used_vectors = self.memory.peak;
+        let (placed, counts) = self.schedule.finish();
+        Ok(Lowered { placed, counts, constants: self.constants, inputs, outputs, tilings: self.tilings, used_vectors })
+    }
+
+    /// For each value that lies in memory, the last kernel that reads it; none for those that stay.
+    fn last_uses(&self) -> Vec<Option<usize>> {
+        let mut last: Vec<Option<usize>> = vec![None; self.graph.value_count()];
+        for (index, kernel) in self.plan.kernels.iter().enumerate() {
+            for node in kernel.nodes().map(|id| self.graph.node(id)) {
+                for &value in node.inputs.iter().chain(&node.outputs) {
+                    last[self.plan.access(value).root.index()] = Some(index);
+                }
+            }
+            if let Anchor::Copy { value, source } = &kernel.anchor {
+                last[source.root.index()] = Some(index);
+                last[value.index()] = Some(index);
+            }
+            for output in &kernel.outputs {
+                last[output.index()] = Some(index).max(last[output.index()]);
+            }
+        }
+        for output in self.graph.outputs() {
+            last[output.value.index()] = None;
+            last[self.plan.access(output.value).root.index()] = None;
+        }
+        for &input in self.graph.inputs() {
+            last[input.index()] = None;
+        }
+        last
+    }
+
+    fn lower_kernel(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
+        if let Anchor::Copy { value, source } = &kernel.anchor {
+            let layout = self.dense(source.root, &source.view)?;
+            self.values[value.index()] = Some(layout);
+        }
+        for id in kernel.nodes() {
+            if !is_elementwise(&self.graph.node(id).op) {
+                self.lower_node(id)?;
+            }
+        }
+        kernel.outputs.iter().try_for_each(|&output| self.materialize(output).map(|_| ()))
+    }
+
+    /// Has a node that is not element-wise computed, if it is not yet.
+    fn lower_node(&mut self, id: NodeId) -> Result<(), TargetError> {
+        let graph = self.graph.clone();
+        let node = graph.node(id);
+        let result = node.output();
+        if self.values[result.index()].is_some() {
+            return Ok(());
+        }
+        let layout = match &node.op {
+            Op::Reduce(reduce) => self.reduce(reduce, node.inputs[0], result)?,
+            Op::MatMul(_) => self.product(id)?,
+            Op::Gather(gather) => self.gather(gather, node.inputs[0], node.inputs[1], result)?,
+            Op::Concat(concat) => self.concat(concat, &node.inputs, result)?,
+            Op::Pad(pad) => self.pad(pad, &node.inputs, result)?,
+            other => {
+                return Err(TargetError::Unsupported {
+                    origin: node.origin.to_string(),
+                    machine: self.machine.name.clone(),
+                    reason: format!("nothing is known of how to compute `{}` there; please report this", other.name()),
+                });
+            }
+        };
+        self.values[result.index()] = Some(layout);
+        Ok(())
+    }
+
+    /// Whether a value is known before the program runs.
+    fn is_constant(&self, value: ValueId) -> bool {
+        self.graph.as_constant(value).is_some() || self.derived[value.index()]
+    }
+
+    /// Where a value lies, which is computed if it is not yet.
+    fn materialize(&mut self, value: ValueId) -> Result<Lease, TargetError> {
+        if let Some(layout) = &self.values[value.index()] {
+            return Ok(layout.clone());
+        }
+        if self.is_constant(value) {
+            return self.constant_rows(value);
+        }
+        let access = self.plan.access(value).clone();
+        if access.root != value {
+            let layout = self.dense(access.root, &access.view)?;
+            self.values[value.index()] = Some(layout.clone());
+            return Ok(layout);
+        }
+        match self.graph.value(value).def {
+            Def::Node { node, .. } if is_elementwise(&self.graph.node(node).op) => self.elementwise(value)?,
+            Def::Node { node, .. } => self.lower_node(node)?,
+            Def::Input(_) | Def::Constant(_) => {}
+        }
+        self.values[value.index()].clone().ok_or_else(|| lost("a value has no place in memory"))
+    }
+
+    /// Where a result of the graph lies.
+    fn result(&mut self, value: ValueId) -> Result<Lease, TargetError> {
+        let shape = self.graph.shape(value).clone();
+        let (rows, columns) = Layout::matrix(&shape);
+        let layout = self.materialize(value)?;
+        if (layout.rows, layout.columns) == (rows, columns) {
+            return Ok(layout);
+        }
+        let access = self.plan.access(value).clone();
+        self.dense(access.root, &access.view)
+    }
+
+    /// Takes back the memory of a value and of what was made of it.
+    fn release(&mut self, value: ValueId) {
+        if self.is_constant(value) {
+            return;
+        }
+        let own = self.values[value.index()].take();
+        let made = self.leases.remove(&value).unwrap_or_default();
+        self.made.retain(|(root, ..), _| *root != value);
+        for layout in own.into_iter().chain(made) {
+            self.give_back(&layout);
+        }
+    }
+
+    /// Takes back memory that nobody else has.
+    fn give_back(&mut self, layout: &Layout) {
+        let depth = Layout::depth(layout.dtype, layout.rows, layout.columns, layout.lanes, layout.stripes);
+        self.memory.give_back(&layout.slices, depth);
+    }
+
+    /// Rows that lie beside each other where several are read at once.
+    fn stripes(&self) -> usize {
+        self.facts.lanes.max(self.facts.mxm.load_streams) as usize
+    }
+
+    fn lanes(&self) -> usize {
+        self.facts.vector()
+    }
+
+    /// Memory for rows that the program computes.
+    fn allocate(
+        &mut self,
+        dtype: DType,
+        rows: usize,
+        columns: usize,
+        stripes: usize,
+        avoid: Slices,
+    ) -> Result<Lease, TargetError> {
+        self.allocate_for(dtype, rows, columns, stripes, avoid, false, Purpose::Computed)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of them say what memory is wanted")]
+    fn allocate_for(
+        &mut self,
+        dtype: DType,
+        rows: usize,
+        columns: usize,
+        stripes: usize,
+        avoid: Slices,
+        aligned: bool,
+        purpose: Purpose,
+    ) -> Result<Lease, TargetError> {
+        let lanes = self.lanes();
+        let depth = Layout::depth(dtype, rows, columns, lanes, stripes);
+        let slices = Layout::slice_count(dtype, stripes);
+        let slices = self.take(Request { slices, depth, purpose, avoid, aligned, side: None })?;
+        Ok(Arc::new(Layout { dtype, rows, columns, lanes, stripes, slices }))
+    }
+
+    fn take(&mut self, request: Request) -> Result<Vec<Place>, TargetError> {
+        let vector = self.lanes() as u64;
+        let capacity = self.facts.memory_bytes();
+        let needed = capacity - self.memory.left() * vector + (request.slices * request.depth) as u64 * vector;
+        self.memory.take(request).ok_or_else(|| TargetError::DoesNotFit {
+            what: format!("model `{}`", self.graph.name()),
+            machine: self.machine.name.clone(),
+            memory: "sram".to_owned(),
+            needed: needed.max(capacity + 1),
+            capacity,
+            hint: String::new(),
+        })
+    }
+
+    /// A constant as rows of the type that it is stored as.
+    fn constant_rows(&mut self, value: ValueId) -> Result<Lease, TargetError> {
+        let dtype = Layout::storage(self.graph.ty(value).dtype);
+        self.constant_as(value, Shape::Dense, dtype, 1, false)
+    }
+
+    /// A constant as rows of a type.
+    fn constant_as(
+        &mut self,
+        value: ValueId,
+        shape: Shape,
+        dtype: DType,
+        stripes: usize,
+        aligned: bool,
+    ) -> Result<Lease, TargetError> {
+        if let Some(layout) = self.known.get(&(value, shape)) {
+            return Ok(layout.clone());
+        }
+        let (rows, columns) = Layout::matrix(self.graph.shape(value));
+        let layout =
+            self.allocate_for(dtype, rows, columns, stripes, Slices::default(), aligned, Purpose::Given)?;
+        let source = Source::Value(self.graph.clone(), value);
+        self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
+        self.known.insert((value, shape), layout.clone());
+        Ok(layout)
+    }
+
+    /// Rows of given elements.
+    fn literal(&mut self, bytes: Vec<u8>, dtype: DType, rows: usize, columns: usize) -> Result<Lease, TargetError> {
+        let key = (bytes, dtype, rows, columns);
+        if let Some(layout) = self.literals.get(&key) {
+            return Ok(layout.clone());
+        }
+        let layout = self.allocate_for(dtype, rows, columns, 1, Slices::default(), false, Purpose::Given)?;
+        self.constants.push(Constant { source: Source::Bytes(key.0.clone()), form: Form::Rows(layout.clone()) });
+        self.literals.insert(key, layout.clone());
+        Ok(layout)
+    }
+
+    /// A view of a value as rows of its own.
+    fn dense(&mut self, root: ValueId, view: &View) -> Result<Lease, TargetError> {
+        let key = (root, view.clone(), Shape::Dense);
+        if let Some(layout) = self.made.get(&key) {
+            return Ok(layout.clone());
+        }
+        let source = self.materialize(root)?;
+        let (rows, columns) = Layout::matrix(view.shape());
+        if view.is_dense() && (source.rows, source.columns) == (rows, columns) {
+            return Ok(source);
+        }
+        let layout = self.rearrange(&source, view)?;
+        self.remember(key, layout.clone());
+        Ok(layout)
+    }
+
+    fn remember(&mut self, key: (ValueId, View, Shape), layout: Lease) {
+        if !self.is_constant(key.0) {
+            self.leases.entry(key.0).or_default().push(layout.clone());
+        }
+        self.made.insert(key, layout);
+    }
+
+    fn place(&mut self, flow: &Flow, earliest: i64) -> Start {
+        self.schedule.place(flow, earliest, self.kernel)
+    }
+}
+
+/// Whether a chain of ALUs computes it.
+fn is_elementwise(op: &Op) -> bool {
+    matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_))
+}
+
+fn lost(what: &str) -> TargetError {
+    TargetError::Fault(format!("{what}; please report this"))
+}
+
+fn clashed(clash: Clash) -> TargetError {
+    lost(&format!("the machine has too little for a kernel: {clash}"))
+}

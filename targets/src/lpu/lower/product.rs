@@ -1,0 +1,520 @@
+//! Products on the matrix units.
+//!
+//! A tile of weights is loaded while the one before it is multiplied. Halves are multiplied by two planes at once, by half of the
+//! lanes at a time; bytes by each plane alone. Sums stay in accumulators along the K-dimension, and leave the unit with the
+//! last tile of it.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tcc_ir::ops::{MatMul, Transpose};
+use tcc_ir::{DType, NodeId, Shape as Dims, ValueId, View};
+
+use super::access::{direct, distinct, positions};
+use super::chain::{Arg, Function};
+use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
+use super::{Lease, Lowering, Shape, clashed, lost};
+use crate::lpu::LpuMachine;
+use crate::lpu::constants::{Constant, Form, Source, Tiles};
+use crate::lpu::isa::{Hemisphere, Number, Operation, Queue, Row};
+use crate::lpu::layout::{Layout, Place};
+use crate::lpu::memory::{Purpose, Request, Slices};
+use crate::lpu::schedule::{FlowBuilder, Pool};
+use crate::target::TargetError;
+
+/// A plane of a matrix unit, as far as it is scheduled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Engine {
+    side: Hemisphere,
+    plane: u8,
+    /// From when on its next weights may be loaded.
+    load: u64,
+    /// From when on they may come into use.
+    multiply: u64,
+}
+
+/// The planes of a machine.
+pub(super) fn engines(facts: &LpuMachine) -> Vec<Engine> {
+    let planes = facts.mxm.planes as u8;
+    let all = (0..planes).flat_map(|plane| Hemisphere::ALL.map(|side| (side, plane)));
+    all.map(|(side, plane)| Engine { side, plane, load: 0, multiply: 0 }).collect()
+}
+
+/// The columns of weights.
+enum Weights {
+    /// Of a constant, and for each batch the one of the constant's that it uses.
+    Tiles(Arc<Tiles>, Vec<usize>),
+    /// Rows that are computed, and for each batch, column and block where they are.
+    Rows(Leaf),
+}
+
+/// What a product consists of.
+struct Job {
+    /// As what elements are multiplied.
+    dtype: DType,
+    row: [Row; 2],
+    rows: Leaf,
+    weights: Weights,
+    batches: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+}
+
+/// One tile of sums: some rows of a batch by the columns of a tile.
+struct Item {
+    batch: usize,
+    rows: std::ops::Range<usize>,
+    n_block: usize,
+}
+
+impl Lowering<'_> {
+    /// Gives the weights of all products their places.
+    pub(super) fn place_weights(&mut self) -> Result<(), TargetError> {
+        let plan = self.plan;
+        for id in plan.kernels.iter().flat_map(|kernel| kernel.nodes()) {
+            let graph = self.graph.clone();
+            let node = graph.node(id);
+            if let tcc_ir::Op::MatMul(product) = &node.op
+                && self.is_constant(node.inputs[1])
+            {
+                let (_, b) = operand_types(self.graph.ty(node.inputs[0]).dtype, self.graph.ty(node.inputs[1]).dtype);
+                self.tiles(product, node.inputs[1], b)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tiles of constant weights.
+    fn tiles(&mut self, product: &MatMul, value: ValueId, dtype: DType) -> Result<Arc<Tiles>, TargetError> {
+        let key = (value, product.transpose_b, dtype);
+        if let Some((_, tiles)) = self.tiles.iter().find(|(known, _)| *known == key) {
+            return Ok(tiles.clone());
+        }
+        let shape = self.graph.shape(value).clone();
+        let rank = shape.rank();
+        let batch = shape[..rank - 2].iter().product();
+        let (k, n) = match product.transpose_b {
+            true => (shape[rank - 1], shape[rank - 2]),
+            false => (shape[rank - 2], shape[rank - 1]),
+        };
+        let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
+        let depth = Tiles::depth(dtype, batch, k, n, lanes, width);
+        let avoid = Slices::default();
+        let slices = self.take(Request { slices: width, depth, purpose: Purpose::Given, avoid, aligned: false, side: None })?;
+        let tiles = Arc::new(Tiles { dtype, batch, k, n, lanes, slices });
+        let source = match product.transpose_b {
+            true => Source::Value(self.graph.clone(), value),
+            false => Source::Transposed(self.graph.clone(), value),
+        };
+        self.constants.push(Constant { source, form: Form::Tiles(tiles.clone()) });
+        self.tiles.push((key, tiles.clone()));
+        Ok(tiles)
+    }
+
+    pub(super) fn product(&mut self, id: NodeId) -> Result<Lease, TargetError> {
+        let graph = self.graph.clone();
+        let node = graph.node(id);
+        let tcc_ir::Op::MatMul(product) = &node.op else { return Err(lost("a product is none")) };
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        let result = node.output();
+        let job = self.job(product, a, b)?;
+        let shape = graph.shape(result).clone();
+        let (rows, columns) = Layout::matrix(&shape);
+        let sums = if job.dtype == DType::F16 { DType::F32 } else { DType::I32 };
+        let avoid = Slices::of(&job.rows.layout.slices);
+        // What has one column is in all lanes; the matrix unit has it in the first alone.
+        let width = if columns == 1 { self.lanes() } else { columns };
+        let mut layout = self.allocate(sums, rows, width, 1, avoid)?;
+        self.multiply(&job, &layout)?;
+        if columns == 1 {
+            let positions: Vec<i64> = (0..rows).map(|row| (row * width) as i64).collect();
+            let spread = self.select_elements(&layout, &positions, rows, 1)?;
+            self.give_back(&layout);
+            layout = spread;
+        }
+        let dtype = graph.ty(result).dtype;
+        if dtype == sums {
+            return Ok(layout);
+        }
+        let rounded = self.allocate(dtype, rows, columns, 1, Slices::of(&layout.slices))?;
+        let mut gathering = Gathering::new(&shape);
+        let all = all_vectors(rows, columns.div_ceil(self.lanes()));
+        let leaf = gathering.leaf(Leaf { layout: layout.clone(), rows: all.clone() });
+        gathering.push(Function::Copy, &[leaf], dtype, 64);
+        let first = vec![true; all.len()];
+        let target = Target { step: 0, layout: rounded.clone(), rows: all.into_iter().map(Some).collect() };
+        self.run_chain(Work { chain: gathering.chain, leaves: gathering.leaves, targets: vec![target], first })?;
+        self.give_back(&layout);
+        Ok(rounded)
+    }
+
+    fn job(&mut self, product: &MatMul, a: ValueId, b: ValueId) -> Result<Job, TargetError> {
+        let (a_type, b_type) = (self.graph.ty(a).clone(), self.graph.ty(b).clone());
+        let dims = product.dims(&a_type, &b_type).map_err(|error| lost(&error.to_string()))?;
+        let (a_dtype, b_dtype) = operand_types(a_type.dtype, b_type.dtype);
+        let extend = |own: [usize; 2]| Dims::new(dims.batch.iter().copied().chain(own));
+        let shape = |own| extend(own).map_err(|error| lost(&error.to_string()));
+        let rows = self.multiplied(a, &shape([dims.m, dims.k])?, false, a_dtype, Shape::Operand(a_dtype))?;
+        let batches = dims.batch.count();
+        let weights = if self.is_constant(b) {
+            let tiles = self.tiles(product, b, b_dtype)?;
+            let own = Dims::new(b_type.shape[..b_type.shape.rank() - 2].iter().copied());
+            let own = own.map_err(|error| lost(&error.to_string()))?;
+            let view = View::dense(own).broadcast(&dims.batch).ok_or_else(|| lost("batches do not match"))?;
+            let mut batch: Vec<usize> = positions(&view).into_iter().map(|at| at as usize).collect();
+            batch.resize(batches, 0);
+            Weights::Tiles(tiles, batch)
+        } else {
+            let leaf =
+                self.multiplied(b, &shape([dims.n, dims.k])?, !product.transpose_b, b_dtype, Shape::Weights(b_dtype))?;
+            Weights::Rows(leaf)
+        };
+        let signed = |dtype: DType| dtype == DType::I8;
+        let row = if a_dtype == DType::F16 {
+            [Row::Halves(0), Row::Halves(1)]
+        } else {
+            [Row::Bytes { row_signed: signed(a_dtype), weights_signed: signed(b_dtype) }; 2]
+        };
+        // Batches with the same weights are rows of one product.
+        let blocks = dims.k.div_ceil(self.lanes());
+        let same = match &weights {
+            Weights::Tiles(_, batch) => batch.windows(2).all(|pair| pair[0] == pair[1]),
+            Weights::Rows(leaf) => {
+                let each = dims.n * blocks;
+                leaf.rows.chunks(each.max(1)).all(|rows| rows == &leaf.rows[..each.min(leaf.rows.len())])
+            }
+        };
+        let (batches, m) = if same { (1, batches * dims.m) } else { (batches, dims.m) };
+        Ok(Job { dtype: a_dtype, row, rows, weights, batches, m, k: dims.k, n: dims.n })
+    }
+
+    /// An operand as rows along the K-dimension, of the elements that are multiplied, with zeros behind them.
+    fn multiplied(
+        &mut self,
+        value: ValueId,
+        shape: &Dims,
+        transposed: bool,
+        dtype: DType,
+        form: Shape,
+    ) -> Result<Leaf, TargetError> {
+        let lanes = self.lanes();
+        let wrong = || lost("an operand of a product has another shape");
+        if self.is_constant(value) && !transposed {
+            let layout = self.constant_as(value, form, dtype, self.stripes_of(form), false)?;
+            let view = View::dense(self.graph.shape(value).clone()).broadcast(shape).ok_or_else(wrong)?;
+            let rows = direct(&view, layout.columns, lanes).ok_or_else(wrong)?;
+            return Ok(Leaf { layout, rows });
+        }
+        let access = self.plan.access(value).clone();
+        let own = if transposed {
+            let mut dims = access.view.shape().to_vec();
+            let rank = dims.len();
+            dims.swap(rank - 1, rank - 2);
+            let mut perm: Vec<usize> = (0..rank).collect();
+            perm.swap(rank - 1, rank - 2);
+            let turned = Dims::new(dims).map_err(|error| lost(&error.to_string()))?;
+            access.view.through(&Transpose { perm }.into(), &turned)
+        } else {
+            Some(access.view.clone())
+        };
+        let (root, own) = match own {
+            Some(own) => (access.root, own),
+            // The view has no strides: it is written out first.
+            None => {
+                let layout = self.dense(access.root, &access.view)?;
+                let dense = View::dense(self.graph.shape(value).clone());
+                let mut dims = dense.shape().to_vec();
+                let rank = dims.len();
+                dims.swap(rank - 1, rank - 2);
+                let mut perm: Vec<usize> = (0..rank).collect();
+                perm.swap(rank - 1, rank - 2);
+                let turned = Dims::new(dims).map_err(|error| lost(&error.to_string()))?;
+                let view = dense.through(&Transpose { perm }.into(), &turned).ok_or_else(wrong)?;
+                self.values[value.index()] = Some(layout);
+                (value, view)
+            }
+        };
+        let whole = own.broadcast(shape).ok_or_else(wrong)?;
+        let part = distinct(&whole);
+        let layout = self.operand_rows(root, &part, dtype, form)?;
+        let view = View::dense(part.shape().clone()).broadcast(shape).ok_or_else(wrong)?;
+        let rows = direct(&view, layout.columns, lanes).ok_or_else(wrong)?;
+        Ok(Leaf { layout, rows })
+    }
+
+    fn stripes_of(&self, form: Shape) -> usize {
+        if matches!(form, Shape::Weights(_)) { self.stripes() } else { 1 }
+    }
+
+    /// Rows of a view of a value in the form that is multiplied.
+    fn operand_rows(&mut self, root: ValueId, view: &View, dtype: DType, form: Shape) -> Result<Lease, TargetError> {
+        let key = (root, view.clone(), form);
+        if let Some(layout) = self.made.get(&key) {
+            return Ok(layout.clone());
+        }
+        let (rows, columns) = Layout::matrix(view.shape());
+        let lanes = self.lanes();
+        let source = self.materialize(root)?;
+        let blocks = columns.div_ceil(lanes);
+        // A single element of the K-dimension is in all lanes; weights have no use for the others, which must be 0.
+        let ragged = !columns.is_multiple_of(lanes);
+        let found = direct(view, source.columns, lanes);
+        let plain = form == Shape::Operand(dtype) && source.dtype == dtype && (!ragged || dtype != DType::F16);
+        if let Some(found) = &found
+            && plain
+            && view.is_dense()
+            && (source.rows, source.columns) == (rows, columns)
+            && !found.is_empty()
+        {
+            return Ok(source);
+        }
+        let leaf = match found {
+            Some(found) => Leaf { layout: source, rows: found },
+            None => Leaf { layout: self.narrow_then_move(root, source, view, dtype)?, rows: all_vectors(rows, blocks) },
+        };
+        let avoid = Slices::of(&leaf.layout.slices);
+        let layout = self.allocate(dtype, rows, columns, self.stripes_of(form), avoid)?;
+        self.convert(leaf, &layout, ragged)?;
+        self.remember(key, layout.clone());
+        Ok(layout)
+    }
+
+    /// A view of a value whose lanes must be moved: of the elements that are multiplied, as they are the smaller ones.
+    fn narrow_then_move(&mut self, root: ValueId, source: Lease, view: &View, dtype: DType) -> Result<Lease, TargetError> {
+        let narrow = if source.dtype == dtype {
+            source
+        } else {
+            let own = View::dense(self.graph.shape(root).clone());
+            let key = (root, own, Shape::Operand(dtype));
+            match self.made.get(&key) {
+                Some(layout) => layout.clone(),
+                None => {
+                    let all = all_vectors(source.rows, source.blocks());
+                    let layout = self.allocate(dtype, source.rows, source.columns, 1, Slices::of(&source.slices))?;
+                    let ragged = !source.columns.is_multiple_of(self.lanes());
+                    self.convert(Leaf { layout: source, rows: all }, &layout, ragged)?;
+                    self.remember(key, layout.clone());
+                    layout
+                }
+            }
+        };
+        let key = (root, view.clone(), Shape::Moved(dtype));
+        if let Some(layout) = self.made.get(&key) {
+            return Ok(layout.clone());
+        }
+        let layout = self.rearrange(&narrow, view)?;
+        self.remember(key, layout.clone());
+        Ok(layout)
+    }
+
+    /// Copies rows to rows of another type, with zeros behind them if they are ragged.
+    fn convert(&mut self, leaf: Leaf, layout: &Lease, ragged: bool) -> Result<(), TargetError> {
+        let (rows, columns, lanes) = (layout.rows, layout.columns, self.lanes());
+        let blocks = columns.div_ceil(lanes);
+        let all = all_vectors(rows, blocks);
+        let float = layout.dtype.is_float();
+        let shape = Dims::new([rows, columns]).map_err(|error| lost(&error.to_string()))?;
+        let mut gathering = Gathering::new(&shape);
+        let source = gathering.leaf(leaf);
+        let step = if ragged {
+            let mut mask = vec![1u8; lanes];
+            mask.extend((0..lanes).map(|lane| u8::from(lane < columns % lanes)));
+            let mask = self.literal(mask, DType::U8, 2, lanes)?;
+            let masks = all.iter().map(|&(_, block)| (u32::from(block as usize + 1 == blocks), 0)).collect();
+            let mask = gathering.leaf(Leaf { layout: mask, rows: masks });
+            let zero = if float { Number::Float(0.0) } else { Number::Integer(0) };
+            gathering.push(Function::Select, &[mask, source, Arg::Number(zero)], layout.dtype, 64)
+        } else {
+            gathering.push(Function::Copy, &[source], layout.dtype, 64)
+        };
+        let Arg::Step(step) = step else { return Err(lost("a step is none")) };
+        let first = vec![true; all.len()];
+        let target = Target { step, layout: layout.clone(), rows: all.into_iter().map(Some).collect() };
+        self.run_chain(Work { chain: gathering.chain, leaves: gathering.leaves, targets: vec![target], first })
+    }
+
+    /// Multiplies, and stores the sums.
+    fn multiply(&mut self, job: &Job, result: &Lease) -> Result<(), TargetError> {
+        let lanes = self.lanes();
+        let (blocks, most) = (job.n.div_ceil(lanes), self.facts.mxm.accumulators as usize);
+        let chunk = rows_at_a_time(job.m, most);
+        for batch in 0..job.batches {
+            for start in (0..job.m).step_by(chunk) {
+                for n_block in 0..blocks {
+                    let rows = start..job.m.min(start + chunk);
+                    self.item(job, &Item { batch, rows, n_block }, result)?;
+                }
+            }
+        }
+        let passes = job.k.div_ceil(lanes);
+        let tiling = format!("{} by {} by {} in tiles of {chunk} by {lanes} by {lanes}, {passes} along K", job.m, job.k, job.n);
+        self.say(&tiling);
+        Ok(())
+    }
+
+    /// Computes one tile of sums on the plane, or pair of planes, that is free first.
+    fn item(&mut self, job: &Job, item: &Item, result: &Lease) -> Result<(), TargetError> {
+        let halves = job.dtype == DType::F16;
+        let free = |engine: &Engine| engine.multiply.max(engine.load);
+        let candidates = (0..self.engines.len()).filter(|&index| !halves || self.engines[index].plane % 2 == 0);
+        let chosen = candidates.min_by_key(|&index| {
+            let own = free(&self.engines[index]);
+            if halves { own.max(free(&self.engines[self.partner(index)])) } else { own }
+        });
+        let chosen = chosen.ok_or_else(|| lost("there is no plane"))?;
+        let blocks = job.k.div_ceil(self.lanes()).max(1);
+        for k_block in 0..blocks {
+            self.load(job, item, k_block, chosen)?;
+            self.pass(job, item, k_block, chosen, (k_block + 1 == blocks).then_some(result))?;
+        }
+        Ok(())
+    }
+
+    /// The plane that has the high bytes of a plane's halves.
+    fn partner(&self, index: usize) -> usize {
+        let Engine { side, plane, .. } = self.engines[index];
+        self.engines.iter().position(|other| other.side == side && other.plane == plane + 1).unwrap_or(index)
+    }
+
+    /// Loads the weights of a tile.
+    fn load(&mut self, job: &Job, item: &Item, k_block: usize, engine: usize) -> Result<(), TargetError> {
+        let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
+        let columns = lanes.min(job.n - item.n_block * lanes);
+        let loads = columns.div_ceil(width);
+        let planes = job.dtype.bits() / 8;
+        for byte in 0..planes {
+            let own = if byte == 0 { engine } else { self.partner(engine) };
+            let Engine { side, plane, load, .. } = self.engines[own];
+            let at = self.facts.position(Queue::Load(side, plane));
+            let mut flow = FlowBuilder::new(self.facts);
+            let steps: Vec<(i64, SmallVec<[Place; 4]>)> = (0..loads)
+                .map(|load| (load as i64, self.weights(job, item, k_block, load, byte).into_iter().collect()))
+                .collect();
+            let train = flow.load(at, steps);
+            let operations = (0..loads).map(|load| {
+                (load as i64, Operation::Load { from: flow.take(train), column: (load * width) as u16 })
+            });
+            let operations = operations.collect();
+            flow.unit(Pool::Only(Queue::Load(side, plane)), operations);
+            let flow = flow.finish().map_err(clashed)?;
+            let start = self.place(&flow, load as i64);
+            let engine = &mut self.engines[own];
+            engine.load = start.0 as u64 + loads as u64;
+            engine.multiply = engine.multiply.max(engine.load);
+        }
+        Ok(())
+    }
+
+    /// The columns that are loaded together.
+    fn weights(&self, job: &Job, item: &Item, k_block: usize, load: usize, plane: usize) -> Vec<Place> {
+        match &job.weights {
+            Weights::Tiles(tiles, batches) => tiles.load(batches[item.batch], item.n_block, k_block, load, plane),
+            Weights::Rows(leaf) => {
+                let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
+                let blocks = job.k.div_ceil(lanes);
+                let layout = &leaf.layout;
+                let first = item.n_block * lanes + load * width;
+                let row = |column: usize| leaf.rows[(item.batch * job.n + column) * blocks + k_block];
+                // Rows that follow each other lie in different slices; behind the last column any will do that does so too.
+                let base = row(first).0 as usize;
+                let padded = layout.rows.next_multiple_of(layout.stripes);
+                (0..width)
+                    .map(|index| {
+                        let at = base + index;
+                        let at = if at < padded { at } else { at - layout.stripes };
+                        layout.place(at, row(first).1 as usize, plane)
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// Multiplies rows with the weights of a tile, and stores the sums if they are complete.
+    fn pass(
+        &mut self,
+        job: &Job,
+        item: &Item,
+        k_block: usize,
+        engine: usize,
+        result: Option<&Lease>,
+    ) -> Result<(), TargetError> {
+        let lanes = self.lanes();
+        let Engine { side, plane, .. } = self.engines[engine];
+        let at = self.facts.position(Queue::Multiply(side, plane));
+        let latency = i64::from(self.facts.mxm.latency);
+        let left = job.k - (k_block * lanes).min(job.k);
+        let turns = if job.dtype == DType::F16 && left > lanes / 2 { 2 } else { 1 };
+        let count = item.rows.len();
+        let blocks = job.k.div_ceil(lanes).max(1);
+        let mut flow = FlowBuilder::new(self.facts);
+        let row_of = |index: usize| {
+            let row = item.batch * job.m + item.rows.start + index % count;
+            job.rows.rows[row * blocks + k_block]
+        };
+        let steps = (0..turns * count).map(|cycle| {
+            let (row, block) = row_of(cycle);
+            (cycle as i64, planes(&job.rows.layout, row, block))
+        });
+        let steps: Vec<_> = steps.collect();
+        let train = flow.load(at, steps);
+        let multiplies = (0..turns * count).map(|cycle| {
+            (cycle as i64, Operation::Multiply { from: flow.take(train), row: job.row[cycle / count] })
+        });
+        let multiplies = multiplies.collect();
+        flow.unit(Pool::Only(Queue::Multiply(side, plane)), multiplies);
+        // Installed in the cycle of the first row.
+        let partner = if job.dtype == DType::F16 { Some(self.partner(engine)) } else { None };
+        for own in [Some(engine), partner].into_iter().flatten() {
+            let plane = self.engines[own].plane;
+            flow.unit(Pool::Only(Queue::Load(side, plane)), vec![(0, Operation::Install)]);
+        }
+        let stored = result.map(|result| {
+            let stores = (0..count).map(|index| {
+                let row = item.batch * job.m + item.rows.start + index;
+                let cycle = ((turns - 1) * count + index) as i64 + latency + 1;
+                (cycle, planes(result, row as u32, item.n_block as u32))
+            });
+            let stores: Vec<_> = stores.collect();
+            flow.store(at, stores)
+        });
+        let accumulates = (0..turns * count).map(|cycle| {
+            let (row, add) = ((cycle % count) as u16, k_block > 0 || cycle >= count);
+            let to = stored.filter(|_| cycle >= (turns - 1) * count).map(|train| flow.stream(train));
+            (cycle as i64 + latency, Operation::Accumulate { row, add, to })
+        });
+        let accumulates = accumulates.collect();
+        flow.unit(Pool::Only(Queue::Accumulate(side, plane)), accumulates);
+        let flow = flow.finish().map_err(clashed)?;
+        let free = |engine: &Engine| engine.multiply;
+        let earliest = [Some(engine), partner].into_iter().flatten().map(|own| free(&self.engines[own])).max();
+        let start = self.place(&flow, earliest.unwrap_or(0) as i64);
+        for own in [Some(engine), partner].into_iter().flatten() {
+            let engine = &mut self.engines[own];
+            engine.load = start.0 as u64 + 1;
+            engine.multiply = (start.0 + (turns * count) as i64) as u64;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, tiling: &str) {
+        if let Some(text) = self.tilings.last_mut() {
+            if !text.is_empty() {
+                text.push_str("; ");
+            }
+            text.push_str(tiling);
+        }
+    }
+}
+
+/// The elements that operands of these types are multiplied as.
+fn operand_types(a: DType, b: DType) -> (DType, DType) {
+    if a.is_float() { (DType::F16, DType::F16) } else { (Layout::storage(a), Layout::storage(b)) }
+}
+
+/// Rows that go through a plane with the same weights: so many that weights are loaded in their time, and at least two lots,
+/// if there are enough, so that what comes after can begin with the first.
+fn rows_at_a_time(rows: usize, most: usize) -> usize {
+    let lots = if rows < 96 { 1 } else { rows.div_ceil(128).max(2) };
+    rows.div_ceil(lots).clamp(1, most)
+}

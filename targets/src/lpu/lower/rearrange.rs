@@ -1,0 +1,208 @@
+//! Values that must lie otherwise: vectors are put together from stretches of lanes of others, moved north or south.
+//!
+//! Every stretch passes a shifter, which leaves all other lanes 0; an ALU combines those of one vector. What is to be one number
+//! in all lanes is left alone in its lane first, and then spread like the result of a reduction.
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+use tcc_ir::{DType, View};
+
+use super::access::{direct, positions};
+use super::elementwise::{Leaf, all_vectors};
+use super::reduce::Combining;
+use super::{CHUNK, Lease, Lowering, clashed};
+use crate::lpu::isa::{Accumulation, Alu, AluFn, Hemisphere, Operand, Operation, Queue};
+use crate::lpu::layout::Layout;
+use crate::lpu::memory::Slices;
+use crate::lpu::schedule::{Clash, FlowBuilder, Pool};
+use crate::target::TargetError;
+
+/// A stretch of lanes of a vector that goes to one of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Which of the sources.
+    pub source: usize,
+    /// Row and block.
+    pub vector: (u32, u32),
+    /// By how many lanes it moves north.
+    pub by: i32,
+    /// The lanes that it fills.
+    pub lanes: (usize, usize),
+}
+
+/// For each vector of a result the pieces that it is put together from.
+pub(super) type Pieces = Vec<SmallVec<[Piece; 2]>>;
+
+impl Lowering<'_> {
+    /// A view of a value as rows of its own.
+    pub(super) fn rearrange(&mut self, source: &Lease, view: &View) -> Result<Lease, TargetError> {
+        let (rows, columns) = Layout::matrix(view.shape());
+        let lanes = self.lanes();
+        if let Some(vectors) = direct(view, source.columns, lanes) {
+            let result = self.allocate(source.dtype, rows, columns, 1, Slices::of(&source.slices))?;
+            let leaf = Leaf { layout: source.clone(), rows: vectors };
+            self.copy_vectors(leaf, result.clone(), all_vectors(rows, columns.div_ceil(lanes)))?;
+            return Ok(result);
+        }
+        self.select_elements(source, &positions(view), rows, columns)
+    }
+
+    /// Rows made of the elements at some positions of a value.
+    pub(super) fn select_elements(
+        &mut self,
+        source: &Lease,
+        positions: &[i64],
+        rows: usize,
+        columns: usize,
+    ) -> Result<Lease, TargetError> {
+        let lanes = self.lanes();
+        let place = |position: i64| {
+            let position = position as usize;
+            let (row, column) = (position / source.columns, position % source.columns);
+            ((row as u32, (column / lanes) as u32), column % lanes)
+        };
+        if columns == 1 {
+            let alone = |&position: &i64| {
+                let (vector, lane) = place(position);
+                SmallVec::from_slice(&[Piece { source: 0, vector, by: 0, lanes: (lane, lane + 1) }])
+            };
+            let pieces: Pieces = positions.iter().map(alone).collect();
+            let isolated =
+                self.allocate(source.dtype, rows, lanes, self.stripes(), Slices::of(&source.slices))?;
+            self.assemble(&isolated, &[source.clone()], &all_vectors(rows, 1), &pieces)?;
+            let result = self.reduce_lanes(&isolated, Combining::Bytes, source.dtype)?;
+            self.give_back(&isolated);
+            return Ok(result);
+        }
+        let mut pieces = Pieces::new();
+        for row in positions.chunks(columns.max(1)) {
+            for block in row.chunks(lanes) {
+                let mut own: SmallVec<[Piece; 2]> = SmallVec::new();
+                for (lane, &position) in block.iter().enumerate() {
+                    let (vector, from) = place(position);
+                    let by = if source.is_splat() { 0 } else { lane as i32 - from as i32 };
+                    match own.last_mut() {
+                        Some(last) if last.vector == vector && last.by == by => last.lanes.1 = lane + 1,
+                        _ => own.push(Piece { source: 0, vector, by, lanes: (lane, lane + 1) }),
+                    }
+                }
+                pieces.push(own);
+            }
+        }
+        let result = self.allocate(source.dtype, rows, columns, 1, Slices::of(&source.slices))?;
+        self.assemble(&result, &[source.clone()], &all_vectors(rows, columns.div_ceil(lanes)), &pieces)?;
+        Ok(result)
+    }
+
+    /// Puts vectors together. Every one of them has at least one piece.
+    pub(super) fn assemble(
+        &mut self,
+        result: &Lease,
+        sources: &[Lease],
+        vectors: &[(u32, u32)],
+        pieces: &Pieces,
+    ) -> Result<(), TargetError> {
+        let mut start = 0;
+        let mut count = 0;
+        for (index, own) in pieces.iter().enumerate() {
+            count += own.len();
+            if count >= CHUNK || index + 1 == pieces.len() {
+                for plane in 0..result.planes() {
+                    self.assemble_plane(result, sources, vectors, pieces, start..index + 1, plane)?;
+                }
+                (start, count) = (index + 1, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn assemble_plane(
+        &mut self,
+        result: &Lease,
+        sources: &[Lease],
+        vectors: &[(u32, u32)],
+        pieces: &Pieces,
+        range: Range<usize>,
+        plane: usize,
+    ) -> Result<(), TargetError> {
+        // Both switches do; they take turns.
+        let side = if plane % 2 == 0 { Hemisphere::West } else { Hemisphere::East };
+        match self.assembling(result, sources, vectors, pieces, range.clone(), plane, side).finish() {
+            Ok(flow) => {
+                self.place(&flow, i64::MIN / 2);
+                Ok(())
+            }
+            Err(Clash::Slice(_)) if range.len() > 1 => {
+                let middle = range.start + range.len() / 2;
+                self.assemble_plane(result, sources, vectors, pieces, range.start..middle, plane)?;
+                self.assemble_plane(result, sources, vectors, pieces, middle..range.end, plane)
+            }
+            Err(clash) => Err(clashed(clash)),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of them say what is put together")]
+    fn assembling(
+        &self,
+        result: &Lease,
+        sources: &[Lease],
+        vectors: &[(u32, u32)],
+        pieces: &Pieces,
+        range: Range<usize>,
+        plane: usize,
+        side: Hemisphere,
+    ) -> FlowBuilder<'_> {
+        let at = self.facts.position(Queue::Shift(side, 0));
+        let middle = self.facts.position(Queue::Alu(0));
+        let (switch, alu) = (i64::from(self.facts.sxm.latency), i64::from(self.facts.vxm.latency));
+        let mut flow = FlowBuilder::new(self.facts);
+        // For each piece its vector, and whether it is the first and the last of it.
+        let list: Vec<(usize, Piece, bool, bool)> = range
+            .flat_map(|vector| {
+                let own = &pieces[vector];
+                own.iter().enumerate().map(move |(index, &piece)| (vector, piece, index == 0, index + 1 == own.len()))
+            })
+            .collect();
+        let reads = list.iter().enumerate().map(|(cycle, (_, piece, ..))| {
+            let (row, block) = piece.vector;
+            let place = sources[piece.source].place(row as usize, block as usize, plane);
+            (cycle as i64, SmallVec::from_slice(&[place]))
+        });
+        let read = flow.load(at, reads);
+        let single = list.iter().all(|&(_, _, first, last)| first && last);
+        let place = |vector: usize| {
+            let (row, block) = vectors[vector];
+            SmallVec::from_slice(&[result.place(row as usize, block as usize, plane)])
+        };
+        let shifted = if single {
+            flow.store(at, list.iter().enumerate().map(|(cycle, &(vector, ..))| (cycle as i64 + switch, place(vector))))
+        } else {
+            let train = flow.train(FlowBuilder::direction(at, middle), 1, at);
+            (0..list.len()).for_each(|cycle| flow.drive(train, at, cycle as i64 + switch, middle));
+            train
+        };
+        let operations = list.iter().enumerate().map(|(cycle, (_, piece, ..))| {
+            let lanes = [piece.lanes.0 as u16, piece.lanes.1 as u16];
+            let (from, to) = (flow.take(read), flow.stream(shifted));
+            (cycle as i64, Operation::Shift { from, by: piece.by as i16, rotate: false, lanes, under: None, to })
+        });
+        let operations = operations.collect();
+        flow.unit(Pool::Shift(side), operations);
+        if single {
+            return flow;
+        }
+        let arrive = |cycle: usize| cycle as i64 + switch + at.abs_diff(middle) as i64;
+        let stores = list.iter().enumerate().filter(|(_, (.., last))| *last);
+        let stored = flow.store(middle, stores.map(|(cycle, &(vector, ..))| (arrive(cycle) + alu, place(vector))));
+        let operations = list.iter().enumerate().map(|(cycle, &(_, _, first, last))| {
+            let operand = Operand::Stream(flow.take(shifted), DType::U8);
+            let function = AluFn::Accumulate { function: Accumulation::Max, first, operand };
+            let result = last.then_some((flow.stream(stored), DType::U8));
+            (arrive(cycle), Operation::Alu(Alu { function, result }))
+        });
+        let operations = operations.collect();
+        flow.unit(Pool::Alu(0), operations);
+        flow
+    }
+}

@@ -1,0 +1,267 @@
+//! Which memory holds what: slices and addresses are given to values and taken back, in the order of the program.
+//!
+//! Constants lie at the lower end of slices and must never have held anything else. What the program computes lies at the upper
+//! end; what is taken back is given out again as late as possible, so that new work need not wait for old.
+
+use std::collections::BTreeMap;
+
+use super::LpuMachine;
+use super::isa::Hemisphere;
+use super::layout::Place;
+
+/// A set of slices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Slices(u128);
+
+impl Slices {
+    pub fn of(places: &[Place]) -> Self {
+        places.iter().fold(Slices::default(), |slices, place| slices.with(place.slice))
+    }
+
+    pub fn with(self, slice: u8) -> Self {
+        Slices(self.0 | 1 << slice)
+    }
+
+    pub fn union(self, other: Self) -> Self {
+        Slices(self.0 | other.0)
+    }
+
+    pub fn contains(self, slice: u8) -> bool {
+        self.0 >> slice & 1 != 0
+    }
+
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What memory is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Something that is there before the program starts.
+    Given,
+    /// Something that the program writes.
+    Computed,
+}
+
+/// Memory that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// Number of slices.
+    pub slices: usize,
+    /// Vectors in each of them.
+    pub depth: usize,
+    pub purpose: Purpose,
+    /// Slices that should not be among them.
+    pub avoid: Slices,
+    /// Whether the first address must be the same in all of them.
+    pub aligned: bool,
+    /// The hemisphere, if it matters.
+    pub side: Option<Hemisphere>,
+}
+
+/// All memory.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    slices: Vec<Slice>,
+    depth: usize,
+    per_side: usize,
+    /// The slice of each side that is tried first.
+    turn: [usize; 2],
+    side: usize,
+    used: u64,
+    /// Most vectors in use at a time.
+    pub peak: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Slice {
+    /// Free stretches: first address and number of vectors.
+    free: BTreeMap<usize, usize>,
+    /// What the program computes has never been below this address.
+    floor: usize,
+    /// The address below which memory is given out next.
+    next: usize,
+}
+
+impl Memory {
+    pub fn new(machine: &LpuMachine) -> Self {
+        let depth = (machine.mem.banks * machine.mem.words) as usize;
+        let slice = Slice { free: BTreeMap::from([(0, depth)]), floor: depth, next: depth };
+        let per_side = machine.mem.slices as usize;
+        Memory { slices: vec![slice; 2 * per_side], depth, per_side, turn: [0; 2], side: 0, used: 0, peak: 0 }
+    }
+
+    /// The hemisphere of a slice.
+    pub fn side_of(&self, slice: u8) -> Hemisphere {
+        if usize::from(slice) < self.per_side { Hemisphere::West } else { Hemisphere::East }
+    }
+
+    /// Vectors that nobody has, in all slices.
+    pub fn left(&self) -> u64 {
+        self.slices.iter().flat_map(|slice| slice.free.values()).map(|&vectors| vectors as u64).sum()
+    }
+
+    /// Gives memory in slices of one hemisphere; slices that should be avoided are taken if there are no others.
+    pub fn take(&mut self, request: Request) -> Option<Vec<Place>> {
+        let sides = match request.side {
+            Some(Hemisphere::West) => [0, 0],
+            Some(Hemisphere::East) => [1, 1],
+            None => {
+                self.side = 1 - self.side;
+                [self.side, 1 - self.side]
+            }
+        };
+        let tries = [(sides[0], true), (sides[1], true), (sides[0], false), (sides[1], false)];
+        let places = tries.into_iter().find_map(|(side, avoiding)| self.take_on(side, avoiding, request))?;
+        self.used += (request.slices * request.depth) as u64;
+        self.peak = self.peak.max(self.used);
+        Some(places)
+    }
+
+    fn take_on(&mut self, side: usize, avoiding: bool, request: Request) -> Option<Vec<Place>> {
+        let first = side * self.per_side;
+        let turn = self.turn[side];
+        let order = (0..self.per_side).map(|index| first + (turn + index) % self.per_side);
+        let order: Vec<usize> = order.filter(|&slice| !avoiding || !request.avoid.contains(slice as u8)).collect();
+        let mut found = Vec::new();
+        let mut aligned_at = None;
+        for &slice in &order {
+            let at = match aligned_at {
+                Some(at) => self.slices[slice].has(at, request.depth, request.purpose).then_some(at),
+                None => self.slices[slice].find(request.depth, request.purpose, self.depth),
+            };
+            if let Some(at) = at {
+                if request.aligned {
+                    aligned_at = Some(at);
+                }
+                found.push((slice, at));
+                if found.len() == request.slices {
+                    break;
+                }
+            }
+        }
+        if found.len() < request.slices {
+            return None;
+        }
+        self.turn[side] = (found[found.len() - 1].0 - first + 1) % self.per_side;
+        for &(slice, at) in &found {
+            self.slices[slice].carve(at, request.depth, request.purpose);
+        }
+        Some(found.into_iter().map(|(slice, at)| Place { slice: slice as u8, address: at as u16 }).collect())
+    }
+
+    /// Takes memory back.
+    pub fn give_back(&mut self, places: &[Place], depth: usize) {
+        for place in places {
+            self.slices[usize::from(place.slice)].give_back(usize::from(place.address), depth);
+        }
+        self.used -= (places.len() * depth) as u64;
+    }
+}
+
+impl Slice {
+    fn find(&self, depth: usize, purpose: Purpose, size: usize) -> Option<usize> {
+        if depth == 0 {
+            return Some(0);
+        }
+        match purpose {
+            Purpose::Given => self.free.iter().find_map(|(&at, &length)| {
+                let length = length.min(self.floor.saturating_sub(at));
+                (length >= depth).then_some(at)
+            }),
+            Purpose::Computed => {
+                let below = |limit: usize, low: usize| {
+                    self.free.range(..limit).rev().find_map(|(&at, &length)| {
+                        let end = (at + length).min(limit);
+                        (end >= depth && end - depth >= at.max(low)).then(|| end - depth)
+                    })
+                };
+                // An eighth of the slice goes round before more is touched.
+                let window = self.floor.min(size - size / 8);
+                below(self.next, window).or_else(|| below(size, window)).or_else(|| below(size, 0))
+            }
+        }
+    }
+
+    fn has(&self, at: usize, depth: usize, purpose: Purpose) -> bool {
+        let holds = self.free.range(..=at).next_back().is_some_and(|(&first, &length)| first + length >= at + depth);
+        depth == 0 || holds && (purpose == Purpose::Computed || at + depth <= self.floor)
+    }
+
+    fn carve(&mut self, at: usize, depth: usize, purpose: Purpose) {
+        if depth == 0 {
+            return;
+        }
+        if let Some((&first, &length)) = self.free.range(..=at).next_back() {
+            self.free.remove(&first);
+            if first < at {
+                self.free.insert(first, at - first);
+            }
+            if at + depth < first + length {
+                self.free.insert(at + depth, first + length - at - depth);
+            }
+        }
+        if purpose == Purpose::Computed {
+            self.floor = self.floor.min(at);
+            self.next = at;
+        }
+    }
+
+    fn give_back(&mut self, mut at: usize, mut depth: usize) {
+        if depth == 0 {
+            return;
+        }
+        if let Some((&first, &length)) = self.free.range(..at).next_back()
+            && first + length == at
+        {
+            self.free.remove(&first);
+            (at, depth) = (first, depth + length);
+        }
+        if let Some(length) = self.free.remove(&(at + depth)) {
+            depth += length;
+        }
+        self.free.insert(at, depth);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use super::*;
+    use crate::lpu::machine::tests::small_machine;
+
+    fn request(slices: usize, depth: usize, purpose: Purpose) -> Request {
+        Request { slices, depth, purpose, avoid: Slices::default(), aligned: false, side: Some(Hemisphere::West) }
+    }
+
+    #[test]
+    fn memory_is_given_once_and_constants_are_never_overwritten() {
+        let mut memory = Memory::new(&small_machine());
+        let all = memory.left();
+        let computed = memory.take(request(4, 100, Purpose::Computed)).unwrap();
+        assert!(computed.iter().all(|place| place.address == 28));
+        let given = memory.take(request(2, 20, Purpose::Given)).unwrap();
+        assert!(given.iter().all(|place| place.address == 0));
+        memory.give_back(&computed, 100);
+        // What was computed on cannot be given any more.
+        assert_eq!(memory.take(request(4, 20, Purpose::Given)), None);
+        assert!(memory.take(request(2, 28, Purpose::Given)).is_some());
+        assert_eq!(memory.left(), all - 2 * 20 - 2 * 28);
+        assert_eq!(memory.peak, 440);
+    }
+
+    #[test]
+    fn slices_are_avoided_while_there_are_others() {
+        let mut memory = Memory::new(&small_machine());
+        let avoid = Slices::default().with(0).with(2);
+        let places = memory.take(Request { avoid, ..request(2, 1, Purpose::Computed) }).unwrap();
+        assert_eq!(places.iter().map(|place| place.slice).collect::<Vec<_>>(), [1, 3]);
+        let places = memory.take(Request { avoid, ..request(3, 1, Purpose::Computed) }).unwrap();
+        assert!(Slices::of(&places).meets(avoid));
+        let places = memory.take(Request { avoid, side: None, ..request(3, 1, Purpose::Computed) }).unwrap();
+        assert!(places.iter().all(|place| place.slice >= 4));
+    }
+}
