@@ -39,8 +39,7 @@ fn inputs(graph: &Graph) -> Result<Vec<Tensor>, Box<dyn Error>> {
 }
 
 fn systolic() -> Result<Systolic, Box<dyn Error>> {
-    let machines = Machine::built_in()?;
-    let machine = machines.into_iter().find(|machine| machine.kind == Kind::Systolic && machine.default);
+    let machine = Machine::default_of(Kind::Systolic)?;
     Ok(Systolic::new(machine.ok_or("no default systolic machine")?)?)
 }
 

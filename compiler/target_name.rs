@@ -52,11 +52,10 @@ fn unknown(name: &str, known: &[String]) -> String {
 /// # Errors
 /// Nothing has that name, or the machine file is wrong.
 pub fn resolve(name: &str) -> Result<Machine, TargetNameError> {
-    let built_in = Machine::built_in()?;
     if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == name) {
-        let mut of_kind = built_in.into_iter().filter(|machine| machine.kind == kind);
-        return of_kind.find(|machine| machine.default).ok_or(TargetNameError::NoDefault(kind.name()));
+        return Machine::default_of(kind)?.ok_or(TargetNameError::NoDefault(kind.name()));
     }
+    let built_in = Machine::built_in()?;
     let mut known: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
     known.extend(built_in.iter().map(|machine| machine.name.clone()));
     if let Some(machine) = built_in.into_iter().find(|machine| machine.name == name) {

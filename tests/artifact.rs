@@ -156,8 +156,7 @@ impl Program for SmallProgram {
 }
 
 fn target(defect: Defect) -> Small {
-    let machines = Machine::built_in().unwrap();
-    let machine = machines.into_iter().find(|machine| machine.kind == Kind::Systolic && machine.default).unwrap();
+    let machine = Machine::default_of(Kind::Systolic).unwrap().unwrap();
     Small { machine, defect }
 }
 

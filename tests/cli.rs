@@ -364,9 +364,13 @@ fn a_build_that_cannot_be_finished_leaves_the_earlier_one() {
 #[test]
 fn machines_and_completions_are_printed() {
     let list = tcc(Path::new("."), &["machines"]);
-    assert!(list.code == 0 && list.stdout.contains("systolic-128"), "{}", list.stdout);
-    let file = tcc(Path::new("."), &["machines", "systolic"]);
-    assert!(file.code == 0 && file.stdout.contains("[systolic.array]"), "{}", file.stdout);
+    assert_eq!(list.code, 0);
+    for (kind, default, table) in [("systolic", "systolic-128", "[systolic.array]"), ("lpu", "groq-tsp", "[lpu.mem]")] {
+        assert!(list.stdout.lines().any(|line| line.contains(default) && line.contains(kind)), "{}", list.stdout);
+        let file = tcc(Path::new("."), &["machines", kind]);
+        assert!(file.code == 0 && file.stdout.contains(table), "{}", file.stdout);
+        assert!(file.stdout.contains(&format!("name = \"{default}\"")), "{}", file.stdout);
+    }
     let script = tcc(Path::new("."), &["completions", "bash"]);
     assert!(script.code == 0 && script.stdout.contains("_tcc"), "{}", script.stdout);
 }

@@ -16,7 +16,7 @@ use tcc::{Compiler, ImportedModel};
 use tcc_ir::Anchor;
 use tcc_targets::explanation::ExplainedKernel;
 use tcc_targets::systolic::Systolic;
-use tcc_targets::{Explanation, Machine, Optimization, PlanTaken};
+use tcc_targets::{Explanation, Kind, Machine, Optimization, PlanTaken};
 
 fn models() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models"))
@@ -29,7 +29,7 @@ fn import(name: &str) -> ImportedModel {
 }
 
 fn systolic() -> Systolic {
-    let machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.default).unwrap();
+    let machine = Machine::default_of(Kind::Systolic).unwrap().unwrap();
     Systolic::new(machine).unwrap()
 }
 

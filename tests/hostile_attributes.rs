@@ -412,8 +412,7 @@ enum Event {
 
 /// Tries all changes of which the number, counted over all seeds, is a multiple of `every`.
 fn try_all(seeds: &[Seed], every: usize, events: &Sender<Event>) -> BTreeMap<&'static str, usize> {
-    let is_default = |machine: &Machine| machine.kind == Kind::Systolic && machine.default;
-    let machine = Machine::built_in().unwrap().into_iter().find(is_default);
+    let machine = Machine::default_of(Kind::Systolic).unwrap();
     let target = tcc_targets::target(machine.unwrap()).unwrap();
     let mut outcomes: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut total = 0;

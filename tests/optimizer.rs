@@ -11,7 +11,7 @@ use tcc::onnx::import::ImportOptions;
 use tcc::{Compiler, ImportedModel};
 use tcc_ir::{Anchor, Plan};
 use tcc_targets::systolic::Systolic;
-use tcc_targets::{Machine, Optimization, Report};
+use tcc_targets::{Kind, Machine, Optimization, Report};
 
 fn import(name: &str) -> ImportedModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name);
@@ -21,7 +21,7 @@ fn import(name: &str) -> ImportedModel {
 }
 
 fn plan(name: &str) -> Plan {
-    let machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.default).unwrap();
+    let machine = Machine::default_of(Kind::Systolic).unwrap().unwrap();
     Systolic::new(machine).unwrap().plan(import(name).graph(), Optimization::Exact).unwrap()
 }
 

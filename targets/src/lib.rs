@@ -26,5 +26,6 @@ pub use target::{Optimization, Port, Program, Simulation, Target, TargetError, T
 pub fn target(machine: Machine) -> Result<Box<dyn Target>, TargetError> {
     match machine.kind {
         Kind::Systolic => Ok(Box::new(systolic::Systolic::new(machine)?)),
+        Kind::Lpu => Ok(Box::new(lpu::Lpu::new(machine)?)),
     }
 }

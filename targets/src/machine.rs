@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lpu::LpuMachine;
 use crate::systolic::SystolicMachine;
 
 include!(concat!(env!("OUT_DIR"), "/machines.rs"));
@@ -24,6 +25,9 @@ pub struct Machine {
     /// The facts of a systolic machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systolic: Option<SystolicMachine>,
+    /// The facts of an LPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lpu: Option<LpuMachine>,
 }
 
 /// A kind of machine: what `--target` may name.
@@ -32,16 +36,19 @@ pub struct Machine {
 pub enum Kind {
     /// Systolic arrays.
     Systolic,
+    /// Statically scheduled dataflow chips.
+    Lpu,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 1] = [Kind::Systolic];
+    pub const ALL: [Kind; 2] = [Kind::Systolic, Kind::Lpu];
 
     /// The name in machine files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Systolic => "systolic",
+            Kind::Lpu => "lpu",
         }
     }
 }
@@ -92,11 +99,10 @@ impl Machine {
                 expected: "at least 1".to_owned(),
             });
         }
+        let missing = MachineError::MissingTable { file: file.to_owned(), kind: machine.kind.name() };
         match machine.kind {
-            Kind::Systolic => match &machine.systolic {
-                None => return Err(MachineError::MissingTable { file: file.to_owned(), kind: "systolic" }),
-                Some(systolic) => systolic.check(file)?,
-            },
+            Kind::Systolic => machine.systolic.as_ref().ok_or(missing)?.check(file)?,
+            Kind::Lpu => machine.lpu.as_ref().ok_or(missing)?.check(file)?,
         }
         Ok(machine)
     }
@@ -104,6 +110,11 @@ impl Machine {
     /// All machines that are built in, by name.
     pub fn built_in() -> Result<Vec<Machine>, MachineError> {
         FILES.iter().map(|(name, text)| Machine::parse(name, text)).collect()
+    }
+
+    /// The built-in machine that a kind's name stands for.
+    pub fn default_of(kind: Kind) -> Result<Option<Machine>, MachineError> {
+        Ok(Machine::built_in()?.into_iter().find(|machine| machine.kind == kind && machine.default))
     }
 
     /// The file of a built-in machine, in which comments say where the figures come from.

@@ -25,6 +25,9 @@ pub struct LpuMachine {
     pub mxm: Mxm,
     /// The switch units.
     pub sxm: Sxm,
+    /// What things cost in energy, if that is known or estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<EnergyCosts>,
 }
 
 /// The memory.
@@ -77,6 +80,30 @@ pub struct Sxm {
     pub transposers: u32,
     /// Cycles from operands to results.
     pub latency: u32,
+}
+
+/// What the machine's parts take in energy: picojoules, if nothing else is said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnergyCosts {
+    /// A multiply-accumulate of bytes.
+    pub byte_mac: f64,
+    /// A multiply-accumulate of halves.
+    pub half_mac: f64,
+    /// A vector read from memory.
+    pub read: f64,
+    /// A vector written to memory.
+    pub write: f64,
+    /// A vector moved by one position.
+    pub hop: f64,
+    /// An operation of an ALU in one lane.
+    pub alu: f64,
+    /// A vector made by a switch unit.
+    pub switched: f64,
+    /// A column of weights loaded.
+    pub weights: f64,
+    /// What the chip takes whatever it does, in watts.
+    pub static_watts: f64,
 }
 
 impl LpuMachine {
@@ -175,7 +202,28 @@ impl LpuMachine {
         if u64::from(self.mem.banks) * u64::from(self.mem.words) > 1 << 16 {
             return Err(wrong(file, "mem.words", self.mem.words, "so small that a slice has at most 65536 vectors"));
         }
-        Ok(())
+        self.energy.as_ref().map_or(Ok(()), |energy| energy.check(file))
+    }
+}
+
+impl EnergyCosts {
+    fn check(&self, file: &str) -> Result<(), MachineError> {
+        let figures = [
+            ("energy.byte_mac", self.byte_mac),
+            ("energy.half_mac", self.half_mac),
+            ("energy.read", self.read),
+            ("energy.write", self.write),
+            ("energy.hop", self.hop),
+            ("energy.alu", self.alu),
+            ("energy.switched", self.switched),
+            ("energy.weights", self.weights),
+            ("energy.static_watts", self.static_watts),
+        ];
+        // More would be a unit that was mistaken.
+        match figures.into_iter().find(|(_, value)| !(0.0..=1e6).contains(value)) {
+            Some((field, value)) => Err(wrong(file, field, value, "from 0 to 1000000")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -206,6 +254,22 @@ pub(crate) mod tests {
             vxm: Vxm { alus: 4, latency: 2 },
             mxm: Mxm { planes: 2, load_streams: 4, accumulators: 16, latency: 5 },
             sxm: Sxm { shifters: 4, distributors: 2, transposers: 1, latency: 3 },
+            energy: None,
+        }
+    }
+
+    /// What is easily told apart in sums.
+    pub(crate) fn energy_costs() -> EnergyCosts {
+        EnergyCosts {
+            byte_mac: 1.0,
+            half_mac: 2.0,
+            read: 10.0,
+            write: 20.0,
+            hop: 3.0,
+            alu: 0.5,
+            switched: 30.0,
+            weights: 40.0,
+            static_watts: 0.25,
         }
     }
 
@@ -241,5 +305,10 @@ pub(crate) mod tests {
         assert_eq!(wrong(|machine| machine.streams = 7), "lpu.streams");
         assert_eq!(wrong(|machine| machine.sxm.latency = 1), "lpu.sxm.latency");
         assert_eq!(wrong(|machine| machine.mem.words = 40_000), "lpu.mem.words");
+        let negative = |machine: &mut LpuMachine| machine.energy = Some(EnergyCosts { hop: -1.0, ..energy_costs() });
+        assert_eq!(wrong(negative), "lpu.energy.hop");
+        let unknown =
+            |machine: &mut LpuMachine| machine.energy = Some(EnergyCosts { read: f64::NAN, ..energy_costs() });
+        assert_eq!(wrong(unknown), "lpu.energy.read");
     }
 }

@@ -9,6 +9,7 @@
 mod arbitrary;
 pub mod assembly;
 pub mod check;
+mod compile;
 mod constants;
 pub mod emit;
 pub mod encoding;
@@ -22,4 +23,60 @@ mod schedule;
 pub mod simulator;
 pub mod timeline;
 
-pub use machine::LpuMachine;
+pub use machine::{EnergyCosts, LpuMachine};
+
+use tcc_ir::Graph;
+use tcc_passes::Outline;
+
+use crate::explanation::Explanation;
+use crate::machine::{Machine, MachineError};
+use crate::target::{Optimization, Program, Target, TargetError};
+
+/// The target for one LPU.
+pub struct Lpu {
+    machine: Machine,
+    facts: LpuMachine,
+}
+
+impl Lpu {
+    /// The target for a machine of this kind.
+    ///
+    /// # Errors
+    /// The machine is of another kind.
+    pub fn new(machine: Machine) -> Result<Self, MachineError> {
+        match machine.lpu.clone() {
+            Some(facts) => Ok(Lpu { machine, facts }),
+            None => Err(MachineError::MissingTable { file: machine.name, kind: "lpu" }),
+        }
+    }
+}
+
+impl Target for Lpu {
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn multiplies_floats(&self) -> bool {
+        true
+    }
+
+    fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
+        compile::compile(&self.machine, &self.facts, graph, optimization)
+    }
+
+    fn compile_explained(
+        &self,
+        graph: &Graph,
+        _: Optimization,
+    ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
+        Err(compile::unsupported(&self.machine, graph))
+    }
+
+    fn outline(&self, graph: &Graph, _: Optimization) -> Result<Outline, TargetError> {
+        Err(compile::unsupported(&self.machine, graph))
+    }
+
+    fn decode(&self, _: &[u8]) -> Result<Box<dyn Program>, TargetError> {
+        Err(TargetError::Damaged("it is for a kind of machine that nothing compiles for".to_owned()))
+    }
+}

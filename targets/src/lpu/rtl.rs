@@ -181,7 +181,7 @@ fn fault_in(failure: &str) -> Option<&str> {
 
 /// The parameters of the top module.
 fn parameters(machine: &LpuMachine) -> [(&'static str, u32); 18] {
-    let LpuMachine { superlanes, lanes, streams, notify_latency, mem, vxm, mxm, sxm } = machine;
+    let LpuMachine { superlanes, lanes, streams, notify_latency, mem, vxm, mxm, sxm, energy: _ } = machine;
     let (Mem { slices, banks, words, latency: mem_latency }, Vxm { alus, latency: vxm_latency }) = (mem, vxm);
     let Mxm { planes, load_streams, accumulators, latency: mxm_latency } = mxm;
     let Sxm { shifters, distributors, transposers, latency: sxm_latency } = sxm;

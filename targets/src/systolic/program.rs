@@ -469,9 +469,10 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
+    use crate::machine::Kind;
 
     fn decode(format: &format::Program) -> Result<SystolicProgram, TargetError> {
-        let machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.default).unwrap();
+        let machine = Machine::default_of(Kind::Systolic).unwrap().unwrap();
         let facts = machine.systolic.clone().unwrap();
         SystolicProgram::decode(&machine, &facts, &format.encode_to_vec())
     }

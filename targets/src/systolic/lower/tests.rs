@@ -14,14 +14,14 @@ mod slices;
 
 use tcc_ir::{Shape, Tensor, evaluate, text};
 
-use crate::machine::Machine;
+use crate::machine::{Kind, Machine};
 use crate::systolic::Systolic;
 use crate::target::{Optimization, Target, TargetError};
 
 /// Results of a graph on the default machine with a scratchpad of `bytes`, and those of the reference.
 fn run(graph: &str, bytes: u32, inputs: &[Tensor]) -> Result<[Vec<f64>; 2], TargetError> {
     let graph = text::parse(graph).unwrap();
-    let mut machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.default).unwrap();
+    let mut machine = Machine::default_of(Kind::Systolic).unwrap().unwrap();
     machine.systolic.as_mut().unwrap().scratchpad.bytes = bytes;
     let program = Systolic::new(machine).unwrap().compile(&graph, Optimization::None)?;
     let mut weights = Vec::new();

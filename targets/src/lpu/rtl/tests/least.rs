@@ -20,6 +20,7 @@ fn least() -> LpuMachine {
         vxm: Vxm { alus: 1, latency: 1 },
         mxm: Mxm { planes: 2, load_streams: 2, accumulators: 3, latency: 3 },
         sxm: Sxm { shifters: 1, distributors: 1, transposers: 1, latency: 3 },
+        energy: None,
     }
 }
 

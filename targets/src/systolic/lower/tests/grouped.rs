@@ -3,13 +3,13 @@
 use tcc_ir::{Anchor, DType, Graph, Op, Plan, Shape, Tensor, TensorType, ValueId, evaluate, is_view, text};
 use tcc_passes::{Group, anchor_of, assemble, clean_up, derived_constants};
 
-use crate::machine::Machine;
+use crate::machine::{Kind, Machine};
 use crate::systolic::compile::{compile_plan, legal};
 use crate::target::{Program as _, TargetError};
 
 /// The default machine with another array, and a scratchpad and accumulators as small as given.
 pub fn machine(array: u32, scratchpad: u32, accumulators: u32) -> Machine {
-    let mut machine = Machine::built_in().unwrap().into_iter().find(|machine| machine.default).unwrap();
+    let mut machine = Machine::default_of(Kind::Systolic).unwrap().unwrap();
     let facts = machine.systolic.as_mut().unwrap();
     (facts.array.rows, facts.array.columns) = (array, array);
     facts.scratchpad.bytes = scratchpad;

@@ -5,7 +5,7 @@ use tcc_ir::{DType, Graph, NodeId, Op, Plan, Real, Shape, Tensor, TensorType, Va
 use tcc_passes::{Group, anchor_of, assemble, clean_up, legalize};
 
 use super::super::attention_prologue_supported;
-use crate::machine::Machine;
+use crate::machine::{Kind, Machine};
 use crate::systolic::compile::compile_plan;
 use crate::systolic::{Systolic, legal};
 use crate::target::{Optimization, Program, Target, TargetError};
@@ -106,7 +106,7 @@ impl Bench {
 
 /// The default machine.
 pub(super) fn usual() -> Machine {
-    Machine::built_in().unwrap().into_iter().find(|machine| machine.default).unwrap()
+    Machine::default_of(Kind::Systolic).unwrap().unwrap()
 }
 
 /// A machine with a square array, a scratchpad of so many bytes and accumulators of so many rows.
