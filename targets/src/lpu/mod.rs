@@ -13,6 +13,8 @@ pub mod emit;
 pub mod encoding;
 pub mod isa;
 pub mod layout;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the compiler that calls this is being written"))]
+mod legal;
 mod machine;
 pub mod rtl;
 pub mod simulator;
