@@ -10,6 +10,7 @@ pub mod lpu;
 pub mod machine;
 mod number;
 mod numbering;
+mod products;
 pub mod report;
 mod scanner;
 pub mod systolic;

@@ -4,8 +4,36 @@
 use super::LpuMachine;
 use super::isa::{Operation, Queue, Queues};
 
-/// An instruction with the queue and the cycle in which it is dispatched. The queues' own instructions have no place here.
-pub type Placed = (Queue, u64, Operation);
+/// An instruction with its queue, its cycle and what it is for. The queues' own instructions have no place here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Placed {
+    /// The queue.
+    pub queue: Queue,
+    /// The cycle in which it is dispatched.
+    pub cycle: u64,
+    /// What is done. A read and a write of a slice in one cycle become one instruction.
+    pub operation: Operation,
+    /// The number of the kernel that it is part of.
+    pub kernel: u32,
+}
+
+/// How many instructions of a queue, one after the other, are of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Instructions, the queue's own that stand before and repeats that stand behind counted too.
+    pub instructions: u32,
+    /// The kernel's number.
+    pub kernel: u32,
+}
+
+/// Queues, with what their instructions are for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Emitted {
+    /// The queues.
+    pub queues: Queues,
+    /// For each queue the kernels of its instructions; the `end` is in none.
+    pub marks: Vec<Vec<Mark>>,
+}
 
 /// Two instructions of one queue in one cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,29 +49,59 @@ pub struct Occupied {
 ///
 /// # Errors
 /// Two instructions want the same place.
-pub fn emit(mut placed: Vec<Placed>, machine: &LpuMachine) -> Result<Queues, Occupied> {
-    placed.sort_by_key(|&(queue, cycle, _)| (queue, cycle));
-    let mut rest = &placed[..];
-    let mut queues: Vec<(Queue, Vec<Operation>)> = Vec::new();
-    while let Some(&(queue, ..)) = rest.first() {
-        let (own, others) = rest.split_at(rest.partition_point(|&(other, ..)| other == queue));
-        queues.push((queue, emit_queue(own)?));
-        rest = others;
+pub fn emit(placed: Vec<Placed>, machine: &LpuMachine) -> Result<Emitted, Occupied> {
+    let all = machine.queues();
+    let mut numbers: Vec<(Queue, usize)> = all.iter().enumerate().map(|(number, &queue)| (queue, number)).collect();
+    numbers.sort_unstable();
+    let mut by_queue: Vec<Vec<Placed>> = vec![Vec::new(); all.len()];
+    for placed in placed {
+        if let Ok(found) = numbers.binary_search_by_key(&placed.queue, |&(queue, _)| queue) {
+            by_queue[numbers[found].1].push(placed);
+        }
     }
-    let of = |queue: Queue| {
-        let found = queues.binary_search_by_key(&queue, |(queue, _)| *queue);
-        let mut operations = found.map_or_else(|_| Vec::new(), |index| queues[index].1.clone());
-        operations.push(Operation::End);
-        operations
-    };
-    Ok(Queues(machine.queues().into_iter().map(of).collect()))
+    let mut emitted = Emitted { queues: Queues::default(), marks: Vec::new() };
+    for own in by_queue {
+        let (operations, marks) = emit_queue(&in_order(own)?)?;
+        emitted.queues.0.push(operations);
+        emitted.marks.push(marks);
+    }
+    Ok(emitted)
+}
+
+/// The instructions of a queue by their cycles, reads and writes of one cycle as one.
+fn in_order(mut placed: Vec<Placed>) -> Result<Vec<Placed>, Occupied> {
+    placed.sort_by_key(|placed| placed.cycle);
+    let mut merged: Vec<Placed> = Vec::with_capacity(placed.len());
+    for next in placed {
+        match merged.last_mut() {
+            Some(last) if last.cycle == next.cycle => {
+                last.operation = both(&last.operation, &next.operation)
+                    .ok_or(Occupied { queue: next.queue, cycle: next.cycle })?;
+            }
+            _ => merged.push(next),
+        }
+    }
+    Ok(merged)
+}
+
+/// A read and a write as one instruction.
+fn both(first: &Operation, second: &Operation) -> Option<Operation> {
+    match (first, second) {
+        (Operation::Mem { read, write: None }, Operation::Mem { read: None, write })
+        | (Operation::Mem { read: None, write }, Operation::Mem { read, write: None }) => {
+            Some(Operation::Mem { read: *read, write: *write })
+        }
+        _ => None,
+    }
 }
 
 /// The instructions of one queue, in the order of cycles.
-fn emit_queue(placed: &[Placed]) -> Result<Vec<Operation>, Occupied> {
+fn emit_queue(placed: &[Placed]) -> Result<(Vec<Operation>, Vec<Mark>), Occupied> {
     let mut operations = Vec::new();
+    let mut marks: Vec<Mark> = Vec::new();
     let (mut next, mut at) = (0, 0);
-    while let Some(&(queue, cycle, operation)) = placed.get(at) {
+    while let Some(&Placed { queue, cycle, operation, kernel }) = placed.get(at) {
+        let before = operations.len();
         let idle = cycle.checked_sub(next).ok_or(Occupied { queue, cycle })?;
         // A queue stands still for longer than a nop can say.
         let mut left = idle;
@@ -57,10 +115,16 @@ fn emit_queue(placed: &[Placed]) -> Result<Vec<Operation>, Occupied> {
         if run.count > 0 {
             operations.push(Operation::Repeat { count: run.count, interval: run.interval, step: run.step });
         }
+        let instructions = (operations.len() - before) as u32;
+        match marks.last_mut() {
+            Some(last) if last.kernel == kernel => last.instructions += instructions,
+            _ => marks.push(Mark { instructions, kernel }),
+        }
         at += 1 + run.count as usize;
         next = cycle + u64::from(run.count) * u64::from(run.interval) + 1;
     }
-    Ok(operations)
+    operations.push(Operation::End);
+    Ok((operations, marks))
 }
 
 /// How often the first of some instructions comes again, at equal distances and with equal steps of its moving field.
@@ -73,15 +137,18 @@ struct Run {
 impl Run {
     fn from(placed: &[Placed]) -> Run {
         let none = Run { count: 0, interval: 1, step: 0 };
-        let [(_, first, operation), (_, second, next), ..] = placed else { return none };
-        let (Ok(interval), Some(step)) = (u32::try_from(second.wrapping_sub(*first)), step(operation, next)) else {
+        let [first, second, ..] = placed else { return none };
+        let interval = u32::try_from(second.cycle.wrapping_sub(first.cycle));
+        let (Ok(interval), Some(step)) = (interval, step(&first.operation, &second.operation)) else {
             return none;
         };
         if interval == 0 {
             return none;
         }
-        let again = |(index, (_, cycle, other)): (u64, &Placed)| {
-            *cycle == first + index * u64::from(interval) && *other == operation.moved(index as i64 * i64::from(step))
+        let again = |(index, other): (u64, &Placed)| {
+            other.cycle == first.cycle + index * u64::from(interval)
+                && other.kernel == first.kernel
+                && other.operation == first.operation.moved(index as i64 * i64::from(step))
         };
         let count = (1..).zip(&placed[1..]).take_while(|&pair| again(pair)).count();
         // One repetition takes as much as the instruction itself.
@@ -107,7 +174,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
     use super::*;
-    use crate::lpu::isa::{Direction, Stream};
+    use crate::lpu::isa::{Direction, Reads, Stream};
     use crate::lpu::machine::tests::small_machine;
     use crate::lpu::timeline::dispatches;
 
@@ -116,10 +183,11 @@ mod tests {
     }
 
     fn emitted(placed: &[(u64, Operation)]) -> Vec<Operation> {
-        let placed: Vec<Placed> = placed.iter().map(|&(cycle, operation)| (Queue::Mem(1), cycle, operation)).collect();
-        let queues = emit(placed.clone(), &small_machine()).unwrap();
+        let all = placed.iter().map(|&(cycle, operation)| Placed { queue: Queue::Mem(1), cycle, operation, kernel: 0 });
+        let Emitted { queues, marks } = emit(all.collect(), &small_machine()).unwrap();
+        assert_eq!(marks[1], [Mark { instructions: queues.0[1].len() as u32 - 1, kernel: 0 }]);
         let found: Vec<_> = dispatches(&queues.0[1]).collect();
-        let mut expected: Vec<_> = placed.iter().map(|&(_, cycle, operation)| (cycle, operation)).collect();
+        let mut expected = placed.to_vec();
         expected.sort_by_key(|&(cycle, _)| cycle);
         expected.push((found.last().unwrap().0, Operation::End));
         assert_eq!(found, expected);
@@ -142,9 +210,20 @@ mod tests {
     }
 
     #[test]
+    fn a_read_and_a_write_are_one_instruction() {
+        let from = Reads { stream: Stream { direction: Direction::West, number: 2 }, take: true };
+        let write = Operation::Mem { read: None, write: Some((70, from)) };
+        let placed = |operation, kernel| Placed { queue: Queue::Mem(0), cycle: 5, operation, kernel };
+        let Emitted { queues, .. } = emit(vec![placed(write, 1), placed(read(3), 2)], &small_machine()).unwrap();
+        let Operation::Mem { read, .. } = read(3) else { return };
+        let both = Operation::Mem { read, write: Some((70, from)) };
+        assert_eq!(queues.0[0], [Operation::Nop(5), both, Operation::End]);
+    }
+
+    #[test]
     fn a_place_is_taken_once() {
-        let placed = vec![(Queue::Mem(2), 3, read(0)), (Queue::Mem(2), 3, read(1))];
-        let error = emit(placed, &small_machine()).unwrap_err();
+        let placed = |address| Placed { queue: Queue::Mem(2), cycle: 3, operation: read(address), kernel: 0 };
+        let error = emit(vec![placed(0), placed(1)], &small_machine()).unwrap_err();
         assert_eq!(error, Occupied { queue: Queue::Mem(2), cycle: 3 });
     }
 }

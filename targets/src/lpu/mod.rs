@@ -15,6 +15,7 @@ pub mod emit;
 pub mod encoding;
 pub mod isa;
 pub mod layout;
+mod legal;
 mod lower;
 mod machine;
 mod memory;

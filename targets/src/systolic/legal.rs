@@ -1,12 +1,13 @@
 //! What the machine computes as it is, and what is written in other terms first.
 
-use tcc_ir::ops::{Binary, BinaryFn, Cast, MatMul, Unary, UnaryFn};
-use tcc_ir::{DType, Graph, GraphError, Op, Tensor, ValueId};
+use tcc_ir::ops::{Binary, BinaryFn, MatMul, Unary, UnaryFn};
+use tcc_ir::{DType, Graph, GraphError, Op, ValueId};
 use tcc_passes::{Verdict, WeightProducts, integer_products};
 
 use super::lower::{attention_supported, rope_supported};
 use super::machine::Array;
 use crate::machine::Machine;
+use crate::products::{drop_zeros, is_zero, multiply_in_binary32, widen};
 use crate::target::TargetError;
 
 /// Whether the array multiplies floats, of which binary32 is the most precise.
@@ -130,56 +131,4 @@ fn judge_product(array: &Array, graph: &Graph, product: &MatMul, inputs: &[Value
         (false, true, _, _) | (false, _, _, true) | (true, true, true, _) => Verdict::Keep,
         _ => Verdict::Rewrite(widen),
     }
-}
-
-fn is_zero(tensor: Option<&Tensor>) -> bool {
-    tensor.and_then(|tensor| tensor.to_i64s().ok().flatten()).is_some_and(|values| values.iter().all(|&x| x == 0))
-}
-
-/// The same product without the zero points that are zero.
-fn drop_zeros(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
-    let Op::MatMul(product) = op else { return Ok(graph.add_multi(op.clone(), inputs)?.to_vec()) };
-    let mut product = *product;
-    let mut kept = inputs[..2].to_vec();
-    let mut zeros = inputs[2..].iter();
-    for flag in [&mut product.a_zero, &mut product.b_zero] {
-        if !*flag {
-            continue;
-        }
-        let Some(&zero) = zeros.next() else { continue };
-        if is_zero(graph.as_constant(zero)) {
-            *flag = false;
-        } else {
-            kept.push(zero);
-        }
-    }
-    Ok(vec![graph.add(product, &kept)?])
-}
-
-/// The product of floats converted to binary32.
-fn multiply_in_binary32(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
-    let to = graph.ty(inputs[0]).dtype;
-    let wide = inputs.iter().map(|&input| graph.add(Cast { to: DType::F32 }, &[input]));
-    let wide = wide.collect::<Result<Vec<_>, _>>()?;
-    let product = graph.add(op.clone(), &wide)?;
-    Ok(vec![graph.add(Cast { to }, &[product])?])
-}
-
-/// The product of operands converted to the type of the result, less their zero points.
-fn widen(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
-    let Op::MatMul(product) = op else { return Ok(graph.add_multi(op.clone(), inputs)?.to_vec()) };
-    let to = MatMul::result_dtype(graph.ty(inputs[0]).dtype);
-    let mut zeros = inputs[2..].iter();
-    let mut operands = Vec::with_capacity(2);
-    for (&operand, has_zero) in inputs[..2].iter().zip([product.a_zero, product.b_zero]) {
-        let mut wide = if graph.ty(operand).dtype == to { operand } else { graph.add(Cast { to }, &[operand])? };
-        let zero = if has_zero { zeros.next() } else { None };
-        if let Some(&zero) = zero {
-            let zero = if graph.ty(zero).dtype == to { zero } else { graph.add(Cast { to }, &[zero])? };
-            wide = graph.add(Binary(BinaryFn::Sub), &[wide, zero])?;
-        }
-        operands.push(wide);
-    }
-    let product = MatMul { a_zero: false, b_zero: false, ..*product };
-    Ok(vec![graph.add(product, &operands)?])
 }

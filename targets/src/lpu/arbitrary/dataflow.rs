@@ -44,14 +44,14 @@ fn case(machine: &LpuMachine, random: &mut Random) -> Case {
             let again = pieces
                 .placed
                 .iter()
-                .map(|(queue, cycle, operation)| (*queue, cycle + turn * interval, operation.moved(turn as i64)));
+                .map(|one| Placed { cycle: one.cycle + turn * interval, operation: one.operation.moved(turn as i64), ..*one });
             more.extend(again);
         }
         if runs(machine, &more, &memory) {
             placed = more;
         }
     }
-    let mut program = emit(placed, machine).unwrap_or_default();
+    let mut program = emit(placed, machine).map(|emitted| emitted.queues).unwrap_or_default();
     if random.below(2) == 0 {
         begin_together(&mut program, machine, random);
     }
@@ -60,8 +60,8 @@ fn case(machine: &LpuMachine, random: &mut Random) -> Case {
 
 /// Whether the simulator lets a program pass.
 fn runs(machine: &LpuMachine, placed: &[Placed], memory: &[u8]) -> bool {
-    let Ok(program) = emit(placed.to_vec(), machine) else { return false };
-    let Ok(mut simulator) = Simulator::new(machine, &program, memory.to_vec()) else { return false };
+    let Ok(emitted) = emit(placed.to_vec(), machine) else { return false };
+    let Ok(mut simulator) = Simulator::new(machine, &emitted.queues, memory.to_vec()) else { return false };
     simulator.run(|_, _| {}).is_ok()
 }
 
@@ -116,7 +116,7 @@ const TYPES: [DType; 8] =
 
 impl Pieces<'_> {
     fn put(&mut self, queue: Queue, cycle: u64, operation: Operation) {
-        self.placed.push((queue, cycle, operation));
+        self.placed.push(Placed { queue, cycle, operation, kernel: 0 });
     }
 
     fn stream(&mut self, width: usize) -> Stream {

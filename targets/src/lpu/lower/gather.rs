@@ -162,7 +162,18 @@ impl Lowering<'_> {
     ) -> Result<Lease, TargetError> {
         let Some(first) = tables.first() else { return Err(lost("a table has no parts")) };
         let dtype = first.dtype;
-        let avoid = tables.iter().fold(Slices::of(&index.slices), |all, table| all.union(Slices::of(&table.slices)));
+        // Indices are read while tables are, and are small.
+        let avoid = tables.iter().fold(Slices::default(), |all, table| all.union(Slices::of(&table.slices)));
+        let small = self.allocate(DType::I32, index.rows, 1, 1, avoid)?;
+        let all = all_vectors(index.rows, 1);
+        let anew = vec![true; all.len()];
+        let target = Target { step: 0, layout: small.clone(), rows: all.iter().copied().map(Some).collect() };
+        let copy = Step { function: Function::Copy, args: SmallVec::from_slice(&[Arg::Leaf(0)]), dtype: DType::I32 };
+        let chain = Chain { steps: vec![copy], leaves: vec![index.dtype] };
+        let leaf = Leaf { layout: index.clone(), rows: all };
+        self.run_chain(Work { chain, leaves: vec![leaf], targets: vec![target], first: anew })?;
+        let index = &small;
+        let avoid = avoid.union(Slices::of(&index.slices));
         let mut found = Vec::new();
         let mut before = 0;
         for table in tables {
@@ -207,6 +218,7 @@ impl Lowering<'_> {
             self.give_back(&late);
             found.push(layout);
         }
+        self.give_back(&small);
         found.pop().ok_or_else(|| lost("a table has no parts"))
     }
 

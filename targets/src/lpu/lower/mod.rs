@@ -12,6 +12,8 @@ mod movement;
 mod product;
 mod rearrange;
 mod reduce;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +25,8 @@ use super::LpuMachine;
 use super::constants::{Constant, Form, Source, Tiles};
 use super::layout::{Layout, Place};
 use super::memory::{Memory, Purpose, Request, Slices};
-use super::schedule::{Clash, Flow, Placed, Schedule, Start};
+use super::emit::Placed;
+use super::schedule::{Clash, Flow, Schedule, Start};
 use super::simulator::Counts;
 use crate::machine::Machine;
 use crate::target::TargetError;
@@ -97,7 +100,7 @@ pub(super) struct Lowering<'a> {
 /// The memory does not hold what the plan needs, or a defect.
 pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Result<Lowered, TargetError> {
     let graph = Arc::new(plan.graph.clone());
-    let mut lowering = Lowering {
+    let lowering = Lowering {
         machine,
         facts,
         plan,

@@ -286,14 +286,13 @@ impl Lowering<'_> {
             source
         } else {
             let own = View::dense(self.graph.shape(root).clone());
-            let key = (root, own, Shape::Operand(dtype));
+            let key = (root, own, Shape::Moved(dtype));
             match self.made.get(&key) {
                 Some(layout) => layout.clone(),
                 None => {
                     let all = all_vectors(source.rows, source.blocks());
                     let layout = self.allocate(dtype, source.rows, source.columns, 1, Slices::of(&source.slices))?;
-                    let ragged = !source.columns.is_multiple_of(self.lanes());
-                    self.convert(Leaf { layout: source, rows: all }, &layout, ragged)?;
+                    self.convert(Leaf { layout: source, rows: all }, &layout, false)?;
                     self.remember(key, layout.clone());
                     layout
                 }

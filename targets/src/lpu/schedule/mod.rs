@@ -12,22 +12,10 @@ use flow::{Access, Train, UnitUse};
 use timetable::Row;
 
 use super::LpuMachine;
+use super::emit::Placed;
 use super::isa::{Direction, Hemisphere, Operand, AluFn, Operation, Queue, Reads, Row as PlaneRow, Stream};
 use super::layout::Place;
 use super::simulator::Counts;
-
-/// An instruction with its queue, its cycle and its kernel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::lpu) struct Placed {
-    /// The queue.
-    pub queue: Queue,
-    /// The cycle of its dispatch.
-    pub cycle: u64,
-    /// What is done. A read and a write of a slice are apart still.
-    pub operation: Operation,
-    /// The kernel.
-    pub kernel: u32,
-}
 
 /// When memory was, or will be, accessed.
 #[derive(Clone, Copy, Debug, Default)]

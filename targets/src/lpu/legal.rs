@@ -1,0 +1,83 @@
+//! What the machine computes as it is, and how everything else is written in these terms.
+//!
+//! The matrix units multiply halves and bytes, the vector unit computes element by element and along axes, reads may take
+//! their addresses from data, and the rest is movement. Whatever looks for places or puts elements there becomes
+//! comparisons with counted places, since nothing on the machine branches: time then depends on shapes alone.
+
+mod limits;
+mod order;
+mod pad;
+mod parts;
+mod products;
+mod scatter;
+mod selection;
+mod sums;
+#[cfg(test)]
+mod tests;
+
+use tcc_ir::ops::ReduceFn;
+use tcc_ir::{Graph, GraphError, Op, ValueId};
+use tcc_passes::{Verdict, clean_up, integer_products, legalize};
+
+pub(super) use limits::check;
+
+use crate::target::TargetError;
+
+/// The graph in the operators that the machine runs.
+///
+/// # Errors
+/// An operand cannot be what its operator takes, such as a constant index that lies outside its axis.
+pub(super) fn legal(graph: &Graph) -> Result<Graph, TargetError> {
+    Ok(clean_up(&legalize(&*integer_products(graph)?, &judge())?))
+}
+
+/// What judges operators with their operands.
+pub(super) fn judge() -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync {
+    |graph, op, inputs| {
+        let runs = match op {
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Select(_)
+            | Op::Cast(_)
+            | Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::Broadcast(_)
+            | Op::Slice(_)
+            | Op::Window(_)
+            | Op::Concat(_) => true,
+            Op::Reduce(reduce) => reduce.function != ReduceFn::Mean,
+            Op::Pad(pad) => pad::surrounds(pad),
+            Op::Gather(gather) => selection::runs(graph, *gather, inputs),
+            Op::MatMul(product) => products::next_step(graph, product, inputs).is_none(),
+            Op::ArgReduce(_) | Op::CumSum(_) | Op::ScatterElements(_) | Op::ScatterNd(_) | Op::TopK(_) => false,
+            Op::GatherElements(_)
+            | Op::GatherNd(_)
+            | Op::Conv(_)
+            | Op::Softmax(_)
+            | Op::LayerNorm(_)
+            | Op::RmsNorm(_)
+            | Op::Gelu(_)
+            | Op::Rope(_)
+            | Op::Attention(_)
+            | Op::Quantize(_)
+            | Op::Dequantize(_) => return Verdict::Decompose,
+        };
+        if runs { Verdict::Keep } else { Verdict::Rewrite(rewrite) }
+    }
+}
+
+/// Writes what the machine does not run in other terms, which may have to be judged and rewritten again.
+fn rewrite(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
+    match op {
+        Op::ArgReduce(op) => order::arg_reduce(graph, *op, inputs),
+        Op::CumSum(op) => sums::cum_sum(graph, *op, inputs),
+        Op::Gather(op) => selection::gather(graph, *op, inputs),
+        Op::MatMul(op) => products::mat_mul(graph, op, inputs),
+        Op::Pad(op) => pad::pad(graph, op, inputs),
+        Op::Reduce(op) => sums::mean(graph, op, inputs),
+        Op::ScatterElements(op) => scatter::scatter_elements(graph, *op, inputs),
+        Op::ScatterNd(op) => scatter::scatter_nd(graph, *op, inputs),
+        Op::TopK(op) => order::top_k(graph, *op, inputs),
+        _ => Ok(graph.add_multi(op.clone(), inputs)?.to_vec()),
+    }
+}
