@@ -1,10 +1,59 @@
-//! From graphs to programs. Nothing compiles for the LPU yet.
+//! From a graph to a program for the LPU: legalise, fuse, lower, emit.
 
-use tcc_ir::Graph;
+use tcc_ir::{Bytes, Graph, Plan};
+use tcc_passes::{FusionLimits, fuse};
 
-use super::LpuMachine;
+use super::emit::{Emitted, emit};
+use super::lower::{Lowered, lower};
+use super::{LpuMachine, legal};
 use crate::machine::Machine;
 use crate::target::{Optimization, Program, TargetError};
+
+/// Most nodes in one kernel. Values within a kernel are in memory all the same; what is more than a chain of ALUs is cut.
+const KERNEL_NODES: usize = 48;
+
+pub fn try_graph(graph: &Graph, inputs: &[tcc_ir::Tensor], name: &str) -> Result<(Vec<tcc_ir::Tensor>, u64), String> {
+    let machine = Machine::built_in().unwrap().into_iter().find(|m| m.name == name).unwrap();
+    let facts = machine.lpu.clone().unwrap();
+    let t = std::time::Instant::now();
+    let plan = plan(graph).map_err(|e| e.to_string())?;
+    let lowered = lower(&machine, &facts, &plan).map_err(|e| e.to_string())?;
+    let t1 = t.elapsed();
+    let n = lowered.placed.len();
+    let emitted = emit(lowered.placed, &facts).map_err(|e| e.to_string())?;
+    let spans: usize = emitted.queues.0.iter().map(|q| q.len()).sum();
+    let t2 = t.elapsed();
+    let mut memory = vec![0; facts.memory_bytes() as usize];
+    for constant in &lowered.constants {
+        let mut bytes = Vec::new();
+        constant.write(&mut bytes).map_err(|e| e.to_string())?;
+        let mut rest = &bytes[..];
+        for stretch in constant.stretches() {
+            let (own, behind) = rest.split_at(stretch.vectors as usize * facts.vector());
+            let at = super::layout::Layout::offset(stretch.place, &facts);
+            memory[at..at + own.len()].copy_from_slice(own);
+            rest = behind;
+        }
+    }
+    for (tensor, layout) in inputs.iter().zip(&lowered.inputs) {
+        layout.scatter(tensor.bytes().unwrap(), &mut memory, &facts);
+    }
+    let t3 = t.elapsed();
+    let mut simulator = super::simulator::Simulator::new(&facts, &emitted.queues, memory).map_err(|e| e.to_string())?;
+    let execution = simulator.run(|_, _| {}).map_err(|e| e.to_string())?;
+    let counts = if *simulator.counts() != lowered.counts { format!("COUNTS {:?} {:?}", simulator.counts(), lowered.counts) } else { String::new() };
+    eprintln!("   lower {t1:?} emit {t2:?} pack {t3:?} sim {:?}; placed {n} instructions {spans} vectors {} {counts}", t.elapsed(), lowered.used_vectors);
+    let outputs = plan.graph.outputs().iter().zip(&lowered.outputs).map(|(output, layout)| {
+        let bytes = layout.gather(simulator.memory(), &facts);
+        tcc_ir::Tensor::new(plan.graph.ty(output.value).clone(), tcc_ir::Data::from_bytes(bytes)).unwrap()
+    });
+    Ok((outputs.collect(), execution.cycles))
+}
+
+/// The plan that is lowered.
+pub(super) fn plan(graph: &Graph) -> Result<Plan, TargetError> {
+    Ok(fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES }))
+}
 
 /// Compiles a cleaned-up graph.
 ///

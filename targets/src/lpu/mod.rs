@@ -9,7 +9,7 @@
 mod arbitrary;
 pub mod assembly;
 pub mod check;
-mod compile;
+pub mod compile;
 mod constants;
 pub mod emit;
 pub mod encoding;
