@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tcc_ir::ops::{Binary, BinaryFn, Cast, Unary, UnaryFn};
@@ -417,8 +418,8 @@ impl Lowering<'_> {
     /// memory.
     pub(super) fn run_chain(&mut self, work: Work) -> Result<(), TargetError> {
         let mut temporary = Vec::new();
+        let first = work.first.clone();
         let parts = self.parts(pruned(work), &mut temporary)?;
-        let Some(first) = parts.first().map(|part| part.first.clone()) else { return Ok(()) };
         for range in chunks(&first) {
             for part in &parts {
                 self.run_part(part, range.clone())?;
@@ -430,21 +431,38 @@ impl Lowering<'_> {
 
     /// Cuts a chain into chains that the vector unit has enough ALUs for.
     fn parts(&mut self, mut work: Work, temporary: &mut Vec<Lease>) -> Result<Vec<Work>, TargetError> {
-        let limit = self.facts.vxm.alus as usize;
         let mut parts = Vec::new();
-        while work.chain.level().alus() > limit {
-            let prefix = |count: usize| Chain {
-                steps: work.chain.steps[..count].to_vec(),
-                leaves: work.chain.leaves.clone(),
-            };
-            let count = (1..work.chain.steps.len()).rev().find(|&count| prefix(count).level().alus() <= limit);
-            let count = count.ok_or_else(|| lost("a step takes more ALUs than there are"))?;
+        while !self.is_small(&work, work.chain.steps.len()) {
+            let fits = (1..work.chain.steps.len()).rev().find(|&count| self.is_small(&work, count));
+            let count = fits.unwrap_or(1);
+            if count == work.chain.steps.len() {
+                break;
+            }
             let (head, tail) = self.cut(work, count, temporary)?;
             parts.push(pruned(head));
             work = pruned(tail);
         }
         parts.push(work);
         Ok(parts)
+    }
+
+    /// Whether the first steps of a chain have enough ALUs, and their operands and results enough slices, streams and trains.
+    fn is_small(&self, work: &Work, count: usize) -> bool {
+        let steps = &work.chain.steps[..count];
+        let head = Chain { steps: steps.to_vec(), leaves: work.chain.leaves.clone() };
+        if head.level().alus() > self.facts.vxm.alus as usize {
+            return false;
+        }
+        let bytes = |dtype: DType| dtype.bits() / 8;
+        let used = |leaf: usize| steps.iter().any(|step| step.args.contains(&Arg::Leaf(leaf)));
+        let leaves = (0..work.leaves.len()).filter(|&leaf| used(leaf)).map(|leaf| bytes(work.chain.leaves[leaf]));
+        let stored = work.targets.iter().filter(|target| target.step < count).map(|target| bytes(target.layout.dtype));
+        let later = &work.chain.steps[count..];
+        let crosses = |step: usize| later.iter().any(|later| later.args.contains(&Arg::Step(step)));
+        let crossing = (0..count).filter(|&step| crosses(step)).map(|step| bytes(crossing_dtype(&work.chain, step)));
+        let planes = leaves.chain(stored).chain(crossing).sum::<usize>();
+        // Each operand and result is on one side, so that not all slices can be used.
+        planes <= (self.facts.mem.slices * 4 / 3).min(self.facts.streams) as usize
     }
 
     /// Cuts a chain behind so many steps.
@@ -517,27 +535,37 @@ impl Lowering<'_> {
             let inputs: Vec<Input> = leaves.iter().map(Leaf::input).collect();
             let outputs: Vec<Output> = work.targets.iter().map(|target| target.output(range.clone())).collect();
             add_chain(&mut flow, self.facts, &levelled, 0, &inputs, &outputs, &work.first[range.clone()]);
-            match flow.finish() {
+            let slice = match flow.finish() {
                 Ok(flow) => {
                     self.place(&flow, i64::MIN / 2);
                     moved.iter().for_each(|layout| self.give_back(layout));
                     return Ok(());
                 }
-                Err(Clash::Slice(slice)) => {
-                    let at = leaves.iter().zip(&levelled.leaf_levels).rposition(|(leaf, level)| {
-                        level.is_some()
-                            && Slices::of(&leaf.layout.slices).contains(slice)
-                            && !moved.iter().any(|moved| std::sync::Arc::ptr_eq(moved, &leaf.layout))
-                    });
-                    let at = at.ok_or_else(|| clashed(Clash::Slice(slice)))?;
-                    let avoid = leaves.iter().map(|leaf| &leaf.layout).chain(work.targets.iter().map(|target| &target.layout));
-                    let avoid = avoid.fold(Slices::default(), |all, layout| all.union(Slices::of(&layout.slices)));
-                    let leaf = self.relocated(&leaves[at], avoid)?;
-                    moved.push(leaf.layout.clone());
-                    leaves[at] = leaf;
-                }
+                Err(Clash::Slice(slice)) => slice,
                 Err(clash) => return Err(clashed(clash)),
+            };
+            let reads = |leaf: &Leaf| Slices::of(&leaf.layout.slices).contains(slice);
+            let readers = leaves.iter().zip(&levelled.leaf_levels).filter(|(leaf, level)| level.is_some() && reads(leaf));
+            // What is read and written in the same slice does not meet if there is little of it.
+            if readers.count() < 2
+                && let Some(middle) = middle(&work.first, range.clone())
+            {
+                self.run_part(work, range.start..middle)?;
+                self.run_part(work, middle..range.end)?;
+                moved.iter().for_each(|layout| self.give_back(layout));
+                return Ok(());
             }
+            let at = (0..leaves.len()).rev().find(|&at| {
+                levelled.leaf_levels[at].is_some()
+                    && reads(&leaves[at])
+                    && !moved.iter().any(|moved| Arc::ptr_eq(moved, &leaves[at].layout))
+            });
+            let at = at.ok_or_else(|| clashed(Clash::Slice(slice)))?;
+            let others = leaves.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, leaf)| &leaf.layout);
+            let avoid = others.fold(Slices::default().with(slice), |all, layout| all.union(Slices::of(&layout.slices)));
+            let leaf = self.relocated(&leaves[at], avoid)?;
+            moved.push(leaf.layout.clone());
+            leaves[at] = leaf;
         }
         Err(lost("the operands of a kernel cannot be read together"))
     }
@@ -620,6 +648,13 @@ fn chunks(first: &[bool]) -> Vec<Range<usize>> {
     chunks
 }
 
+/// Where work can be cut in two.
+fn middle(first: &[bool], range: Range<usize>) -> Option<usize> {
+    let half = range.start + range.len() / 2;
+    let later = (half.max(range.start + 1)..range.end).find(|&index| first[index]);
+    later.or_else(|| (range.start + 1..half).rev().find(|&index| first[index]))
+}
+
 /// The work without steps and operands that no result needs.
 fn pruned(work: Work) -> Work {
     let Work { chain, leaves, targets, first } = work;
@@ -661,5 +696,8 @@ fn pruned(work: Work) -> Work {
     };
     let leaves = leaves.into_iter().zip(&leaf_needed).filter(|(_, needed)| **needed).map(|(leaf, _)| leaf).collect();
     let targets = targets.into_iter().map(|target| Target { step: steps[target.step], ..target }).collect();
+    // Without running results, vectors do not depend on each other.
+    let runs = chain.steps.iter().any(|step| matches!(step.function, Function::Accumulate(_)));
+    let first = if runs { first } else { vec![true; first.len()] };
     Work { chain, leaves, targets, first }
 }

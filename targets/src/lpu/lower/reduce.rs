@@ -14,7 +14,7 @@ use super::{CHUNK, Lease, Lowering, clashed};
 use crate::lpu::isa::{Accumulation, Alu, AluFn, Direction, Hemisphere, Number, Operand, Operation, Queue};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::Slices;
-use crate::lpu::schedule::{FlowBuilder, Pool};
+use crate::lpu::schedule::{Clash, FlowBuilder, Pool};
 use crate::target::TargetError;
 
 impl Lowering<'_> {
@@ -176,7 +176,7 @@ impl Lowering<'_> {
         self.transpose(side, groups, result.planes(), &reads, &writes)
     }
 
-    /// A flow through a transposer: for each group and plane as many reads as a superlane has lanes, and as many writes.
+    /// Flows through a transposer: for each group and plane as many reads as a superlane has lanes, and as many writes.
     fn transpose(
         &mut self,
         side: Hemisphere,
@@ -185,49 +185,58 @@ impl Lowering<'_> {
         reads: &dyn Fn(usize, usize) -> Vec<Place>,
         writes: &dyn Fn(usize, usize) -> Vec<Option<Place>>,
     ) -> Result<(), TargetError> {
+        let steps: Vec<Exchange> = (0..groups)
+            .flat_map(|group| (0..plane_count).map(move |plane| (group, plane)))
+            .map(|(group, plane)| Exchange { reads: reads(group, plane), writes: writes(group, plane) })
+            .collect();
+        self.transpose_steps(side, &steps)
+    }
+
+    fn transpose_steps(&mut self, side: Hemisphere, steps: &[Exchange]) -> Result<(), TargetError> {
+        match self.transposing(side, steps).finish() {
+            Ok(flow) => {
+                self.place(&flow, i64::MIN / 2);
+                Ok(())
+            }
+            // What is read and written in the same slice does not meet if there is little of it.
+            Err(Clash::Slice(_)) if steps.len() > 1 => {
+                let (head, tail) = steps.split_at(steps.len() / 2);
+                self.transpose_steps(side, head)?;
+                self.transpose_steps(side, tail)
+            }
+            Err(clash) => Err(clashed(clash)),
+        }
+    }
+
+    fn transposing(&self, side: Hemisphere, steps: &[Exchange]) -> FlowBuilder<'_> {
         let width = self.facts.lanes as usize;
         let at = self.facts.position(Queue::Transpose(side, 0));
         let latency = i64::from(self.facts.sxm.latency);
-        let back = match side {
-            Hemisphere::West => Direction::East,
-            Hemisphere::East => Direction::West,
-        };
-        let end = match side {
-            Hemisphere::West => self.facts.positions() - 1,
-            Hemisphere::East => 0,
+        let (back, end) = match side {
+            Hemisphere::West => (Direction::East, self.facts.positions() - 1),
+            Hemisphere::East => (Direction::West, 0),
         };
         let mut flow = FlowBuilder::new(self.facts);
-        let steps: Vec<(usize, usize)> =
-            (0..groups).flat_map(|group| (0..plane_count).map(move |plane| (group, plane))).collect();
-        let loads = steps.iter().enumerate().map(|(cycle, &(group, plane))| {
-            (cycle as i64, reads(group, plane).into_iter().collect::<SmallVec<_>>())
-        });
+        let loads = steps.iter().enumerate();
+        let loads = loads.map(|(cycle, step)| (cycle as i64, step.reads.iter().copied().collect::<SmallVec<_>>()));
         let from = flow.load(at, loads);
         let to = flow.train(back, width, at);
         let mut operations = Vec::new();
-        for (cycle, &(group, plane)) in steps.iter().enumerate() {
+        for (cycle, step) in steps.iter().enumerate() {
             let cycle = cycle as i64;
             operations.push((cycle, Operation::Transpose { from: flow.take(from), to: flow.stream(to) }));
             // What is not written leaves the chip at its end.
-            let places = writes(group, plane);
-            if places.iter().all(Option::is_some) {
-                let places: Vec<_> = places.into_iter().flatten().collect();
-                flow.store_step(to, at, cycle + latency, &places);
-            } else {
-                let position = |place: &Place| self.facts.position(Queue::Mem(place.slice));
-                let ends: Vec<usize> = places.iter().map(|place| place.as_ref().map_or(end, position)).collect();
-                flow.drive_each(to, at, cycle + latency, &ends);
-                for (row, place) in places.into_iter().enumerate() {
-                    if let Some(place) = place {
-                        flow.write(to, row as u8, true, at, cycle + latency, place);
-                    }
+            let position = |place: &Place| self.facts.position(Queue::Mem(place.slice));
+            let ends: Vec<usize> = step.writes.iter().map(|place| place.as_ref().map_or(end, position)).collect();
+            flow.drive_each(to, at, cycle + latency, &ends);
+            for (row, place) in step.writes.iter().enumerate() {
+                if let Some(place) = place {
+                    flow.write(to, row as u8, true, at, cycle + latency, *place);
                 }
             }
         }
         flow.unit(Pool::Transpose(side), operations);
-        let flow = flow.finish().map_err(clashed)?;
-        self.place(&flow, i64::MIN / 2);
-        Ok(())
+        flow
     }
 
     /// Combines the rows of each group, one after the other.
@@ -368,6 +377,12 @@ impl Lowering<'_> {
         self.place(&flow, i64::MIN / 2);
         Ok(copies)
     }
+}
+
+/// What a transposer does at once: where its operands are read, and where its results are written, if they are.
+struct Exchange {
+    reads: Vec<Place>,
+    writes: Vec<Option<Place>>,
 }
 
 /// What is combined.
