@@ -4,6 +4,14 @@ fn main() {
     for d in args {
         let p = std::path::Path::new(&d);
         let name = p.file_name().unwrap().to_string_lossy().to_string();
+        if let Ok(dims) = std::env::var("DIMS") {
+            let dims = dims.split(',').map(|d| { let (a, b) = d.split_once('=').unwrap(); (a.to_string(), b.parse().unwrap()) }).collect();
+            let options = tcc::onnx::import::ImportOptions { dims, weights: tcc::onnx::tensor::Weights::Absent, ..Default::default() };
+            let model = tcc::ImportedModel::import(&p.join("model.onnx"), &options).unwrap();
+            let graph = tcc_passes::clean_up(model.graph());
+            println!("{:?}", tcc_targets::lpu::compile::try_graph(&graph, &[], &machine).map(|_| ()));
+            continue;
+        }
         let load = || -> Result<_, Box<dyn std::error::Error>> {
             let inputs = tcc::inputs::Inputs::read(&p.join("inputs_0.npz"))?;
             let options = tcc::onnx::import::ImportOptions { shapes: inputs.shapes([]), switches: inputs.switches([]), ..Default::default() };

@@ -13,7 +13,7 @@ use crate::target::{Optimization, Program, TargetError};
 const KERNEL_NODES: usize = 48;
 
 pub fn try_graph(graph: &Graph, inputs: &[tcc_ir::Tensor], name: &str) -> Result<(Vec<tcc_ir::Tensor>, u64), String> {
-    let machine = Machine::built_in().unwrap().into_iter().find(|m| m.name == name).unwrap();
+    let machine = if name.ends_with(".toml") { Machine::parse(name, &std::fs::read_to_string(name).unwrap()).unwrap() } else { Machine::built_in().unwrap().into_iter().find(|m| m.name == name).unwrap() };
     let facts = machine.lpu.clone().unwrap();
     let t = std::time::Instant::now();
     let plan = plan(graph).map_err(|e| e.to_string())?;
@@ -23,6 +23,25 @@ pub fn try_graph(graph: &Graph, inputs: &[tcc_ir::Tensor], name: &str) -> Result
     let emitted = emit(lowered.placed, &facts).map_err(|e| e.to_string())?;
     let spans: usize = emitted.queues.0.iter().map(|q| q.len()).sum();
     let t2 = t.elapsed();
+    if inputs.is_empty() {
+        let mut mul = std::collections::BTreeMap::new();
+        let mut ends = std::collections::BTreeMap::<u32, (u64, u64, u64)>::new();
+        let mut last = 0;
+        for (q, queue) in facts.queues().iter().zip(&emitted.queues.0) {
+            let mut n = 0u64;
+            for (c, op) in super::timeline::dispatches(queue) { if !matches!(op, super::isa::Operation::End | super::isa::Operation::Nop(_)) { n += 1; last = last.max(c); } }
+            *mul.entry(q.to_string().split(' ').next().unwrap().to_string() + if q.to_string().contains("multiply") {" multiply"} else if q.to_string().contains("load") {" load"} else if q.to_string().contains("shifter") {" shift"} else {""}).or_insert(0u64) += n;
+        }
+        for (q, queue) in facts.queues().iter().zip(&emitted.queues.0).zip(&emitted.marks).map(|((q, ops), m)| (q, (ops, m))) {
+            let (ops, m) = queue; let _ = q;
+            let kernels: Vec<u32> = m.iter().flat_map(|m| std::iter::repeat_n(m.kernel, m.instructions as usize)).collect();
+            for span in super::timeline::spans(ops, &[]) { if matches!(span.operation, super::isa::Operation::End | super::isa::Operation::Nop(_)) { continue }
+                let k = kernels[span.index]; let e = ends.entry(k).or_insert((u64::MAX, 0, 0)); e.0 = e.0.min(span.first); e.1 = e.1.max(span.last()); e.2 += 1; }
+        }
+        for (k, (a, b, n)) in ends { let kernel = &plan.kernels[k as usize]; let ops: Vec<&str> = kernel.nodes().map(|n| plan.graph.node(n).op.name()).collect(); let sh = kernel.outputs.first().map(|&o| plan.graph.ty(o).to_string()); eprintln!("  k{k} {a}..{b} n={n} {:?} {sh:?} {}", ops, lowered.tilings[k as usize]); }
+        eprintln!("lower {t1:?} emit {t2:?} placed {n} instr {spans} vectors {} last {last} {mul:?}", lowered.used_vectors);
+        return Err("no inputs".into());
+    }
     let mut memory = vec![0; facts.memory_bytes() as usize];
     for constant in &lowered.constants {
         let mut bytes = Vec::new();

@@ -97,7 +97,8 @@ impl Lowering<'_> {
         let entry = inner * columns.div_ceil(lanes);
         let entries = count / (inner * columns).max(1);
         let depth = (self.facts.mem.banks * self.facts.mem.words) as usize;
-        let per_part = (depth / entry.max(1)).min(entries).max(1);
+        // Half a slice leaves room beside it.
+        let per_part = (depth / 2 / entry.max(1)).min(entries).max(1);
         if entry > depth {
             return Err(lost("an entry of a table is longer than a slice"));
         }
