@@ -23,6 +23,11 @@ fn main() -> io::Result<()> {
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
     fs::write(Path::new(&out).join("machines.rs"), list)?;
     println!("cargo:rerun-if-changed=proto");
-    let formats = protox::compile(["systolic.proto"], [Path::new(&root).join("proto")]).map_err(io::Error::other)?;
-    prost_build::Config::new().compile_fds(formats)
+    let folder = Path::new(&root).join("proto");
+    let parsed = |files: &[&str]| protox::compile(files, [&folder]).map_err(io::Error::other);
+    prost_build::Config::new()
+        .extern_path(".tcc.optimizer", "crate::optimizer")
+        .compile_fds(parsed(&["systolic.proto", "lpu.proto"])?)?;
+    // What those have in common, once.
+    prost_build::Config::new().compile_fds(parsed(&["optimizer.proto"])?)
 }

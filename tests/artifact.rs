@@ -136,6 +136,7 @@ impl Program for SmallProgram {
             units: Vec::new(),
             memory: Vec::new(),
             optimizer: Vec::new(),
+            energy: None,
             host_ops: Vec::new(),
             kernels: Vec::new(),
             notes: Vec::new(),
@@ -143,7 +144,7 @@ impl Program for SmallProgram {
     }
 
     fn trace(&self) -> Vec<TraceSpan> {
-        vec![TraceSpan { unit: "vector", name: "add \"quoted\"".to_owned(), start: 0, cycles: 8 }]
+        vec![TraceSpan { unit: "vector".into(), name: "add \"quoted\"".to_owned(), start: 0, cycles: 8 }]
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {

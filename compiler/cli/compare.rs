@@ -55,10 +55,25 @@ fn page(reports: &[Report]) -> Page {
             Cell::Number(units::percent(report.utilization)),
             Cell::Number(units::integer(report.lower_bound_cycles)),
             Cell::Number(units::bytes(report.dram_bytes)),
+            Cell::Number(report.energy.as_ref().map_or_else(|| "-".to_owned(), |energy| units::joules(energy.joules))),
             Cell::Number(report.host_ops.len().to_string()),
         ]
     });
-    let head = vec!["machine", "time", "", "cycles", "clock", "utilized", "lower bound", "DRAM", "on host"];
+    let head = vec!["machine", "time", "", "cycles", "clock", "utilized", "lower bound", "DRAM", "energy", "on host"];
     let title = reports.first().map(|report| report.model.clone()).unwrap_or_default();
     Page { title, sections: vec![Section { title: String::new(), head, rows: rows.collect() }] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::report_page::tests::report;
+
+    #[test]
+    fn energy_is_compared_where_it_is_known() {
+        let text = page(&[report("known", Some(0.0125)), report("unknown", None)]).to_text();
+        let line = |machine: &str| text.lines().find(|line| line.trim_start().starts_with(machine)).unwrap_or_default();
+        assert!(line("known").contains("12.5 mJ"), "{text}");
+        assert!(line("unknown").contains(" - "), "{text}");
+    }
 }

@@ -15,6 +15,7 @@ pub fn page(report: &Report) -> Page {
         facts(report),
         breakdown(report),
         memory(report),
+        energy(report),
         kernels(report),
         optimizer(report),
         Section::lines("left to the host", report.host_ops.iter().cloned()),
@@ -37,7 +38,13 @@ fn facts(report: &Report) -> Section {
                 format!("{} cycles; this is {ratio:.2} times that", units::integer(report.lower_bound_cycles)),
             ),
             ("DRAM traffic", units::bytes(report.dram_bytes)),
-        ],
+        ]
+        .into_iter()
+        .chain(report.energy.as_ref().map(|energy| {
+            // Watts while it runs say more than joules alone.
+            let watts = if report.seconds > 0.0 { energy.joules / report.seconds } else { 0.0 };
+            ("energy", format!("{}, or {}; an estimate", units::joules(energy.joules), units::watts(watts)))
+        })),
     )
 }
 
@@ -75,6 +82,26 @@ fn memory(report: &Report) -> Section {
         ]
     });
     Section { title: "memory".to_owned(), head: vec!["", "peak", "capacity", "used", ""], rows: rows.collect() }
+}
+
+fn energy(report: &Report) -> Section {
+    let Some(energy) = &report.energy else { return Section::default() };
+    let rows = energy.parts.iter().map(|part| {
+        let share = if energy.joules > 0.0 { part.joules / energy.joules } else { 0.0 };
+        vec![
+            Cell::text(&part.name),
+            Cell::Number(units::count(part.count)),
+            Cell::Number(units::number(part.picojoules_each)),
+            Cell::Number(units::joules(part.joules)),
+            Cell::Number(units::percent(share)),
+            Cell::Bar(share),
+        ]
+    });
+    Section {
+        title: format!("energy: {}", energy.basis),
+        head: vec!["", "count", "pJ each", "energy", "share", ""],
+        rows: rows.collect(),
+    }
 }
 
 fn kernels(report: &Report) -> Section {
@@ -140,4 +167,36 @@ fn optimizer(report: &Report) -> Section {
 
 fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use tcc_targets::report::{Energy, EnergyPart};
+
+    use super::*;
+
+    /// A report as one of an earlier version may be, of a machine with or without figures for energy.
+    pub fn report(machine: &str, joules: Option<f64>) -> Report {
+        let text = r#"{"model": "m", "target": "lpu", "machine": "", "clock_hz": 1000000, "cycles": 1000, "seconds": 0.001,
+            "macs": 0, "utilization": 0.0, "lower_bound_cycles": 1, "dram_bytes": 0, "breakdown": [], "memory": [],
+            "optimizer": [], "host_ops": [], "kernels": [], "notes": []}"#;
+        let energy = joules.map(|joules| Energy {
+            joules,
+            parts: vec![EnergyPart { name: "vectors read".to_owned(), count: 2000, picojoules_each: 400.0, joules }],
+            basis: "an estimate".to_owned(),
+        });
+        Report { machine: machine.to_owned(), energy, ..serde_json::from_str(text).unwrap() }
+    }
+
+    #[test]
+    fn energy_is_shown_where_it_is_known() {
+        let text = page(&report("a", Some(0.0125))).to_text();
+        assert!(text.contains("12.5 mJ, or 12.5 W; an estimate\n"), "{text}");
+        assert!(text.contains("\nenergy: an estimate\n"), "{text}");
+        assert!(text.lines().any(|line| line.contains("vectors read") && line.contains("100.0 %")), "{text}");
+        assert!(!page(&report("b", None)).to_text().contains("energy"));
+    }
 }

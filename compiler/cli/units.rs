@@ -40,6 +40,22 @@ pub fn seconds(value: f64) -> String {
     format!("{} {unit}", significant(value * scale))
 }
 
+/// An energy.
+pub fn joules(value: f64) -> String {
+    let (scale, unit) = match value {
+        v if v >= 1.0 => (1.0, "J"),
+        v if v >= 1e-3 => (1e3, "mJ"),
+        v if v >= 1e-6 => (1e6, "uJ"),
+        _ => (1e9, "nJ"),
+    };
+    format!("{} {unit}", significant(value * scale))
+}
+
+/// A power.
+pub fn watts(value: f64) -> String {
+    format!("{} W", significant(value))
+}
+
 /// A share of one.
 pub fn percent(value: f64) -> String {
     format!("{:.1} %", value * 100.0)
@@ -94,6 +110,9 @@ mod tests {
         assert_eq!(hertz(1_000_000_000), "1 GHz");
         assert_eq!(seconds(0.000_123_456), "123.5 us");
         assert_eq!(seconds(0.0), "0 ns");
+        assert_eq!(joules(0.012_345), "12.35 mJ");
+        assert_eq!(joules(0.0), "0 nJ");
+        assert_eq!(watts(61.23), "61.23 W");
         assert_eq!(number(-0.012_345), "-0.01235");
         assert_eq!(number(1.5e-9), "1.500e-9");
         assert_eq!(number(0.0), "0");

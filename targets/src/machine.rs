@@ -123,9 +123,70 @@ impl Machine {
         FILES.iter().map(|&(_, text)| text).find(|text| is_named(text))
     }
 
+    /// The figures of a built-in machine of which its file says that they are assumed, with the tables that they are in. Of
+    /// other machines nothing is known but their figures.
+    pub fn assumed(&self) -> Vec<String> {
+        let Some(text) = Machine::built_in_text(&self.name) else { return Vec::new() };
+        if !Machine::parse(&self.name, text).is_ok_and(|machine| machine == *self) {
+            return Vec::new();
+        }
+        let mut table = String::new();
+        let mut assumed = Vec::new();
+        for line in text.lines() {
+            if let Some((name, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                table = format!("{name}.");
+                continue;
+            }
+            let Some((field, _)) = line.split_once('=') else { continue };
+            if line.split_once('#').is_some_and(|(_, comment)| comment.contains("assumed")) {
+                assumed.push(format!("{table}{}", field.trim()));
+            }
+        }
+        assumed
+    }
+
     /// The facts as a file that [`Machine::parse`] reads.
     pub fn to_toml(&self) -> Result<String, MachineError> {
         toml::to_string(self)
             .map_err(|error| MachineError::Syntax { file: self.name.clone(), message: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use super::*;
+
+    #[test]
+    fn a_kind_has_one_default() {
+        for kind in Kind::ALL {
+            let machines = Machine::built_in().unwrap();
+            assert_eq!(machines.iter().filter(|machine| machine.kind == kind && machine.default).count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_tsp_is_what_is_published() {
+        let facts = Machine::default_of(Kind::Lpu).unwrap().unwrap().lpu.unwrap();
+        assert_eq!(facts.memory_bytes(), 220 << 20);
+        assert_eq!((facts.vector(), facts.byte_macs_per_cycle()), (320, 409_600));
+        // 820 TOPS at 1 GHz, and a quarter of that for halves.
+        assert_eq!(2 * facts.byte_macs_per_cycle() / 1000, 819);
+        assert_eq!(4 * facts.half_macs_per_cycle(), facts.byte_macs_per_cycle());
+    }
+
+    #[test]
+    fn machine_files_say_what_is_assumed() {
+        let mut machine = Machine::default_of(Kind::Lpu).unwrap().unwrap();
+        let assumed = machine.assumed();
+        for field in ["lpu.notify_latency", "lpu.mem.latency", "lpu.energy.static_watts"] {
+            assert!(assumed.iter().any(|known| known == field), "{field} is not among {assumed:?}");
+        }
+        assert!(!assumed.iter().any(|field| field == "lpu.mem.slices" || field == "name"), "{assumed:?}");
+        // Somebody's own figures under the same name are not known.
+        machine.clock_hz += 1;
+        assert_eq!(machine.assumed(), Vec::<String>::new());
     }
 }

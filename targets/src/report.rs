@@ -89,6 +89,30 @@ pub struct OptimizerReport {
     pub stopped: String,
 }
 
+/// What one inference takes in energy, as an estimate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Energy {
+    /// Joules of one inference: the sum of the parts.
+    pub joules: f64,
+    /// What it consists of.
+    pub parts: Vec<EnergyPart>,
+    /// What it is an estimate from, in a sentence.
+    pub basis: String,
+}
+
+/// One part of the energy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnergyPart {
+    /// What takes it.
+    pub name: String,
+    /// How often that happens.
+    pub count: u64,
+    /// Picojoules each time.
+    pub picojoules_each: f64,
+    /// Joules in all.
+    pub joules: f64,
+}
+
 /// All that is known of a built program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -119,6 +143,9 @@ pub struct Report {
     pub units: Vec<UnitUse>,
     /// Use of each memory.
     pub memory: Vec<MemoryUse>,
+    /// What one inference takes in energy, if that can be estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<Energy>,
     /// What the optimiser did.
     pub optimizer: Vec<OptimizerReport>,
     /// Nodes left to the host, which is none unless the machine cannot compute them.

@@ -1,5 +1,6 @@
 //! What a kind of machine answers to the compiler.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -104,7 +105,7 @@ pub struct Simulation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceSpan {
     /// The unit.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// What it did: the kernel's name and the instruction.
     pub name: String,
     /// First cycle.

@@ -1,5 +1,6 @@
 //! Traces in Chrome's JSON format, which Perfetto opens: one track for each unit.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use crate::target::TraceSpan;
@@ -11,11 +12,14 @@ const PICOSECONDS: u128 = 1_000_000_000_000;
 /// Tracks stand in the order in which their units first occur. Times are microseconds with as many decimals as it takes
 /// to tell picoseconds, computed in integers, so that the text is the same everywhere.
 pub fn write(out: &mut dyn Write, name: &str, clock_hz: u64, spans: &[TraceSpan]) -> io::Result<()> {
+    // There may be hundreds of units.
+    let mut tracks: HashMap<&str, usize> = HashMap::new();
     let mut units: Vec<&str> = Vec::new();
     for span in spans {
-        if !units.contains(&span.unit) {
-            units.push(span.unit);
-        }
+        tracks.entry(&span.unit).or_insert_with(|| {
+            units.push(&span.unit);
+            units.len()
+        });
     }
     writeln!(out, "{{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
     write!(out, r#"{{"ph":"M","pid":1,"name":"process_name","args":{{"name":{}}}}}"#, quoted(name)?)?;
@@ -24,7 +28,7 @@ pub fn write(out: &mut dyn Write, name: &str, clock_hz: u64, spans: &[TraceSpan]
         write!(out, r#"{{"ph":"M","pid":1,"tid":{track},"name":"thread_name","args":{{"name":{}}}}}"#, quoted(unit)?)?;
     }
     for span in spans {
-        let track = 1 + units.iter().position(|unit| *unit == span.unit).unwrap_or(0);
+        let track = tracks.get(&*span.unit).copied().unwrap_or_default();
         let start = picoseconds(span.start, clock_hz);
         // The end is converted, not the length, so that spans that follow each other do so in the trace.
         let length = picoseconds(span.start.saturating_add(span.cycles), clock_hz) - start;
@@ -64,7 +68,7 @@ mod tests {
     use super::*;
 
     fn span(unit: &'static str, name: &str, start: u64, cycles: u64) -> TraceSpan {
-        TraceSpan { unit, name: name.to_owned(), start, cycles }
+        TraceSpan { unit: unit.into(), name: name.to_owned(), start, cycles }
     }
 
     fn text(clock_hz: u64, spans: &[TraceSpan]) -> String {

@@ -9,6 +9,7 @@ use super::LpuMachine;
 use super::assembly::disassemble_one;
 use super::isa::{Alu, AluFn, MAX_LANES, Number, Operand, Operation, Queue, Queues, Reads, Row, Stream};
 use crate::number::{binary_is_defined, unary_is_defined};
+use crate::target::TargetError;
 
 /// Why a machine cannot execute a program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +40,12 @@ pub enum ProgramError {
         /// What is wrong.
         problem: ProgramProblem,
     },
+}
+
+impl From<ProgramError> for TargetError {
+    fn from(error: ProgramError) -> TargetError {
+        TargetError::Fault(error.to_string())
+    }
 }
 
 /// What is wrong with an instruction.

@@ -1,97 +1,166 @@
-//! From a graph to a program for the LPU: legalise, fuse, lower, emit.
+//! From a graph to a program: legalise, fuse, lower, emit.
 
-use tcc_ir::{Bytes, Graph, Plan};
-use tcc_passes::{FusionLimits, fuse};
+use std::sync::Arc;
 
-use super::emit::{Emitted, emit};
+use tcc_ir::ops::MatMul;
+use tcc_ir::{Bytes, Graph, Op, Plan, ValueId};
+use tcc_passes::{FusionLimits, Outline, derived_constants, fuse, integer_products};
+
+use super::constants::Constant;
+use super::emit::emit;
+use super::layout::Layout;
 use super::lower::{Lowered, lower};
-use super::{LpuMachine, legal};
+use super::program::{KernelPart, Parts, Weights};
+use super::{LpuMachine, LpuProgram, legal};
 use crate::machine::Machine;
-use crate::target::{Optimization, Program, TargetError};
+use crate::optimizer::Block;
+use crate::target::{Port, TargetError};
 
-/// Most nodes in one kernel. Values within a kernel are in memory all the same; what is more than a chain of ALUs is cut.
+/// Most nodes in one kernel. What its values are kept in is memory all the same, so that more would only be told together.
 const KERNEL_NODES: usize = 48;
 
-pub fn try_graph(graph: &Graph, inputs: &[tcc_ir::Tensor], name: &str) -> Result<(Vec<tcc_ir::Tensor>, u64), String> {
-    let machine = if name.ends_with(".toml") { Machine::parse(name, &std::fs::read_to_string(name).unwrap()).unwrap() } else { Machine::built_in().unwrap().into_iter().find(|m| m.name == name).unwrap() };
-    let facts = machine.lpu.clone().unwrap();
-    let t = std::time::Instant::now();
-    let plan = plan(graph).map_err(|e| e.to_string())?;
-    let lowered = lower(&machine, &facts, &plan).map_err(|e| e.to_string())?;
-    let t1 = t.elapsed();
-    let n = lowered.placed.len();
-    let emitted = emit(lowered.placed, &facts).map_err(|e| e.to_string())?;
-    let spans: usize = emitted.queues.0.iter().map(|q| q.len()).sum();
-    let t2 = t.elapsed();
-    if inputs.is_empty() {
-        let mut mul = std::collections::BTreeMap::new();
-        let mut ends = std::collections::BTreeMap::<u32, (u64, u64, u64)>::new();
-        let mut last = 0;
-        for (q, queue) in facts.queues().iter().zip(&emitted.queues.0) {
-            let mut n = 0u64;
-            for (c, op) in super::timeline::dispatches(queue) { if !matches!(op, super::isa::Operation::End | super::isa::Operation::Nop(_)) { n += 1; last = last.max(c); } }
-            *mul.entry(q.to_string().split(' ').next().unwrap().to_string() + if q.to_string().contains("multiply") {" multiply"} else if q.to_string().contains("load") {" load"} else if q.to_string().contains("shifter") {" shift"} else {""}).or_insert(0u64) += n;
-        }
-        for (q, queue) in facts.queues().iter().zip(&emitted.queues.0).zip(&emitted.marks).map(|((q, ops), m)| (q, (ops, m))) {
-            let (ops, m) = queue; let _ = q;
-            let kernels: Vec<u32> = m.iter().flat_map(|m| std::iter::repeat_n(m.kernel, m.instructions as usize)).collect();
-            for span in super::timeline::spans(ops, &[]) { if matches!(span.operation, super::isa::Operation::End | super::isa::Operation::Nop(_)) { continue }
-                let k = kernels[span.index]; let e = ends.entry(k).or_insert((u64::MAX, 0, 0)); e.0 = e.0.min(span.first); e.1 = e.1.max(span.last()); e.2 += 1; }
-        }
-        for (k, (a, b, n)) in ends { let kernel = &plan.kernels[k as usize]; let ops: Vec<&str> = kernel.nodes().map(|n| plan.graph.node(n).op.name()).collect(); let sh = kernel.outputs.first().map(|&o| plan.graph.ty(o).to_string()); eprintln!("  k{k} {a}..{b} n={n} {:?} {sh:?} {}", ops, lowered.tilings[k as usize]); }
-        eprintln!("lower {t1:?} emit {t2:?} placed {n} instr {spans} vectors {} last {last} {mul:?}", lowered.used_vectors);
-        return Err("no inputs".into());
-    }
-    let mut memory = vec![0; facts.memory_bytes() as usize];
-    for constant in &lowered.constants {
-        let mut bytes = Vec::new();
-        constant.write(&mut bytes).map_err(|e| e.to_string())?;
-        let mut rest = &bytes[..];
-        for stretch in constant.stretches() {
-            let (own, behind) = rest.split_at(stretch.vectors as usize * facts.vector());
-            let at = super::layout::Layout::offset(stretch.place, &facts);
-            memory[at..at + own.len()].copy_from_slice(own);
-            rest = behind;
-        }
-    }
-    for (tensor, layout) in inputs.iter().zip(&lowered.inputs) {
-        layout.scatter(tensor.bytes().unwrap(), &mut memory, &facts);
-    }
-    let t3 = t.elapsed();
-    let mut simulator = super::simulator::Simulator::new(&facts, &emitted.queues, memory).map_err(|e| e.to_string())?;
-    let execution = simulator.run(|_, _| {}).map_err(|e| e.to_string())?;
-    let counts = if *simulator.counts() != lowered.counts { format!("COUNTS {:?} {:?}", simulator.counts(), lowered.counts) } else { String::new() };
-    eprintln!("   lower {t1:?} emit {t2:?} pack {t3:?} sim {:?}; placed {n} instructions {spans} vectors {} {counts}", t.elapsed(), lowered.used_vectors);
-    let outputs = plan.graph.outputs().iter().zip(&lowered.outputs).map(|(output, layout)| {
-        let bytes = layout.gather(simulator.memory(), &facts);
-        tcc_ir::Tensor::new(plan.graph.ty(output.value).clone(), tcc_ir::Data::from_bytes(bytes)).unwrap()
-    });
-    Ok((outputs.collect(), execution.cycles))
+/// The plan that is lowered.
+fn plan(machine: &Machine, graph: &Graph) -> Result<Plan, TargetError> {
+    legal::check(machine, graph)?;
+    Ok(fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES }))
 }
 
-/// The plan that is lowered.
-pub(super) fn plan(graph: &Graph) -> Result<Plan, TargetError> {
-    Ok(fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES }))
+/// The kernels that a graph becomes.
+///
+/// # Errors
+/// The machine has no way to compute an operator.
+pub(super) fn outline(machine: &Machine, graph: &Graph) -> Result<Outline, TargetError> {
+    Ok(Outline::of_fused(&plan(machine, graph)?, &*integer_products(graph)?))
 }
 
 /// Compiles a cleaned-up graph.
 ///
 /// # Errors
-/// Always.
-pub(super) fn compile(
-    machine: &Machine,
-    _: &LpuMachine,
-    graph: &Graph,
-    _: Optimization,
-) -> Result<Box<dyn Program>, TargetError> {
-    Err(unsupported(machine, graph))
+/// The machine has no way to compute an operator, or the memory does not hold the model.
+pub(super) fn compile(machine: &Machine, facts: &LpuMachine, graph: &Graph) -> Result<LpuProgram, TargetError> {
+    let plan = plan(machine, graph)?;
+    let Lowered { placed, counts, constants, inputs, outputs, tilings, used_vectors } =
+        lower(machine, facts, &plan).map_err(|error| with_chips(error, &plan, facts))?;
+    let emitted = emit(placed, facts).map_err(|error| TargetError::Fault(error.to_string()))?;
+    let port = |name: &str, value: ValueId, layout: Arc<Layout>| {
+        let ty = plan.graph.ty(value).clone();
+        (Port { name: name.to_owned(), ty }, (*layout).clone())
+    };
+    let own = &plan.graph;
+    let kernels = plan.kernels.iter().zip(tilings).enumerate().map(|(index, (kernel, tiling))| KernelPart {
+        name: plan.kernel_name(index),
+        origins: plan.origins(kernel),
+        macs: plan.macs(kernel),
+        tiling,
+    });
+    let kernels: Vec<KernelPart> = kernels.collect();
+    let stretches = constants.iter().flat_map(Constant::stretches).collect();
+    let bound = Bound::of(&plan, facts);
+    let parts = Parts {
+        model: graph.name().to_string(),
+        inputs: own.inputs().iter().zip(inputs).map(|(&id, layout)| port(&own.value(id).name, id, layout)).collect(),
+        outputs: own.outputs().iter().zip(outputs).map(|(out, layout)| port(&out.name, out.value, layout)).collect(),
+        marks: if kernels.is_empty() { vec![Vec::new(); emitted.marks.len()] } else { emitted.marks },
+        queues: emitted.queues,
+        kernels,
+        stretches,
+        weights: Some(Weights::new(move |out| constants.iter().try_for_each(|constant| constant.write(out)))),
+        counts,
+        blocks: vec![Block::not_searched()],
+        work_cycles: bound.work_cycles,
+        weight_vectors_multiplied: bound.weight_vectors,
+        used_vectors,
+        host_ops: Vec::new(),
+    };
+    LpuProgram::new(machine, facts, parts)
 }
 
-/// That the machine has no compiler.
-pub(super) fn unsupported(machine: &Machine, graph: &Graph) -> TargetError {
-    TargetError::Unsupported {
-        origin: graph.nodes().next().map(|(_, node)| node.origin.to_string()).unwrap_or_default(),
-        machine: machine.name.clone(),
-        reason: "nothing compiles for LPUs yet; choose a machine of another kind, see `tcc machines`".to_owned(),
+/// What the products of a plan take at the least.
+struct Bound {
+    work_cycles: u64,
+    /// Columns of constant weights, all byte planes counted.
+    weight_vectors: u64,
+}
+
+impl Bound {
+    fn of(plan: &Plan, facts: &LpuMachine) -> Bound {
+        let (graph, derived) = (&plan.graph, derived_constants(&plan.graph));
+        let (mut bytes, mut halves, mut weight_vectors) = (0u64, 0u64, 0u64);
+        for node in plan.kernels.iter().flat_map(|kernel| kernel.nodes()).map(|id| graph.node(id)) {
+            let Op::MatMul(product) = &node.op else { continue };
+            let float = graph.ty(node.inputs[0]).dtype.is_float();
+            *(if float { &mut halves } else { &mut bytes }) += graph.node_work(node).macs;
+            let weights = node.inputs[1];
+            if derived[weights.index()] || graph.as_constant(weights).is_some() {
+                weight_vectors += weight_columns(product, graph.shape(weights), facts) * if float { 2 } else { 1 };
+            }
+        }
+        let work_cycles = bytes.div_ceil(facts.byte_macs_per_cycle()) + halves.div_ceil(facts.half_macs_per_cycle());
+        Bound { work_cycles, weight_vectors }
     }
+}
+
+/// Columns of weights, each as long as a vector.
+fn weight_columns(product: &MatMul, shape: &tcc_ir::Shape, facts: &LpuMachine) -> u64 {
+    let [batch @ .., first, second] = shape.dims() else { return 0 };
+    let (k, n) = if product.transpose_b { (*second, *first) } else { (*first, *second) };
+    (batch.iter().product::<usize>() * n * k.div_ceil(facts.vector())) as u64
+}
+
+/// Says of a model that does not fit how many chips it needs: by the vectors that its weights, its other constants and the
+/// values that are alive at the same time take.
+fn with_chips(error: TargetError, plan: &Plan, facts: &LpuMachine) -> TargetError {
+    let TargetError::DoesNotFit { what, machine, memory, capacity, .. } = error else { return error };
+    let needed = needed_vectors(plan, facts) * facts.vector() as u64;
+    let chips = needed.div_ceil(capacity).max(2);
+    let hint = format!(
+        "it takes {chips} chips, and programs for several are not made yet; choose smaller dimensions, or --quantize int8"
+    );
+    TargetError::DoesNotFit { what, machine, memory, needed: needed.max(capacity + 1), capacity, hint }
+}
+
+fn needed_vectors(plan: &Plan, facts: &LpuMachine) -> u64 {
+    let graph = &plan.graph;
+    let derived = derived_constants(graph);
+    let vector = facts.vector();
+    let constant = |value: ValueId| derived[value.index()] || graph.as_constant(value).is_some();
+    let rows = |value: ValueId| {
+        let (rows, columns) = Layout::matrix(graph.shape(value));
+        let planes = Layout::storage(graph.ty(value).dtype).bits() / 8;
+        (rows * columns.div_ceil(vector) * planes) as u64
+    };
+    let mut counted = vec![false; graph.value_count()];
+    let mut constants = 0;
+    // Values from the kernel that computes them to the last that reads them.
+    let mut last = vec![0usize; graph.value_count()];
+    for (index, kernel) in plan.kernels.iter().enumerate() {
+        for node in kernel.nodes().map(|id| graph.node(id)) {
+            for (place, &input) in node.inputs.iter().enumerate() {
+                let root = plan.access(input).root;
+                last[root.index()] = index;
+                if !constant(input) || std::mem::replace(&mut counted[input.index()], true) {
+                    continue;
+                }
+                constants += match &node.op {
+                    Op::MatMul(product) if place == 1 => {
+                        let planes = if graph.ty(input).dtype.is_float() { 2 } else { 1 };
+                        weight_columns(product, graph.shape(input), facts) * planes
+                    }
+                    _ => rows(input),
+                };
+            }
+        }
+    }
+    let (mut alive, mut most) = (graph.inputs().iter().map(|&input| rows(input)).sum::<u64>(), 0);
+    let mut dying: Vec<u64> = vec![0; plan.kernels.len()];
+    for (index, kernel) in plan.kernels.iter().enumerate() {
+        for &output in &kernel.outputs {
+            let vectors = rows(output);
+            alive += vectors;
+            dying[last[output.index()].max(index)] += vectors;
+        }
+        most = most.max(alive);
+        alive -= dying[index].min(alive);
+    }
+    constants + most
 }

@@ -9,15 +9,8 @@ use half::f16;
 use tcc_ir::{DType, Graph, Tensor, ValueId, evaluate_constant};
 
 use super::layout::{Layout, Place};
-
-/// The vectors of `weights.bin` that go to one stretch of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
-    /// The first.
-    pub place: Place,
-    /// How many.
-    pub vectors: u32,
-}
+use super::program::Stretch;
+use crate::stored::stored_bytes;
 
 /// Columns of weights as planes of the matrix unit load them.
 ///
@@ -206,23 +199,13 @@ fn constant(graph: &Graph, value: ValueId) -> io::Result<Tensor> {
     }
 }
 
-/// The elements of a tensor as the machine stores them.
-pub(super) fn stored(tensor: &Tensor, dtype: DType) -> io::Result<Vec<u8>> {
-    let bytes = || tensor.bytes().map_err(io::Error::other);
-    match (tensor.dtype(), dtype) {
-        (own, dtype) if own == dtype => Ok(bytes()?.to_vec()),
-        (DType::I4, DType::I8) | (DType::U4, DType::U8) => {
-            let count = tensor.shape().count();
-            let signed = tensor.dtype() == DType::I4;
-            let nibbles = bytes()?.iter().flat_map(|&byte| [byte & 0xf, byte >> 4]).take(count);
-            Ok(nibbles.map(|nibble| if signed { (((nibble << 4) as i8) >> 4) as u8 } else { nibble }).collect())
-        }
-        (_, DType::F16) => {
-            let numbers = tensor.to_f64s().map_err(io::Error::other)?;
-            Ok(numbers.into_iter().flat_map(|number| f16::from_f32(number as f32).to_le_bytes()).collect())
-        }
-        (own, dtype) => Err(io::Error::other(format!("no packing from {own} to {dtype}"))),
+/// The elements of a tensor as the machine stores them; halves may stand for wider floats.
+fn stored(tensor: &Tensor, dtype: DType) -> io::Result<Vec<u8>> {
+    if dtype != DType::F16 || tensor.dtype() == dtype {
+        return stored_bytes(tensor, dtype);
     }
+    let numbers = tensor.to_f64s().map_err(io::Error::other)?;
+    Ok(numbers.into_iter().flat_map(|number| f16::from_f32(number as f32).to_le_bytes()).collect())
 }
 
 /// Matrices with rows and columns exchanged.

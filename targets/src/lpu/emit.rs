@@ -3,10 +3,11 @@
 
 use super::LpuMachine;
 use super::isa::{Operation, Queue, Queues};
+use super::marks::Mark;
 
 /// An instruction with its queue, its cycle and what it is for. The queues' own instructions have no place here.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Placed {
+pub(super) struct Placed {
     /// The queue.
     pub queue: Queue,
     /// The cycle in which it is dispatched.
@@ -17,28 +18,19 @@ pub struct Placed {
     pub kernel: u32,
 }
 
-/// How many instructions of a queue, one after the other, are of a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Instructions, the queue's own that stand before and repeats that stand behind counted too.
-    pub instructions: u32,
-    /// The kernel's number.
-    pub kernel: u32,
-}
-
 /// Queues, with what their instructions are for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Emitted {
+pub(super) struct Emitted {
     /// The queues.
     pub queues: Queues,
-    /// For each queue the kernels of its instructions; the `end` is in none.
+    /// For each queue the kernels of its instructions.
     pub marks: Vec<Vec<Mark>>,
 }
 
 /// Two instructions of one queue in one cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("two instructions of {queue} are dispatched in cycle {cycle}; please report this")]
-pub struct Occupied {
+pub(super) struct Occupied {
     /// The queue.
     pub queue: Queue,
     /// The cycle.
@@ -49,7 +41,7 @@ pub struct Occupied {
 ///
 /// # Errors
 /// Two instructions want the same place.
-pub fn emit(placed: Vec<Placed>, machine: &LpuMachine) -> Result<Emitted, Occupied> {
+pub(super) fn emit(placed: Vec<Placed>, machine: &LpuMachine) -> Result<Emitted, Occupied> {
     let all = machine.queues();
     let mut numbers: Vec<(Queue, usize)> = all.iter().enumerate().map(|(number, &queue)| (queue, number)).collect();
     numbers.sort_unstable();
@@ -124,6 +116,10 @@ fn emit_queue(placed: &[Placed]) -> Result<(Vec<Operation>, Vec<Mark>), Occupied
         next = cycle + u64::from(run.count) * u64::from(run.interval) + 1;
     }
     operations.push(Operation::End);
+    match marks.last_mut() {
+        Some(last) => last.instructions += 1,
+        None => marks.push(Mark { instructions: 1, kernel: 0 }),
+    }
     Ok((operations, marks))
 }
 
@@ -185,7 +181,7 @@ mod tests {
     fn emitted(placed: &[(u64, Operation)]) -> Vec<Operation> {
         let all = placed.iter().map(|&(cycle, operation)| Placed { queue: Queue::Mem(1), cycle, operation, kernel: 0 });
         let Emitted { queues, marks } = emit(all.collect(), &small_machine()).unwrap();
-        assert_eq!(marks[1], [Mark { instructions: queues.0[1].len() as u32 - 1, kernel: 0 }]);
+        assert_eq!(marks[1], [Mark { instructions: queues.0[1].len() as u32, kernel: 0 }]);
         let found: Vec<_> = dispatches(&queues.0[1]).collect();
         let mut expected = placed.to_vec();
         expected.sort_by_key(|&(cycle, _)| cycle);

@@ -8,6 +8,7 @@
 use tcc_ir::{DType, Shape};
 
 use super::LpuMachine;
+use crate::stored::storage;
 
 /// An address of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,11 +47,7 @@ impl Layout {
 
     /// The type that elements are stored as: 4-bit numbers take a byte.
     pub fn storage(dtype: DType) -> DType {
-        match dtype {
-            DType::I4 => DType::I8,
-            DType::U4 => DType::U8,
-            other => other,
-        }
+        storage(dtype)
     }
 
     /// Slices that a value takes whose rows are striped over so many: enough for the planes of a row, and for a plane of the
@@ -96,7 +93,9 @@ impl Layout {
 
     /// All vectors of the value: place, row, block and plane, in the order of rows, blocks and planes.
     pub fn vectors(&self) -> impl Iterator<Item = (Place, usize, usize, usize)> + '_ {
-        (0..self.rows).flat_map(move |row| {
+        // Rows without columns have no vectors, however many there are.
+        let rows = if self.columns == 0 { 0 } else { self.rows };
+        (0..rows).flat_map(move |row| {
             (0..self.blocks()).flat_map(move |block| {
                 (0..self.planes()).map(move |plane| (self.place(row, block, plane), row, block, plane))
             })

@@ -4,32 +4,45 @@
 //! A program has a queue of instructions (`isa`) for each unit of the machine (`machine`). It is encoded (`encoding`), can be
 //! read (`assembly`) and checked before it runs (`check`); when it dispatches what follows from it alone (`timeline`). The
 //! simulator executes the queues cycle by cycle, and refuses what the machine could not do.
+//!
+//! A compiled program (`program`) has with its queues where its data lies and whose its instructions are (`marks`). Where its
+//! cycles go (`summary`, `attribution`), what units do when (`trace`, `picture`) follows from these; what it takes in energy
+//! (`energy`) from counts of what is done.
 
 #[cfg(test)]
 mod arbitrary;
 pub mod assembly;
+mod attribution;
 pub mod check;
-pub mod compile;
+mod compile;
 mod constants;
-pub mod emit;
+mod emit;
 pub mod encoding;
+mod energy;
 pub mod isa;
 pub mod layout;
 mod legal;
 mod lower;
 mod machine;
+mod marks;
 mod memory;
+mod picture;
+mod program;
 pub mod rtl;
 mod schedule;
 pub mod simulator;
+mod summary;
 pub mod timeline;
+mod trace;
+mod units;
 
 pub use machine::{EnergyCosts, LpuMachine};
+pub use program::LpuProgram;
 
 use tcc_ir::Graph;
 use tcc_passes::Outline;
 
-use crate::explanation::Explanation;
+use crate::explanation::{Explanation, PlanTaken};
 use crate::machine::{Machine, MachineError};
 use crate::target::{Optimization, Program, Target, TargetError};
 
@@ -50,6 +63,14 @@ impl Lpu {
             None => Err(MachineError::MissingTable { file: machine.name, kind: "lpu" }),
         }
     }
+
+    /// Reads a program for this machine that was written by [`Program::encode`].
+    ///
+    /// # Errors
+    /// The bytes are no program, or one that this machine cannot hold.
+    pub fn program(&self, bytes: &[u8]) -> Result<LpuProgram, TargetError> {
+        LpuProgram::decode(&self.machine, &self.facts, bytes)
+    }
 }
 
 impl Target for Lpu {
@@ -61,23 +82,24 @@ impl Target for Lpu {
         true
     }
 
-    fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
-        compile::compile(&self.machine, &self.facts, graph, optimization)
+    fn compile(&self, graph: &Graph, _: Optimization) -> Result<Box<dyn Program>, TargetError> {
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph)?))
     }
 
     fn compile_explained(
         &self,
         graph: &Graph,
-        _: Optimization,
+        optimization: Optimization,
     ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
-        Err(compile::unsupported(&self.machine, graph))
+        let outline = self.outline(graph, optimization)?;
+        Ok((self.compile(graph, optimization)?, Explanation::new(PlanTaken::NotSearched, outline, &[])))
     }
 
     fn outline(&self, graph: &Graph, _: Optimization) -> Result<Outline, TargetError> {
-        Err(compile::unsupported(&self.machine, graph))
+        compile::outline(&self.machine, graph)
     }
 
-    fn decode(&self, _: &[u8]) -> Result<Box<dyn Program>, TargetError> {
-        Err(TargetError::Damaged("it is for a kind of machine that nothing compiles for".to_owned()))
+    fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {
+        Ok(Box::new(self.program(bytes)?))
     }
 }

@@ -209,4 +209,4 @@ fn parameters(machine: &LpuMachine) -> [(&'static str, u32); 18] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

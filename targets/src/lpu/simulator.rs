@@ -165,7 +165,11 @@ impl<'a> Simulator<'a> {
                     Row::Bytes { .. } => None,
                     Row::Halves(_) => Some(self.read(queue, *from, 1, cycle)?),
                 };
-                self.counts.macs += self.planes.multiply((side, plane), *row, low, high, cycle)?;
+                let macs = self.planes.multiply((side, plane), *row, low, high, cycle)?;
+                match row {
+                    Row::Bytes { .. } => self.counts.byte_macs += macs,
+                    Row::Halves(_) => self.counts.half_macs += macs,
+                }
                 Ok(u64::from(self.machine.mxm.latency))
             }
             (Queue::Accumulate(side, plane), Operation::Accumulate { row, add, to }) => {

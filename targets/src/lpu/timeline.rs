@@ -38,6 +38,11 @@ impl Span<'_> {
     pub fn last(&self) -> u64 {
         self.cycle(self.count)
     }
+
+    /// The cycle before which all that the dispatches begin is over; `None` if they are nothing, as a nop's.
+    pub fn end(&self, machine: &LpuMachine) -> Option<u64> {
+        latency(self.operation, machine).map(|latency| self.last().saturating_add(latency))
+    }
 }
 
 /// A queue's instructions with their repetitions, but for repeats themselves: up to an `end`, or up to a sync that nothing
@@ -109,6 +114,40 @@ fn each<'a>(spans: Spans<'a>) -> impl Iterator<Item = (u64, Operation)> + 'a {
             (span.cycle(repetition), span.operation.moved(by))
         })
     })
+}
+
+/// Cycles from a dispatch until what the instruction does is over; `None` for nops, syncs and repeats.
+pub fn latency(operation: &Operation, machine: &LpuMachine) -> Option<u64> {
+    let latency = match operation {
+        Operation::Nop(_) | Operation::Sync | Operation::Repeat { .. } => return None,
+        Operation::Notify
+        | Operation::End
+        | Operation::Load { .. }
+        | Operation::Install
+        | Operation::Accumulate { .. } => 1,
+        Operation::Mem { .. } | Operation::Gather { .. } => machine.mem.latency,
+        Operation::Alu(_) => machine.vxm.latency,
+        Operation::Multiply { .. } => machine.mxm.latency,
+        Operation::Shift { .. } | Operation::Distribute { .. } | Operation::Transpose { .. } => machine.sxm.latency,
+    };
+    Some(u64::from(latency))
+}
+
+/// Cycles that a program takes if it has no fault: the last superlane is over after the first by one for each between them.
+pub fn cycles(program: &Queues, machine: &LpuMachine) -> u64 {
+    cycles_with(program, &resumes(program, machine), machine)
+}
+
+/// [`cycles`], with what [`resumes`] has found.
+pub(super) fn cycles_with(program: &Queues, resumes: &[Vec<u64>], machine: &LpuMachine) -> u64 {
+    let queues = program.0.iter().zip(resumes);
+    let ends = queues.flat_map(|(queue, resumes)| spans(queue, resumes)).filter_map(|span| span.end(machine));
+    northward(ends.max().unwrap_or(0), machine)
+}
+
+/// The cycle before which all superlanes are over with something, of that before which the first is.
+pub(super) fn northward(end: u64, machine: &LpuMachine) -> u64 {
+    end.saturating_add(u64::from(machine.superlanes.saturating_sub(1)))
 }
 
 /// Notifies that are still to come: the next, the cycles from one to another and how many there are after it.

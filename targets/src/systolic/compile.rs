@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use tcc_ir::{Bytes, DType, Def, Graph, Op, Plan, ValueId};
 use tcc_passes::{
     BlockReport, Extraction, FusionLimits, Group, Optimized, assemble, clean_up, fuse, integer_products, legalize,
-    optimize, stop_reason,
+    optimize,
 };
 
 use super::arrange::arrange;
@@ -19,6 +19,7 @@ use super::residence::Residence;
 use super::{SystolicMachine, legal, lower};
 use crate::explanation::PlanTaken;
 use crate::machine::Machine;
+use crate::optimizer::Block;
 use crate::target::{Optimization, TargetError};
 
 /// Most nodes in one kernel: bounds the buffers that one tile needs. Where a kernel does not fit all the same, the next
@@ -177,11 +178,11 @@ pub(super) fn compile(
         Ok(Compiled { program, source: Source::Fused(taken, nodes) })
     };
     let Some(extraction) = extraction(optimization) else {
-        return fused(PlanTaken::NotSearched, vec![not_searched()]);
+        return fused(PlanTaken::NotSearched, vec![Block::not_searched()]);
     };
     let (plan, blocks) = optimized_plan(graph, facts, extraction)?;
     let compared = passes(&plan, facts) <= COMPARED_PASSES;
-    let mut blocks: Vec<format::Block> = blocks.iter().map(block).collect();
+    let mut blocks: Vec<Block> = blocks.iter().map(Block::from).collect();
     let optimized = match lower_plan(machine, facts, plan) {
         Err(TargetError::DoesNotFit { memory, .. }) if memory == "scratchpad" => {
             let why = "; its kernels do not fit the scratchpad, so that the plan without search was taken";
@@ -239,29 +240,6 @@ fn passes(plan: &Plan, facts: &SystolicMachine) -> u64 {
         .sum()
 }
 
-/// What is told of a block that was optimised.
-fn block(report: &BlockReport) -> format::Block {
-    format::Block {
-        name: report.name.to_string(),
-        repeats: report.repeats as u64,
-        kernels: report.kernels as u64,
-        e_nodes: report.e_nodes as u64,
-        cost: report.cost,
-        bound: report.certificate.map(|certificate| certificate.bound),
-        stopped: stop_reason(&report.saturation, report.certificate.as_ref()),
-    }
-}
-
-/// What is told where nothing was searched.
-fn not_searched() -> format::Block {
-    format::Block {
-        name: "whole model".to_owned(),
-        repeats: 1,
-        stopped: "straightforward fusion in one walk; no search".to_owned(),
-        ..format::Block::default()
-    }
-}
-
 /// Lowers a plan as it is.
 #[cfg(test)]
 pub(super) fn compile_plan(
@@ -279,7 +257,7 @@ fn program(
     facts: &SystolicMachine,
     name: &str,
     (plan, layout, code, lowered): Lowered,
-    blocks: Vec<format::Block>,
+    blocks: Vec<Block>,
 ) -> Result<SystolicProgram, TargetError> {
     let port = |name: &str, value: ValueId| -> Result<format::Port, TargetError> {
         let lost = || TargetError::Fault(format!("`{name}` has no place in memory; please report this"));

@@ -2,14 +2,14 @@
 //! each other, which shares memory where lifetimes do not overlap; some of that stays on chip (`residence`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 use std::sync::Arc;
 
-use tcc_ir::{Anchor, DType, Data, Def, Graph, Kernel, Plan, Tensor, TensorError, TensorType, ValueId};
+use tcc_ir::{Anchor, DType, Def, Graph, Kernel, Plan, ValueId};
 
-use super::packing::{self, PackedConstant, Source};
+use super::packing::{PackedConstant, Source};
 use super::residence::Residence;
 use super::touch::DRAM_BLOCK_BYTES;
+pub(super) use crate::stored::storage;
 
 /// A memory and an address in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +25,6 @@ pub(super) struct Buffer {
     pub place: Place,
     /// Element type as stored. Four-bit types take a byte; weights of the array are bf16.
     pub dtype: DType,
-}
-
-/// The type that elements are stored as: four-bit types are widened to a byte.
-pub(super) fn storage(dtype: DType) -> DType {
-    match dtype {
-        DType::I4 => DType::I8,
-        DType::U4 => DType::U8,
-        other => other,
-    }
 }
 
 /// The places of all values.
@@ -296,20 +287,4 @@ impl FreeList {
         }
         self.holes.insert(offset, bytes);
     }
-}
-
-/// A tensor's bytes as they are stored in DRAM.
-pub(super) fn stored_bytes(tensor: &Tensor, dtype: DType) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    packing::pack(tensor, dtype, &mut bytes)?;
-    Ok(bytes)
-}
-
-/// A tensor of the model's type from bytes as they are stored.
-pub(super) fn from_stored(ty: &TensorType, stored: DType, bytes: &[u8]) -> Result<Tensor, TensorError> {
-    let raw = Tensor::new(TensorType::new(stored, ty.shape.clone()), Data::from_bytes(bytes.to_vec()))?;
-    if stored == ty.dtype {
-        return Ok(raw);
-    }
-    Ok(Tensor::narrow(ty.clone(), raw.widen()?))
 }

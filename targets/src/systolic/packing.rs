@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use half::bf16;
-use rayon::prelude::*;
 use tcc_ir::{DType, Graph, Op, Tensor, ValueId, evaluate_constant};
+
+use crate::stored::{CHUNK, pack, pack_run};
 
 /// A constant and how it is stored.
 #[derive(Clone, Debug)]
@@ -25,9 +25,6 @@ pub(super) enum Source {
     /// A value of a graph that follows from constants alone, and is computed when it is written.
     Derived(Arc<Graph>, ValueId),
 }
-
-/// Elements packed at a time: bounds the memory that packing takes.
-const CHUNK: usize = 1 << 20;
 
 /// Writes all constants, each at its address, converted to what the machine stores. Of those that must be computed, one at
 /// a time is in memory.
@@ -86,59 +83,6 @@ fn pack_joined(graph: &Graph, value: ValueId, dtype: DType, out: &mut dyn Write)
     }
     out.flush()?;
     Ok(Some(written))
-}
-
-/// Writes one tensor as `dtype`; returns the number of bytes.
-pub(super) fn pack(tensor: &Tensor, dtype: DType, out: &mut dyn Write) -> io::Result<u64> {
-    let bytes = tensor.bytes().map_err(io::Error::other)?;
-    if tensor.dtype() == dtype || tensor.dtype().bits() != 4 {
-        return pack_run(bytes, tensor.dtype(), dtype, out);
-    }
-    let count = tensor.shape().count();
-    let signed = tensor.dtype() == DType::I4;
-    let mut written = 0;
-    for (index, chunk) in bytes.chunks(CHUNK).enumerate() {
-        let first = index * CHUNK * 2;
-        let widened: Vec<u8> = chunk
-            .iter()
-            .flat_map(|&byte| [byte & 0xf, byte >> 4])
-            .map(|nibble| if signed { (((nibble << 4) as i8) >> 4) as u8 } else { nibble })
-            .take(count - first)
-            .collect();
-        out.write_all(&widened)?;
-        written += widened.len() as u64;
-    }
-    Ok(written)
-}
-
-/// Writes whole elements of type `from` as `to`; returns the number of bytes.
-fn pack_run(bytes: &[u8], from: DType, to: DType, out: &mut dyn Write) -> io::Result<u64> {
-    match (from, to) {
-        (from, to) if from == to => {
-            out.write_all(bytes)?;
-            Ok(bytes.len() as u64)
-        }
-        (DType::F32, DType::BF16) => {
-            let mut written = 0;
-            for chunk in bytes.chunks(CHUNK * size_of::<f32>()) {
-                // Bytes that are mapped from a file need not be aligned.
-                let copied: Vec<f32>;
-                let elements: &[f32] = match bytemuck::try_cast_slice(chunk) {
-                    Ok(elements) => elements,
-                    Err(_) => {
-                        copied = bytemuck::pod_collect_to_vec(chunk);
-                        &copied
-                    }
-                };
-                let packed: Vec<bf16> = elements.par_iter().with_min_len(1 << 16).map(|&x| bf16::from_f32(x)).collect();
-                let packed: &[u8] = bytemuck::cast_slice(&packed);
-                out.write_all(packed)?;
-                written += packed.len() as u64;
-            }
-            Ok(written)
-        }
-        (from, to) => Err(io::Error::other(format!("no packing from {from} to {to}"))),
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use tcc_ir::{DType, Shape, Tensor, TensorType};
 
 use super::code::Code;
 use super::isa::{Operation, Unit};
-use super::layout;
 use super::packing::{self, PackedConstant};
 use super::rtl::{Job, Outcome, Rtl, RtlError};
 use super::simulator::{Dram, Simulator, Space, for_each_access};
@@ -18,7 +17,9 @@ use super::touch::ArrayWeights;
 use super::trace::{self, SHOWN_ONE_BY_ONE};
 use super::{assembly, encoding};
 use crate::machine::Machine;
-use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, OptimizerReport, Report, UnitUse};
+use crate::optimizer::{self, Block};
+use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
+use crate::stored;
 use crate::systolic::SystolicMachine;
 use crate::target::{Port, Program, Simulation, TargetError, TraceSpan};
 
@@ -99,7 +100,7 @@ impl SystolicProgram {
     }
 
     /// The same program with another account of what the optimiser did.
-    pub(super) fn with_blocks(mut self, blocks: Vec<format::Block>) -> Self {
+    pub(super) fn with_blocks(mut self, blocks: Vec<Block>) -> Self {
         self.format.blocks = blocks;
         self
     }
@@ -177,10 +178,10 @@ impl SystolicProgram {
             if tensor.ty() != &port.ty {
                 return Err(TargetError::Fault(format!("input `{}` is {}, not {}", port.name, tensor.ty(), port.ty)));
             }
-            let stored = layout::stored_bytes(tensor, layout::storage(tensor.dtype()))
+            let bytes = stored::stored_bytes(tensor, stored::storage(tensor.dtype()))
                 .map_err(|error| TargetError::Fault(error.to_string()))?;
-            let end = place.address.checked_add(stored.len() as u64).ok_or_else(lost)?;
-            dram.write(place.address..end).ok_or_else(lost)?.copy_from_slice(&stored);
+            let end = place.address.checked_add(bytes.len() as u64).ok_or_else(lost)?;
+            dram.write(place.address..end).ok_or_else(lost)?.copy_from_slice(&bytes);
         }
         Ok(dram)
     }
@@ -188,11 +189,11 @@ impl SystolicProgram {
     /// The outputs, which the program has left in DRAM.
     fn results(&self, dram: &Dram<'_>) -> Result<Vec<Tensor>, TargetError> {
         let result = |(port, place): (&Port, &format::Port)| {
-            let stored: DType = place.stored.parse().map_err(|_| TargetError::Damaged("a port has no type".into()))?;
-            let bytes = stored.bytes(port.ty.shape.count()) as u64;
+            let dtype: DType = place.stored.parse().map_err(|_| TargetError::Damaged("a port has no type".into()))?;
+            let bytes = dtype.bytes(port.ty.shape.count()) as u64;
             let end = place.address.checked_add(bytes).ok_or_else(lost)?;
             let bytes = dram.read(place.address..end).ok_or_else(lost)?;
-            layout::from_stored(&port.ty, stored, bytes).map_err(|error| TargetError::Damaged(error.to_string()))
+            stored::from_stored(&port.ty, dtype, bytes).map_err(|error| TargetError::Damaged(error.to_string()))
         };
         self.outputs.iter().zip(&self.format.outputs).map(result).collect()
     }
@@ -210,7 +211,7 @@ impl SystolicProgram {
 fn port(port: &format::Port) -> Result<Port, TargetError> {
     let damaged = |what: String| TargetError::Damaged(what);
     let dtype: DType = port.dtype.parse().map_err(|_| damaged(format!("port `{}` has no type", port.name)))?;
-    if port.stored != layout::storage(dtype).name() {
+    if port.stored != stored::storage(dtype).name() {
         return Err(damaged(format!("port `{}` is stored as another type", port.name)));
     }
     let dims = port.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX));
@@ -240,21 +241,6 @@ fn moved_bytes(op: &Operation) -> u64 {
         | Operation::Fold(_)
         | Operation::Scan(_)
         | Operation::Sort(_) => 0,
-    }
-}
-
-fn optimizer_report(block: &format::Block) -> OptimizerReport {
-    let cost = block.cost as f64;
-    let gap = |bound: u64| if bound == 0 { 0.0 } else { cost / bound as f64 - 1.0 };
-    OptimizerReport {
-        block: block.name.clone(),
-        repeats: block.repeats,
-        kernels: block.kernels,
-        e_nodes: block.e_nodes,
-        cost,
-        bound: block.bound.map(|bound| bound as f64),
-        gap: block.bound.map(gap),
-        stopped: block.stopped.clone(),
     }
 }
 
@@ -383,7 +369,8 @@ impl Program for SystolicProgram {
                 memory("scratchpad", scratchpad, u64::from(self.facts.scratchpad.bytes)),
                 memory("accumulators", accumulators, u64::from(self.facts.accumulators.rows) * row),
             ],
-            optimizer: self.format.blocks.iter().map(optimizer_report).collect(),
+            optimizer: self.format.blocks.iter().map(optimizer::report).collect(),
+            energy: None,
             host_ops: Vec::new(),
             kernels,
             notes: notes(&self.machine, self.code.len()),

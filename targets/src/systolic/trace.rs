@@ -30,7 +30,12 @@ pub(super) fn spans<'a>(
         if executed.len() >= instructions {
             for (step, span) in steps.by_ref().zip(executed.by_ref()).take(instructions) {
                 let name = format!("{name} {}", operation_name(&step.instruction.op));
-                spans.push(TraceSpan { unit: span.unit.name(), name, start: span.start, cycles: span.occupancy });
+                spans.push(TraceSpan {
+                    unit: span.unit.name().into(),
+                    name,
+                    start: span.start,
+                    cycles: span.occupancy,
+                });
             }
             continue;
         }
@@ -39,7 +44,7 @@ pub(super) fn spans<'a>(
             let count = counted.instructions[unit.index()];
             let (start, end) = counted.spans[unit.index()];
             let name = format!("{name}, {count} instruction{}", if count == 1 { "" } else { "s" });
-            spans.push(TraceSpan { unit: unit.name(), name, start, cycles: end.saturating_sub(start) });
+            spans.push(TraceSpan { unit: unit.name().into(), name, start, cycles: end.saturating_sub(start) });
         }
     }
     spans
@@ -89,7 +94,7 @@ mod tests {
         let spans = spans(&code, [("early", SHOWN_ONE_BY_ONE), ("none", 0), ("late", 3)], &summary, &machine);
         assert_eq!(spans.len(), SHOWN_ONE_BY_ONE + 2);
         assert_eq!(spans[0].name, "early load");
-        let late: Vec<_> = spans[SHOWN_ONE_BY_ONE..].iter().map(|span| (span.unit, span.name.as_str())).collect();
+        let late: Vec<_> = spans[SHOWN_ONE_BY_ONE..].iter().map(|span| (&*span.unit, span.name.as_str())).collect();
         assert_eq!(late, [("load", "late, 2 instructions"), ("preload", "late, 1 instruction")]);
         assert_eq!(spans[SHOWN_ONE_BY_ONE].cycles, 8);
     }

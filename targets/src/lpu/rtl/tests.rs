@@ -47,7 +47,7 @@ fn unchanged(_: &str, text: &str) -> String {
 }
 
 /// The machine of these tests, built once for all.
-fn rtl() -> Option<&'static Rtl> {
+pub(crate) fn rtl() -> Option<&'static Rtl> {
     static BUILT: OnceLock<Option<Rtl>> = OnceLock::new();
     BUILT.get_or_init(|| built("lpu-2x4", &machine(), unchanged)).as_ref()
 }

@@ -252,14 +252,6 @@ impl<'m> FlowBuilder<'m> {
         self.accesses.push((place.slice, cycle + distance as i64, place.address, access));
     }
 
-    /// Has a slice read one plane onto a train so that it is at `to` in a cycle; the train's way must be told with
-    /// [`FlowBuilder::drive`].
-    pub fn read(&mut self, train: TrainId, plane: u8, to: usize, cycle: i64, place: Place) {
-        let distance = self.slice_position(place.slice).abs_diff(to) as i64;
-        let dispatch = cycle - distance - i64::from(self.machine.mem.latency);
-        self.accesses.push((place.slice, dispatch, place.address, Access::Read { train, plane }));
-    }
-
     /// Has a slice gather: `addresses` come by in `cycle`; the result is driven onto `to`. The base address only says which
     /// bank is busy: all of them are taken.
     pub fn gather(&mut self, slice: u8, cycle: i64, addresses: TrainId, take: bool, to: TrainId) {

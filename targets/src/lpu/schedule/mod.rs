@@ -33,7 +33,6 @@ pub(in crate::lpu) struct Schedule<'m> {
     slices: Vec<Slice>,
     /// In the order of the machine's queues.
     units: Vec<Row>,
-    queues: Vec<Queue>,
     cells: Vec<Cell>,
     depth: usize,
     placed: Vec<Placed>,
@@ -55,14 +54,12 @@ impl<'m> Schedule<'m> {
     pub fn new(machine: &'m LpuMachine) -> Self {
         let depth = (machine.mem.banks * machine.mem.words) as usize;
         let slices = 2 * machine.mem.slices as usize;
-        let queues = machine.queues();
         let slice = Slice { banks: vec![Row::default(); machine.mem.banks as usize], ..Slice::default() };
         Schedule {
             machine,
             streams: vec![Row::default(); 4 * machine.streams as usize],
             slices: vec![slice; slices],
-            units: vec![Row::default(); queues.len()],
-            queues,
+            units: vec![Row::default(); machine.queues().len()],
             cells: vec![Cell::default(); slices * depth],
             depth,
             placed: Vec::new(),
@@ -82,11 +79,6 @@ impl<'m> Schedule<'m> {
     /// From when on a vector can be read.
     pub fn ready(&self, place: Place) -> u64 {
         u64::from(self.cells[self.cell(place.slice, place.address)].ready)
-    }
-
-    /// From when on nobody reads or writes a vector any more that is scheduled so far.
-    pub fn free(&self, place: Place) -> u64 {
-        u64::from(self.cells[self.cell(place.slice, place.address)].free)
     }
 
     /// Says that a vector is read until a cycle.
@@ -281,8 +273,8 @@ impl<'m> Schedule<'m> {
         match operation {
             Operation::Alu(_) => self.counts.computed += 1,
             Operation::Load { .. } => self.counts.weights += u64::from(self.machine.mxm.load_streams),
-            Operation::Multiply { row: PlaneRow::Bytes { .. }, .. } => self.counts.macs += vector * vector,
-            Operation::Multiply { row: PlaneRow::Halves(_), .. } => self.counts.macs += vector * vector / 2,
+            Operation::Multiply { row: PlaneRow::Bytes { .. }, .. } => self.counts.byte_macs += vector * vector,
+            Operation::Multiply { row: PlaneRow::Halves(_), .. } => self.counts.half_macs += vector * vector / 2,
             Operation::Shift { .. } | Operation::Distribute { .. } => self.counts.switched += 1,
             Operation::Transpose { .. } => self.counts.switched += u64::from(self.machine.lanes),
             Operation::Nop(_)

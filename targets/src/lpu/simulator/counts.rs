@@ -11,8 +11,10 @@ pub struct Counts {
     pub hops: u64,
     /// Columns of weights loaded.
     pub weights: u64,
-    /// Multiply-accumulates, of bytes and of halves, those with zeros too.
-    pub macs: u64,
+    /// Multiply-accumulates of bytes, those with zeros too.
+    pub byte_macs: u64,
+    /// Multiply-accumulates of halves, those with zeros too.
+    pub half_macs: u64,
     /// Instructions of ALUs.
     pub computed: u64,
     /// Vectors that switch units have made.

@@ -1,6 +1,12 @@
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
 use super::*;
+use crate::lpu::arbitrary::dataflow::cases;
+use crate::lpu::assembly::assemble;
 use crate::lpu::isa::{Direction, Reads, Stream};
 use crate::lpu::machine::tests::small_machine;
+use crate::lpu::simulator::Simulator;
 
 const EAST: Stream = Stream { direction: Direction::East, number: 0 };
 
@@ -114,4 +120,26 @@ fn repeated_notifies_are_not_walked_through() {
 fn who_waits_for_nothing_waits_for_ever() {
     let queues = vec![vec![Operation::Sync, Operation::Notify, Operation::End], vec![Operation::Sync, Operation::End]];
     assert_eq!(of(queues), [Vec::<u64>::new(), Vec::new()]);
+}
+
+#[test]
+fn cycles_are_those_that_the_simulator_counts() {
+    let machine = small_machine();
+    for case in cases(&machine, 60, 3) {
+        let mut simulator = Simulator::new(&machine, &case.program, case.memory.clone()).unwrap();
+        assert_eq!(cycles(&case.program, &machine), simulator.run(|_, _| {}).unwrap().cycles);
+    }
+}
+
+#[test]
+fn each_unit_has_its_latency() {
+    let machine = small_machine();
+    let ending = |text: &str| cycles(&assemble(&format!("{text}others:\n end\n"), &machine).unwrap(), &machine);
+    // What follows from an `end` in cycle 0 or 1, and the second superlane.
+    assert_eq!(ending(""), 1 + 1);
+    assert_eq!(ending("mem 0:\n read 0x0 -> e0\n end\n"), 2 + 1);
+    assert_eq!(ending("west plane 0 multiply:\n multiply i8 e0 by i8\n end\n"), 5 + 1);
+    assert_eq!(ending("west shifter 0:\n shift e0 by 1 -> e1\n end\n"), 3 + 1);
+    assert_eq!(ending("alu 0:\n copy u8 e0\n repeat 10 every 3\n end\n"), 30 + 2 + 1);
+    assert_eq!(ending("alu 0:\n nop 9\n notify\n end\nalu 1:\n sync\n copy u8 e0\n end\n"), 9 + 3 + 2 + 1);
 }
