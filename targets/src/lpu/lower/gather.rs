@@ -296,7 +296,7 @@ impl Lowering<'_> {
                     flow.train(FlowBuilder::direction(from, position(to.slice)), 1, from)
                 });
                 let at = driven + from.abs_diff(middle) as i64;
-                flow.gather(place.slice, at, addresses, from == far, train);
+                flow.gather(*place, 0, at, addresses, from == far, train);
                 flow.store_step(train, from, at + memory, &[to]);
                 end = end.max(at + 1);
             }

@@ -12,6 +12,7 @@ mod movement;
 mod product;
 mod rearrange;
 mod reduce;
+mod transpose;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use super::constants::{Constant, Form, Source, Tiles};
 use super::layout::{Layout, Place};
 use super::memory::{Memory, Purpose, Request, Slices};
 use super::emit::Placed;
+use super::isa::Hemisphere;
 use super::schedule::{Clash, Flow, Schedule, Start};
 use super::simulator::Counts;
 use crate::machine::Machine;
@@ -90,6 +92,10 @@ pub(super) struct Lowering<'a> {
     tiles: Vec<((ValueId, bool, DType), Arc<Tiles>)>,
     tilings: Vec<String>,
     kernel: u32,
+    /// Where rows and columns are exchanged, the one that comes next, and the addresses that are gathered there.
+    workspaces: Vec<transpose::Workspace>,
+    workspace_turn: usize,
+    gathered: Vec<((Hemisphere, u16, usize), Lease)>,
     /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
     engines: Vec<product::Engine>,
 }
@@ -116,6 +122,9 @@ pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Resul
         tiles: Vec::new(),
         tilings: Vec::new(),
         kernel: 0,
+        workspaces: Vec::new(),
+        workspace_turn: 0,
+        gathered: Vec::new(),
         engines: product::engines(facts),
         graph,
     };
@@ -367,9 +376,14 @@ impl<'a> Lowering<'a> {
             return Ok(layout.clone());
         }
         let layout = self.allocate_for(dtype, rows, columns, 1, Slices::default(), false, Purpose::Given)?;
-        self.constants.push(Constant { source: Source::Bytes(key.0.clone()), form: Form::Rows(layout.clone()) });
+        self.keep(key.0.clone(), layout.clone());
         self.literals.insert(key, layout.clone());
         Ok(layout)
+    }
+
+    /// Has memory hold elements from the start.
+    fn keep(&mut self, bytes: Vec<u8>, layout: Lease) {
+        self.constants.push(Constant { source: Source::Bytes(bytes), form: Form::Rows(layout) });
     }
 
     /// A view of a value as rows of its own.

@@ -13,6 +13,7 @@ use tcc_ir::{DType, NodeId, Shape as Dims, ValueId, View};
 use super::access::{direct, distinct, positions};
 use super::chain::{Arg, Function};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
+use super::transpose::Exchange;
 use super::{Lease, Lowering, Shape, clashed, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::{Constant, Form, Source, Tiles};
@@ -269,6 +270,19 @@ impl Lowering<'_> {
         {
             return Ok(source);
         }
+        if found.is_none()
+            && let Some(exchange) = Exchange::of(view, source.columns, lanes)
+            && (dtype != DType::F16 || exchange.is_clean(self.facts.lanes as usize))
+        {
+            let narrow = self.narrowed(root, source.clone(), dtype)?;
+            let layout =
+                self.allocate(dtype, rows, columns, self.stripes_of(form), Slices::of(&narrow.slices))?;
+            if self.exchange_rows(&narrow, &exchange, &layout)?.is_some() {
+                self.remember(key, layout.clone());
+                return Ok(layout);
+            }
+            self.give_back(&layout);
+        }
         let leaf = match found {
             Some(found) => Leaf { layout: source, rows: found },
             None => Leaf { layout: self.narrow_then_move(root, source, view, dtype)?, rows: all_vectors(rows, blocks) },
@@ -282,27 +296,28 @@ impl Lowering<'_> {
 
     /// A view of a value whose lanes must be moved: of the elements that are multiplied, as they are the smaller ones.
     fn narrow_then_move(&mut self, root: ValueId, source: Lease, view: &View, dtype: DType) -> Result<Lease, TargetError> {
-        let narrow = if source.dtype == dtype {
-            source
-        } else {
-            let own = View::dense(self.graph.shape(root).clone());
-            let key = (root, own, Shape::Moved(dtype));
-            match self.made.get(&key) {
-                Some(layout) => layout.clone(),
-                None => {
-                    let all = all_vectors(source.rows, source.blocks());
-                    let layout = self.allocate(dtype, source.rows, source.columns, 1, Slices::of(&source.slices))?;
-                    self.convert(Leaf { layout: source, rows: all }, &layout, false)?;
-                    self.remember(key, layout.clone());
-                    layout
-                }
-            }
-        };
+        let narrow = self.narrowed(root, source, dtype)?;
         let key = (root, view.clone(), Shape::Moved(dtype));
         if let Some(layout) = self.made.get(&key) {
             return Ok(layout.clone());
         }
         let layout = self.rearrange(&narrow, view)?;
+        self.remember(key, layout.clone());
+        Ok(layout)
+    }
+
+    /// A value as the elements that are multiplied, with anything behind its rows.
+    fn narrowed(&mut self, root: ValueId, source: Lease, dtype: DType) -> Result<Lease, TargetError> {
+        if source.dtype == dtype {
+            return Ok(source);
+        }
+        let key = (root, View::dense(self.graph.shape(root).clone()), Shape::Moved(dtype));
+        if let Some(layout) = self.made.get(&key) {
+            return Ok(layout.clone());
+        }
+        let all = all_vectors(source.rows, source.blocks());
+        let layout = self.allocate(dtype, source.rows, source.columns, 1, Slices::of(&source.slices))?;
+        self.convert(Leaf { layout: source, rows: all }, &layout, false)?;
         self.remember(key, layout.clone());
         Ok(layout)
     }

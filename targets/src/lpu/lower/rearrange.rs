@@ -11,6 +11,7 @@ use tcc_ir::{DType, View};
 use super::access::{direct, positions};
 use super::elementwise::{Leaf, all_vectors};
 use super::reduce::Combining;
+use super::transpose::Exchange;
 use super::{CHUNK, Lease, Lowering, clashed};
 use crate::lpu::isa::{Accumulation, Alu, AluFn, Hemisphere, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;
@@ -44,6 +45,13 @@ impl Lowering<'_> {
             let leaf = Leaf { layout: source.clone(), rows: vectors };
             self.copy_vectors(leaf, result.clone(), all_vectors(rows, columns.div_ceil(lanes)))?;
             return Ok(result);
+        }
+        if let Some(exchange) = Exchange::of(view, source.columns, lanes) {
+            let result = self.allocate(source.dtype, rows, columns, 1, Slices::of(&source.slices))?;
+            if self.exchange_rows(source, &exchange, &result)?.is_some() {
+                return Ok(result);
+            }
+            self.give_back(&result);
         }
         self.select_elements(source, &positions(view), rows, columns)
     }

@@ -225,3 +225,34 @@ fn softmax_and_norms() {
         check(&graph, &[floats(dims, 13)], 1e-5);
     }
 }
+
+#[test]
+fn exchanges() {
+    for (dims, tolerance) in [([2, 40, 24], 0.0), ([1, 130, 64], 0.0), ([3, 16, 350], 0.0)] {
+        let mut graph = Graph::new("exchange");
+        let x = graph.add_input("x", ty(DType::F32, &dims));
+        let turned = graph.add(Transpose { perm: vec![0, 2, 1] }, &[x]).unwrap();
+        let turned = graph.add(Unary(UnaryFn::Neg), &[turned]).unwrap();
+        graph.add_output("turned", turned);
+        // Heads of an attention: columns of the same rows.
+        let split = graph.add(Reshape { shape: Dims::new([dims[0], dims[1], 2, dims[2] / 2]).unwrap() }, &[x]).unwrap();
+        let heads = graph.add(Transpose { perm: vec![0, 2, 3, 1] }, &[split]).unwrap();
+        let heads = graph.add(Unary(UnaryFn::Abs), &[heads]).unwrap();
+        graph.add_output("heads", heads);
+        check(&graph, &[floats(&dims, 21)], tolerance);
+    }
+}
+
+#[test]
+fn products_of_exchanged_operands() {
+    let mut graph = Graph::new("attention");
+    let x = graph.add_input("x", ty(DType::F32, &[48, 64]));
+    let split = graph.add(Reshape { shape: Dims::new([48, 2, 32]).unwrap() }, &[x]).unwrap();
+    let heads = graph.add(Transpose { perm: vec![1, 0, 2] }, &[split]).unwrap();
+    let keys = graph.add(Transpose { perm: vec![1, 2, 0] }, &[split]).unwrap();
+    let scores = graph.add(MatMul::default(), &[heads, keys]).unwrap();
+    let values = graph.add(MatMul::default(), &[scores, heads]).unwrap();
+    graph.add_output("scores", scores);
+    graph.add_output("values", values);
+    check(&graph, &[floats(&[48, 64], 22)], 2e-2);
+}

@@ -63,7 +63,8 @@ pub(super) struct UnitUse {
 pub(super) enum Access {
     Read { train: TrainId, plane: u8 },
     Write { train: TrainId, plane: u8, take: bool },
-    Gather { addresses: TrainId, take: bool, to: TrainId },
+    /// The addresses lie among so many from the access's own on; none if nobody ever writes there.
+    Gather { addresses: TrainId, take: bool, to: TrainId, among: u16 },
 }
 
 /// A slice's part in a flow.
@@ -181,6 +182,15 @@ impl<'m> FlowBuilder<'m> {
         *hops = *hops + own - (*width * far.abs_diff(from)) as u64;
     }
 
+    /// Vectors of a train, one on each of its streams, that begin at different positions so that they are at `to` in a cycle.
+    pub fn drive_from_each(&mut self, train: TrainId, from: &[usize], cycle: i64, to: usize) {
+        let far = from.iter().copied().max_by_key(|position| position.abs_diff(to)).unwrap_or(to);
+        self.drive(train, far, cycle - far.abs_diff(to) as i64, to);
+        let own: u64 = from.iter().map(|position| position.abs_diff(to) as u64).sum();
+        let Train { hops, width, .. } = &mut self.trains[usize::from(train.0)];
+        *hops = *hops + own - (*width * far.abs_diff(to)) as u64;
+    }
+
     /// Has memory read elements so that they are at `to` in the given cycles, on a train of as many streams as an element has
     /// planes. All slices must be on one side of `to`, and `to` is where they are taken.
     pub fn load(&mut self, to: usize, steps: impl IntoIterator<Item = (i64, Planes)>) -> TrainId {
@@ -192,13 +202,7 @@ impl<'m> FlowBuilder<'m> {
                 let direction = Self::direction(positions.first().copied().unwrap_or(to), to);
                 self.train(direction, planes.len(), to)
             });
-            let far = positions.iter().copied().max_by_key(|position| position.abs_diff(to)).unwrap_or(to);
-            self.drive(id, far, cycle - far.abs_diff(to) as i64, to);
-            // Planes start where their slices are.
-            let width = planes.len() as u64;
-            let own: u64 = positions.iter().map(|position| position.abs_diff(to) as u64).sum();
-            let hops = &mut self.trains[usize::from(id.0)].hops;
-            *hops = *hops + own - width * far.abs_diff(to) as u64;
+            self.drive_from_each(id, &positions, cycle, to);
             for (plane, (place, position)) in planes.iter().zip(&positions).enumerate() {
                 let dispatch = cycle - position.abs_diff(to) as i64 - latency;
                 let access = Access::Read { train: id, plane: plane as u8 };
@@ -252,10 +256,22 @@ impl<'m> FlowBuilder<'m> {
         self.accesses.push((place.slice, cycle + distance as i64, place.address, access));
     }
 
-    /// Has a slice gather: `addresses` come by in `cycle`; the result is driven onto `to`. The base address only says which
-    /// bank is busy: all of them are taken.
-    pub fn gather(&mut self, slice: u8, cycle: i64, addresses: TrainId, take: bool, to: TrainId) {
-        self.accesses.push((slice, cycle, 0, Access::Gather { addresses, take, to }));
+    /// Has a slice gather: `addresses` come by in `cycle`; the result is driven onto `to`. The addresses are among so many from
+    /// that of the place on; none if what is there is never written.
+    pub fn gather(&mut self, place: Place, among: u16, cycle: i64, addresses: TrainId, take: bool, to: TrainId) {
+        self.accesses.push((place.slice, cycle, place.address, Access::Gather { addresses, take, to, among }));
+    }
+
+    /// Slices that gather at once: the same addresses come to all of them, on a train that ends in `cycle` at the one that is
+    /// nearest to `to`, and what they drive, one stream each, is at `to` in the cycle that is returned.
+    pub fn gather_all(&mut self, places: &[Place], among: u16, to: usize, cycle: i64, (addresses, data): (TrainId, &[TrainId])) -> i64 {
+        let distance = |place: &Place| self.slice_position(place.slice).abs_diff(to);
+        let distances: Vec<usize> = places.iter().map(distance).collect();
+        let near = distances.iter().copied().min().unwrap_or(0);
+        for ((place, &train), &distance) in places.iter().zip(data).zip(&distances) {
+            self.gather(*place, among, cycle - (distance - near) as i64, addresses, distance == near, train);
+        }
+        cycle + i64::from(self.machine.mem.latency) + near as i64
     }
 
     /// A unit's instructions, by cycle.

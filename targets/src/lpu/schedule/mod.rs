@@ -92,11 +92,13 @@ impl<'m> Schedule<'m> {
         let mut start = earliest.max(-flow.first);
         for slice in &flow.slices {
             for &(cycle, address, access) in &slice.accesses {
-                let cell = self.cells[self.cell(slice.slice, address)];
+                let at = self.cell(slice.slice, address);
                 let from = match access {
-                    Access::Read { .. } => cell.ready,
-                    Access::Write { .. } => cell.free,
-                    Access::Gather { .. } => 0,
+                    Access::Read { .. } => self.cells[at].ready,
+                    Access::Write { .. } => self.cells[at].free,
+                    Access::Gather { among, .. } => {
+                        self.cells[at..at + usize::from(among)].iter().map(|cell| cell.ready).max().unwrap_or(0)
+                    }
                 };
                 start = start.max(i64::from(from) - cycle);
             }
@@ -257,8 +259,11 @@ impl<'m> Schedule<'m> {
                         let from = Reads { stream: stream(train, plane), take };
                         Operation::Mem { read: None, write: Some((address, from)) }
                     }
-                    Access::Gather { addresses, take, to } => {
+                    Access::Gather { addresses, take, to, among } => {
                         self.counts.reads += 1;
+                        for cell in &mut self.cells[cell..cell + usize::from(among)] {
+                            cell.free = cell.free.max(cycle as u32 + 1);
+                        }
                         let addresses = Reads { stream: stream(addresses, 0), take };
                         Operation::Gather { addresses, to: stream(to, 0) }
                     }
