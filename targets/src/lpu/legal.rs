@@ -11,6 +11,7 @@ mod parts;
 mod products;
 mod scatter;
 mod selection;
+mod softmax;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ pub(super) fn judge() -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync {
             Op::Gather(gather) => selection::runs(graph, *gather, inputs),
             Op::MatMul(product) => products::next_step(graph, product, inputs).is_none(),
             Op::ArgReduce(_) | Op::CumSum(_) | Op::ScatterElements(_) | Op::ScatterNd(_) | Op::TopK(_) => false,
+            Op::Softmax(op) if softmax::is_turned(graph, op, inputs) => false,
             Op::GatherElements(_)
             | Op::GatherNd(_)
             | Op::Conv(_)
@@ -77,6 +79,7 @@ fn rewrite(graph: &mut Graph, op: &Op, inputs: &[ValueId]) -> Result<Vec<ValueId
         Op::Reduce(op) => sums::mean(graph, op, inputs),
         Op::ScatterElements(op) => scatter::scatter_elements(graph, *op, inputs),
         Op::ScatterNd(op) => scatter::scatter_nd(graph, *op, inputs),
+        Op::Softmax(_) => softmax::turned(graph, inputs),
         Op::TopK(op) => order::top_k(graph, *op, inputs),
         _ => Ok(graph.add_multi(op.clone(), inputs)?.to_vec()),
     }

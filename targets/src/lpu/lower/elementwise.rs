@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tcc_ir::ops::{Binary, BinaryFn, Cast, Unary, UnaryFn};
-use tcc_ir::{DType, Def, NumberClass, Op, Shape as Dims, Tensor, ValueId, View};
+use tcc_ir::{DType, Def, NodeId, NumberClass, Op, Shape as Dims, Tensor, ValueId, View};
 
 use super::access::{Rows, direct, distinct};
 use super::chain::{Arg, Chain, Function, Input, Output, Step, add_chain};
@@ -52,6 +52,10 @@ pub(super) struct Gathering {
     /// Where values are computed.
     pub steps: HashMap<ValueId, Arg>,
     leaf_places: HashMap<(ValueId, View), usize>,
+    /// Whether it may take the sums of a product as they come.
+    takes_product: bool,
+    /// The operand that a product gives, and the product.
+    product: Option<(usize, NodeId)>,
 }
 
 /// What an operand is.
@@ -69,6 +73,8 @@ impl Gathering {
             bits: Vec::new(),
             steps: HashMap::new(),
             leaf_places: HashMap::new(),
+            takes_product: false,
+            product: None,
         }
     }
 
@@ -116,6 +122,7 @@ impl Lowering<'_> {
     pub(super) fn elementwise(&mut self, value: ValueId) -> Result<(), TargetError> {
         let shape = self.graph.shape(value).clone();
         let mut gathering = Gathering::new(&shape);
+        gathering.takes_product = true;
         let root = self.gather_value(&mut gathering, value, true)?;
         gathering.steps.insert(value, root);
         let mut targets = Vec::new();
@@ -143,8 +150,12 @@ impl Lowering<'_> {
             self.values[value.index()] = Some(layout.clone());
             placed.push(Target { step, layout, rows: vectors.iter().map(|&vector| Some(vector)).collect() });
         }
-        let work = Work { chain: gathering.chain, leaves: gathering.leaves, targets: placed, first: vec![true; vectors.len()] };
-        self.run_chain(work)
+        let first = vec![true; vectors.len()];
+        let work = Work { chain: gathering.chain, leaves: gathering.leaves, targets: placed, first };
+        match gathering.product {
+            Some((leaf, product)) => self.product_into(product, work, leaf),
+            None => self.run_chain(work),
+        }
     }
 
     /// Of the values that a chain computes, those that must lie in memory: the one it is gathered for, and all that others use.
@@ -152,7 +163,7 @@ impl Lowering<'_> {
         let mut values: Vec<ValueId> = gathering.steps.keys().copied().collect();
         values.sort_unstable();
         let kernel = &self.plan.kernels[self.kernel as usize];
-        let inside = |user: tcc_ir::NodeId| {
+        let inside = |user: NodeId| {
             let user = self.graph.node(user);
             gathering.steps.contains_key(&user.output())
         };
@@ -165,7 +176,7 @@ impl Lowering<'_> {
     }
 
     /// The nodes that use a node's results, seen through views.
-    fn users(&self, node: tcc_ir::NodeId) -> Vec<tcc_ir::NodeId> {
+    fn users(&self, node: NodeId) -> Vec<NodeId> {
         let mut users = Vec::new();
         let mut waiting = vec![node];
         while let Some(node) = waiting.pop() {
@@ -297,9 +308,17 @@ impl Lowering<'_> {
             let inline = access.view.shape() == &gathering.shape && access.view.is_dense()
                 && self.graph.shape(root).count() == gathering.shape.count()
                 && Layout::matrix(self.graph.shape(root)) == Layout::matrix(&gathering.shape);
-            if let (true, Def::Node { node, .. }) = (inline, &self.graph.value(root).def) {
+            if let (true, Def::Node { node: id, .. }) = (inline, &self.graph.value(root).def) {
                 let graph = self.graph.clone();
-                let node = graph.node(*node);
+                let node = graph.node(*id);
+                if gathering.takes_product && gathering.product.is_none() && self.pending.contains(&root) {
+                    let arg = gathering.leaf(self.sums_of(*id)?);
+                    if let Arg::Leaf(leaf) = arg {
+                        gathering.product = Some((leaf, *id));
+                    }
+                    self.pending.remove(&root);
+                    return Ok(arg);
+                }
                 if is_elementwise(&node.op) && self.is_free(&node.op, &node.inputs) {
                     let arg = match gathering.steps.get(&root) {
                         Some(&arg) => arg,
@@ -447,7 +466,7 @@ impl Lowering<'_> {
     }
 
     /// Whether the first steps of a chain have enough ALUs, and their operands and results enough slices, streams and trains.
-    fn is_small(&self, work: &Work, count: usize) -> bool {
+    pub(super) fn is_small(&self, work: &Work, count: usize) -> bool {
         let steps = &work.chain.steps[..count];
         let head = Chain { steps: steps.to_vec(), leaves: work.chain.leaves.clone() };
         if head.level().alus() > self.facts.vxm.alus as usize {
@@ -522,7 +541,7 @@ impl Lowering<'_> {
     }
 
     /// Places the work of a chain on some of its vectors.
-    fn run_part(&mut self, work: &Work, range: Range<usize>) -> Result<(), TargetError> {
+    pub(super) fn run_part(&mut self, work: &Work, range: Range<usize>) -> Result<(), TargetError> {
         let levelled = work.chain.level();
         let mut leaves: Vec<Leaf> = work
             .leaves
@@ -593,6 +612,26 @@ impl Lowering<'_> {
     }
 }
 
+impl Work {
+    /// The same work on some of its vectors.
+    pub fn some(&self, vectors: impl Iterator<Item = usize> + Clone) -> Work {
+        let leaf = |leaf: &Leaf| Leaf {
+            layout: leaf.layout.clone(),
+            rows: vectors.clone().map(|vector| leaf.rows[vector]).collect(),
+        };
+        let target = |target: &Target| Target {
+            rows: vectors.clone().map(|vector| target.rows[vector]).collect(),
+            ..target.clone()
+        };
+        Work {
+            chain: self.chain.clone(),
+            leaves: self.leaves.iter().map(leaf).collect(),
+            targets: self.targets.iter().map(target).collect(),
+            first: vectors.clone().map(|vector| self.first[vector]).collect(),
+        }
+    }
+}
+
 impl Gathering {
     /// Vectors of the shape.
     fn vectors(&self, lanes: usize) -> usize {
@@ -656,7 +695,7 @@ fn middle(first: &[bool], range: Range<usize>) -> Option<usize> {
 }
 
 /// The work without steps and operands that no result needs.
-fn pruned(work: Work) -> Work {
+pub(super) fn pruned(work: Work) -> Work {
     let Work { chain, leaves, targets, first } = work;
     let mut needed = vec![false; chain.steps.len()];
     targets.iter().for_each(|target| needed[target.step] = true);

@@ -16,7 +16,7 @@ mod transpose;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tcc_ir::{Anchor, DType, Def, Graph, Kernel, NodeId, Op, Plan, ValueId, View};
@@ -64,6 +64,8 @@ enum Shape {
     Operand(DType),
     /// The same, striped so that they can be loaded as weights.
     Weights(DType),
+    /// A copy of rows as a matrix unit multiplies them, on the other side.
+    Twin(DType),
     /// Elements of a type, moved to where a view has them.
     Moved(DType),
     /// One number in each row, or a table that is looked up in.
@@ -96,6 +98,8 @@ pub(super) struct Lowering<'a> {
     workspaces: Vec<transpose::Workspace>,
     workspace_turn: usize,
     gathered: Vec<((Hemisphere, u16, usize), Lease)>,
+    /// Products that are computed when somebody needs them.
+    pending: HashSet<ValueId>,
     /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
     engines: Vec<product::Engine>,
 }
@@ -125,6 +129,7 @@ pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Resul
         workspaces: Vec::new(),
         workspace_turn: 0,
         gathered: Vec::new(),
+        pending: HashSet::new(),
         engines: product::engines(facts),
         graph,
     };
@@ -198,11 +203,26 @@ impl<'a> Lowering<'a> {
             self.values[value.index()] = Some(layout);
         }
         for id in kernel.nodes() {
-            if !is_elementwise(&self.graph.node(id).op) {
+            if self.waits(id) {
+                self.pending.insert(self.graph.node(id).output());
+            } else if !is_elementwise(&self.graph.node(id).op) {
                 self.lower_node(id)?;
             }
         }
         kernel.outputs.iter().try_for_each(|&output| self.materialize(output).map(|_| ()))
+    }
+
+    /// Whether a node is a product that only element-wise work of the same kernel uses, which may take its sums as they come.
+    fn waits(&self, id: NodeId) -> bool {
+        let graph = &self.graph;
+        let node = graph.node(id);
+        let kernel = &self.plan.kernels[self.kernel as usize];
+        let inside = |user: NodeId| is_elementwise(&graph.node(user).op) && kernel.nodes().any(|own| own == user);
+        matches!(node.op, Op::MatMul(_))
+            && Layout::matrix(graph.shape(node.output())).1 > 1
+            && !kernel.outputs.contains(&node.output())
+            && graph.users(id).count() == 1
+            && graph.users(id).all(inside)
     }
 
     /// Has a node that is not element-wise computed, if it is not yet.
@@ -227,6 +247,7 @@ impl<'a> Lowering<'a> {
                 });
             }
         };
+        self.pending.remove(&result);
         self.values[result.index()] = Some(layout);
         Ok(())
     }
@@ -308,6 +329,17 @@ impl<'a> Lowering<'a> {
         avoid: Slices,
     ) -> Result<Lease, TargetError> {
         self.allocate_for(dtype, rows, columns, stripes, avoid, false, Purpose::Computed)
+    }
+
+    /// Memory on one side for rows that the program computes.
+    fn allocate_on(&mut self, side: Hemisphere, dtype: DType, rows: usize, columns: usize) -> Result<Lease, TargetError> {
+        let lanes = self.lanes();
+        let depth = Layout::depth(dtype, rows, columns, lanes, 1);
+        let slices = Layout::slice_count(dtype, 1);
+        let avoid = Slices::default();
+        let purpose = Purpose::Computed;
+        let slices = self.take(Request { slices, depth, purpose, avoid, aligned: false, side: Some(side) })?;
+        Ok(Arc::new(Layout { dtype, rows, columns, lanes, stripes: 1, slices }))
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of them say what memory is wanted")]

@@ -11,7 +11,7 @@ use tcc_ir::ops::{MatMul, Transpose};
 use tcc_ir::{DType, NodeId, Shape as Dims, ValueId, View};
 
 use super::access::{direct, distinct, positions};
-use super::chain::{Arg, Function};
+use super::chain::{Arg, Function, Input, Output, add_chain};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
 use super::transpose::Exchange;
 use super::{Lease, Lowering, Shape, clashed, lost};
@@ -20,7 +20,7 @@ use crate::lpu::constants::{Constant, Form, Source, Tiles};
 use crate::lpu::isa::{Hemisphere, Number, Operation, Queue, Row};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::{Purpose, Request, Slices};
-use crate::lpu::schedule::{FlowBuilder, Pool};
+use crate::lpu::schedule::{Clash, FlowBuilder, Planes, Pool, TrainId};
 use crate::target::TargetError;
 
 /// A plane of a matrix unit, as far as it is scheduled.
@@ -54,13 +54,32 @@ struct Job {
     /// As what elements are multiplied.
     dtype: DType,
     row: [Row; 2],
-    rows: Leaf,
+    /// On either side.
+    rows: [Leaf; 2],
     weights: Weights,
     batches: usize,
     m: usize,
     k: usize,
     n: usize,
 }
+
+/// What becomes of complete sums.
+enum Sink {
+    /// They are stored.
+    Store(Lease),
+    /// They go through a chain, as this one of its operands.
+    Chain(Box<Work>, usize),
+}
+
+impl Job {
+    /// The slices that its rows are in.
+    fn slices(&self) -> Slices {
+        self.rows.iter().fold(Slices::default(), |all, rows| all.union(Slices::of(&rows.layout.slices)))
+    }
+}
+
+/// Rows that go through planes, all tiles of columns counted, from which on it is worth it to have them on both sides.
+const TWIN_PASSES: usize = 128;
 
 /// One tile of sums: some rows of a batch by the columns of a tile.
 struct Item {
@@ -123,11 +142,11 @@ impl Lowering<'_> {
         let shape = graph.shape(result).clone();
         let (rows, columns) = Layout::matrix(&shape);
         let sums = if job.dtype == DType::F16 { DType::F32 } else { DType::I32 };
-        let avoid = Slices::of(&job.rows.layout.slices);
+        let avoid = job.slices();
         // What has one column is in all lanes; the matrix unit has it in the first alone.
         let width = if columns == 1 { self.lanes() } else { columns };
         let mut layout = self.allocate(sums, rows, width, 1, avoid)?;
-        self.multiply(&job, &layout)?;
+        self.multiply(&job, &mut Sink::Store(layout.clone()))?;
         if columns == 1 {
             let positions: Vec<i64> = (0..rows).map(|row| (row * width) as i64).collect();
             let spread = self.select_elements(&layout, &positions, rows, 1)?;
@@ -158,6 +177,8 @@ impl Lowering<'_> {
         let shape = |own| extend(own).map_err(|error| lost(&error.to_string()));
         let rows = self.multiplied(a, &shape([dims.m, dims.k])?, false, a_dtype, Shape::Operand(a_dtype))?;
         let batches = dims.batch.count();
+        // Both matrix units read the rows, so that each wants them on its side.
+        let rows = self.on_both_sides(a, rows, batches * dims.m * dims.n.div_ceil(self.lanes()))?;
         let weights = if self.is_constant(b) {
             let tiles = self.tiles(product, b, b_dtype)?;
             let own = Dims::new(b_type.shape[..b_type.shape.rank() - 2].iter().copied());
@@ -348,8 +369,69 @@ impl Lowering<'_> {
         self.run_chain(Work { chain: gathering.chain, leaves: gathering.leaves, targets: vec![target], first })
     }
 
-    /// Multiplies, and stores the sums.
-    fn multiply(&mut self, job: &Job, result: &Lease) -> Result<(), TargetError> {
+    /// Rows on the west side and on the east side; the same for a product that is small.
+    fn on_both_sides(&mut self, value: ValueId, rows: Leaf, passes: usize) -> Result<[Leaf; 2], TargetError> {
+        let twice = |rows: &Leaf| [rows.clone(), rows.clone()];
+        let Some(first) = rows.layout.slices.first().filter(|_| passes >= TWIN_PASSES) else { return Ok(twice(&rows)) };
+        let side = self.memory.side_of(first.slice);
+        let access = self.plan.access(value).clone();
+        let dtype = rows.layout.dtype;
+        let own = (rows.layout.rows, rows.layout.columns);
+        // The form of a view is remembered with the view; what else lies as the product wants it, with the value.
+        let key = (access.root, access.view, Shape::Twin(dtype));
+        let known = self.made.get(&key).filter(|twin| (twin.rows, twin.columns) == own).cloned();
+        let twin = match known {
+            Some(twin) => twin,
+            None => {
+                let other = match side {
+                    Hemisphere::West => Hemisphere::East,
+                    Hemisphere::East => Hemisphere::West,
+                };
+                let twin = self.allocate_on(other, dtype, own.0, own.1)?;
+                let all = all_vectors(own.0, rows.layout.blocks());
+                self.copy_vectors(Leaf { layout: rows.layout.clone(), rows: all.clone() }, twin.clone(), all)?;
+                self.remember(key, twin.clone());
+                twin
+            }
+        };
+        let twin = Leaf { layout: twin, rows: rows.rows.clone() };
+        Ok(match side {
+            Hemisphere::West => [rows, twin],
+            Hemisphere::East => [twin, rows],
+        })
+    }
+
+    /// What stands for the sums of a product as an operand of a chain.
+    pub(super) fn sums_of(&self, id: NodeId) -> Result<Leaf, TargetError> {
+        let node = self.graph.node(id);
+        let (rows, columns) = Layout::matrix(self.graph.shape(node.output()));
+        let float = self.graph.ty(node.inputs[0]).dtype.is_float();
+        let dtype = if float { DType::F32 } else { DType::I32 };
+        let lanes = self.lanes();
+        let layout = Layout { dtype, rows, columns, lanes, stripes: 1, slices: Vec::new() };
+        Ok(Leaf { rows: all_vectors(rows, columns.div_ceil(lanes)), layout: Arc::new(layout) })
+    }
+
+    /// Computes a product whose sums go through a chain, as one of its operands.
+    pub(super) fn product_into(&mut self, id: NodeId, work: Work, leaf: usize) -> Result<(), TargetError> {
+        let graph = self.graph.clone();
+        let node = graph.node(id);
+        let tcc_ir::Op::MatMul(product) = &node.op else { return Err(lost("a product is none")) };
+        if !self.is_small(&work, work.chain.steps.len()) {
+            // The chain is cut: it reads the sums from memory.
+            let layout = self.product(id)?;
+            let mut work = work;
+            work.leaves[leaf].layout = layout.clone();
+            self.run_chain(work)?;
+            self.give_back(&layout);
+            return Ok(());
+        }
+        let job = self.job(product, node.inputs[0], node.inputs[1])?;
+        self.multiply(&job, &mut Sink::Chain(Box::new(work), leaf))
+    }
+
+    /// Multiplies, and does with the sums what is to be done.
+    fn multiply(&mut self, job: &Job, sink: &mut Sink) -> Result<(), TargetError> {
         let lanes = self.lanes();
         let (blocks, most) = (job.n.div_ceil(lanes), self.facts.mxm.accumulators as usize);
         let chunk = rows_at_a_time(job.m, most);
@@ -357,7 +439,7 @@ impl Lowering<'_> {
             for start in (0..job.m).step_by(chunk) {
                 for n_block in 0..blocks {
                     let rows = start..job.m.min(start + chunk);
-                    self.item(job, &Item { batch, rows, n_block }, result)?;
+                    self.item(job, &Item { batch, rows, n_block }, sink)?;
                 }
             }
         }
@@ -368,7 +450,7 @@ impl Lowering<'_> {
     }
 
     /// Computes one tile of sums on the plane, or pair of planes, that is free first.
-    fn item(&mut self, job: &Job, item: &Item, result: &Lease) -> Result<(), TargetError> {
+    fn item(&mut self, job: &Job, item: &Item, sink: &mut Sink) -> Result<(), TargetError> {
         let halves = job.dtype == DType::F16;
         let free = |engine: &Engine| engine.multiply.max(engine.load);
         let candidates = (0..self.engines.len()).filter(|&index| !halves || self.engines[index].plane % 2 == 0);
@@ -380,7 +462,8 @@ impl Lowering<'_> {
         let blocks = job.k.div_ceil(self.lanes()).max(1);
         for k_block in 0..blocks {
             self.load(job, item, k_block, chosen)?;
-            self.pass(job, item, k_block, chosen, (k_block + 1 == blocks).then_some(result))?;
+            let last = k_block + 1 == blocks;
+            self.pass(job, item, k_block, chosen, last.then_some(&mut *sink))?;
         }
         Ok(())
     }
@@ -444,33 +527,96 @@ impl Lowering<'_> {
         }
     }
 
-    /// Multiplies rows with the weights of a tile, and stores the sums if they are complete.
+    /// Multiplies rows with the weights of a tile; if the sums are complete then, they go on.
     fn pass(
         &mut self,
         job: &Job,
         item: &Item,
         k_block: usize,
         engine: usize,
-        result: Option<&Lease>,
+        sink: Option<&mut Sink>,
     ) -> Result<(), TargetError> {
+        let (side, count) = (self.engines[engine].side, item.rows.len());
+        let turns = self.turns(job, k_block);
+        let (at, middle) = (self.facts.position(Queue::Multiply(side, 0)), self.facts.position(Queue::Alu(0)));
+        // When the first row of sums leaves the unit.
+        let leaves = ((turns - 1) * count) as i64 + i64::from(self.facts.mxm.latency) + 1;
+        let row_of = |index: usize| item.batch * job.m + item.rows.start + index;
+        let stores = |layout: &Layout, row: &dyn Fn(usize) -> (u32, u32)| -> Vec<(i64, Planes)> {
+            (0..count).map(|index| (leaves + index as i64, planes(layout, row(index).0, row(index).1))).collect()
+        };
+        match sink {
+            None => self.place_pass(job, item, k_block, engine, |_| None).map_err(clashed),
+            Some(Sink::Store(layout)) => {
+                let steps = stores(layout, &|index| (row_of(index) as u32, item.n_block as u32));
+                self.place_pass(job, item, k_block, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)
+            }
+            Some(Sink::Chain(work, leaf)) => {
+                let blocks = job.n.div_ceil(self.lanes());
+                let part = work.some((0..count).map(|index| row_of(index) * blocks + item.n_block));
+                let levelled = part.chain.level();
+                let level = levelled.leaf_levels[*leaf].unwrap_or(0) as i64;
+                let latency = i64::from(self.facts.vxm.latency);
+                let start = leaves + at.abs_diff(middle) as i64 - level * latency;
+                let facts = self.facts;
+                let placed = self.place_pass(job, item, k_block, engine, |flow| {
+                    let train = flow.train(FlowBuilder::direction(at, middle), 4, at);
+                    (0..count).for_each(|index| flow.drive(train, at, leaves + index as i64, middle));
+                    let inputs = part.leaves.iter().enumerate();
+                    let inputs: Vec<Input> =
+                        inputs.map(|(own, input)| if own == *leaf { Input::Train(train) } else { input.input() }).collect();
+                    let outputs: Vec<Output> = part.targets.iter().map(|target| target.output(0..count)).collect();
+                    add_chain(flow, facts, &levelled, start, &inputs, &outputs, &part.first);
+                    Some(train)
+                });
+                if placed.is_ok() {
+                    return Ok(());
+                }
+                // What meets in a slice goes through memory.
+                let avoid = job.slices();
+                let dtype = part.chain.leaves[*leaf];
+                let sums = self.allocate(dtype, count, self.lanes(), 1, avoid)?;
+                let steps = stores(&sums, &|index| (index as u32, 0));
+                self.place_pass(job, item, k_block, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)?;
+                let mut part = part;
+                part.leaves[*leaf] = Leaf { layout: sums.clone(), rows: all_vectors(count, 1) };
+                self.run_part(&part, 0..count)?;
+                self.give_back(&sums);
+                Ok(())
+            }
+        }
+    }
+
+    /// How often rows go through the unit for a tile: once for each half of the lanes that has weights.
+    fn turns(&self, job: &Job, k_block: usize) -> usize {
         let lanes = self.lanes();
+        let left = job.k - (k_block * lanes).min(job.k);
+        if job.dtype == DType::F16 && left > lanes / 2 { 2 } else { 1 }
+    }
+
+    /// Places the rows of a pass; `sums` says what becomes of the sums, if they are complete, by the train that they leave on.
+    fn place_pass(
+        &mut self,
+        job: &Job,
+        item: &Item,
+        k_block: usize,
+        engine: usize,
+        sums: impl FnOnce(&mut FlowBuilder<'_>) -> Option<TrainId>,
+    ) -> Result<(), Clash> {
         let Engine { side, plane, .. } = self.engines[engine];
         let at = self.facts.position(Queue::Multiply(side, plane));
         let latency = i64::from(self.facts.mxm.latency);
-        let left = job.k - (k_block * lanes).min(job.k);
-        let turns = if job.dtype == DType::F16 && left > lanes / 2 { 2 } else { 1 };
-        let count = item.rows.len();
-        let blocks = job.k.div_ceil(lanes).max(1);
+        let (turns, count) = (self.turns(job, k_block), item.rows.len());
+        let blocks = job.k.div_ceil(self.lanes()).max(1);
+        let rows = &job.rows[usize::from(side == Hemisphere::East)];
         let mut flow = FlowBuilder::new(self.facts);
-        let row_of = |index: usize| {
-            let row = item.batch * job.m + item.rows.start + index % count;
-            job.rows.rows[row * blocks + k_block]
-        };
-        let steps = (0..turns * count).map(|cycle| {
-            let (row, block) = row_of(cycle);
-            (cycle as i64, planes(&job.rows.layout, row, block))
-        });
-        let steps: Vec<_> = steps.collect();
+        let steps: Vec<(i64, Planes)> = (0..turns * count)
+            .map(|cycle| {
+                let row = item.batch * job.m + item.rows.start + cycle % count;
+                let (row, block) = rows.rows[row * blocks + k_block];
+                (cycle as i64, planes(&rows.layout, row, block))
+            })
+            .collect();
         let train = flow.load(at, steps);
         let multiplies = (0..turns * count).map(|cycle| {
             (cycle as i64, Operation::Multiply { from: flow.take(train), row: job.row[cycle / count] })
@@ -479,31 +625,23 @@ impl Lowering<'_> {
         flow.unit(Pool::Only(Queue::Multiply(side, plane)), multiplies);
         // Installed in the cycle of the first row.
         let partner = if job.dtype == DType::F16 { Some(self.partner(engine)) } else { None };
-        for own in [Some(engine), partner].into_iter().flatten() {
+        let planes = [Some(engine), partner];
+        for own in planes.into_iter().flatten() {
             let plane = self.engines[own].plane;
             flow.unit(Pool::Only(Queue::Load(side, plane)), vec![(0, Operation::Install)]);
         }
-        let stored = result.map(|result| {
-            let stores = (0..count).map(|index| {
-                let row = item.batch * job.m + item.rows.start + index;
-                let cycle = ((turns - 1) * count + index) as i64 + latency + 1;
-                (cycle, planes(result, row as u32, item.n_block as u32))
-            });
-            let stores: Vec<_> = stores.collect();
-            flow.store(at, stores)
-        });
+        let leaving = sums(&mut flow);
         let accumulates = (0..turns * count).map(|cycle| {
             let (row, add) = ((cycle % count) as u16, k_block > 0 || cycle >= count);
-            let to = stored.filter(|_| cycle >= (turns - 1) * count).map(|train| flow.stream(train));
+            let to = leaving.filter(|_| cycle >= (turns - 1) * count).map(|train| flow.stream(train));
             (cycle as i64 + latency, Operation::Accumulate { row, add, to })
         });
         let accumulates = accumulates.collect();
         flow.unit(Pool::Only(Queue::Accumulate(side, plane)), accumulates);
-        let flow = flow.finish().map_err(clashed)?;
-        let free = |engine: &Engine| engine.multiply;
-        let earliest = [Some(engine), partner].into_iter().flatten().map(|own| free(&self.engines[own])).max();
+        let flow = flow.finish()?;
+        let earliest = planes.into_iter().flatten().map(|own| self.engines[own].multiply).max();
         let start = self.place(&flow, earliest.unwrap_or(0) as i64);
-        for own in [Some(engine), partner].into_iter().flatten() {
+        for own in planes.into_iter().flatten() {
             let engine = &mut self.engines[own];
             engine.load = start.0 as u64 + 1;
             engine.multiply = (start.0 + (turns * count) as i64) as u64;

@@ -3,12 +3,13 @@
 
 use tcc_ir::ops::*;
 use tcc_ir::{Bytes, DType, Graph, Shape as Dims, Tensor, TensorType, ValueId, evaluate};
-use tcc_passes::{FusionLimits, clean_up, fuse, legalize, Verdict};
+use tcc_passes::{FusionLimits, clean_up, fuse};
 
 use super::lower;
 use crate::lpu::LpuMachine;
 use crate::lpu::emit::emit;
 use crate::lpu::layout::Layout;
+use crate::lpu::legal::legal;
 use crate::lpu::simulator::Simulator;
 use crate::machine::Machine;
 
@@ -21,11 +22,7 @@ fn machine(name: &str) -> (Machine, LpuMachine) {
 /// Compiles a graph, runs it, and gives its outputs and cycles.
 fn run(name: &str, graph: &Graph, inputs: &[Tensor]) -> (Vec<Tensor>, u64) {
     let (machine, facts) = machine(name);
-    let judge = |_: &Graph, op: &Op, _: &[ValueId]| match op {
-        Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) | Op::Gelu(_) => Verdict::Decompose,
-        _ => Verdict::Keep,
-    };
-    let graph = clean_up(&legalize(graph, &judge).unwrap());
+    let graph = legal(&clean_up(graph)).unwrap();
     let plan = fuse(graph, FusionLimits { row_bytes: Bytes(1 << 20), nodes: 48 });
     let lowered = lower(&machine, &facts, &plan).unwrap();
     let emitted = emit(lowered.placed, &facts).unwrap();
@@ -255,4 +252,30 @@ fn products_of_exchanged_operands() {
     graph.add_output("scores", scores);
     graph.add_output("values", values);
     check(&graph, &[floats(&[48, 64], 22)], 2e-2);
+}
+
+#[test]
+fn attention() {
+    let mut graph = Graph::new("attention");
+    let x = graph.add_input("x", ty(DType::F32, &[40, 64]));
+    let mask = graph.add_input("mask", ty(DType::F32, &[1, 40]));
+    let weights = graph.constant(floats(&[64, 96], 23));
+    let bias = graph.constant(floats(&[96], 24));
+    let half = graph.constant(Tensor::scalar(0.5f32));
+    let x = graph.add(MatMul::default(), &[x, weights]).unwrap();
+    let x = graph.add(Binary(BinaryFn::Add), &[x, bias]).unwrap();
+    let split = graph.add(Reshape { shape: Dims::new([40, 3, 32]).unwrap() }, &[x]).unwrap();
+    let heads = graph.add(Transpose { perm: vec![1, 0, 2] }, &[split]).unwrap();
+    let keys = graph.add(Transpose { perm: vec![1, 2, 0] }, &[split]).unwrap();
+    let scores = graph.add(MatMul::default(), &[heads, keys]).unwrap();
+    let scores = graph.add(Binary(BinaryFn::Mul), &[scores, half]).unwrap();
+    let scores = graph.add(Binary(BinaryFn::Add), &[scores, mask]).unwrap();
+    let chosen = graph.add(Softmax { axis: 2 }, &[scores]).unwrap();
+    let values = graph.add(MatMul::default(), &[chosen, heads]).unwrap();
+    let joined = graph.add(Transpose { perm: vec![1, 0, 2] }, &[values]).unwrap();
+    let joined = graph.add(Reshape { shape: Dims::new([40, 96]).unwrap() }, &[joined]).unwrap();
+    let back = graph.constant(floats(&[96, 64], 25));
+    let y = graph.add(MatMul::default(), &[joined, back]).unwrap();
+    graph.add_output("y", y);
+    check(&graph, &[floats(&[40, 64], 26), floats(&[1, 40], 27)], 2e-2);
 }
