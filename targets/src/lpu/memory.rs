@@ -124,23 +124,21 @@ impl Memory {
         let turn = self.turn[side];
         let order = (0..self.per_side).map(|index| first + (turn + index) % self.per_side);
         let order: Vec<usize> = order.filter(|&slice| !avoiding || !request.avoid.contains(slice as u8)).collect();
-        let mut found = Vec::new();
-        let mut aligned_at = None;
-        for &slice in &order {
-            let at = match aligned_at {
-                Some(at) => self.slices[slice].has(at, request.depth, request.purpose).then_some(at),
-                None => self.slices[slice].find(request.depth, request.purpose, self.depth),
+        let find = |slice: usize| self.slices[slice].find(request.depth, request.purpose, self.depth);
+        let found: Vec<(usize, usize)> = if request.aligned {
+            // What is the first room of one slice may be room of others too.
+            let mut starts: Vec<usize> = order.iter().filter_map(|&slice| find(slice)).collect();
+            starts.sort_unstable();
+            starts.dedup();
+            let room = |at: usize| {
+                let has = |slice: &&usize| self.slices[**slice].has(at, request.depth, request.purpose);
+                order.iter().filter(has).take(request.slices).map(|&slice| (slice, at)).collect::<Vec<_>>()
             };
-            if let Some(at) = at {
-                if request.aligned {
-                    aligned_at = Some(at);
-                }
-                found.push((slice, at));
-                if found.len() == request.slices {
-                    break;
-                }
-            }
-        }
+            starts.into_iter().map(room).find(|found| found.len() == request.slices).unwrap_or_default()
+        } else {
+            let found = order.iter().filter_map(|&slice| find(slice).map(|at| (slice, at)));
+            found.take(request.slices).collect()
+        };
         if found.len() < request.slices {
             return None;
         }

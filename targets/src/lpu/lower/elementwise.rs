@@ -125,37 +125,77 @@ impl Lowering<'_> {
         gathering.takes_product = true;
         let root = self.gather_value(&mut gathering, value, true)?;
         gathering.steps.insert(value, root);
-        let mut targets = Vec::new();
         let kept = self.kept(&gathering, value);
-        for value in kept {
-            let arg = gathering.steps[&value];
-            let dtype = Layout::storage(self.graph.ty(value).dtype);
-            let step = match arg {
-                Arg::Step(step) if !targets.iter().any(|(_, other, _)| *other == step) => step,
-                _ => match gathering.push(Function::Copy, &[arg], dtype, 64) {
-                    Arg::Step(step) => step,
-                    Arg::Leaf(_) | Arg::Number(_) => return Err(lost("a step is none")),
-                },
-            };
-            targets.push((value, step, dtype));
+        self.store(gathering, kept)
+    }
+
+    /// The sums of a product as the only operand of a chain, which stores them in the forms that they are wanted in.
+    pub(super) fn store_product(&mut self, product: NodeId, value: ValueId) -> Result<(), TargetError> {
+        let mut gathering = Gathering::new(&self.graph.shape(value).clone());
+        let sums = gathering.leaf(self.sums_of(product)?);
+        if let Arg::Leaf(leaf) = sums {
+            gathering.product = Some((leaf, product));
         }
-        let (rows, columns) = Layout::matrix(&shape);
-        let avoid = gathering.leaves.iter().fold(Slices::default(), |all, leaf| all.union(Slices::of(&leaf.layout.slices)));
-        let mut placed = Vec::new();
+        gathering.steps.insert(value, sums);
+        self.store(gathering, vec![value])
+    }
+
+    /// Computes a chain, and stores some of its values in all forms that they are wanted in.
+    fn store(&mut self, mut gathering: Gathering, values: Vec<ValueId>) -> Result<(), TargetError> {
+        let (rows, columns) = Layout::matrix(&gathering.shape);
         let vectors = all_vectors(rows, columns.div_ceil(self.lanes()));
-        let mut avoid = avoid;
-        for (value, step, dtype) in targets {
-            let layout = self.allocate(dtype, rows, columns, 1, avoid)?;
-            avoid = avoid.union(Slices::of(&layout.slices));
-            self.values[value.index()] = Some(layout.clone());
-            placed.push(Target { step, layout, rows: vectors.iter().map(|&vector| Some(vector)).collect() });
+        let avoid = gathering.leaves.iter().map(|leaf| Slices::of(&leaf.layout.slices));
+        let mut avoid = avoid.fold(Slices::default(), Slices::union);
+        let mut targets: Vec<Target> = Vec::new();
+        for value in values {
+            let arg = gathering.steps[&value];
+            let ragged = columns > 1 && !columns.is_multiple_of(self.lanes());
+            let mut masked = None;
+            for form in self.forms(value) {
+                let arg = match masked {
+                    Some(masked) if form.masked => masked,
+                    None if form.masked && ragged => {
+                        let mask = self.mask(columns, &vectors)?;
+                        let mask = gathering.leaf(mask);
+                        let zero = Arg::Number(Number::Float(0.0));
+                        let arg = gathering.push(Function::Select, &[mask, arg, zero], form.dtype, 64);
+                        masked = Some(arg);
+                        arg
+                    }
+                    _ => arg,
+                };
+                let step = match arg {
+                    Arg::Step(step) if !targets.iter().any(|other| other.step == step) => step,
+                    _ => match gathering.push(Function::Copy, &[arg], form.dtype, 64) {
+                        Arg::Step(step) => step,
+                        Arg::Leaf(_) | Arg::Number(_) => return Err(lost("a step is none")),
+                    },
+                };
+                let layout = match form.side {
+                    Some(side) => self.allocate_on(side, form.dtype, rows, columns, avoid)?,
+                    None => self.allocate(form.dtype, rows, columns, 1, avoid)?,
+                };
+                avoid = avoid.union(Slices::of(&layout.slices));
+                self.record(value, &form, &layout);
+                targets.push(Target { step, layout, rows: vectors.iter().map(|&vector| Some(vector)).collect() });
+            }
         }
         let first = vec![true; vectors.len()];
-        let work = Work { chain: gathering.chain, leaves: gathering.leaves, targets: placed, first };
+        let work = Work { chain: gathering.chain, leaves: gathering.leaves, targets, first };
         match gathering.product {
             Some((leaf, product)) => self.product_into(product, work, leaf),
             None => self.run_chain(work),
         }
+    }
+
+    /// For each vector of rows with so many columns whether lanes are behind the last.
+    pub(super) fn mask(&mut self, columns: usize, vectors: &[(u32, u32)]) -> Result<Leaf, TargetError> {
+        let lanes = self.lanes();
+        let last = columns.div_ceil(lanes) as u32 - 1;
+        let mut mask = vec![1u8; lanes];
+        mask.extend((0..lanes).map(|lane| u8::from(lane < columns % lanes)));
+        let layout = self.literal(mask, DType::U8, 2, lanes)?;
+        Ok(Leaf { layout, rows: vectors.iter().map(|&(_, block)| (u32::from(block == last), 0)).collect() })
     }
 
     /// Of the values that a chain computes, those that must lie in memory: the one it is gathered for, and all that others use.
@@ -173,18 +213,6 @@ impl Lowering<'_> {
                 || self.graph.producer(own).is_some_and(|node| !self.users(node).iter().all(|&user| inside(user)))
         });
         values
-    }
-
-    /// The nodes that use a node's results, seen through views.
-    fn users(&self, node: NodeId) -> Vec<NodeId> {
-        let mut users = Vec::new();
-        let mut waiting = vec![node];
-        while let Some(node) = waiting.pop() {
-            for user in self.graph.users(node) {
-                if tcc_ir::is_view(&self.graph.node(user).op) { waiting.push(user) } else { users.push(user) }
-            }
-        }
-        users
     }
 
     /// The step that computes a value whose node is element-wise.

@@ -7,6 +7,7 @@
 mod access;
 mod chain;
 mod elementwise;
+mod forms;
 mod gather;
 mod movement;
 mod product;
@@ -209,7 +210,8 @@ impl<'a> Lowering<'a> {
                 self.lower_node(id)?;
             }
         }
-        kernel.outputs.iter().try_for_each(|&output| self.materialize(output).map(|_| ()))
+        // Whoever wants a view of an output makes what they want of the output itself.
+        kernel.outputs.iter().try_for_each(|&output| self.materialize(self.plan.access(output).root).map(|_| ()))
     }
 
     /// Whether a node is a product that only element-wise work of the same kernel uses, which may take its sums as they come.
@@ -235,6 +237,9 @@ impl<'a> Lowering<'a> {
         }
         let layout = match &node.op {
             Op::Reduce(reduce) => self.reduce(reduce, node.inputs[0], result)?,
+            Op::MatMul(_) if self.is_only_multiplied(result) && Layout::matrix(graph.shape(result)).1 > 1 => {
+                return self.store_product(id, result);
+            }
             Op::MatMul(_) => self.product(id)?,
             Op::Gather(gather) => self.gather(gather, node.inputs[0], node.inputs[1], result)?,
             Op::Concat(concat) => self.concat(concat, &node.inputs, result)?,
@@ -332,11 +337,17 @@ impl<'a> Lowering<'a> {
     }
 
     /// Memory on one side for rows that the program computes.
-    fn allocate_on(&mut self, side: Hemisphere, dtype: DType, rows: usize, columns: usize) -> Result<Lease, TargetError> {
+    fn allocate_on(
+        &mut self,
+        side: Hemisphere,
+        dtype: DType,
+        rows: usize,
+        columns: usize,
+        avoid: Slices,
+    ) -> Result<Lease, TargetError> {
         let lanes = self.lanes();
         let depth = Layout::depth(dtype, rows, columns, lanes, 1);
         let slices = Layout::slice_count(dtype, 1);
-        let avoid = Slices::default();
         let purpose = Purpose::Computed;
         let slices = self.take(Request { slices, depth, purpose, avoid, aligned: false, side: Some(side) })?;
         Ok(Arc::new(Layout { dtype, rows, columns, lanes, stripes: 1, slices }))

@@ -79,7 +79,7 @@ impl Job {
 }
 
 /// Rows that go through planes, all tiles of columns counted, from which on it is worth it to have them on both sides.
-const TWIN_PASSES: usize = 128;
+pub(super) const TWIN_PASSES: usize = 128;
 
 /// One tile of sums: some rows of a batch by the columns of a tile.
 struct Item {
@@ -345,19 +345,15 @@ impl Lowering<'_> {
 
     /// Copies rows to rows of another type, with zeros behind them if they are ragged.
     fn convert(&mut self, leaf: Leaf, layout: &Lease, ragged: bool) -> Result<(), TargetError> {
-        let (rows, columns, lanes) = (layout.rows, layout.columns, self.lanes());
-        let blocks = columns.div_ceil(lanes);
-        let all = all_vectors(rows, blocks);
+        let (rows, columns) = (layout.rows, layout.columns);
+        let all = all_vectors(rows, layout.blocks());
         let float = layout.dtype.is_float();
         let shape = Dims::new([rows, columns]).map_err(|error| lost(&error.to_string()))?;
         let mut gathering = Gathering::new(&shape);
         let source = gathering.leaf(leaf);
         let step = if ragged {
-            let mut mask = vec![1u8; lanes];
-            mask.extend((0..lanes).map(|lane| u8::from(lane < columns % lanes)));
-            let mask = self.literal(mask, DType::U8, 2, lanes)?;
-            let masks = all.iter().map(|&(_, block)| (u32::from(block as usize + 1 == blocks), 0)).collect();
-            let mask = gathering.leaf(Leaf { layout: mask, rows: masks });
+            let mask = self.mask(columns, &all)?;
+            let mask = gathering.leaf(mask);
             let zero = if float { Number::Float(0.0) } else { Number::Integer(0) };
             gathering.push(Function::Select, &[mask, source, Arg::Number(zero)], layout.dtype, 64)
         } else {
@@ -387,7 +383,7 @@ impl Lowering<'_> {
                     Hemisphere::West => Hemisphere::East,
                     Hemisphere::East => Hemisphere::West,
                 };
-                let twin = self.allocate_on(other, dtype, own.0, own.1)?;
+                let twin = self.allocate_on(other, dtype, own.0, own.1, Slices::of(&rows.layout.slices))?;
                 let all = all_vectors(own.0, rows.layout.blocks());
                 self.copy_vectors(Leaf { layout: rows.layout.clone(), rows: all.clone() }, twin.clone(), all)?;
                 self.remember(key, twin.clone());

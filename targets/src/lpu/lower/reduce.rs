@@ -41,12 +41,8 @@ impl Lowering<'_> {
         let mut arg = self.argument(&mut gathering, input, false)?;
         let ragged = along_lanes && !columns.is_multiple_of(lanes);
         if ragged {
-            let mut mask = vec![1u8; lanes];
-            mask.extend((0..lanes).map(|lane| u8::from(lane < columns % lanes)));
-            let mask = self.literal(mask, DType::U8, 2, lanes)?;
-            let rows = all_vectors(shape.count() / columns, blocks);
-            let rows = rows.into_iter().map(|(_, block)| (u32::from(block as usize + 1 == blocks), 0)).collect();
-            let mask = gathering.leaf(Leaf { layout: mask, rows });
+            let mask = self.mask(columns, &all_vectors(shape.count() / columns, blocks))?;
+            let mask = gathering.leaf(mask);
             let neutral = self.neutral(&mut gathering, function, dtype)?;
             arg = gathering.push(Function::Select, &[mask, arg, neutral], dtype, 64);
         }
@@ -115,7 +111,8 @@ impl Lowering<'_> {
     ) -> Result<Lease, TargetError> {
         let (lanes, width) = (self.lanes(), self.facts.lanes as usize);
         let groups = rows.rows.div_ceil(width);
-        let per_chunk = (CHUNK / width).max(1);
+        // Half of what other flows take: what comes after can begin with the first.
+        let per_chunk = (CHUNK / 2 / width).max(1);
         let stripes = self.stripes();
         let result = self.allocate(dtype, rows.rows, 1, stripes, Slices::of(&rows.slices))?;
         // The side whose switch does it is the one where the rows are.
