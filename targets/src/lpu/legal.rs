@@ -29,7 +29,8 @@ use crate::target::TargetError;
 /// # Errors
 /// An operand cannot be what its operator takes, such as a constant index that lies outside its axis.
 pub(super) fn legal(graph: &Graph) -> Result<Graph, TargetError> {
-    Ok(clean_up(&legalize(&*integer_products(graph)?, &judge())?))
+    let legal = clean_up(&legalize(&*integer_products(graph)?, &judge())?);
+    Ok(clean_up(&softmax::turn_products(&legal)?))
 }
 
 /// What judges operators with their operands.

@@ -4,8 +4,8 @@
 //! product gives its transposed for nothing, as what is held and what is streamed change places. So the softmax of a product's
 //! rows is computed on the transposed product, and only its result is transposed.
 
-use tcc_ir::ops::{BinaryFn, MatMul, ReduceFn, Softmax, Unary, UnaryFn};
-use tcc_ir::{Graph, GraphError, Op, ValueId};
+use tcc_ir::ops::{BinaryFn, MatMul, ReduceFn, Softmax, Transpose, Unary, UnaryFn};
+use tcc_ir::{Def, Graph, GraphError, Op, ValueId};
 
 use super::parts::{binary, insert_axis, reduce, swap_last};
 
@@ -37,10 +37,10 @@ fn is_of_product(graph: &Graph, value: ValueId, depth: usize) -> bool {
     }
 }
 
-/// The softmax over rows, on the transposed operand.
+/// The softmax over rows, on the transposed operand. [`turn_products`] then finds its product.
 pub(super) fn turned(graph: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
     let rank = graph.shape(inputs[0]).rank();
-    let x = transposed(graph, inputs[0], DEPTH)?;
+    let x = swap_last(graph, inputs[0])?;
     let greatest = reduce(graph, ReduceFn::Max, rank - 2, x)?;
     let shifted = binary(graph, BinaryFn::Sub, x, greatest)?;
     let exp = graph.add(Unary(UnaryFn::Exp), &[shifted])?;
@@ -49,26 +49,79 @@ pub(super) fn turned(graph: &mut Graph, inputs: &[ValueId]) -> Result<Vec<ValueI
     Ok(vec![swap_last(graph, result)?])
 }
 
-/// A value with its last two axes exchanged.
-fn transposed(graph: &mut Graph, value: ValueId, depth: usize) -> Result<ValueId, GraphError> {
-    let shape = graph.shape(value).clone();
+/// The graph in which transposed products, and what is element-wise between, are products of what changes places.
+///
+/// # Errors
+/// A defect: an operator does not take what it took before.
+pub(super) fn turn_products(graph: &Graph) -> Result<Graph, GraphError> {
+    let mut turned = Graph::new(graph.name().clone());
+    let mut map: Vec<ValueId> = Vec::with_capacity(graph.value_count());
+    for (_, value) in graph.values() {
+        let node = match &value.def {
+            Def::Input(_) => {
+                map.push(turned.add_input(value.name.clone(), value.ty.clone()));
+                continue;
+            }
+            Def::Constant(tensor) => {
+                map.push(turned.add_constant(value.name.clone(), tensor.clone()));
+                continue;
+            }
+            Def::Node { output, .. } if *output > 0 => continue,
+            Def::Node { node, .. } => graph.node(*node),
+        };
+        turned.set_origin(node.origin.clone());
+        let results = match &node.op {
+            Op::Transpose(Transpose { perm }) if exchanges_last(perm) && is_of_product(graph, node.inputs[0], DEPTH) => {
+                vec![transposed(graph, &mut turned, &map, node.inputs[0], DEPTH)?]
+            }
+            _ => {
+                let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input.index()]).collect();
+                turned.add_multi(node.op.clone(), &inputs)?.to_vec()
+            }
+        };
+        for (&old, &new) in node.outputs.iter().zip(&results) {
+            turned.rename(new, graph.value(old).name.clone());
+        }
+        map.extend(results);
+    }
+    for output in graph.outputs() {
+        turned.add_output(output.name.clone(), map[output.value.index()]);
+    }
+    Ok(turned)
+}
+
+/// Whether a permutation exchanges the last two axes and nothing else.
+fn exchanges_last(perm: &[usize]) -> bool {
+    let [leading @ .., first, second] = perm else { return false };
+    let rank = perm.len();
+    leading.iter().enumerate().all(|(axis, &from)| axis == from) && (*first, *second) == (rank - 1, rank - 2)
+}
+
+/// A value of `graph` with its last two axes exchanged, in the graph that is written.
+fn transposed(
+    graph: &Graph,
+    turned: &mut Graph,
+    map: &[ValueId],
+    value: ValueId,
+    depth: usize,
+) -> Result<ValueId, GraphError> {
+    let (shape, own) = (graph.shape(value), map[value.index()]);
     if shape.count() == 1 {
-        return Ok(value);
+        return Ok(own);
     }
     if shape.rank() < 2 {
         // A row becomes a column.
-        return insert_axis(graph, value, shape.rank());
+        return insert_axis(turned, own, shape.rank());
     }
-    let node = graph.producer(value).map(|id| graph.node(id).clone());
-    if let Some(node) = node.filter(|_| is_of_product(graph, value, depth)) {
-        if let Op::MatMul(product) = &node.op {
-            let (a, b) = (node.inputs[0], node.inputs[1]);
-            let rows = if product.transpose_b { b } else { swap_last(graph, b)? };
-            return graph.add(MatMul { transpose_b: true, ..MatMul::default() }, &[rows, a]);
-        }
-        let inputs = node.inputs.iter().map(|&input| transposed(graph, input, depth - 1));
-        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-        return graph.add(node.op, &inputs);
+    let Some(node) = graph.producer(value).map(|id| graph.node(id)).filter(|_| is_of_product(graph, value, depth)) else {
+        return swap_last(turned, own);
+    };
+    if let Op::MatMul(product) = &node.op {
+        let (a, b) = (map[node.inputs[0].index()], map[node.inputs[1].index()]);
+        let rows = if product.transpose_b { b } else { swap_last(turned, b)? };
+        return turned.add(MatMul { transpose_b: true, ..MatMul::default() }, &[rows, a]);
     }
-    swap_last(graph, value)
+    let inputs = node.inputs.iter().map(|&input| transposed(graph, turned, map, input, depth.saturating_sub(1)));
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    turned.add(node.op.clone(), &inputs)
 }
