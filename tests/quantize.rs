@@ -8,14 +8,14 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use common::models::{self, folder, load, of_onnx_runtime, shipped, weights};
 use common::{Array, Dim, Run, floats, model, node, port, tcc, tensor, write_model, write_npz};
 use tcc::accuracy::{OutputCheck, Tolerance, compare};
-use tcc::inputs::{Inputs, ports};
 use tcc::onnx::import::ImportOptions;
 use tcc::quantization::{QuantizationError, Sample};
 use tcc::{Artifact, Build, Compiler, Error, ImportedModel, Model};
 use tcc_ir::{Tensor, evaluate};
-use tcc_targets::{Machine, Report};
+use tcc_targets::{Kind, Machine, Report};
 
 /// Models whose weights are integers, so that they run on machines of integers as they are, and how near they come to ONNX
 /// Runtime's outputs, in decibels.
@@ -31,20 +31,11 @@ fn root() -> &'static Path {
 }
 
 fn model_path(name: &str) -> PathBuf {
-    root().join("tests/models").join(name).join("model.onnx")
+    folder(name).join("model.onnx")
 }
 
 fn inputs_path(name: &str, set: usize) -> PathBuf {
-    root().join("tests/models").join(name).join(format!("inputs_{set}.npz"))
-}
-
-/// The names of all shipped models.
-fn models() -> Vec<String> {
-    let entries = std::fs::read_dir(root().join("tests/models")).unwrap().map(|entry| entry.unwrap());
-    let folders = entries.filter(|entry| entry.path().join("model.onnx").exists());
-    let mut names: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
+    folder(name).join(format!("inputs_{set}.npz"))
 }
 
 /// The test machine that multiplies integers alone, and all built-in ones that do.
@@ -58,23 +49,9 @@ fn integer_machines() -> Vec<Compiler> {
     compilers.filter(|(floats, _)| !floats).map(|(_, compiler)| compiler).collect()
 }
 
-fn import(name: &str, set: usize) -> Option<(ImportedModel, Vec<Tensor>)> {
-    let path = inputs_path(name, set);
-    if !path.exists() {
-        return None;
-    }
-    let inputs = Inputs::read(&path).unwrap();
-    let options = ImportOptions { shapes: inputs.shapes([]), switches: inputs.switches([]), ..Default::default() };
-    let model = ImportedModel::import(&model_path(name), &options).unwrap();
-    let tensors = inputs.arrange(&ports(model.graph())).unwrap();
-    Some((model, tensors))
-}
-
 /// Runs a build, and compares its outputs with those expected.
 fn run(build: &Build, inputs: &[Tensor], expected: &[Tensor], tolerance: &Tolerance) -> Vec<OutputCheck> {
-    let mut weights = Vec::new();
-    build.program().write_weights(&mut weights).unwrap();
-    let simulation = build.program().simulate(&weights, inputs).unwrap();
+    let simulation = build.program().simulate(&weights(build), inputs).unwrap();
     assert_eq!(simulation.cycles, build.report().cycles);
     let names = build.program().outputs().iter().map(|port| &port.name);
     let pairs = names.zip(expected).zip(&simulation.outputs);
@@ -83,7 +60,7 @@ fn run(build: &Build, inputs: &[Tensor], expected: &[Tensor], tolerance: &Tolera
 
 /// The model quantised with the first of its other inputs that take the same branch of it, or with its own if it has no others.
 fn calibrated(compiler: &Compiler, name: &str, set: usize) -> Option<Model> {
-    let (model, _) = import(name, set).unwrap();
+    let (model, _) = load(&folder(name), set).unwrap();
     let others: Vec<usize> =
         (0..).take_while(|&other| inputs_path(name, other).exists()).filter(|&other| other != set).collect();
     let others = if others.is_empty() { vec![set] } else { others };
@@ -105,12 +82,13 @@ const ILL_CONDITIONED: [(&str, &str, f64); 1] = [("pkg-silero-vad-seq", "speech_
 fn quantized_models_reach_20_db(compiler: &Compiler) {
     let mut failures = Vec::new();
     let mut table = String::new();
-    for name in models().iter().filter(|name| !INTEGER_MODELS.iter().any(|(model, _)| model == name)) {
+    let names: Vec<String> = shipped().iter().map(|folder| models::name(folder)).collect();
+    for name in names.iter().filter(|name| !INTEGER_MODELS.iter().any(|(model, _)| model == name)) {
         for calibrates in [true, false] {
             let (mut least, mut runs) = (f64::INFINITY, 0);
             // The first inputs are to calibrate with, and checked only where there are no others.
             for set in usize::from(calibrates && inputs_path(name, 1).exists()).. {
-                let Some((model, inputs)) = import(name, set) else { break };
+                let Some((model, inputs)) = load(&folder(name), set) else { break };
                 let expected = evaluate(model.graph(), &inputs).unwrap();
                 let quantized = match calibrates {
                     true => calibrated(compiler, name, set),
@@ -157,16 +135,13 @@ fn integer_models_run_natively_on_machines_of_integers() {
         let machine = compiler.machine().name.clone();
         for (name, decibel) in INTEGER_MODELS {
             for set in 0.. {
-                let Some((model, inputs)) = import(name, set) else { break };
+                let Some((model, inputs)) = load(&folder(name), set) else { break };
                 let reference = evaluate(model.graph(), &inputs).unwrap();
                 let build = compiler.with_model(model).compile().unwrap();
                 let left = build.report().notes.iter().any(|note| note.contains("of floats"));
                 // Dynamic quantisation leaves the products of an attention in floats, which the report says.
                 assert_eq!(left, name.contains("dynq"), "{machine} {name}");
-                let file = inputs_path(name, set).with_file_name(format!("expected_{set}.npz"));
-                let expected = Inputs::read(&file).unwrap().by_name([]);
-                let ports = build.program().outputs();
-                let expected: Vec<Tensor> = ports.iter().map(|port| expected[&port.name].clone()).collect();
+                let expected = of_onnx_runtime(&folder(name), set, &build);
                 // Sums of integers are exact; what is between them rounds in binary32 as the reference does. ONNX Runtime's
                 // own float kernels round otherwise, which may tip a value to the next integer.
                 for (what, outputs, least) in
@@ -325,7 +300,14 @@ fn machines_are_compared_with_a_quantised_model() {
     assert_eq!((plan.code, plan.stderr.as_str()), (0, ""));
 }
 
-/// Products whose results ONNX defines to the last bit, on all machines of integers: the very integers of ONNX Runtime.
+/// The machines that multiply integers alone, and all LPUs, which multiply integers as such too.
+fn exact_machines() -> Vec<Compiler> {
+    let lpus = Machine::built_in().unwrap().into_iter().filter(|machine| machine.kind == Kind::Lpu);
+    integer_machines().into_iter().chain(lpus.map(|machine| Compiler::for_machine(machine).unwrap())).collect()
+}
+
+/// Products whose results ONNX defines to the last bit, on all machines that multiply integers as such: the very integers of
+/// ONNX Runtime.
 #[test]
 fn integer_products_equal_those_of_onnx_runtime() {
     let folder = root().join("tests/fixtures/microsoft_ops");
@@ -342,6 +324,8 @@ fn integer_products_equal_those_of_onnx_runtime() {
         .collect();
     names.sort_unstable();
     let mut integers = 0;
+    let compilers = exact_machines();
+    assert!(["groq-tsp", "lpu-mini"].iter().all(|lpu| compilers.iter().any(|own| own.machine().name == *lpu)));
     for name in &names {
         let tensors = tcc::tensors::read_npz(&folder.join(name).with_extension("npz")).unwrap();
         let named = |wanted: &str| {
@@ -352,11 +336,9 @@ fn integer_products_equal_those_of_onnx_runtime() {
         let model = ImportedModel::import(&path, &ImportOptions::default()).unwrap();
         let inputs: Vec<Tensor> =
             model.graph().inputs().iter().map(|&id| named(&model.graph().value(id).name)).collect();
-        for compiler in integer_machines() {
+        for compiler in &compilers {
             let build = compiler.with_model(model.clone()).compile().unwrap();
-            let mut weights = Vec::new();
-            build.program().write_weights(&mut weights).unwrap();
-            let simulation = build.program().simulate(&weights, &inputs).unwrap();
+            let simulation = build.program().simulate(&weights(&build), &inputs).unwrap();
             for (port, actual) in build.program().outputs().iter().zip(&simulation.outputs) {
                 let expected = named(&format!("expected:{}", port.name));
                 if expected.dtype().is_float() {
@@ -368,5 +350,5 @@ fn integer_products_equal_those_of_onnx_runtime() {
             }
         }
     }
-    assert!(integers >= 20 * integer_machines().len(), "only {integers} results of {names:?} are integers");
+    assert!(integers >= 20 * compilers.len(), "only {integers} results of {names:?} are integers");
 }

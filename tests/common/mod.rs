@@ -1,7 +1,14 @@
 //! What whole-compiler tests share: running the command line, and making models.
 
 // Each test file uses its own part of this.
-#![allow(dead_code, clippy::unwrap_used, reason = "Each test uses a part of this, and tests fail by panicking.")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "Each test uses a part of this, and tests fail by panicking."
+)]
+
+pub mod models;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -18,7 +18,7 @@ use self::verify::{Timing, verify};
 use super::layout::Layout;
 use super::picture;
 use super::rtl::{Job, Rtl, RtlError};
-use super::simulator::Simulator;
+use super::simulator::{Counts, Simulator};
 use super::summary::{Summary, summarize};
 use super::trace::Traced;
 use super::units::UnitKind;
@@ -77,6 +77,27 @@ impl LpuProgram {
             Some(cycles) => Ok(Simulation { outputs: self.results(&outcome.memory)?, cycles }),
             None => Err(TargetError::Fault("the machine in SystemVerilog does not come to an end".to_owned())),
         }
+    }
+
+    /// How much of everything one run does, as the compiler has counted it. Estimates of energy rest on this.
+    pub fn counts(&self) -> &Counts {
+        &self.parts.counts
+    }
+
+    /// [`Program::simulate`] with what the simulator has counted, to be held against [`LpuProgram::counts`].
+    ///
+    /// # Errors
+    /// As [`Program::simulate`].
+    pub fn simulate_counted(
+        &self,
+        weights: &[u8],
+        inputs: &[Tensor],
+    ) -> Result<(Simulation, Counts), TargetError> {
+        let memory = self.memory(weights, inputs)?;
+        let mut simulator = Simulator::new(&self.facts, &self.parts.queues, memory)?;
+        let execution = simulator.run(|_, _| {})?;
+        let simulation = Simulation { outputs: self.results(simulator.memory())?, cycles: execution.cycles };
+        Ok((simulation, *simulator.counts()))
     }
 
     /// All memory with weights and inputs in their places.
@@ -207,10 +228,7 @@ impl Program for LpuProgram {
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
-        let memory = self.memory(weights, inputs)?;
-        let mut simulator = Simulator::new(&self.facts, &self.parts.queues, memory)?;
-        let execution = simulator.run(|_, _| {})?;
-        Ok(Simulation { outputs: self.results(simulator.memory())?, cycles: execution.cycles })
+        Ok(self.simulate_counted(weights, inputs)?.0)
     }
 }
 

@@ -233,10 +233,8 @@ fn a_program_is_written_read_and_run() {
 #[test]
 fn counts_are_the_simulators() {
     let program = program();
-    let memory = program.memory(&weights(), &inputs().0).unwrap();
-    let mut simulator = Simulator::new(&program.facts, &program.parts.queues, memory).unwrap();
-    simulator.run(|_, _| {}).unwrap();
-    assert_eq!(*simulator.counts(), parts().counts);
+    let (_, counted) = program.simulate_counted(&weights(), &inputs().0).unwrap();
+    assert_eq!((&counted, program.counts()), (&parts().counts, &parts().counts));
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! Real exports through the LPU target: built, executed on its simulator, and compared with the reference evaluation and with
+//! ONNX Runtime. Cycles of whole models are not held here: schedules become shorter.
+
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
+
+mod common;
+
+use std::path::Path;
+
+use common::models::{Bounds, INTEGER_MODELS, INTEGER_SNR_DB, load, run_all, same_each_time, shipped};
+use tcc::Compiler;
+use tcc::accuracy::Tolerance;
+use tcc_targets::lpu::{Lpu, assembly, encoding};
+
+/// Models that find scales of 8-bit integers at run time: a float that rounds otherwise, as all behind a product of halves do,
+/// tips an activation to the next integer, which is a step of 1/256 of its range. No machine that rounds comes nearer than
+/// the systolic machines do, which the general tolerance is for.
+const QUANTIZED_AT_RUN_TIME: [&str; 2] = ["bert.legacy-dynq-i8", "genai-llama-int4"];
+
+/// Least signal-to-noise ratio of products of halves, in decibels: they have 11 bits, and bf16, which the general tolerance is
+/// for, has 8.
+const HALVES_SNR_DB: f64 = 40.0;
+
+#[test]
+fn every_model_runs_with_the_outputs_of_the_reference() {
+    let compiler = Compiler::for_target("groq-tsp").unwrap();
+    let target = Lpu::new(compiler.machine().clone()).unwrap();
+    let general = Tolerance::of(compiler.machine());
+    let at_least = |snr_db: f64| Tolerance { snr_db, ..general };
+    let bounds = |name: &str| {
+        if INTEGER_MODELS.contains(&name) {
+            // ONNX Runtime's own float kernels round otherwise, which may tip a value to the next integer.
+            Bounds { reference: at_least(INTEGER_SNR_DB), onnx_runtime: Some(general) }
+        } else if QUANTIZED_AT_RUN_TIME.contains(&name) {
+            Bounds { reference: general, onnx_runtime: Some(general) }
+        } else {
+            Bounds { reference: at_least(HALVES_SNR_DB), onnx_runtime: Some(at_least(HALVES_SNR_DB)) }
+        }
+    };
+    run_all(
+        &compiler,
+        |build, weights, inputs| {
+            let program = target.program(&build.program().encode())?;
+            let (simulation, counts) = program.simulate_counted(weights, inputs)?;
+            assert_eq!(*program.counts(), counts, "{}: the program counts something else", build.report().model);
+            Ok(simulation)
+        },
+        bounds,
+    );
+}
+
+#[test]
+fn programs_reassemble_to_the_same_bytes() {
+    let compiler = Compiler::for_target("groq-tsp").unwrap();
+    let machine = compiler.machine().lpu.clone().unwrap();
+    for folder in shipped() {
+        let (model, _) = load(&folder, 0).unwrap();
+        let build = compiler.with_model(model).compile().unwrap();
+        let code = build.program().code();
+        let (_, text) = code.iter().find(|(path, _)| path == Path::new("program.s")).unwrap();
+        let queues = assembly::assemble(text, &machine).unwrap();
+        let bytes = encoding::encode(&queues);
+        assert_eq!(encoding::decode(&bytes).unwrap(), queues, "{}", folder.display());
+        assert_eq!(assembly::disassemble(&queues, &machine), *text, "{}", folder.display());
+        // The very bytes of the program, which holds its code as one field.
+        let program = build.program().encode();
+        assert!(program.windows(bytes.len()).any(|part| part == bytes), "{}", folder.display());
+    }
+}
+
+#[test]
+fn builds_and_outputs_do_not_depend_on_the_run_or_the_number_of_threads() {
+    let models = ["bert.legacy", "llama-kv.op23", "vit.legacy-qop", "mixtral-kv.dynamo", "genai-llama-int4"];
+    same_each_time("groq-tsp", &models);
+}
