@@ -38,11 +38,6 @@ impl Tiles {
         self.k.div_ceil(self.lanes)
     }
 
-    /// Tiles along the columns.
-    pub fn n_blocks(&self) -> usize {
-        self.n.div_ceil(self.lanes)
-    }
-
     /// Vectors in each slice for so many products.
     pub fn depth(dtype: DType, batch: usize, k: usize, n: usize, lanes: usize, slices: usize) -> usize {
         batch * k.div_ceil(lanes) * n.div_ceil(slices) * (dtype.bits() / 8)

@@ -67,8 +67,8 @@ fn in_order(mut placed: Vec<Placed>) -> Result<Vec<Placed>, Occupied> {
     for next in placed {
         match merged.last_mut() {
             Some(last) if last.cycle == next.cycle => {
-                last.operation = both(&last.operation, &next.operation)
-                    .ok_or(Occupied { queue: next.queue, cycle: next.cycle })?;
+                last.operation =
+                    both(&last.operation, &next.operation).ok_or(Occupied { queue: next.queue, cycle: next.cycle })?;
             }
             _ => merged.push(next),
         }

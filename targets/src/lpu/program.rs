@@ -88,11 +88,7 @@ impl LpuProgram {
     ///
     /// # Errors
     /// As [`Program::simulate`].
-    pub fn simulate_counted(
-        &self,
-        weights: &[u8],
-        inputs: &[Tensor],
-    ) -> Result<(Simulation, Counts), TargetError> {
+    pub fn simulate_counted(&self, weights: &[u8], inputs: &[Tensor]) -> Result<(Simulation, Counts), TargetError> {
         let memory = self.memory(weights, inputs)?;
         let mut simulator = Simulator::new(&self.facts, &self.parts.queues, memory)?;
         let execution = simulator.run(|_, _| {})?;

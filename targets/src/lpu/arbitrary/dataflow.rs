@@ -41,10 +41,11 @@ fn case(machine: &LpuMachine, random: &mut Random) -> Case {
         let turns = if pieces.random.below(3) == 0 { 2 + pieces.random.below(4) as u64 } else { 1 };
         let interval = 1 + pieces.random.below(2) as u64;
         for turn in 0..turns {
-            let again = pieces
-                .placed
-                .iter()
-                .map(|one| Placed { cycle: one.cycle + turn * interval, operation: one.operation.moved(turn as i64), ..*one });
+            let again = pieces.placed.iter().map(|one| Placed {
+                cycle: one.cycle + turn * interval,
+                operation: one.operation.moved(turn as i64),
+                ..*one
+            });
             more.extend(again);
         }
         if runs(machine, &more, &memory) {

@@ -28,11 +28,10 @@ fn is_of_product(graph: &Graph, value: ValueId, depth: usize) -> bool {
     let Some(node) = graph.producer(value).map(|id| graph.node(id)) else { return false };
     match &node.op {
         Op::MatMul(product) => !product.a_zero && !product.b_zero && !product.transpose_a,
-        Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_) if depth > 0 => {
-            node.inputs.iter().any(|&input| {
-                graph.shape(input) == graph.shape(value) && is_of_product(graph, input, depth - 1)
-            })
-        }
+        Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_) if depth > 0 => node
+            .inputs
+            .iter()
+            .any(|&input| graph.shape(input) == graph.shape(value) && is_of_product(graph, input, depth - 1)),
         _ => false,
     }
 }
@@ -71,7 +70,9 @@ pub(super) fn turn_products(graph: &Graph) -> Result<Graph, GraphError> {
         };
         turned.set_origin(node.origin.clone());
         let results = match &node.op {
-            Op::Transpose(Transpose { perm }) if exchanges_last(perm) && is_of_product(graph, node.inputs[0], DEPTH) => {
+            Op::Transpose(Transpose { perm })
+                if exchanges_last(perm) && is_of_product(graph, node.inputs[0], DEPTH) =>
+            {
                 vec![transposed(graph, &mut turned, &map, node.inputs[0], DEPTH)?]
             }
             _ => {
@@ -113,7 +114,8 @@ fn transposed(
         // A row becomes a column.
         return insert_axis(turned, own, shape.rank());
     }
-    let Some(node) = graph.producer(value).map(|id| graph.node(id)).filter(|_| is_of_product(graph, value, depth)) else {
+    let Some(node) = graph.producer(value).map(|id| graph.node(id)).filter(|_| is_of_product(graph, value, depth))
+    else {
         return swap_last(turned, own);
     };
     if let Op::MatMul(product) = &node.op {

@@ -69,6 +69,7 @@ pub(super) fn distinct(view: &View) -> View {
     let repeats = |group: &SmallVec<[Atom; 2]>| group.iter().all(|atom| atom.stride == 0 || atom.size == 1);
     let dims = view.shape().iter().zip(&groups).map(|(&dim, group)| if repeats(group) && dim > 0 { 1 } else { dim });
     let Ok(shape) = Shape::new(dims) else { return view.clone() };
-    let slice = tcc_ir::ops::Slice { starts: vec![0; shape.rank()], steps: vec![1; shape.rank()], sizes: shape.to_vec() };
+    let slice =
+        tcc_ir::ops::Slice { starts: vec![0; shape.rank()], steps: vec![1; shape.rank()], sizes: shape.to_vec() };
     view.slice(&slice, &shape).unwrap_or_else(|| view.clone())
 }

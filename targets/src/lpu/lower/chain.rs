@@ -5,8 +5,8 @@
 //! through copies. Operands from memory are read for the level on which they are needed first.
 
 use smallvec::SmallVec;
-use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::DType;
+use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use crate::lpu::LpuMachine;
 use crate::lpu::isa::{Accumulation, Alu, AluFn, Number, Operand, Operation, Queue};
@@ -90,8 +90,7 @@ impl Chain {
                 }
             }
         }
-        let mut levelled =
-            Levelled { steps: Vec::new(), leaf_levels, leaves: self.leaves.clone(), places: Vec::new() };
+        let mut levelled = Levelled { steps: Vec::new(), leaf_levels, leaves: self.leaves.clone(), places: Vec::new() };
         // For each leaf and step the copies that delay it, by how many levels.
         let mut leaf_copies: Vec<Vec<usize>> = vec![Vec::new(); self.leaves.len()];
         let mut step_copies: Vec<Vec<usize>> = vec![Vec::new(); self.steps.len()];
@@ -206,9 +205,9 @@ pub(super) fn add_chain(
                 }
                 (_, operands) => AluFn::Copy(operands[0]),
             };
-            let result = to.as_ref().and_then(|(train, output)| {
-                output.to[vector].is_some().then_some((flow.stream(*train), output.dtype))
-            });
+            let result = to
+                .as_ref()
+                .and_then(|(train, output)| output.to[vector].is_some().then_some((flow.stream(*train), output.dtype)));
             (cycle(*level, vector), Operation::Alu(Alu { function, result }))
         });
         let operations = operations.collect();

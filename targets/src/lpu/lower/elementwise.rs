@@ -218,7 +218,9 @@ impl Lowering<'_> {
     /// The step that computes a value whose node is element-wise.
     fn gather_value(&mut self, gathering: &mut Gathering, value: ValueId, root: bool) -> Result<Arg, TargetError> {
         let graph = self.graph.clone();
-        let Some(node) = graph.producer(value).map(|id| graph.node(id)) else { return Err(lost("a value has no node")) };
+        let Some(node) = graph.producer(value).map(|id| graph.node(id)) else {
+            return Err(lost("a value has no node"));
+        };
         let dtype = graph.ty(value).dtype;
         let arg = match &node.op {
             Op::Unary(Unary(function)) => {
@@ -226,7 +228,12 @@ impl Lowering<'_> {
                 match function {
                     UnaryFn::Not if source == DType::Bool => {
                         let operand = self.argument(gathering, node.inputs[0], false)?;
-                        gathering.push(Function::Binary(BinaryFn::Eq), &[operand, Arg::Number(Number::Integer(0))], dtype, 1)
+                        gathering.push(
+                            Function::Binary(BinaryFn::Eq),
+                            &[operand, Arg::Number(Number::Integer(0))],
+                            dtype,
+                            1,
+                        )
                     }
                     UnaryFn::Not => {
                         let operand = self.stored_argument(gathering, node.inputs[0])?;
@@ -328,12 +335,18 @@ impl Lowering<'_> {
     }
 
     /// An operand of a node of the chain. `ring` says that only its lowest bits matter, so that it may be too wide.
-    pub(super) fn argument(&mut self, gathering: &mut Gathering, value: ValueId, ring: bool) -> Result<Arg, TargetError> {
+    pub(super) fn argument(
+        &mut self,
+        gathering: &mut Gathering,
+        value: ValueId,
+        ring: bool,
+    ) -> Result<Arg, TargetError> {
         let access = self.plan.access(value).clone();
         let root = access.root;
         let dtype = self.graph.ty(root).dtype;
         if self.values[root.index()].is_none() && !self.is_constant(root) {
-            let inline = access.view.shape() == &gathering.shape && access.view.is_dense()
+            let inline = access.view.shape() == &gathering.shape
+                && access.view.is_dense()
                 && self.graph.shape(root).count() == gathering.shape.count()
                 && Layout::matrix(self.graph.shape(root)) == Layout::matrix(&gathering.shape);
             if let (true, Def::Node { node: id, .. }) = (inline, &self.graph.value(root).def) {
@@ -535,7 +548,10 @@ impl Lowering<'_> {
                     Some(&leaf) => leaf,
                     None => {
                         let dtype = crossing_dtype(&chain, other);
-                        let avoid = tail_leaves.iter().map(|leaf| &leaf.layout).chain(targets.iter().map(|target| &target.layout));
+                        let avoid = tail_leaves
+                            .iter()
+                            .map(|leaf| &leaf.layout)
+                            .chain(targets.iter().map(|target| &target.layout));
                         let avoid = avoid.fold(Slices::default(), |all, layout| all.union(Slices::of(&layout.slices)));
                         let layout = self.allocate(dtype, vectors, self.lanes(), 1, avoid)?;
                         temporary.push(layout.clone());
@@ -592,7 +608,8 @@ impl Lowering<'_> {
                 Err(clash) => return Err(clashed(clash)),
             };
             let reads = |leaf: &Leaf| Slices::of(&leaf.layout.slices).contains(slice);
-            let readers = leaves.iter().zip(&levelled.leaf_levels).filter(|(leaf, level)| level.is_some() && reads(leaf));
+            let readers =
+                leaves.iter().zip(&levelled.leaf_levels).filter(|(leaf, level)| level.is_some() && reads(leaf));
             // What is read and written in the same slice does not meet if there is little of it.
             if readers.count() < 2
                 && let Some(middle) = middle(&work.first, range.clone())

@@ -137,7 +137,13 @@ impl Lowering<'_> {
     }
 
     /// A constant table in parts of so many entries.
-    fn cut_table(&mut self, data: ValueId, inner: usize, columns: usize, per_part: usize) -> Result<Vec<Lease>, TargetError> {
+    fn cut_table(
+        &mut self,
+        data: ValueId,
+        inner: usize,
+        columns: usize,
+        per_part: usize,
+    ) -> Result<Vec<Lease>, TargetError> {
         let dtype = Layout::storage(self.graph.ty(data).dtype);
         let entries = self.graph.shape(data).count() / (inner * columns).max(1);
         let mut parts = Vec::new();
@@ -292,9 +298,9 @@ impl Lowering<'_> {
             for (plane, place) in table.slices.iter().enumerate() {
                 let from = position(place.slice);
                 let to = result.place(row, block, plane);
-                let train = *trains.entry(plane).or_insert_with(|| {
-                    flow.train(FlowBuilder::direction(from, position(to.slice)), 1, from)
-                });
+                let train = *trains
+                    .entry(plane)
+                    .or_insert_with(|| flow.train(FlowBuilder::direction(from, position(to.slice)), 1, from));
                 let at = driven + from.abs_diff(middle) as i64;
                 flow.gather(*place, 0, at, addresses, from == far, train);
                 flow.store_step(train, from, at + memory, &[to]);

@@ -13,9 +13,9 @@ mod movement;
 mod product;
 mod rearrange;
 mod reduce;
-mod transpose;
 #[cfg(test)]
 mod tests;
+mod transpose;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use tcc_passes::derived_constants;
 
 use super::LpuMachine;
 use super::constants::{Constant, Form, Source, Tiles};
-use super::layout::{Layout, Place};
-use super::memory::{Memory, Purpose, Request, Slices};
 use super::emit::Placed;
 use super::isa::Hemisphere;
+use super::layout::{Layout, Place};
+use super::memory::{Memory, Purpose, Request, Slices};
 use super::schedule::{Clash, Flow, Schedule, Start};
 use super::simulator::Counts;
 use crate::machine::Machine;
@@ -404,8 +404,7 @@ impl<'a> Lowering<'a> {
             return Ok(layout.clone());
         }
         let (rows, columns) = Layout::matrix(self.graph.shape(value));
-        let layout =
-            self.allocate_for(dtype, rows, columns, stripes, Slices::default(), aligned, Purpose::Given)?;
+        let layout = self.allocate_for(dtype, rows, columns, stripes, Slices::default(), aligned, Purpose::Given)?;
         let source = Source::Value(self.graph.clone(), value);
         self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
         self.known.insert((value, shape), layout.clone());

@@ -13,7 +13,12 @@ use crate::lpu::memory::Slices;
 use crate::target::TargetError;
 
 impl Lowering<'_> {
-    pub(super) fn concat(&mut self, concat: &Concat, inputs: &[ValueId], result: ValueId) -> Result<Lease, TargetError> {
+    pub(super) fn concat(
+        &mut self,
+        concat: &Concat,
+        inputs: &[ValueId],
+        result: ValueId,
+    ) -> Result<Lease, TargetError> {
         let shape = self.graph.shape(result).clone();
         let (rows, columns) = Layout::matrix(&shape);
         let dtype = Layout::storage(self.graph.ty(result).dtype);
@@ -24,7 +29,8 @@ impl Lowering<'_> {
                 parts.push((self.rows_of(input, &own)?, own));
             }
         }
-        let layout = self.allocate_result(dtype, rows, columns, &parts.iter().map(|(leaf, _)| leaf).collect::<Vec<_>>())?;
+        let layout =
+            self.allocate_result(dtype, rows, columns, &parts.iter().map(|(leaf, _)| leaf).collect::<Vec<_>>())?;
         if concat.axis + 1 < shape.rank() {
             let inner: usize = shape[concat.axis + 1..shape.rank() - 1].iter().product();
             let mut before = 0;
@@ -95,13 +101,21 @@ impl Lowering<'_> {
         let margin = |from: usize, to: usize| Stretch { source: 1, vector: (0, 0), from: None, to: (from, to) };
         for (row, pieces) in row_pieces.iter_mut().enumerate() {
             let (start, end) = if from[row].is_some() { (offset, offset + last) } else { (0, 0) };
-            pieces.extend([margin(0, start), margin(end, columns)].into_iter().filter(|margin| margin.to.0 < margin.to.1));
+            pieces.extend(
+                [margin(0, start), margin(end, columns)].into_iter().filter(|margin| margin.to.0 < margin.to.1),
+            );
         }
         self.assemble_stretches(&layout, &[leaf.layout, fill.layout], row_pieces)?;
         Ok(layout)
     }
 
-    fn allocate_result(&mut self, dtype: DType, rows: usize, columns: usize, from: &[&Leaf]) -> Result<Lease, TargetError> {
+    fn allocate_result(
+        &mut self,
+        dtype: DType,
+        rows: usize,
+        columns: usize,
+        from: &[&Leaf],
+    ) -> Result<Lease, TargetError> {
         let avoid = from.iter().fold(Slices::default(), |all, leaf| all.union(Slices::of(&leaf.layout.slices)));
         self.allocate(dtype, rows, columns, 1, avoid)
     }
@@ -160,7 +174,9 @@ impl Lowering<'_> {
         let column = tcc_ir::Shape::new([count, 1]).map(|shape| access.view.reshape(shape));
         let layout = match column {
             Ok(view) => match super::access::direct(&view, source.columns, self.lanes()) {
-                Some(rows) if source.columns == 1 && rows.iter().enumerate().all(|(index, row)| row.0 as usize == index) => {
+                Some(rows)
+                    if source.columns == 1 && rows.iter().enumerate().all(|(index, row)| row.0 as usize == index) =>
+                {
                     return Ok(source);
                 }
                 _ => self.rearrange(&source, &view)?,
@@ -199,8 +215,10 @@ fn stretches(rows: &mut [Vec<Stretch>], leaf: &Leaf, source: usize, width: usize
 /// Where rows of an operand go.
 fn leaf_rows(own: &tcc_ir::Shape, blocks: usize, to: impl Fn(usize) -> usize) -> Vec<(u32, u32)> {
     let (rows, _) = Layout::matrix(own);
-    (0..rows).flat_map(|row| {
-        let row = to(row) as u32;
-        (0..blocks as u32).map(move |block| (row, block))
-    }).collect()
+    (0..rows)
+        .flat_map(|row| {
+            let row = to(row) as u32;
+            (0..blocks as u32).map(move |block| (row, block))
+        })
+        .collect()
 }

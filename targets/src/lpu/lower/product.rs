@@ -121,7 +121,8 @@ impl Lowering<'_> {
         let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
         let depth = Tiles::depth(dtype, batch, k, n, lanes, width);
         let avoid = Slices::default();
-        let slices = self.take(Request { slices: width, depth, purpose: Purpose::Given, avoid, aligned: false, side: None })?;
+        let slices =
+            self.take(Request { slices: width, depth, purpose: Purpose::Given, avoid, aligned: false, side: None })?;
         let tiles = Arc::new(Tiles { dtype, batch, k, n, lanes, slices });
         let source = match product.transpose_b {
             true => Source::Value(self.graph.clone(), value),
@@ -296,8 +297,7 @@ impl Lowering<'_> {
             && (dtype != DType::F16 || exchange.is_clean(self.facts.lanes as usize))
         {
             let narrow = self.narrowed(root, source.clone(), dtype)?;
-            let layout =
-                self.allocate(dtype, rows, columns, self.stripes_of(form), Slices::of(&narrow.slices))?;
+            let layout = self.allocate(dtype, rows, columns, self.stripes_of(form), Slices::of(&narrow.slices))?;
             if self.exchange_rows(&narrow, &exchange, &layout)?.is_some() {
                 self.remember(key, layout.clone());
                 return Ok(layout);
@@ -316,7 +316,13 @@ impl Lowering<'_> {
     }
 
     /// A view of a value whose lanes must be moved: of the elements that are multiplied, as they are the smaller ones.
-    fn narrow_then_move(&mut self, root: ValueId, source: Lease, view: &View, dtype: DType) -> Result<Lease, TargetError> {
+    fn narrow_then_move(
+        &mut self,
+        root: ValueId,
+        source: Lease,
+        view: &View,
+        dtype: DType,
+    ) -> Result<Lease, TargetError> {
         let narrow = self.narrowed(root, source, dtype)?;
         let key = (root, view.clone(), Shape::Moved(dtype));
         if let Some(layout) = self.made.get(&key) {
@@ -440,7 +446,8 @@ impl Lowering<'_> {
             }
         }
         let passes = job.k.div_ceil(lanes);
-        let tiling = format!("{} by {} by {} in tiles of {chunk} by {lanes} by {lanes}, {passes} along K", job.m, job.k, job.n);
+        let tiling =
+            format!("{} by {} by {} in tiles of {chunk} by {lanes} by {lanes}, {passes} along K", job.m, job.k, job.n);
         self.say(&tiling);
         Ok(())
     }
@@ -449,7 +456,8 @@ impl Lowering<'_> {
     fn item(&mut self, job: &Job, item: &Item, sink: &mut Sink) -> Result<(), TargetError> {
         let halves = job.dtype == DType::F16;
         let free = |engine: &Engine| engine.multiply.max(engine.load);
-        let candidates = (0..self.engines.len()).filter(|&index| !halves || self.engines[index].plane % 2 == 0);
+        let candidates =
+            (0..self.engines.len()).filter(|&index| !halves || self.engines[index].plane.is_multiple_of(2));
         let chosen = candidates.min_by_key(|&index| {
             let own = free(&self.engines[index]);
             if halves { own.max(free(&self.engines[self.partner(index)])) } else { own }
@@ -485,9 +493,8 @@ impl Lowering<'_> {
                 .map(|load| (load as i64, self.weights(job, item, k_block, load, byte).into_iter().collect()))
                 .collect();
             let train = flow.load(at, steps);
-            let operations = (0..loads).map(|load| {
-                (load as i64, Operation::Load { from: flow.take(train), column: (load * width) as u16 })
-            });
+            let operations = (0..loads)
+                .map(|load| (load as i64, Operation::Load { from: flow.take(train), column: (load * width) as u16 }));
             let operations = operations.collect();
             flow.unit(Pool::Only(Queue::Load(side, plane)), operations);
             let flow = flow.finish().map_err(clashed)?;
@@ -559,8 +566,9 @@ impl Lowering<'_> {
                     let train = flow.train(FlowBuilder::direction(at, middle), 4, at);
                     (0..count).for_each(|index| flow.drive(train, at, leaves + index as i64, middle));
                     let inputs = part.leaves.iter().enumerate();
-                    let inputs: Vec<Input> =
-                        inputs.map(|(own, input)| if own == *leaf { Input::Train(train) } else { input.input() }).collect();
+                    let inputs: Vec<Input> = inputs
+                        .map(|(own, input)| if own == *leaf { Input::Train(train) } else { input.input() })
+                        .collect();
                     let outputs: Vec<Output> = part.targets.iter().map(|target| target.output(0..count)).collect();
                     add_chain(flow, facts, &levelled, start, &inputs, &outputs, &part.first);
                     Some(train)
@@ -614,9 +622,8 @@ impl Lowering<'_> {
             })
             .collect();
         let train = flow.load(at, steps);
-        let multiplies = (0..turns * count).map(|cycle| {
-            (cycle as i64, Operation::Multiply { from: flow.take(train), row: job.row[cycle / count] })
-        });
+        let multiplies = (0..turns * count)
+            .map(|cycle| (cycle as i64, Operation::Multiply { from: flow.take(train), row: job.row[cycle / count] }));
         let multiplies = multiplies.collect();
         flow.unit(Pool::Only(Queue::Multiply(side, plane)), multiplies);
         // Installed in the cycle of the first row.

@@ -76,9 +76,8 @@ impl Lowering<'_> {
                 SmallVec::from_slice(&[Piece { source: 0, vector, by: 0, lanes: (lane, lane + 1) }])
             };
             let pieces: Pieces = positions.iter().map(alone).collect();
-            let isolated =
-                self.allocate(source.dtype, rows, lanes, self.stripes(), Slices::of(&source.slices))?;
-            self.assemble(&isolated, &[source.clone()], &all_vectors(rows, 1), &pieces)?;
+            let isolated = self.allocate(source.dtype, rows, lanes, self.stripes(), Slices::of(&source.slices))?;
+            self.assemble(&isolated, std::slice::from_ref(source), &all_vectors(rows, 1), &pieces)?;
             let result = self.reduce_lanes(&isolated, Combining::Bytes, source.dtype)?;
             self.give_back(&isolated);
             return Ok(result);
@@ -99,7 +98,7 @@ impl Lowering<'_> {
             }
         }
         let result = self.allocate(source.dtype, rows, columns, 1, Slices::of(&source.slices))?;
-        self.assemble(&result, &[source.clone()], &all_vectors(rows, columns.div_ceil(lanes)), &pieces)?;
+        self.assemble(&result, std::slice::from_ref(source), &all_vectors(rows, columns.div_ceil(lanes)), &pieces)?;
         Ok(result)
     }
 
@@ -135,7 +134,7 @@ impl Lowering<'_> {
         plane: usize,
     ) -> Result<(), TargetError> {
         // Both switches do; they take turns.
-        let side = if plane % 2 == 0 { Hemisphere::West } else { Hemisphere::East };
+        let side = if plane.is_multiple_of(2) { Hemisphere::West } else { Hemisphere::East };
         match self.assembling(result, sources, vectors, pieces, range.clone(), plane, side).finish() {
             Ok(flow) => {
                 self.place(&flow, i64::MIN / 2);

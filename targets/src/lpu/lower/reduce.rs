@@ -56,7 +56,7 @@ impl Lowering<'_> {
             .map(|leaf| Leaf { rows: order.iter().map(|&vector| leaf.rows[vector as usize]).collect(), ..leaf })
             .collect();
         let avoid = leaves.iter().fold(Slices::default(), |all, leaf| all.union(Slices::of(&leaf.layout.slices)));
-        let is_last = |index: usize| (index + 1) % group.max(1) == 0;
+        let is_last = |index: usize| (index + 1).is_multiple_of(group.max(1));
         let (rows, own_columns) = Layout::matrix(self.graph.shape(result));
         let stored = Layout::storage(dtype);
         let (layout, to) = if along_lanes {
@@ -243,7 +243,7 @@ impl Lowering<'_> {
         let rows = all_vectors(groups * width, 1);
         let first: Vec<bool> = (0..rows.len()).map(|row| row % width == 0).collect();
         let to: Vec<Option<(u32, u32)>> =
-            (0..rows.len()).map(|row| ((row + 1) % width == 0).then_some(((row / width) as u32, 0))).collect();
+            (0..rows.len()).map(|row| (row + 1).is_multiple_of(width).then_some(((row / width) as u32, 0))).collect();
         match combining {
             Combining::Elements(function) => {
                 let chain = accumulating(function, turned.dtype);
@@ -253,7 +253,8 @@ impl Lowering<'_> {
             }
             Combining::Bytes => {
                 for plane in 0..turned.planes() {
-                    let (from, to_plane) = (byte_plane(turned, plane, groups * width), byte_plane(&folded, plane, groups));
+                    let (from, to_plane) =
+                        (byte_plane(turned, plane, groups * width), byte_plane(&folded, plane, groups));
                     let chain = accumulating(Accumulation::Max, DType::U8);
                     let target = Target { step: 0, layout: to_plane, rows: to.clone() };
                     // Rows of the other planes lie between those of this one.
@@ -312,9 +313,8 @@ impl Lowering<'_> {
         let element = flow.train(back, plane_list.len(), at);
         (0..steps).for_each(|step| flow.drive(element, at, step as i64 + switch, middle));
         for &plane in &plane_list {
-            let read = (0..steps).map(|step| {
-                (step as i64, SmallVec::from_slice(&[from.place(step / superlanes, 0, plane)]))
-            });
+            let read =
+                (0..steps).map(|step| (step as i64, SmallVec::from_slice(&[from.place(step / superlanes, 0, plane)])));
             let read = flow.load(at, read);
             let own = flow.plane(element, plane as u8);
             let operations = (0..steps).map(|step| {
@@ -326,7 +326,7 @@ impl Lowering<'_> {
             let operations = operations.collect();
             flow.unit(Pool::Shift(side), operations);
         }
-        let last = |step: usize| (step + 1) % superlanes == 0;
+        let last = |step: usize| (step + 1).is_multiple_of(superlanes);
         let stores = (0..steps).filter(|&step| last(step));
         let stores = stores.map(|step| (arrive(step) + alu, planes(to, (step / superlanes) as u32, 0)));
         let stored = flow.store(middle, stores);
@@ -346,16 +346,18 @@ impl Lowering<'_> {
     /// Each row as often as a superlane has lanes, striped.
     fn copies(&mut self, total: &Lease, groups: usize) -> Result<Lease, TargetError> {
         let width = self.facts.lanes as usize;
-        let copies = self.allocate(total.dtype, groups * width, self.lanes(), self.stripes(), Slices::of(&total.slices))?;
+        let copies =
+            self.allocate(total.dtype, groups * width, self.lanes(), self.stripes(), Slices::of(&total.slices))?;
         let middle = self.facts.position(Queue::Alu(0));
         let alu = i64::from(self.facts.vxm.latency);
         let mut flow = FlowBuilder::new(self.facts);
         let steps: Vec<(usize, usize)> =
             (0..groups).flat_map(|group| (0..total.planes()).map(move |plane| (group, plane))).collect();
         // Planes lie in different slices, perhaps on both sides of none: all are on one side of the vector unit.
-        let reads = steps.iter().enumerate().map(|(cycle, &(group, plane))| {
-            (cycle as i64, SmallVec::from_slice(&[total.place(group, 0, plane)]))
-        });
+        let reads = steps
+            .iter()
+            .enumerate()
+            .map(|(cycle, &(group, plane))| (cycle as i64, SmallVec::from_slice(&[total.place(group, 0, plane)])));
         let read = flow.load(middle, reads);
         let first = copies.place(0, 0, 0);
         let to = FlowBuilder::direction(middle, self.facts.position(Queue::Mem(first.slice)));

@@ -80,8 +80,11 @@ fn check(graph: &Graph, inputs: &[Tensor], tolerance: f64) {
             assert_eq!(output.ty(), expected.ty());
             let (a, b) = (output.to_f64s().unwrap(), expected.to_f64s().unwrap());
             for (index, (a, b)) in a.iter().zip(&b).enumerate() {
-                assert!((a - b).abs() <= tolerance * b.abs().max(1.0) || a == b || (a.is_nan() && b.is_nan()),
-                    "{name}: element {index} of {} is {a}, not {b}, after {cycles} cycles", output.ty());
+                assert!(
+                    (a - b).abs() <= tolerance * b.abs().max(1.0) || a == b || (a.is_nan() && b.is_nan()),
+                    "{name}: element {index} of {} is {a}, not {b}, after {cycles} cycles",
+                    output.ty()
+                );
             }
         }
     }
@@ -133,16 +136,23 @@ fn movements() {
     let swapped = graph.add(Transpose { perm: vec![1, 0, 2] }, &[x]).unwrap();
     let turned = graph.add(Transpose { perm: vec![0, 2, 1] }, &[x]).unwrap();
     let flat = graph.add(Reshape { shape: Dims::new([6, 20]).unwrap() }, &[x]).unwrap();
-    let slice = graph.add(tcc_ir::ops::Slice { starts: vec![0, 1, 3], steps: vec![1, 2, 1], sizes: vec![3, 2, 5] }, &[x]).unwrap();
-    let one = graph.add(tcc_ir::ops::Slice { starts: vec![0, 0, 3], steps: vec![1, 1, 1], sizes: vec![3, 4, 1] }, &[x]).unwrap();
+    let slice = graph
+        .add(tcc_ir::ops::Slice { starts: vec![0, 1, 3], steps: vec![1, 2, 1], sizes: vec![3, 2, 5] }, &[x])
+        .unwrap();
+    let one = graph
+        .add(tcc_ir::ops::Slice { starts: vec![0, 0, 3], steps: vec![1, 1, 1], sizes: vec![3, 4, 1] }, &[x])
+        .unwrap();
     let row = graph.add(Reshape { shape: Dims::new([3, 4]).unwrap() }, &[one]).unwrap();
     let part = slice_of(&mut graph, x);
     let concat = graph.add(Concat { axis: 2 }, &[x, part, one]).unwrap();
     let stacked = graph.add(Concat { axis: 1 }, &[x, x]).unwrap();
     let zero = graph.constant(Tensor::scalar(7.0f32));
     let padded = graph.add(Pad { low: vec![0, 1, 2], high: vec![1, 0, 3], interior: vec![0; 3] }, &[x, zero]).unwrap();
-    let padded_rows = graph.add(Pad { low: vec![2, 0, 0], high: vec![0, 1, 0], interior: vec![0; 3] }, &[x, zero]).unwrap();
-    for (index, value) in [swapped, turned, flat, slice, one, row, concat, stacked, padded, padded_rows].into_iter().enumerate() {
+    let padded_rows =
+        graph.add(Pad { low: vec![2, 0, 0], high: vec![0, 1, 0], interior: vec![0; 3] }, &[x, zero]).unwrap();
+    for (index, value) in
+        [swapped, turned, flat, slice, one, row, concat, stacked, padded, padded_rows].into_iter().enumerate()
+    {
         let value = graph.add(Unary(UnaryFn::Neg), &[value]).unwrap();
         graph.add_output(format!("y{index}"), value);
     }

@@ -124,18 +124,16 @@ impl Lowering<'_> {
             let place = places[row % width];
             Place { address: place.address + (row / width) as u16, ..place }
         };
-        let rotations: Vec<Rotation> = rows
-            .iter()
-            .enumerate()
-            .map(|(row, &from)| Rotation { from, by: row / width, to: written(row) })
-            .collect();
+        let rotations: Vec<Rotation> =
+            rows.iter().enumerate().map(|(row, &from)| Rotation { from, by: row / width, to: written(row) }).collect();
         self.rotate(side, &rotations)?;
         // Each block of columns that somebody wants.
         let mut blocks: Vec<usize> = to.iter().map(|(lane, _)| lane / width).collect();
         blocks.sort_unstable();
         blocks.dedup();
         let addresses = self.workspace_addresses(side, places[0].address, rows.len().div_ceil(width))?;
-        let turned = self.allocate(DType::U8, blocks.len() * width, self.lanes(), self.stripes(), Slices::of(&places))?;
+        let turned =
+            self.allocate(DType::U8, blocks.len() * width, self.lanes(), self.stripes(), Slices::of(&places))?;
         self.gather_and_turn(side, &places, &addresses, &blocks, &turned)?;
         let rotations: Vec<Rotation> = to
             .iter()
@@ -203,7 +201,8 @@ impl Lowering<'_> {
         let among = self.facts.superlanes as u16 + 1;
         let mut flow = FlowBuilder::new(self.facts);
         let reads = blocks.iter().enumerate();
-        let reads = reads.map(|(cycle, &block)| (cycle as i64, (0..2).map(|byte| addresses.place(block, 0, byte)).collect()));
+        let reads =
+            reads.map(|(cycle, &block)| (cycle as i64, (0..2).map(|byte| addresses.place(block, 0, byte)).collect()));
         let named = flow.load(near, reads);
         let direction = FlowBuilder::direction(far, at);
         let data = flow.train(direction, width, far);
@@ -253,10 +252,16 @@ impl Lowering<'_> {
         // Beyond all workspaces, as seen from the switch.
         let avoid = self.workspaces.iter().fold(Slices::default(), |all, space| all.union(Slices::of(&space.places)));
         let depth = superlanes;
-        let request =
-            Request { slices: 2, depth, purpose: Purpose::Given, avoid, aligned: false, side: Some(side) };
+        let request = Request { slices: 2, depth, purpose: Purpose::Given, avoid, aligned: false, side: Some(side) };
         let slices = self.take(request)?;
-        let layout = Layout { dtype: DType::U16, rows: superlanes, columns: superlanes * width, lanes: self.lanes(), stripes: 1, slices };
+        let layout = Layout {
+            dtype: DType::U16,
+            rows: superlanes,
+            columns: superlanes * width,
+            lanes: self.lanes(),
+            stripes: 1,
+            slices,
+        };
         let layout = std::sync::Arc::new(layout);
         self.keep(bytes, layout.clone());
         self.gathered.push(((side, base, row_blocks), layout.clone()));
@@ -278,7 +283,8 @@ impl Lowering<'_> {
                     Hemisphere::West => slice,
                     Hemisphere::East => 2 * per_side - 1 - slice,
                 };
-                let wanted = (0..width).fold(Slices::default(), |all, lane| all.with(own(set / 2 * width + lane) as u8));
+                let wanted =
+                    (0..width).fold(Slices::default(), |all, lane| all.with(own(set / 2 * width + lane) as u8));
                 let others = (0..2 * per_side as u8).filter(|&slice| !wanted.contains(slice));
                 let avoid = others.fold(Slices::default(), Slices::with);
                 let request =

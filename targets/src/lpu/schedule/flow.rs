@@ -61,10 +61,22 @@ pub(super) struct UnitUse {
 /// What memory does with a train.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Access {
-    Read { train: TrainId, plane: u8 },
-    Write { train: TrainId, plane: u8, take: bool },
+    Read {
+        train: TrainId,
+        plane: u8,
+    },
+    Write {
+        train: TrainId,
+        plane: u8,
+        take: bool,
+    },
     /// The addresses lie among so many from the access's own on; none if nobody ever writes there.
-    Gather { addresses: TrainId, take: bool, to: TrainId, among: u16 },
+    Gather {
+        addresses: TrainId,
+        take: bool,
+        to: TrainId,
+        among: u16,
+    },
 }
 
 /// A slice's part in a flow.
@@ -264,7 +276,14 @@ impl<'m> FlowBuilder<'m> {
 
     /// Slices that gather at once: the same addresses come to all of them, on a train that ends in `cycle` at the one that is
     /// nearest to `to`, and what they drive, one stream each, is at `to` in the cycle that is returned.
-    pub fn gather_all(&mut self, places: &[Place], among: u16, to: usize, cycle: i64, (addresses, data): (TrainId, &[TrainId])) -> i64 {
+    pub fn gather_all(
+        &mut self,
+        places: &[Place],
+        among: u16,
+        to: usize,
+        cycle: i64,
+        (addresses, data): (TrainId, &[TrainId]),
+    ) -> i64 {
         let distance = |place: &Place| self.slice_position(place.slice).abs_diff(to);
         let distances: Vec<usize> = places.iter().map(distance).collect();
         let near = distances.iter().copied().min().unwrap_or(0);

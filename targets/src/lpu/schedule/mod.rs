@@ -7,13 +7,13 @@
 mod flow;
 mod timetable;
 
-pub(in crate::lpu) use flow::{Clash, Flow, FlowBuilder, Planes, Pool, TrainId};
 use flow::{Access, Train, UnitUse};
+pub(in crate::lpu) use flow::{Clash, Flow, FlowBuilder, Planes, Pool, TrainId};
 use timetable::Row;
 
 use super::LpuMachine;
 use super::emit::Placed;
-use super::isa::{Direction, Hemisphere, Operand, AluFn, Operation, Queue, Reads, Row as PlaneRow, Stream};
+use super::isa::{AluFn, Direction, Hemisphere, Operand, Operation, Queue, Reads, Row as PlaneRow, Stream};
 use super::layout::Place;
 use super::simulator::Counts;
 
@@ -153,7 +153,9 @@ impl<'m> Schedule<'m> {
             Queue::Accumulate(side, number) => plane(side, number) + 2,
             Queue::Shift(side, unit) => switch(side) + usize::from(unit),
             Queue::Distribute(side, unit) => switch(side) + sxm.shifters as usize + usize::from(unit),
-            Queue::Transpose(side, unit) => switch(side) + (sxm.shifters + sxm.distributors) as usize + usize::from(unit),
+            Queue::Transpose(side, unit) => {
+                switch(side) + (sxm.shifters + sxm.distributors) as usize + usize::from(unit)
+            }
         }
     }
 
@@ -166,14 +168,17 @@ impl<'m> Schedule<'m> {
                 continue;
             }
             let step = train.width.next_power_of_two();
-            let found = (0..=(self.machine.streams as usize).saturating_sub(train.width)).step_by(step).find(|&first| {
-                self.is_free(train, first, start) && !flow.trains[..index].iter().zip(&streams).any(|(other, &taken)| {
-                    let taken = usize::from(taken);
-                    let meet = first < taken + other.width && taken < first + train.width;
-                    let same = other.direction == train.direction && (0..2).any(|half| other.halves[half] && train.halves[half]);
-                    meet && same
-                })
-            });
+            let found =
+                (0..=(self.machine.streams as usize).saturating_sub(train.width)).step_by(step).find(|&first| {
+                    self.is_free(train, first, start)
+                        && !flow.trains[..index].iter().zip(&streams).any(|(other, &taken)| {
+                            let taken = usize::from(taken);
+                            let meet = first < taken + other.width && taken < first + train.width;
+                            let same = other.direction == train.direction
+                                && (0..2).any(|half| other.halves[half] && train.halves[half]);
+                            meet && same
+                        })
+                });
             streams.push(found? as u8);
         }
         let mut units: Vec<Queue> = Vec::with_capacity(flow.units.len());
@@ -185,7 +190,9 @@ impl<'m> Schedule<'m> {
             let found = match unit.pool {
                 Pool::Only(queue) => Some(queue),
                 Pool::Alu(_) => (0..self.machine.vxm.alus as u8).find_map(|alu| free(Queue::Alu(alu))),
-                Pool::Shift(side) => (0..self.machine.sxm.shifters as u8).find_map(|unit| free(Queue::Shift(side, unit))),
+                Pool::Shift(side) => {
+                    (0..self.machine.sxm.shifters as u8).find_map(|unit| free(Queue::Shift(side, unit)))
+                }
                 Pool::Transpose(side) => {
                     (0..self.machine.sxm.transposers as u8).find_map(|unit| free(Queue::Transpose(side, unit)))
                 }
