@@ -423,6 +423,7 @@ impl Lowering<'_> {
             // The chain is cut: it reads the sums from memory.
             let layout = self.product(id)?;
             let mut work = work;
+            work.chain.leaves[leaf] = layout.dtype;
             work.leaves[leaf].layout = layout.clone();
             self.run_chain(work)?;
             self.give_back(&layout);
