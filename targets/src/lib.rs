@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod digits;
 pub mod explanation;
 pub mod lpu;
 pub mod machine;

@@ -53,7 +53,7 @@ pub(crate) trait Number: Copy + Default + PartialOrd + Send + Sync + 'static {
     fn unary(function: UnaryFn, x: &mut [Self], truth: bool);
 
     /// Combines `a` with `b` into `a`. `bits` is the width of the operands' type. The function must be defined on this
-    /// class and no comparison.
+    /// class and no comparison. Where it fails nothing has changed.
     fn binary(function: BinaryFn, a: &mut [Self], b: &[Self], bits: u32) -> Result<(), DivisionByZero>;
 
     /// What a fold of `dtype` elements starts from.

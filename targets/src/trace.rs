@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
+use crate::digits::decimal;
 use crate::target::TraceSpan;
 
 const PICOSECONDS: u128 = 1_000_000_000_000;
@@ -27,21 +28,33 @@ pub fn write(out: &mut dyn Write, name: &str, clock_hz: u64, spans: &[TraceSpan]
         writeln!(out, ",")?;
         write!(out, r#"{{"ph":"M","pid":1,"tid":{track},"name":"thread_name","args":{{"name":{}}}}}"#, quoted(unit)?)?;
     }
+    let mut line = String::new();
+    // Most names occur again and again.
+    let mut names: HashMap<&str, String> = HashMap::new();
     for span in spans {
+        let name = match names.get(&*span.name) {
+            Some(name) => name,
+            None => names.entry(&span.name).or_insert(quoted(&span.name)?),
+        };
         let track = tracks.get(&*span.unit).copied().unwrap_or_default();
         let start = picoseconds(span.start, clock_hz);
         // The end is converted, not the length, so that spans that follow each other do so in the trace.
         let length = picoseconds(span.start.saturating_add(span.cycles), clock_hz) - start;
-        writeln!(out, ",")?;
-        write!(
-            out,
-            r#"{{"ph":"X","pid":1,"tid":{track},"ts":{},"dur":{},"name":{},"args":{{"cycle":{},"cycles":{}}}}}"#,
-            microseconds(start),
-            microseconds(length),
-            quoted(&span.name)?,
-            span.start,
-            span.cycles
-        )?;
+        line.clear();
+        line.push_str(",\n{\"ph\":\"X\",\"pid\":1,\"tid\":");
+        decimal(&mut line, track as u64);
+        line.push_str(",\"ts\":");
+        microseconds(&mut line, start);
+        line.push_str(",\"dur\":");
+        microseconds(&mut line, length);
+        line.push_str(",\"name\":");
+        line.push_str(name);
+        line.push_str(",\"args\":{\"cycle\":");
+        decimal(&mut line, span.start);
+        line.push_str(",\"cycles\":");
+        decimal(&mut line, span.cycles);
+        line.push_str("}}");
+        out.write_all(line.as_bytes())?;
     }
     out.write_all(b"\n]}\n")
 }
@@ -55,9 +68,25 @@ fn picoseconds(cycle: u64, clock_hz: u64) -> u128 {
 }
 
 /// Picoseconds as a decimal number of microseconds, without zeros at its end.
-fn microseconds(picoseconds: u128) -> String {
-    let text = format!("{}.{:06}", picoseconds / 1_000_000, picoseconds % 1_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+fn microseconds(out: &mut String, picoseconds: u128) {
+    let Ok(picoseconds) = u64::try_from(picoseconds) else {
+        let text = format!("{}.{:06}", picoseconds / 1_000_000, picoseconds % 1_000_000);
+        out.push_str(text.trim_end_matches('0').trim_end_matches('.'));
+        return;
+    };
+    decimal(out, picoseconds / 1_000_000);
+    let mut rest = picoseconds % 1_000_000;
+    if rest == 0 {
+        return;
+    }
+    // A 1 in front keeps the zeros at the beginning, and becomes the point.
+    rest += 1_000_000;
+    while rest.is_multiple_of(10) {
+        rest /= 10;
+    }
+    let at = out.len();
+    decimal(out, rest);
+    out.replace_range(at..=at, ".");
 }
 
 #[cfg(test)]
@@ -91,10 +120,17 @@ mod tests {
 
     #[test]
     fn times_are_exact_decimals() {
+        let microseconds = |picoseconds| {
+            let mut text = String::new();
+            super::microseconds(&mut text, picoseconds);
+            text
+        };
         assert_eq!(microseconds(picoseconds(5, 1_000_000_000)), "0.005");
         assert_eq!(microseconds(picoseconds(3_000_000, 1_000_000_000)), "3000");
         assert_eq!(microseconds(picoseconds(1, 3_000_000_000)), "0.000333");
+        assert_eq!(microseconds(10_203_000), "10.203");
         assert_eq!(microseconds(picoseconds(u64::MAX, 1)), "18446744073709551615000000");
+        assert_eq!(microseconds(u128::from(u64::MAX) + 1), "18446744073709.551616");
     }
 
     #[test]

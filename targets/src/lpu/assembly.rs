@@ -56,7 +56,9 @@
 //!
 //! `others` are all queues that have no section. Queues without instructions are not written, but for where `others` would
 //! mean them. `;` begins a comment; [`disassemble`] puts the cycles of the dispatches there, as far as they are known
-//! without other queues: up to the first sync.
+//! without other queues: up to the first sync. In programs of more than a million instructions only those have their cycle
+//! that are not dispatched in the cycle after the one before, and nothing stands below each other, so that the text stays
+//! small.
 
 mod parser;
 mod writer;

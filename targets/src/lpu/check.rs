@@ -3,6 +3,7 @@
 //! Everything that instructions name must be there, in all repetitions; instructions must be of their queue's unit, and
 //! queues must end. What depends on when instructions of several queues meet is the simulator's to find.
 
+use rayon::prelude::*;
 use tcc_ir::{DType, NumberClass};
 
 use super::LpuMachine;
@@ -134,7 +135,10 @@ pub fn check(program: &Queues, machine: &LpuMachine) -> Result<(), ProgramError>
     if queues.len() != program.0.len() {
         return Err(ProgramError::Queues { expected: queues.len(), found: program.0.len() });
     }
-    queues.into_iter().zip(&program.0).try_for_each(|(queue, operations)| check_queue(queue, operations, machine))
+    // All queues are looked at, so that it is always the first error that is told.
+    let queues = queues.into_par_iter().zip(&program.0);
+    let checked: Vec<_> = queues.map(|(queue, operations)| check_queue(queue, operations, machine)).collect();
+    checked.into_iter().collect()
 }
 
 fn check_queue(queue: Queue, operations: &[Operation], machine: &LpuMachine) -> Result<(), ProgramError> {

@@ -1,6 +1,8 @@
 //! From instructions with the cycles in which they are dispatched to queues: what lies between becomes nops, and what is done
 //! again and again becomes repeats.
 
+use rayon::prelude::*;
+
 use super::LpuMachine;
 use super::isa::{Operation, Queue, Queues};
 use super::marks::Mark;
@@ -37,23 +39,32 @@ pub(super) struct Occupied {
     pub cycle: u64,
 }
 
+/// An instruction of a queue that is known.
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    cycle: u64,
+    operation: Operation,
+    kernel: u32,
+}
+
 /// Writes queues that dispatch every instruction in its cycle, and end.
 ///
 /// # Errors
-/// Two instructions want the same place.
+/// Two instructions want the same place; of all such places the first, by queues and then by cycles.
 pub(super) fn emit(placed: Vec<Placed>, machine: &LpuMachine) -> Result<Emitted, Occupied> {
     let all = machine.queues();
     let mut numbers: Vec<(Queue, usize)> = all.iter().enumerate().map(|(number, &queue)| (queue, number)).collect();
     numbers.sort_unstable();
-    let mut by_queue: Vec<Vec<Placed>> = vec![Vec::new(); all.len()];
-    for placed in placed {
-        if let Ok(found) = numbers.binary_search_by_key(&placed.queue, |&(queue, _)| queue) {
-            by_queue[numbers[found].1].push(placed);
+    let mut by_queue: Vec<Vec<Own>> = vec![Vec::new(); all.len()];
+    for Placed { queue, cycle, operation, kernel } in placed {
+        if let Ok(found) = numbers.binary_search_by_key(&queue, |&(queue, _)| queue) {
+            by_queue[numbers[found].1].push(Own { cycle, operation, kernel });
         }
     }
+    let queues: Vec<_> = all.into_par_iter().zip(by_queue).map(|(queue, own)| emit_queue(queue, own)).collect();
     let mut emitted = Emitted { queues: Queues::default(), marks: Vec::new() };
-    for own in by_queue {
-        let (operations, marks) = emit_queue(&in_order(own)?)?;
+    for queue in queues {
+        let (operations, marks) = queue?;
         emitted.queues.0.push(operations);
         emitted.marks.push(marks);
     }
@@ -61,14 +72,15 @@ pub(super) fn emit(placed: Vec<Placed>, machine: &LpuMachine) -> Result<Emitted,
 }
 
 /// The instructions of a queue by their cycles, reads and writes of one cycle as one.
-fn in_order(mut placed: Vec<Placed>) -> Result<Vec<Placed>, Occupied> {
-    placed.sort_by_key(|placed| placed.cycle);
-    let mut merged: Vec<Placed> = Vec::with_capacity(placed.len());
-    for next in placed {
+fn in_order(queue: Queue, own: Vec<Own>) -> Result<Vec<Own>, Occupied> {
+    // What is sorted is small: cycles with the numbers of instructions, which most of the time stand in order already.
+    let mut order: Vec<(u64, usize)> = own.iter().enumerate().map(|(index, own)| (own.cycle, index)).collect();
+    order.sort();
+    let mut merged: Vec<Own> = Vec::with_capacity(own.len());
+    for next in order.into_iter().map(|(_, index)| own[index]) {
         match merged.last_mut() {
             Some(last) if last.cycle == next.cycle => {
-                last.operation =
-                    both(&last.operation, &next.operation).ok_or(Occupied { queue: next.queue, cycle: next.cycle })?;
+                last.operation = both(&last.operation, &next.operation).ok_or(Occupied { queue, cycle: next.cycle })?;
             }
             _ => merged.push(next),
         }
@@ -87,12 +99,13 @@ fn both(first: &Operation, second: &Operation) -> Option<Operation> {
     }
 }
 
-/// The instructions of one queue, in the order of cycles.
-fn emit_queue(placed: &[Placed]) -> Result<(Vec<Operation>, Vec<Mark>), Occupied> {
+/// A queue with its instructions, and what they are for.
+fn emit_queue(queue: Queue, own: Vec<Own>) -> Result<(Vec<Operation>, Vec<Mark>), Occupied> {
+    let own = in_order(queue, own)?;
     let mut operations = Vec::new();
     let mut marks: Vec<Mark> = Vec::new();
     let (mut next, mut at) = (0, 0);
-    while let Some(&Placed { queue, cycle, operation, kernel }) = placed.get(at) {
+    while let Some(&Own { cycle, operation, kernel }) = own.get(at) {
         let before = operations.len();
         let idle = cycle.checked_sub(next).ok_or(Occupied { queue, cycle })?;
         // A queue stands still for longer than a nop can say.
@@ -103,7 +116,7 @@ fn emit_queue(placed: &[Placed]) -> Result<(Vec<Operation>, Vec<Mark>), Occupied
             left -= u64::from(cycles);
         }
         operations.push(operation);
-        let run = Run::from(&placed[at..]);
+        let run = Run::from(&own[at..]);
         if run.count > 0 {
             operations.push(Operation::Repeat { count: run.count, interval: run.interval, step: run.step });
         }
@@ -131,9 +144,9 @@ struct Run {
 }
 
 impl Run {
-    fn from(placed: &[Placed]) -> Run {
+    fn from(own: &[Own]) -> Run {
         let none = Run { count: 0, interval: 1, step: 0 };
-        let [first, second, ..] = placed else { return none };
+        let [first, second, ..] = own else { return none };
         let interval = u32::try_from(second.cycle.wrapping_sub(first.cycle));
         let (Ok(interval), Some(step)) = (interval, step(&first.operation, &second.operation)) else {
             return none;
@@ -141,12 +154,12 @@ impl Run {
         if interval == 0 {
             return none;
         }
-        let again = |(index, other): (u64, &Placed)| {
+        let again = |(index, other): (u64, &Own)| {
             other.cycle == first.cycle + index * u64::from(interval)
                 && other.kernel == first.kernel
                 && other.operation == first.operation.moved(index as i64 * i64::from(step))
         };
-        let count = (1..).zip(&placed[1..]).take_while(|&pair| again(pair)).count();
+        let count = (1..).zip(&own[1..]).take_while(|&pair| again(pair)).count();
         // One repetition takes as much as the instruction itself.
         if count < 2 { none } else { Run { count: count as u32, interval, step } }
     }

@@ -66,10 +66,14 @@ const WORDS: usize = 4;
 /// lanes of a superlane from 16 on, and a second number of an ALU's instruction. [`check`](super::check::check) refuses all
 /// of these.
 pub fn encode(program: &Queues) -> Vec<u8> {
+    let instructions: usize = program.0.iter().map(Vec::len).sum();
+    let mut bytes = Vec::with_capacity(4 * (1 + program.0.len() + WORDS * instructions));
     let counts = program.0.iter().map(|queue| queue.len() as u32);
-    let instructions = program.0.iter().flatten().flat_map(encode_one);
-    let words = [program.0.len() as u32].into_iter().chain(counts).chain(instructions);
-    words.flat_map(u32::to_le_bytes).collect()
+    [program.0.len() as u32].into_iter().chain(counts).for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+    for operation in program.0.iter().flatten() {
+        bytes.extend_from_slice(encode_one(operation).map(u32::to_le_bytes).as_flattened());
+    }
+    bytes
 }
 
 /// The words of one instruction.

@@ -9,21 +9,26 @@ mod counts;
 mod fault;
 mod lanes;
 mod memory;
+mod pending;
 mod plane;
 mod streams;
+mod sums;
 mod switch;
+mod walk;
 
 pub use counts::Counts;
 pub use fault::{Fault, FaultCause};
 
-use self::alu::AluState;
+use self::alu::Alus;
 use self::memory::Memory;
+use self::pending::Pending;
 use self::plane::Planes;
-use self::streams::{Pending, Streams};
+use self::streams::{Found, Streams};
+use self::walk::{Dispatch, Walk};
 use super::LpuMachine;
 use super::check::{ProgramError, check};
-use super::isa::{Direction, Hemisphere, Operation, Queue, Queues, Reads, Row, Stream};
-use super::timeline::{dispatches_with, resumes};
+use super::isa::{Direction, Hemisphere, MAX_LANES, Operation, Queue, Queues, Reads, Row, Stream};
+use super::timeline::resumes;
 
 /// What an execution took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +41,12 @@ pub struct Execution {
 pub struct Simulator<'a> {
     machine: &'a LpuMachine,
     program: &'a Queues,
-    queues: Vec<Queue>,
+    /// The queues with the positions of their units.
+    queues: Vec<(Queue, usize)>,
     memory: Memory,
     streams: Streams,
     pending: Pending,
-    alus: Vec<AluState>,
+    alus: Alus,
     planes: Planes,
     counts: Counts,
     /// The cycle before which all that was begun is over.
@@ -58,18 +64,19 @@ impl<'a> Simulator<'a> {
         Ok(Simulator {
             machine,
             program,
-            queues: machine.queues(),
+            queues: machine.queues().into_iter().map(|queue| (queue, machine.position(queue))).collect(),
             memory: Memory::new(machine, memory),
             streams: Streams::new(machine),
             pending: Pending::new(machine),
-            alus: (0..machine.vxm.alus).map(|_| AluState::new(machine)).collect(),
+            alus: Alus::new(machine),
             planes: Planes::new(machine),
             counts: Counts::default(),
             end: 0,
         })
     }
 
-    /// The memory's bytes: slice by slice, vector by vector.
+    /// The memory's bytes: slice by slice, vector by vector. After a fault there may be more in it than was visible when the
+    /// machine stopped.
     pub fn memory(&self) -> &[u8] {
         self.memory.bytes()
     }
@@ -91,67 +98,74 @@ impl<'a> Simulator<'a> {
     /// The program does what the machine cannot do.
     pub fn run(&mut self, mut dispatched: impl FnMut(usize, u64)) -> Result<Execution, Fault> {
         let resumes = resumes(self.program, self.machine);
-        let queues = self.program.0.iter().zip(&resumes);
-        let mut queues: Vec<_> = queues.map(|(queue, resumes)| dispatches_with(queue, resumes).peekable()).collect();
-        loop {
-            let next = queues.iter_mut().filter_map(|queue| queue.peek().map(|&(cycle, _)| cycle)).min();
-            let Some(cycle) = [next, self.pending.next()].into_iter().flatten().min() else { break };
-            let mut operations = Vec::new();
-            for (index, queue) in queues.iter_mut().enumerate() {
-                let Some((_, operation)) = queue.next_if(|&(next, _)| next == cycle) else { continue };
-                match operation {
-                    Operation::Sync if queue.peek().is_none() => {
-                        return Err(Fault { queue: Some(self.queues[index]), cycle, cause: FaultCause::NoNotify });
+        let mut walk = Walk::new(self.program, &resumes);
+        let mut dispatches = Vec::new();
+        while let Some(cycle) = [walk.next(), self.pending.next()].into_iter().flatten().min() {
+            dispatches.clear();
+            for queue in 0..walk.queues() {
+                let Some(dispatch) = walk.dispatch(queue, cycle) else { continue };
+                match dispatch.kind() {
+                    Operation::Sync if walk.is_over(queue) => {
+                        let queue = self.queues.get(queue).map(|&(queue, _)| queue);
+                        return Err(Fault { queue, cycle, cause: FaultCause::NoNotify });
                     }
                     Operation::Sync => {}
                     Operation::Notify | Operation::End => {
-                        dispatched(index, cycle);
+                        dispatched(queue, cycle);
                         self.end = self.end.max(cycle + 1);
                     }
-                    operation => {
-                        dispatched(index, cycle);
-                        operations.push((self.queues[index], operation));
+                    _ => {
+                        dispatched(queue, cycle);
+                        dispatches.push(dispatch);
                     }
                 }
             }
-            self.cycle(cycle, operations)?;
+            self.cycle(cycle, &dispatches)?;
         }
-        self.memory.settle(u64::MAX);
         self.counts.hops += self.streams.retire();
         Ok(Execution { cycles: self.end + u64::from(self.machine.superlanes) - 1 })
     }
 
     /// What happens in a cycle, in which these instructions are dispatched.
-    fn cycle(&mut self, cycle: u64, mut operations: Vec<(Queue, Operation)>) -> Result<(), Fault> {
-        self.memory.settle(cycle);
+    fn cycle(&mut self, cycle: u64, dispatches: &[Dispatch<'_>]) -> Result<(), Fault> {
+        self.streams.begin(cycle);
+        let is_install = |dispatch: &&Dispatch<'_>| *dispatch.kind() == Operation::Install;
         // Weights come into use for the rows of the same cycle.
-        operations.sort_by_key(|(_, operation)| *operation != Operation::Install);
-        for (queue, operation) in operations {
-            let latency = self.execute(queue, &operation, cycle);
+        let (installs, others) =
+            (dispatches.iter().filter(is_install), dispatches.iter().filter(|dispatch| !is_install(dispatch)));
+        for dispatch in installs.chain(others) {
+            let (queue, position) = self.queues[dispatch.queue];
+            let latency = self.execute(queue, position, &dispatch.operation(), cycle);
             let latency = latency.map_err(|cause| Fault { queue: Some(queue), cycle, cause })?;
             self.end = self.end.max(cycle + latency);
         }
-        for (stream, position, vector) in self.pending.due(cycle) {
-            let driven = self.streams.drive(stream, position, cycle, &vector);
-            self.counts.hops += driven.map_err(|cause| Fault { queue: None, cycle, cause })?;
+        let mut due = self.pending.due(cycle);
+        for (stream, position, vector) in due.drain(..) {
+            let driven = self.streams.drive(stream, position, vector);
+            let (before, hops) = driven.map_err(|cause| Fault { queue: None, cycle, cause })?;
+            self.counts.hops += hops;
+            self.pending.give_back(before);
         }
+        self.pending.over(cycle, due);
         Ok(())
     }
 
-    /// Executes an instruction; gives its latency.
-    fn execute(&mut self, queue: Queue, operation: &Operation, cycle: u64) -> Result<u64, FaultCause> {
+    /// Executes an instruction of a queue whose unit stands at a position; gives its latency.
+    fn execute(&mut self, queue: Queue, position: usize, operation: &Operation, cycle: u64) -> Result<u64, FaultCause> {
         match (queue, operation) {
             (Queue::Mem(slice), Operation::Mem { read, write }) => {
-                self.access(slice, read.as_ref(), write.as_ref(), cycle)
+                self.access((slice, position), read.as_ref(), write.as_ref(), cycle)
             }
-            (Queue::Mem(slice), Operation::Gather { addresses, to }) => self.gather(slice, *addresses, *to, cycle),
-            (Queue::Alu(number), Operation::Alu(alu)) => self.alu(number, alu, cycle),
+            (Queue::Mem(slice), Operation::Gather { addresses, to }) => {
+                self.gather((slice, position), *addresses, *to, cycle)
+            }
+            (Queue::Alu(number), Operation::Alu(alu)) => self.alu(number, alu, position, cycle),
             (Queue::Load(side, plane), Operation::Load { from, column }) => {
                 let vectors = self.machine.mxm.load_streams as usize;
                 self.counts.weights += vectors as u64;
                 for number in 0..vectors {
-                    let vector = self.read(queue, *from, number, cycle)?;
-                    self.planes.load(side, plane, usize::from(*column) + number, &vector);
+                    let found = self.streams.read(after(from.stream, number), from.take, position)?;
+                    self.planes.load(side, plane, usize::from(*column) + number, self.streams.vector(found));
                 }
                 Ok(1)
             }
@@ -160,104 +174,121 @@ impl<'a> Simulator<'a> {
                 Ok(1)
             }
             (Queue::Multiply(side, plane), Operation::Multiply { from, row }) => {
-                let low = self.read(queue, *from, 0, cycle)?;
-                let high = match row {
-                    Row::Bytes { .. } => None,
-                    Row::Halves(_) => Some(self.read(queue, *from, 1, cycle)?),
-                };
-                let macs = self.planes.multiply((side, plane), *row, low, high, cycle)?;
-                match row {
-                    Row::Bytes { .. } => self.counts.byte_macs += macs,
-                    Row::Halves(_) => self.counts.half_macs += macs,
-                }
-                Ok(u64::from(self.machine.mxm.latency))
+                self.multiply((side, plane), position, *from, *row, cycle)
             }
             (Queue::Accumulate(side, plane), Operation::Accumulate { row, add, to }) => {
                 let words = self.planes.accumulate((side, plane), usize::from(*row), *add, cycle)?;
                 if let Some(to) = to {
-                    let words = words.to_vec();
                     for byte in 0..4 {
-                        let vector = words.iter().map(|word| word.to_le_bytes()[byte]).collect();
-                        self.drive_later(queue, *to, byte, cycle + 1, vector);
+                        let vector = self.pending.add(cycle + 1, after(*to, byte), position);
+                        vector.iter_mut().zip(words).for_each(|(lane, word)| *lane = (word >> (8 * byte)) as u8);
                     }
                 }
                 Ok(1)
             }
-            (Queue::Shift(..), Operation::Shift { from, by, rotate, lanes, under, to }) => {
-                let from = self.read(queue, *from, 0, cycle)?;
-                let under = under.map(|under| self.read(queue, under, 0, cycle)).transpose()?;
-                let result = switch::shift(&from, *by, *rotate, *lanes, under);
-                Ok(self.switched(queue, *to, 0, cycle, result))
-            }
-            (Queue::Distribute(..), Operation::Distribute { from, map, to }) => {
-                let from = self.read(queue, *from, 0, cycle)?;
-                let result = switch::distribute(&from, map, self.machine.lanes as usize);
-                Ok(self.switched(queue, *to, 0, cycle, result))
-            }
-            (Queue::Transpose(..), Operation::Transpose { from, to }) => {
-                let lanes = self.machine.lanes as usize;
-                let vectors: Result<Vec<_>, _> =
-                    (0..lanes).map(|number| self.read(queue, *from, number, cycle)).collect();
-                let results = switch::transpose(&vectors?, lanes);
-                for (number, result) in results.into_iter().enumerate() {
-                    self.switched(queue, *to, number, cycle, result);
-                }
-                Ok(u64::from(self.machine.sxm.latency))
-            }
+            (
+                Queue::Shift(..) | Queue::Distribute(..) | Queue::Transpose(..),
+                Operation::Shift { .. } | Operation::Distribute { .. } | Operation::Transpose { .. },
+            ) => self.switch(operation, position, cycle),
             _ => Err(FaultCause::OtherQueue),
         }
     }
 
     fn access(
         &mut self,
-        slice: u8,
+        (slice, position): (u8, usize),
         read: Option<&(u16, Stream)>,
         write: Option<&(u16, Reads)>,
         cycle: u64,
     ) -> Result<u64, FaultCause> {
         let latency = u64::from(self.machine.mem.latency);
-        let slice_index = usize::from(slice);
+        let slice = usize::from(slice);
         if let Some((address, to)) = read {
-            let vector = self.memory.read(slice_index, *address, cycle)?.to_vec();
+            let vector = self.memory.read(slice, *address, cycle)?;
             self.counts.reads += 1;
-            self.drive_later(Queue::Mem(slice), *to, 0, cycle + latency, vector);
+            self.pending.add(cycle + latency, *to, position).copy_from_slice(vector);
         }
         if let Some((address, from)) = write {
-            let vector = self.read(Queue::Mem(slice), *from, 0, cycle)?;
+            let found = self.streams.read(from.stream, from.take, position)?;
             self.counts.writes += 1;
-            self.memory.write(slice_index, *address, vector, cycle);
+            self.memory.write(slice, *address, self.streams.vector(found), cycle);
         }
         Ok(latency)
     }
 
-    fn gather(&mut self, slice: u8, addresses: Reads, to: Stream, cycle: u64) -> Result<u64, FaultCause> {
-        let queue = Queue::Mem(slice);
-        let low = self.read(queue, addresses, 0, cycle)?;
-        let high = self.read(queue, addresses, 1, cycle)?;
-        let vector = self.memory.gather(usize::from(slice), &low, &high, cycle)?;
-        self.counts.reads += 1;
+    fn gather(
+        &mut self,
+        (slice, position): (u8, usize),
+        addresses: Reads,
+        to: Stream,
+        cycle: u64,
+    ) -> Result<u64, FaultCause> {
+        let slice = usize::from(slice);
         let latency = u64::from(self.machine.mem.latency);
-        self.drive_later(queue, to, 0, cycle + latency, vector);
+        let low = self.streams.read(addresses.stream, addresses.take, position)?;
+        let high = self.streams.read(after(addresses.stream, 1), addresses.take, position)?;
+        self.memory.check_gather(slice, cycle)?;
+        self.counts.reads += 1;
+        let vector = self.pending.add(cycle + latency, to, position);
+        self.memory.gather(slice, self.streams.vector(low), self.streams.vector(high), vector);
         Ok(latency)
     }
 
-    /// Drives what a switch unit has made; gives its latency.
-    fn switched(&mut self, queue: Queue, to: Stream, number: usize, cycle: u64, vector: Vec<u8>) -> u64 {
-        let latency = u64::from(self.machine.sxm.latency);
-        self.counts.switched += 1;
-        self.drive_later(queue, to, number, cycle + latency, vector);
-        latency
+    fn multiply(
+        &mut self,
+        plane: (Hemisphere, u8),
+        position: usize,
+        from: Reads,
+        row: Row,
+        cycle: u64,
+    ) -> Result<u64, FaultCause> {
+        let low = self.streams.read(from.stream, from.take, position)?;
+        let high = match row {
+            Row::Bytes { .. } => None,
+            Row::Halves(_) => Some(self.streams.read(after(from.stream, 1), from.take, position)?),
+        };
+        let high = high.map_or(&[][..], |high| self.streams.vector(high));
+        let macs = self.planes.multiply(plane, row, self.streams.vector(low), high, cycle)?;
+        match row {
+            Row::Bytes { .. } => self.counts.byte_macs += macs,
+            Row::Halves(_) => self.counts.half_macs += macs,
+        }
+        Ok(u64::from(self.machine.mxm.latency))
     }
 
-    /// Reads the stream so many after the first, at the position of a queue's unit.
-    fn read(&mut self, queue: Queue, from: Reads, number: usize, cycle: u64) -> Result<Vec<u8>, FaultCause> {
-        let stream = after(from.stream, number);
-        self.streams.read(stream, from.take, self.machine.position(queue), cycle).map(<[u8]>::to_vec)
-    }
-
-    /// Drives the stream so many after the first, in a cycle to come.
-    fn drive_later(&mut self, queue: Queue, to: Stream, number: usize, cycle: u64, vector: Vec<u8>) {
-        self.pending.add(cycle, (after(to, number), self.machine.position(queue), vector));
+    /// Executes an instruction of a switch unit; gives its latency.
+    fn switch(&mut self, operation: &Operation, position: usize, cycle: u64) -> Result<u64, FaultCause> {
+        let (lanes, latency) = (self.machine.lanes as usize, u64::from(self.machine.sxm.latency));
+        let Self { streams, pending, counts, .. } = self;
+        match operation {
+            Operation::Shift { from, by, rotate, lanes, under, to } => {
+                let from = streams.read(from.stream, from.take, position)?;
+                let under = under.map(|under| streams.read(under.stream, under.take, position)).transpose()?;
+                let (from, under) = (streams.vector(from), under.map(|under| streams.vector(under)));
+                switch::shift(from, *by, *rotate, *lanes, under, pending.add(cycle + latency, *to, position));
+                counts.switched += 1;
+            }
+            Operation::Distribute { from, map, to } => {
+                let from = streams.read(from.stream, from.take, position)?;
+                let result = pending.add(cycle + latency, *to, position);
+                switch::distribute(streams.vector(from), map, lanes, result);
+                counts.switched += 1;
+            }
+            Operation::Transpose { from, to } => {
+                let mut found = [Found::default(); MAX_LANES];
+                for (number, found) in found.iter_mut().enumerate().take(lanes) {
+                    *found = streams.read(after(from.stream, number), from.take, position)?;
+                }
+                let vectors = found.map(|found| streams.vector(found));
+                for number in 0..lanes {
+                    let result = pending.add(cycle + latency, after(*to, number), position);
+                    switch::transpose(&vectors[..lanes], number, result);
+                    counts.switched += 1;
+                }
+            }
+            _ => return Err(FaultCause::OtherQueue),
+        }
+        Ok(latency)
     }
 }
 

@@ -32,8 +32,32 @@ impl<'a> Traced<'a> {
     }
 
     fn gap_for(self, most: usize) -> u64 {
+        let mut counts = [0usize; u64::BITS as usize];
+        let queues = self.queues.0.iter().zip(self.resumes).zip(self.marks);
+        for ((operations, resumes), marks) in queues {
+            let mut owners = Owners::new(marks);
+            let mut before = None;
+            for span in spans(operations, resumes).filter(is_work) {
+                let kernel = owners.of(span.index);
+                // How often the least gap is doubled until a stretch reaches across what lies before the span.
+                let doublings = match before {
+                    Some((owner, end)) if owner == kernel => {
+                        let idle: u64 = span.first.saturating_sub(end);
+                        idle.div_ceil(GAP).max(1).next_power_of_two().trailing_zeros() as usize
+                    }
+                    _ => counts.len() - 1,
+                };
+                counts[doublings.min(counts.len() - 1)] += 1;
+                before = Some((kernel, span.last().saturating_add(1)));
+            }
+        }
+        let mut stretches: usize = counts.iter().sum();
         let mut gap = GAP;
-        while gap < u64::MAX / 2 && self.stretches(gap).take(most + 1).count() > most {
+        for reached in counts {
+            stretches -= reached;
+            if stretches <= most || gap >= u64::MAX / 2 {
+                break;
+            }
             gap *= 2;
         }
         gap

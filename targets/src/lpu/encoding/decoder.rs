@@ -1,5 +1,6 @@
 //! From words to instructions, of which none is trusted.
 
+use rayon::prelude::*;
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
@@ -90,9 +91,14 @@ pub fn decode(bytes: &[u8]) -> Result<Queues, DecodeError> {
         return Err(length(start.saturating_add(total)));
     }
     let (mut instructions, _) = instructions.as_chunks::<WORDS>();
-    let mut program = Queues(Vec::with_capacity(counts.len()));
+    let mut queues = Vec::with_capacity(counts.len());
     for (queue, count) in counts.iter().enumerate() {
         let (own, rest) = instructions.split_at(word(count) as usize);
+        queues.push((queue, own));
+        instructions = rest;
+    }
+    // All queues are looked at, so that it is always the first error that is told.
+    let queues = queues.into_par_iter().map(|(queue, own)| {
         let own = own.iter().enumerate().map(|(instruction, words)| {
             decode_one(words.each_ref().map(word)).map_err(|problem| DecodeError::Instruction {
                 queue,
@@ -100,10 +106,10 @@ pub fn decode(bytes: &[u8]) -> Result<Queues, DecodeError> {
                 problem,
             })
         });
-        program.0.push(own.collect::<Result<_, _>>()?);
-        instructions = rest;
-    }
-    Ok(program)
+        own.collect::<Result<Vec<_>, _>>()
+    });
+    let queues: Vec<Result<_, _>> = queues.collect();
+    Ok(Queues(queues.into_iter().collect::<Result<_, _>>()?))
 }
 
 pub(super) fn decode_one(words: [u32; WORDS]) -> Result<Operation, DecodeProblem> {

@@ -1,18 +1,18 @@
 //! The memory slices.
+//!
+//! What is written is there at once: a read that comes before the write is visible is a fault, so that none can tell.
 
 use std::collections::VecDeque;
 
 use super::fault::FaultCause;
 use crate::lpu::LpuMachine;
 
-/// A write that is not visible yet.
-#[derive(Debug)]
+/// A write to a slice.
+#[derive(Clone, Copy, Debug)]
 struct Write {
-    /// The cycle from which on reads see it.
-    visible: u64,
-    slice: usize,
-    address: usize,
-    vector: Vec<u8>,
+    /// The cycle of its dispatch.
+    cycle: u64,
+    address: u16,
 }
 
 /// All slices.
@@ -24,7 +24,8 @@ pub(super) struct Memory {
     depth: usize,
     latency: u64,
     bytes: Vec<u8>,
-    writes: VecDeque<Write>,
+    /// For each slice its last writes; some may be visible already.
+    writes: Vec<VecDeque<Write>>,
 }
 
 impl Memory {
@@ -37,7 +38,7 @@ impl Memory {
             depth: (machine.mem.words * machine.mem.banks) as usize,
             latency: u64::from(machine.mem.latency),
             bytes,
-            writes: VecDeque::new(),
+            writes: vec![VecDeque::new(); 2 * machine.mem.slices as usize],
         }
     }
 
@@ -45,41 +46,39 @@ impl Memory {
         &self.bytes
     }
 
-    /// Makes writes visible whose cycle has come.
-    pub fn settle(&mut self, cycle: u64) {
-        while self.writes.front().is_some_and(|write| write.visible <= cycle) {
-            let Some(write) = self.writes.pop_front() else { return };
-            let at = (write.slice * self.depth + write.address) * self.vector;
-            self.bytes[at..at + self.vector].copy_from_slice(&write.vector);
-        }
-    }
-
     /// The vector at an address of a slice.
     pub fn read(&self, slice: usize, address: u16, cycle: u64) -> Result<&[u8], FaultCause> {
-        let address = usize::from(address);
-        if self.pending(slice, cycle).any(|write| write.address == address) {
-            return Err(FaultCause::TooEarly(address));
+        if self.hidden(slice, cycle).any(|write| write.address == address) {
+            return Err(FaultCause::TooEarly(usize::from(address)));
         }
-        Ok(self.at(slice, address))
+        Ok(self.at(slice, usize::from(address)))
+    }
+
+    /// Checks that a gather finds all that was written to a slice.
+    pub fn check_gather(&self, slice: usize, cycle: u64) -> Result<(), FaultCause> {
+        match self.hidden(slice, cycle).next() {
+            Some(write) => Err(FaultCause::TooEarly(usize::from(write.address))),
+            None => Ok(()),
+        }
     }
 
     /// In each superlane its part of the vector at an address of its own.
-    pub fn gather(&self, slice: usize, low: &[u8], high: &[u8], cycle: u64) -> Result<Vec<u8>, FaultCause> {
-        if let Some(write) = self.pending(slice, cycle).next() {
-            return Err(FaultCause::TooEarly(write.address));
-        }
-        let mut gathered = Vec::with_capacity(self.vector);
-        for superlane in (0..self.vector).step_by(self.lanes) {
+    pub fn gather(&self, slice: usize, low: &[u8], high: &[u8], gathered: &mut [u8]) {
+        for (superlane, gathered) in (0..).step_by(self.lanes).zip(gathered.chunks_exact_mut(self.lanes)) {
             let address = usize::from(u16::from_le_bytes([low[superlane], high[superlane]])).min(self.depth - 1);
-            gathered.extend_from_slice(&self.at(slice, address)[superlane..superlane + self.lanes]);
+            gathered.copy_from_slice(&self.at(slice, address)[superlane..superlane + self.lanes]);
         }
-        Ok(gathered)
     }
 
     /// Writes a vector to an address of a slice.
-    pub fn write(&mut self, slice: usize, address: u16, vector: Vec<u8>, cycle: u64) {
-        let visible = cycle + self.latency;
-        self.writes.push_back(Write { visible, slice, address: usize::from(address), vector });
+    pub fn write(&mut self, slice: usize, address: u16, vector: &[u8], cycle: u64) {
+        let at = (slice * self.depth + usize::from(address)) * self.vector;
+        self.bytes[at..at + self.vector].copy_from_slice(vector);
+        let writes = &mut self.writes[slice];
+        while writes.front().is_some_and(|write| write.cycle + self.latency <= cycle) {
+            writes.pop_front();
+        }
+        writes.push_back(Write { cycle, address });
     }
 
     fn at(&self, slice: usize, address: usize) -> &[u8] {
@@ -88,8 +87,7 @@ impl Memory {
     }
 
     /// Writes to a slice that were dispatched in earlier cycles and are not visible yet.
-    fn pending(&self, slice: usize, cycle: u64) -> impl Iterator<Item = &Write> {
-        let before = cycle + self.latency;
-        self.writes.iter().filter(move |write| write.slice == slice && write.visible < before)
+    fn hidden(&self, slice: usize, cycle: u64) -> impl Iterator<Item = &Write> {
+        self.writes[slice].iter().filter(move |write| write.cycle < cycle && cycle < write.cycle + self.latency)
     }
 }

@@ -1,34 +1,44 @@
 //! The planes of the matrix units.
+//!
+//! Rows are multiplied when the first of their sums are asked for, so that many are multiplied together.
+
+use std::collections::VecDeque;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use super::fault::FaultCause;
 use super::side_index;
+use super::sums::Weights;
 use crate::lpu::LpuMachine;
 use crate::lpu::isa::{Hemisphere, Row};
 use crate::number::canonical;
 
-/// Weights in the form in which they are multiplied: by lane, then by column.
+/// Weights in the form in which they are multiplied.
 #[derive(Debug)]
 enum Form {
     Integers {
         signed: bool,
-        weights: Vec<i32>,
+        weights: Weights<u32>,
     },
     /// Halves as binary32, and whether all are finite.
     Halves {
-        weights: Vec<f32>,
+        weights: Weights<f32>,
         finite: bool,
     },
 }
 
-/// Sums that come out of a plane in a cycle, as words.
+/// A row that was multiplied, whose sums nobody has taken yet.
 #[derive(Debug)]
-struct Sums {
+struct Product {
+    /// The cycle in which its sums come out of the plane.
     cycle: u64,
-    words: Vec<u32>,
-    /// Whether they are floats.
-    floats: bool,
+    row: Row,
+    /// The byte planes of the row; of bytes there is only the low one.
+    low: Vec<u8>,
+    high: Vec<u8>,
+    /// The sums as words, if they are known.
+    sums: Option<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -40,7 +50,7 @@ struct Plane {
     form: Option<Form>,
     /// The cycle in which the plane last helped the one before it.
     helped: Option<u64>,
-    sums: std::collections::VecDeque<Sums>,
+    products: VecDeque<Product>,
     accumulators: Vec<u32>,
 }
 
@@ -61,7 +71,7 @@ impl Planes {
             active: vec![0; vector * vector],
             form: None,
             helped: None,
-            sums: Default::default(),
+            products: VecDeque::new(),
             accumulators: vec![0; machine.mxm.accumulators as usize * vector],
         };
         let per_side = machine.mxm.planes as usize;
@@ -91,43 +101,47 @@ impl Planes {
     /// Brings the waiting weights into use; they wait on.
     pub fn install(&mut self, side: Hemisphere, plane: u8) {
         let index = self.index(side, plane);
+        // Rows so far are multiplied with the weights so far. Halves are held by the plane before.
+        let before = (plane % 2 == 1).then(|| index - 1);
+        for index in [Some(index), before].into_iter().flatten() {
+            self.multiply_all(index);
+            self.planes[index].form = None;
+        }
         let Plane { waiting, active, .. } = &mut self.planes[index];
         active.copy_from_slice(waiting);
-        // Halves are held by the plane before.
-        self.planes[index].form = None;
-        if plane % 2 == 1 {
-            self.planes[index - 1].form = None;
-        }
     }
 
-    /// Multiplies a row; gives the multiply-accumulates.
+    /// Multiplies a row, of which halves have a second vector; gives the multiply-accumulates.
     pub fn multiply(
         &mut self,
         (side, plane): (Hemisphere, u8),
         row: Row,
-        low: Vec<u8>,
-        high: Option<Vec<u8>>,
+        low: &[u8],
+        high: &[u8],
         cycle: u64,
     ) -> Result<u64, FaultCause> {
         let index = self.index(side, plane);
         if self.planes[index].helped == Some(cycle) {
             return Err(FaultCause::PlaneBusy);
         }
-        let (words, floats, lanes) = match (row, high) {
-            (Row::Bytes { row_signed, weights_signed }, _) => {
-                (self.integers(index, &low, row_signed, weights_signed), false, self.vector)
-            }
-            (Row::Halves(half), Some(high)) => {
+        let lanes = match row {
+            Row::Bytes { .. } => self.vector,
+            Row::Halves(_) => {
                 self.planes[index + 1].helped = Some(cycle);
-                let lanes = self.vector / 2;
-                let first = usize::from(half) * lanes;
-                let row: Vec<f32> =
-                    (first..first + lanes).map(|lane| f16::from_le_bytes([low[lane], high[lane]]).to_f32()).collect();
-                (self.halves(index, &row, first), true, lanes)
+                self.vector / 2
             }
-            (Row::Halves(_), None) => return Err(FaultCause::OtherQueue),
         };
-        self.planes[index].sums.push_back(Sums { cycle: cycle + self.latency, words, floats });
+        let products = &mut self.planes[index].products;
+        let mut spare = None;
+        while products.front().is_some_and(|product| product.cycle < cycle) {
+            spare = products.pop_front();
+        }
+        let (mut own_low, mut own_high) = spare.map_or_else(Default::default, |product| (product.low, product.high));
+        for (own, vector) in [(&mut own_low, low), (&mut own_high, high)] {
+            own.clear();
+            own.extend_from_slice(vector);
+        }
+        products.push_back(Product { cycle: cycle + self.latency, row, low: own_low, high: own_high, sums: None });
         Ok((lanes * self.vector) as u64)
     }
 
@@ -141,18 +155,20 @@ impl Planes {
     ) -> Result<&[u32], FaultCause> {
         let index = self.index(side, plane);
         let vector = self.vector;
+        let products = &mut self.planes[index].products;
+        while products.front().is_some_and(|product| product.cycle < cycle) {
+            products.pop_front();
+        }
+        let nothing = || FaultCause::NothingThere("no sums come out of the plane".to_owned());
+        let first = products.front().filter(|product| product.cycle == cycle).ok_or_else(nothing)?;
+        if first.sums.is_none() {
+            self.multiply_all(index);
+        }
         let plane = &mut self.planes[index];
-        while plane.sums.front().is_some_and(|sums| sums.cycle < cycle) {
-            plane.sums.pop_front();
-        }
-        if plane.sums.front().is_none_or(|sums| sums.cycle != cycle) {
-            return Err(FaultCause::NothingThere("no sums come out of the plane".to_owned()));
-        }
-        let Some(Sums { words, floats, .. }) = plane.sums.pop_front() else {
-            return Err(FaultCause::NothingThere("no sums come out of the plane".to_owned()));
-        };
+        let Product { row: kind, sums, .. } = plane.products.pop_front().ok_or_else(nothing)?;
+        let floats = matches!(kind, Row::Halves(_));
         let held = &mut plane.accumulators[row * vector..(row + 1) * vector];
-        for (held, word) in held.iter_mut().zip(words) {
+        for (held, word) in held.iter_mut().zip(sums.unwrap_or_default()) {
             *held = match (add, floats) {
                 (false, _) => word,
                 (true, false) => held.wrapping_add(word),
@@ -162,61 +178,84 @@ impl Planes {
         Ok(held)
     }
 
-    /// Sums of products of bytes.
-    fn integers(&mut self, index: usize, row: &[u8], row_signed: bool, signed: bool) -> Vec<u32> {
-        let vector = self.vector;
-        let plane = &mut self.planes[index];
-        let known = matches!(&plane.form, Some(Form::Integers { signed: known, .. }) if *known == signed);
-        if !known {
-            let weights = by_lane(vector, |lane, column| number(plane.active[column * vector + lane], signed));
-            plane.form = Some(Form::Integers { signed, weights });
-        }
-        let mut sums = vec![0i32; vector];
-        if let Some(Form::Integers { weights, .. }) = &plane.form {
-            for (&byte, weights) in row.iter().zip(weights.chunks_exact(vector)).filter(|(byte, _)| **byte != 0) {
-                let value = number(byte, row_signed);
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = sum.wrapping_add(value * weight);
-                }
+    /// Finds the sums of all rows of a plane.
+    fn multiply_all(&mut self, index: usize) {
+        let mut products = std::mem::take(&mut self.planes[index].products);
+        while let Some(row) = products.iter().find(|product| product.sums.is_none()).map(|product| product.row) {
+            let alike: Vec<&mut Product> =
+                products.iter_mut().filter(|product| product.sums.is_none() && product.row == row).collect();
+            match row {
+                Row::Bytes { row_signed, weights_signed } => self.integers(index, alike, row_signed, weights_signed),
+                Row::Halves(half) => self.halves(index, alike, usize::from(half)),
             }
         }
-        sums.into_iter().map(|sum| sum as u32).collect()
+        self.planes[index].products = products;
     }
 
-    /// Sums of products of halves with the weights of the lanes from `first` on.
-    fn halves(&mut self, index: usize, row: &[f32], first: usize) -> Vec<u32> {
+    /// Finds sums of products of bytes.
+    fn integers(&mut self, index: usize, products: Vec<&mut Product>, row_signed: bool, signed: bool) {
         let vector = self.vector;
-        if !matches!(self.planes[index].form, Some(Form::Halves { .. })) {
-            let (low, high) = (&self.planes[index].active, &self.planes[index + 1].active);
-            let weights = by_lane(vector, |lane, column| {
-                let at = column * vector + lane;
-                f16::from_le_bytes([low[at], high[at]]).to_f32()
+        let Plane { active, form, .. } = &mut self.planes[index];
+        if !matches!(form, Some(Form::Integers { signed: known, .. }) if *known == signed) {
+            let weights = Weights::new(vector, vector, |column, own| {
+                numbers(&active[column * vector..(column + 1) * vector], signed, own);
             });
-            let finite = weights.iter().all(|weight| weight.is_finite());
+            *form = Some(Form::Integers { signed, weights });
+        }
+        let Some(Form::Integers { weights, .. }) = form else { return };
+        let mut rows = vec![0; products.len() * vector];
+        for (row, product) in rows.chunks_exact_mut(vector).zip(&products) {
+            numbers(&product.low, row_signed, row);
+        }
+        let rows: Vec<&[u32]> = rows.chunks_exact(vector).collect();
+        let mut sums = vec![0; rows.len() * vector];
+        weights.sums(&rows, 0, true, sums.chunks_exact_mut(vector));
+        for (product, sums) in products.into_iter().zip(sums.chunks_exact(vector)) {
+            product.sums = Some(sums.to_vec());
+        }
+    }
+
+    /// Finds sums of products of halves with the weights of half of the lanes.
+    fn halves(&mut self, index: usize, products: Vec<&mut Product>, half: usize) {
+        let (vector, lanes) = (self.vector, self.vector / 2);
+        let first = half * lanes;
+        if !matches!(self.planes[index].form, Some(Form::Halves { .. })) {
+            let [low, high] = [&self.planes[index].active, &self.planes[index + 1].active];
+            let mut halves = Vec::new();
+            let weights = Weights::new(vector, vector, |column, own| {
+                let range = column * vector..(column + 1) * vector;
+                singles(&low[range.clone()], &high[range], &mut halves, own);
+            });
+            let finite = weights.all().iter().all(|weight| weight.is_finite());
             self.planes[index].form = Some(Form::Halves { weights, finite });
         }
-        let mut sums = vec![0f32; vector];
-        if let Some(Form::Halves { weights, finite }) = &self.planes[index].form {
-            for (&value, weights) in row.iter().zip(weights[first * vector..].chunks_exact(vector)) {
-                // Zeros change nothing: no sum is ever -0.
-                if value == 0.0 && *finite {
-                    continue;
-                }
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum += value * weight;
-                }
-            }
+        let Some(Form::Halves { weights, finite }) = &self.planes[index].form else { return };
+        let (mut rows, mut halves) = (vec![0.0; products.len() * lanes], Vec::new());
+        for (row, product) in rows.chunks_exact_mut(lanes).zip(&products) {
+            let range = first..first + lanes;
+            singles(&product.low[range.clone()], &product.high[range], &mut halves, row);
         }
-        sums.into_iter().map(|sum| canonical(sum).to_bits()).collect()
+        // Zeros change nothing then: no sum is ever -0.
+        let sparse = *finite && rows.iter().all(|value| value.is_finite());
+        let rows: Vec<&[f32]> = rows.chunks_exact(lanes).collect();
+        let mut sums = vec![0.0; rows.len() * vector];
+        weights.sums(&rows, first, sparse, sums.chunks_exact_mut(vector));
+        for (product, sums) in products.into_iter().zip(sums.chunks_exact(vector)) {
+            product.sums = Some(sums.iter().map(|&sum| canonical(sum).to_bits()).collect());
+        }
     }
 }
 
-/// A byte, with a sign or without.
-fn number(byte: u8, signed: bool) -> i32 {
-    if signed { i32::from(byte as i8) } else { i32::from(byte) }
+/// Bytes, with signs or without, modulo 2³².
+fn numbers(bytes: &[u8], signed: bool, numbers: &mut [u32]) {
+    for (number, &byte) in numbers.iter_mut().zip(bytes) {
+        *number = if signed { i32::from(byte as i8) as u32 } else { u32::from(byte) };
+    }
 }
 
-/// All weights of a plane, by lane and then by column.
-fn by_lane<T>(vector: usize, weight: impl Fn(usize, usize) -> T) -> Vec<T> {
-    (0..vector * vector).map(|index| weight(index / vector, index % vector)).collect()
+/// Halves as binary32, from their byte planes.
+fn singles(low: &[u8], high: &[u8], halves: &mut Vec<f16>, singles: &mut [f32]) {
+    halves.clear();
+    halves.extend(low.iter().zip(high).map(|(&low, &high)| f16::from_le_bytes([low, high])));
+    halves.convert_to_f32_slice(singles);
 }

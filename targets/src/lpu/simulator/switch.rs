@@ -3,30 +3,46 @@
 use crate::lpu::isa::MAX_LANES;
 
 /// Moves lanes north or south; lanes outside of `lanes` are those of `under`.
-pub(super) fn shift(from: &[u8], by: i16, rotate: bool, lanes: [u16; 2], under: Option<Vec<u8>>) -> Vec<u8> {
-    let count = from.len();
-    let [first, end] = lanes.map(usize::from);
-    let mut result = under.unwrap_or_else(|| vec![0; count]);
-    for (lane, value) in result.iter_mut().enumerate().take(end).skip(first) {
-        let source = lane as i64 - i64::from(by);
-        let source = if rotate { source.rem_euclid(count as i64) } else { source };
-        *value = usize::try_from(source).ok().and_then(|source| from.get(source)).copied().unwrap_or(0);
+pub(super) fn shift(from: &[u8], by: i16, rotate: bool, lanes: [u16; 2], under: Option<&[u8]>, result: &mut [u8]) {
+    let count = from.len() as i64;
+    let [first, end] = lanes.map(i64::from);
+    match under {
+        Some(under) => result.copy_from_slice(under),
+        None => result.fill(0),
     }
-    result
+    // Copies the operand so far to the north that its first lane comes to lane `to`, as far as there is room.
+    let copy = |to: i64, result: &mut [u8]| {
+        let (start, stop) = (to.max(first), (to + count).min(end));
+        if start < stop {
+            let source = &from[(start - to) as usize..(stop - to) as usize];
+            result[start as usize..stop as usize].copy_from_slice(source);
+        }
+    };
+    if rotate {
+        let by = i64::from(by).rem_euclid(count);
+        copy(by, result);
+        copy(by - count, result);
+    } else {
+        result[first as usize..end as usize].fill(0);
+        copy(i64::from(by), result);
+    }
 }
 
 /// Picks lanes within each superlane.
-pub(super) fn distribute(from: &[u8], map: &[Option<u8>; MAX_LANES], lanes: usize) -> Vec<u8> {
-    let picked = |superlane: &[u8], lane: &Option<u8>| lane.map_or(0, |lane| superlane[usize::from(lane)]);
-    from.chunks_exact(lanes)
-        .flat_map(|superlane| map[..lanes].iter().map(move |lane| picked(superlane, lane)))
-        .collect()
+pub(super) fn distribute(from: &[u8], map: &[Option<u8>; MAX_LANES], lanes: usize, result: &mut [u8]) {
+    for (from, result) in from.chunks_exact(lanes).zip(result.chunks_exact_mut(lanes)) {
+        for (result, lane) in result.iter_mut().zip(map) {
+            *result = lane.map_or(0, |lane| from[usize::from(lane)]);
+        }
+    }
 }
 
-/// Exchanges lanes of each superlane with vectors.
-pub(super) fn transpose(vectors: &[Vec<u8>], lanes: usize) -> Vec<Vec<u8>> {
-    let count = vectors.first().map_or(0, Vec::len);
-    (0..lanes)
-        .map(|vector| (0..count).map(|lane| vectors[lane % lanes][lane - lane % lanes + vector]).collect())
-        .collect()
+/// The vector of this number when lanes of each superlane are exchanged with vectors.
+pub(super) fn transpose(vectors: &[&[u8]], number: usize, result: &mut [u8]) {
+    let lanes = vectors.len();
+    for (superlane, result) in (0..).step_by(lanes).zip(result.chunks_exact_mut(lanes)) {
+        for (lane, vector) in result.iter_mut().zip(vectors) {
+            *lane = vector[superlane + number];
+        }
+    }
 }
