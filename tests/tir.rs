@@ -10,8 +10,9 @@ use std::fs;
 use tcc::accuracy::{Tolerance, compare};
 use tcc_ir::{DType, Graph, Tensor, TensorType, evaluate, text, verify};
 use tcc_passes::clean_up;
+use tcc_targets::lpu::Lpu;
 use tcc_targets::systolic::Systolic;
-use tcc_targets::{Optimization, Target as _};
+use tcc_targets::{Kind, Optimization};
 
 /// Numbers that are the same everywhere: small integers for integers, halves and quarters around 0 for floats.
 fn draw(seed: usize, ty: &TensorType) -> Tensor {
@@ -37,12 +38,16 @@ fn plans_and_schedules() {
     insta::glob!("tir/*.tir", |path| {
         let source = fs::read_to_string(path).unwrap();
         let machine = source.lines().next().and_then(|line| line.strip_prefix("// machine: ")).unwrap();
-        let target = Systolic::new(tcc::target_name::resolve(machine).unwrap()).unwrap();
+        let machine = tcc::target_name::resolve(machine).unwrap();
+        let target = tcc_targets::target(machine.clone()).unwrap();
         let graph = text::parse(&source).unwrap();
         verify(&graph).unwrap();
         let graph = clean_up(&graph);
         verify(&graph).unwrap();
-        let plan = target.plan(&graph, Optimization::None).unwrap();
+        let plan = match machine.kind {
+            Kind::Systolic => Systolic::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
+            Kind::Lpu => Lpu::new(machine).unwrap().plan(&graph).unwrap(),
+        };
         verify(&plan.graph).unwrap();
         let program = target.compile(&graph, Optimization::None).unwrap();
         let inputs: Vec<Tensor> =

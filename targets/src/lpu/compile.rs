@@ -20,7 +20,10 @@ use crate::target::{Port, TargetError};
 const KERNEL_NODES: usize = 48;
 
 /// The plan that is lowered.
-fn plan(machine: &Machine, graph: &Graph) -> Result<Plan, TargetError> {
+///
+/// # Errors
+/// The machine has no way to compute an operator.
+pub(super) fn plan(machine: &Machine, graph: &Graph) -> Result<Plan, TargetError> {
     legal::check(machine, graph)?;
     Ok(fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES }))
 }

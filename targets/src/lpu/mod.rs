@@ -39,7 +39,7 @@ mod units;
 pub use machine::{EnergyCosts, LpuMachine};
 pub use program::LpuProgram;
 
-use tcc_ir::Graph;
+use tcc_ir::{Graph, Plan};
 use tcc_passes::Outline;
 
 use crate::explanation::{Explanation, PlanTaken};
@@ -62,6 +62,14 @@ impl Lpu {
             Some(facts) => Ok(Lpu { machine, facts }),
             None => Err(MachineError::MissingTable { file: machine.name, kind: "lpu" }),
         }
+    }
+
+    /// The plan that a cleaned-up graph is lowered by.
+    ///
+    /// # Errors
+    /// The machine has no way to compute an operator.
+    pub fn plan(&self, graph: &Graph) -> Result<Plan, TargetError> {
+        compile::plan(&self.machine, graph)
     }
 
     /// Reads a program for this machine that was written by [`Program::encode`].

@@ -186,8 +186,14 @@ impl Program for LpuProgram {
             self.parts.kernels.len(),
             summary.cycles
         );
-        for (kernel, counted) in self.parts.kernels.iter().zip(&summary.kernels) {
-            let (start, end) = (counted.start.unwrap_or(counted.completion), counted.completion);
+        let kernels = self.parts.kernels.iter().zip(&summary.kernels);
+        let spans = kernels.clone().map(|(kernel, counted)| picture::Span {
+            name: &kernel.name,
+            start: counted.start.unwrap_or(counted.completion),
+            end: counted.completion,
+        });
+        let spans: Vec<picture::Span<'_>> = spans.collect();
+        for ((kernel, counted), picture::Span { name, start, end }) in kernels.zip(&spans) {
             let counts: Vec<String> = UnitKind::ALL
                 .into_iter()
                 .map(|kind| (counted.dispatches[kind.index()], kind.name()))
@@ -195,7 +201,7 @@ impl Program for LpuProgram {
                 .map(|(count, name)| format!("{count} {name}"))
                 .collect();
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "\n{} [{start}..{end}] {}", kernel.name, counts.join(", "));
+            let _ = writeln!(text, "\n{name} [{start}..{end}] {}", counts.join(", "));
             if !kernel.tiling.is_empty() {
                 let _ = writeln!(text, "  tiling {}", kernel.tiling);
             }
@@ -204,7 +210,8 @@ impl Program for LpuProgram {
             }
         }
         if summary.cycles <= picture::MAX_CYCLES {
-            let drawn = picture::draw(&self.parts.queues, &self.timing.resumes, summary.cycles, &self.facts);
+            let Parts { queues, .. } = &self.parts;
+            let drawn = picture::draw(queues, &self.timing.resumes, &spans, summary.cycles, &self.facts);
             let _ = write!(text, "\n{drawn}");
         }
         text
