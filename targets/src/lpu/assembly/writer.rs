@@ -12,9 +12,6 @@ use crate::lpu::LpuMachine;
 use crate::lpu::isa::{Alu, AluFn, Direction, Number, Operand, Operation, Queues, Reads, Row, Stream};
 use crate::lpu::timeline::{Span, spans};
 
-/// Width of instructions before their comments, if they are not longer.
-const COMMENT: usize = 43;
-
 /// Most instructions of a program in which each has its cycle: text of about 60 MB.
 const MAX_COMMENTED: usize = 1 << 20;
 
