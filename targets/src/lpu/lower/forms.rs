@@ -78,12 +78,7 @@ impl Lowering<'_> {
                 }
             }
         }
-        multiplied && !self.plan.kernels.iter().any(|kernel| self.is_copied_by(kernel, value))
-    }
-
-    /// Whether a kernel writes a view of a value.
-    fn is_copied_by(&self, kernel: &tcc_ir::Kernel, value: ValueId) -> bool {
-        matches!(&kernel.anchor, tcc_ir::Anchor::Copy { source, .. } if source.root == value)
+        multiplied && !self.copied.contains(&value)
     }
 
     /// How large products read a value as the rows that are streamed, if it lies as they want it: the view of the operand, and

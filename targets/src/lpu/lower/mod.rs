@@ -85,7 +85,9 @@ pub(super) struct Lowering<'a> {
     schedule: Schedule<'a>,
     memory: Memory,
     values: Vec<Option<Lease>>,
-    made: HashMap<(ValueId, View, Shape), Lease>,
+    made: Made,
+    /// Values of which kernels write a view.
+    copied: HashSet<ValueId>,
     /// What each root has been made into, to be taken back with it.
     leases: HashMap<ValueId, Vec<Lease>>,
     constants: Vec<Constant>,
@@ -119,7 +121,8 @@ pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Resul
         schedule: Schedule::new(facts),
         memory: Memory::new(facts),
         values: vec![None; graph.value_count()],
-        made: HashMap::new(),
+        made: Made::default(),
+        copied: plan.kernels.iter().filter_map(copied).collect(),
         leases: HashMap::new(),
         constants: Vec::new(),
         known: HashMap::new(),
@@ -200,8 +203,9 @@ impl<'a> Lowering<'a> {
 
     fn lower_kernel(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
         if let Anchor::Copy { value, source } = &kernel.anchor {
-            let layout = self.dense(source.root, &source.view)?;
-            self.values[value.index()] = Some(layout);
+            // It may be wanted longer than what it is made of.
+            let from = self.materialize(source.root)?;
+            self.values[value.index()] = Some(self.rearrange(&from, &source.view)?);
         }
         for id in kernel.nodes() {
             if self.waits(id) {
@@ -272,9 +276,7 @@ impl<'a> Lowering<'a> {
         }
         let access = self.plan.access(value).clone();
         if access.root != value {
-            let layout = self.dense(access.root, &access.view)?;
-            self.values[value.index()] = Some(layout.clone());
-            return Ok(layout);
+            return self.dense(access.root, &access.view);
         }
         match self.graph.value(value).def {
             Def::Node { node, .. } if is_elementwise(&self.graph.node(node).op) => self.elementwise(value)?,
@@ -303,7 +305,7 @@ impl<'a> Lowering<'a> {
         }
         let own = self.values[value.index()].take();
         let made = self.leases.remove(&value).unwrap_or_default();
-        self.made.retain(|(root, ..), _| *root != value);
+        self.made.forget(value);
         for layout in own.into_iter().chain(made) {
             self.give_back(&layout);
         }
@@ -453,6 +455,32 @@ impl<'a> Lowering<'a> {
 
     fn place(&mut self, flow: &Flow, earliest: i64) -> Start {
         self.schedule.place(flow, earliest, self.kernel)
+    }
+}
+
+/// What views of values were made into.
+#[derive(Default)]
+struct Made(HashMap<ValueId, HashMap<(View, Shape), Lease>>);
+
+impl Made {
+    fn get(&self, (root, view, shape): &(ValueId, View, Shape)) -> Option<&Lease> {
+        self.0.get(root)?.get(&(view.clone(), *shape))
+    }
+
+    fn insert(&mut self, (root, view, shape): (ValueId, View, Shape), lease: Lease) {
+        self.0.entry(root).or_default().insert((view, shape), lease);
+    }
+
+    fn forget(&mut self, root: ValueId) {
+        self.0.remove(&root);
+    }
+}
+
+/// The value of which a kernel writes a view, if that is what it does.
+fn copied(kernel: &Kernel) -> Option<ValueId> {
+    match &kernel.anchor {
+        Anchor::Copy { source, .. } => Some(source.root),
+        _ => None,
     }
 }
 

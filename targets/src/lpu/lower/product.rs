@@ -245,7 +245,6 @@ impl Lowering<'_> {
             Some(own) => (access.root, own),
             // The view has no strides: it is written out first.
             None => {
-                let layout = self.dense(access.root, &access.view)?;
                 let dense = View::dense(self.graph.shape(value).clone());
                 let mut dims = dense.shape().to_vec();
                 let rank = dims.len();
@@ -254,7 +253,6 @@ impl Lowering<'_> {
                 perm.swap(rank - 1, rank - 2);
                 let turned = Dims::new(dims).map_err(|error| lost(&error.to_string()))?;
                 let view = dense.through(&Transpose { perm }.into(), &turned).ok_or_else(wrong)?;
-                self.values[value.index()] = Some(layout);
                 (value, view)
             }
         };
