@@ -45,7 +45,8 @@ fn run_alike(
         let both = run(&build.program().encode(), &weights(&build), &inputs);
         let [simulated, in_rtl] = both.unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(in_rtl.cycles, simulated.cycles, "{what}: cycles");
-        for ((port, expected), actual) in build.program().outputs().iter().zip(&simulated.outputs).zip(&in_rtl.outputs) {
+        for ((port, expected), actual) in build.program().outputs().iter().zip(&simulated.outputs).zip(&in_rtl.outputs)
+        {
             let same = expected.bytes().unwrap() == actual.bytes().unwrap();
             assert!(same, "{what}: output `{}` has other bits", port.name);
         }

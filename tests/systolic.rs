@@ -59,6 +59,7 @@ fn programs_reassemble_to_the_same_bytes() {
 
 #[test]
 fn builds_and_outputs_do_not_depend_on_the_run_or_the_number_of_threads() {
-    let models = ["bert.legacy", "llama-kv.op23", "vit.legacy-qop", "mixtral-kv.dynamo", "bert.legacy-qdq-u8i8-perchan"];
+    let models =
+        ["bert.legacy", "llama-kv.op23", "vit.legacy-qop", "mixtral-kv.dynamo", "bert.legacy-qdq-u8i8-perchan"];
     same_each_time("systolic", &models);
 }

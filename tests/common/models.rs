@@ -104,7 +104,8 @@ pub fn run_all(
             let Bounds { reference: near, onnx_runtime } = bounds(&name);
             let others = onnx_runtime.map(|near| ("ONNX Runtime", of_onnx_runtime(&folder, set, &build), near));
             for (what, expected, near) in [("the reference", reference, near)].into_iter().chain(others) {
-                for ((port, expected), actual) in build.program().outputs().iter().zip(&expected).zip(&simulation.outputs)
+                for ((port, expected), actual) in
+                    build.program().outputs().iter().zip(&expected).zip(&simulation.outputs)
                 {
                     let output = &port.name;
                     let failure = compare(output, expected, actual, &near).unwrap().failure;
