@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use common::models::{self, load};
 use common::{Dim, external, model, names, node, port, small_model, write_model};
 use tcc::artifact::{BuildError, ReadError};
 use tcc::onnx::import::ImportOptions;
@@ -219,14 +220,40 @@ fn a_build_is_complete_and_runs() {
     assert!(events.iter().any(|event| event["name"] == "add \"quoted\""), "{trace}");
 }
 
+/// Two builds of the same, in folders that must not show in them.
+fn assert_same(one: &tempfile::TempDir, two: &tempfile::TempDir) {
+    let files = contents(&one.path().join("out"));
+    let others = contents(&two.path().join("out"));
+    assert_eq!(files.len(), others.len());
+    for ((path, bytes), (other_path, other_bytes)) in files.into_iter().zip(others) {
+        assert_eq!(path, other_path);
+        assert!(bytes == other_bytes, "{} differs", path.display());
+        let place = one.path().file_name().unwrap().as_encoded_bytes();
+        assert!(!bytes.windows(place.len()).any(|window| window == place), "{}", path.display());
+    }
+}
+
 #[test]
 fn the_same_model_gives_the_same_bytes_and_no_paths() {
-    let (one, two) = (built(), built());
-    let files = contents(&one.path().join("out"));
-    assert_eq!(files, contents(&two.path().join("out")));
-    let place = one.path().file_name().unwrap().as_encoded_bytes();
-    for (path, bytes) in files {
-        assert!(!bytes.windows(place.len()).any(|window| window == place), "{}", path.display());
+    assert_same(&built(), &built());
+}
+
+#[test]
+fn real_models_give_the_same_bytes_on_every_kind_of_machine_with_any_number_of_threads() {
+    let built = |kind: Kind, threads: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (model, _) = load(&models::folder("llama-kv.legacy"), 0).unwrap();
+        let compiler = Compiler::for_target(kind.name()).unwrap();
+        pool.install(|| compiler.with_model(model).compile().unwrap().write(&folder.path().join("out")).unwrap());
+        folder
+    };
+    for kind in Kind::ALL {
+        let first = built(kind, 1);
+        assert_eq!(contents(&first.path().join("out")).len(), 7, "{}", kind.name());
+        for threads in [1, 2] {
+            assert_same(&first, &built(kind, threads));
+        }
     }
 }
 

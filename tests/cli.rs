@@ -340,6 +340,38 @@ fn builds_runs_checks_and_reports() {
     insta::assert_snapshot!("run_no_weights", fails(folder.path(), 2, &["run", "out", "--input", "x.npz"]));
 }
 
+#[test]
+fn every_kind_of_machine_builds_runs_and_is_compared() {
+    let folder = workplace();
+    let targets = ["systolic", "lpu", "lpu-mini"];
+    let mut reports = Vec::new();
+    for target in targets {
+        let build = ["build", "small.onnx", "--target", target, "-o", target, "--format", "json"];
+        let build = tcc(folder.path(), &build);
+        assert_eq!((build.code, build.stderr.as_str()), (0, ""));
+        let report: serde_json::Value = serde_json::from_str(&build.stdout).unwrap();
+        let run = tcc(folder.path(), &["run", target, "--input", "x.npz", "--check"]);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+        assert!(run.stdout.contains("  ok\n"), "{}", run.stdout);
+        let cycles = format!("cycles: {}", report["cycles"]);
+        assert_eq!(run.stdout.lines().last(), Some(cycles.as_str()));
+        reports.push(report);
+    }
+    let compare = |format: &str| {
+        let common = ["compare", "small.onnx", "--format", format];
+        let targets = targets.iter().flat_map(|target| ["--target", target]);
+        let run = tcc(folder.path(), &common.into_iter().chain(targets).collect::<Vec<_>>());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+        run.stdout
+    };
+    let compared: serde_json::Value = serde_json::from_str(&compare("json")).unwrap();
+    assert_eq!(compared, serde_json::Value::from(reports));
+    let table = compare("text");
+    for machine in ["systolic-128", "groq-tsp", "lpu-mini"] {
+        assert!(table.contains(machine), "{table}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_build_that_cannot_be_finished_leaves_the_earlier_one() {

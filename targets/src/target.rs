@@ -156,6 +156,25 @@ pub enum TargetError {
         /// What to do.
         hint: String,
     },
+    /// Something fits into a memory by its size, but nowhere as a whole.
+    #[error(
+        "{what} needs {needed} of the {capacity} bytes of {machine}'s {memory}, but what is free there lies in pieces that \
+         are too small; {hint}"
+    )]
+    Scattered {
+        /// What does not fit.
+        what: String,
+        /// The machine.
+        machine: String,
+        /// The memory.
+        memory: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes there are.
+        capacity: u64,
+        /// What to do.
+        hint: String,
+    },
     /// The program file is damaged or from another version.
     #[error("the program is damaged: {0}; build it again")]
     Damaged(String),

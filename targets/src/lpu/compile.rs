@@ -119,7 +119,10 @@ fn with_chips(error: TargetError, plan: &Plan, facts: &LpuMachine) -> TargetErro
     let hint = format!(
         "it takes {chips} chips, and programs for several are not made yet; choose smaller dimensions, or --quantize int8"
     );
-    TargetError::DoesNotFit { what, machine, memory, needed: needed.max(capacity + 1), capacity, hint }
+    match needed > capacity {
+        true => TargetError::DoesNotFit { what, machine, memory, needed, capacity, hint },
+        false => TargetError::Scattered { what, machine, memory, needed, capacity, hint },
+    }
 }
 
 fn needed_vectors(plan: &Plan, facts: &LpuMachine) -> u64 {
@@ -166,4 +169,58 @@ fn needed_vectors(plan: &Plan, facts: &LpuMachine) -> u64 {
         alive -= dying[index].min(alive);
     }
     constants + most
+}
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use tcc_ir::{DType, Shape, TensorType};
+
+    use super::*;
+    use crate::lpu::machine::tests::small_machine;
+
+    /// A product with weights of so many columns of 20 numbers, which take 3 vectors of 8 lanes and two bytes each.
+    fn product(columns: usize) -> Plan {
+        let mut graph = Graph::new("product");
+        let ty = |dims: [usize; 2]| TensorType::new(DType::F32, Shape::new(dims).unwrap());
+        let x = graph.add_input("x", ty([4, 20]));
+        let w = graph
+            .constant(tcc_ir::Tensor::from_vec(Shape::new([20, columns]).unwrap(), vec![1f32; 20 * columns]).unwrap());
+        let y = graph.add(MatMul::default(), &[x, w]).unwrap();
+        graph.add_output("y", y);
+        fuse(graph, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES })
+    }
+
+    fn told(columns: usize) -> TargetError {
+        let facts = small_machine();
+        let error = TargetError::DoesNotFit {
+            what: "model `product`".to_owned(),
+            machine: "small".to_owned(),
+            memory: "sram".to_owned(),
+            needed: u64::MAX,
+            capacity: facts.memory_bytes(),
+            hint: String::new(),
+        };
+        with_chips(error, &product(columns), &facts)
+    }
+
+    #[test]
+    fn models_that_are_too_large_are_told_what_they_need() {
+        // 8 slices of 128 vectors of 8 bytes. Rows of x and y have 4 bytes in each lane.
+        assert_eq!(small_machine().memory_bytes(), 8192);
+        let vectors = |columns: u64| 6 * columns + 4 * 3 * 4 + 4 * columns.div_ceil(8) * 4;
+        let needed = 8 * vectors(400);
+        let message = format!(
+            "model `product` needs {needed} bytes of small's sram, which has 8192; it takes {} chips, and programs for several \
+             are not made yet; choose smaller dimensions, or --quantize int8",
+            needed.div_ceil(8192)
+        );
+        assert_eq!(told(400).to_string(), message);
+        let message = told(100).to_string();
+        let start =
+            format!("model `product` needs {} of the 8192 bytes of small's sram, but what is free", 8 * vectors(100));
+        assert!(message.starts_with(&start) && message.contains("it takes 2 chips"), "{message}");
+    }
 }
