@@ -16,12 +16,11 @@ use std::time::Instant;
 
 use tcc::Artifact;
 use tcc::inputs::Inputs;
+use tcc_ir::Tensor;
 use tcc_targets::lpu::{self, Lpu};
 use tcc_targets::machine::MachineError;
 use tcc_targets::systolic::{self, Systolic};
 use tcc_targets::{Kind, Machine, Simulation};
-
-use tcc_ir::Tensor;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     const USAGE: &str = "usage: run_in_rtl BUILD INPUTS.npz";
