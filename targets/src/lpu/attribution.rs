@@ -35,10 +35,7 @@ pub(super) fn attribute(program: &Queues, resumes: &[Vec<u64>], machine: &LpuMac
         .into_iter()
         .zip(program.0.iter().zip(resumes))
         .map(|(queue, (operations, resumes))| {
-            let side = match hemisphere(queue, machine) {
-                Some(Hemisphere::West) | None => 0,
-                Some(Hemisphere::East) => 1,
-            };
+            let side = hemisphere(queue, machine).map_or(0, Hemisphere::index);
             let walk = Walk { spans: spans(operations, resumes).filter(is_work), current: None };
             (UnitKind::of(queue).index(), side, walk)
         })
@@ -149,7 +146,7 @@ mod tests {
         for (queue, (operations, resumes)) in
             machine.queues().into_iter().zip(program.0.iter().zip(resumes(program, &machine)))
         {
-            let side = usize::from(hemisphere(queue, &machine) == Some(Hemisphere::East));
+            let side = hemisphere(queue, &machine).map_or(0, Hemisphere::index);
             for span in spans(operations, &resumes).filter(is_work) {
                 for repetition in 0..=span.count {
                     cycles.entry(span.cycle(repetition)).or_default().insert((UnitKind::of(queue).index(), side));

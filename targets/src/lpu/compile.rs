@@ -14,6 +14,7 @@ use super::program::{KernelPart, Parts, Weights};
 use super::{LpuMachine, LpuProgram, legal};
 use crate::machine::Machine;
 use crate::optimizer::Block;
+use crate::stored::storage;
 use crate::target::{Port, TargetError};
 
 /// Most nodes in one kernel. What its values are kept in is memory all the same, so that more would only be told together.
@@ -132,7 +133,7 @@ fn needed_vectors(plan: &Plan, facts: &LpuMachine) -> u64 {
     let constant = |value: ValueId| derived[value.index()] || graph.as_constant(value).is_some();
     let rows = |value: ValueId| {
         let (rows, columns) = Layout::matrix(graph.shape(value));
-        let planes = Layout::storage(graph.ty(value).dtype).bits() / 8;
+        let planes = storage(graph.ty(value).dtype).bits() / 8;
         (rows * columns.div_ceil(vector) * planes) as u64
     };
     let mut counted = vec![false; graph.value_count()];

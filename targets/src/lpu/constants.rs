@@ -128,6 +128,14 @@ impl Constant {
         if depth == 0 { Vec::new() } else { places.iter().map(stretch).collect() }
     }
 
+    /// Elements of a row.
+    fn columns(&self) -> usize {
+        match &self.form {
+            Form::Rows(layout) => layout.columns,
+            Form::Tiles(tiles) => tiles.k,
+        }
+    }
+
     /// Writes its vectors, in the order of its stretches.
     ///
     /// # Errors
@@ -142,7 +150,7 @@ impl Constant {
             Source::Value(graph, value) => stored(&constant(graph, *value)?, dtype)?,
             Source::Rows(graph, value, first, count) => {
                 let tensor = constant(graph, *value)?;
-                let row = Layout::matrix(tensor.shape()).1 * dtype.bits() / 8;
+                let row = self.columns() * dtype.bits() / 8;
                 stored(&tensor, dtype)?[first * row..(first + count) * row].to_vec()
             }
             Source::Transposed(graph, value) => {

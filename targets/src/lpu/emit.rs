@@ -53,13 +53,9 @@ struct Own {
 /// Two instructions want the same place; of all such places the first, by queues and then by cycles.
 pub(super) fn emit(placed: Vec<Placed>, machine: &LpuMachine) -> Result<Emitted, Occupied> {
     let all = machine.queues();
-    let mut numbers: Vec<(Queue, usize)> = all.iter().enumerate().map(|(number, &queue)| (queue, number)).collect();
-    numbers.sort_unstable();
     let mut by_queue: Vec<Vec<Own>> = vec![Vec::new(); all.len()];
     for Placed { queue, cycle, operation, kernel } in placed {
-        if let Ok(found) = numbers.binary_search_by_key(&queue, |&(queue, _)| queue) {
-            by_queue[numbers[found].1].push(Own { cycle, operation, kernel });
-        }
+        by_queue[machine.queue_index(queue)].push(Own { cycle, operation, kernel });
     }
     let queues: Vec<_> = all.into_par_iter().zip(by_queue).map(|(queue, own)| emit_queue(queue, own)).collect();
     let mut emitted = Emitted { queues: Queues::default(), marks: Vec::new() };

@@ -5,7 +5,7 @@
 //! is told in `targets/lpu/rtl/TIMING.md`.
 
 use std::fmt;
-use std::slice::from_ref;
+use std::slice::{from_mut, from_ref};
 
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
@@ -22,6 +22,11 @@ pub enum Direction {
 impl Direction {
     /// Both, in the order of their numbers.
     pub const ALL: [Direction; 2] = [Direction::East, Direction::West];
+
+    /// The number, for arrays.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// One of the streams of a direction, of those that follow each other the first.
@@ -54,6 +59,19 @@ pub enum Hemisphere {
 impl Hemisphere {
     /// Both, in the order of their numbers.
     pub const ALL: [Hemisphere; 2] = [Hemisphere::West, Hemisphere::East];
+
+    /// The number, for arrays.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The other one.
+    pub const fn other(self) -> Hemisphere {
+        match self {
+            Hemisphere::West => Hemisphere::East,
+            Hemisphere::East => Hemisphere::West,
+        }
+    }
 }
 
 /// A queue of instructions: a functional unit.
@@ -321,6 +339,15 @@ impl AluFn {
     pub fn operands(&self) -> &[Operand] {
         match self {
             AluFn::Copy(operand) | AluFn::Unary(_, operand) | AluFn::Accumulate { operand, .. } => from_ref(operand),
+            AluFn::Binary(_, operands) => operands,
+            AluFn::Select(operands) => operands,
+        }
+    }
+
+    /// The operands, to be changed.
+    pub fn operands_mut(&mut self) -> &mut [Operand] {
+        match self {
+            AluFn::Copy(operand) | AluFn::Unary(_, operand) | AluFn::Accumulate { operand, .. } => from_mut(operand),
             AluFn::Binary(_, operands) => operands,
             AluFn::Select(operands) => operands,
         }

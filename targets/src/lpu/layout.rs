@@ -8,7 +8,6 @@
 use tcc_ir::{DType, Shape};
 
 use super::LpuMachine;
-use crate::stored::storage;
 
 /// An address of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,11 +42,6 @@ impl Layout {
             Some((&columns, leading)) => (leading.iter().product(), columns),
             None => (1, 1),
         }
-    }
-
-    /// The type that elements are stored as: 4-bit numbers take a byte.
-    pub fn storage(dtype: DType) -> DType {
-        storage(dtype)
     }
 
     /// Slices that a value takes whose rows are striped over so many: enough for the planes of a row, and for a plane of the

@@ -150,6 +150,32 @@ impl LpuMachine {
         queues
     }
 
+    /// The number of a queue among [`LpuMachine::queues`].
+    pub fn queue_index(&self, queue: Queue) -> usize {
+        let LpuMachine { mem, vxm, mxm, sxm, .. } = self;
+        let alus = 2 * mem.slices as usize;
+        let planes = alus + vxm.alus as usize;
+        let (per_side, switches) =
+            (3 * mxm.planes as usize, (sxm.shifters + sxm.distributors + sxm.transposers) as usize);
+        let plane = |side: Hemisphere, number: u8| planes + side.index() * per_side + 3 * usize::from(number);
+        let switch = |side: Hemisphere, unit: u8| planes + 2 * per_side + side.index() * switches + usize::from(unit);
+        match queue {
+            Queue::Mem(slice) => usize::from(slice),
+            Queue::Alu(alu) => alus + usize::from(alu),
+            Queue::Load(side, number) => plane(side, number),
+            Queue::Multiply(side, number) => plane(side, number) + 1,
+            Queue::Accumulate(side, number) => plane(side, number) + 2,
+            Queue::Shift(side, unit) => switch(side, unit),
+            Queue::Distribute(side, unit) => switch(side, unit) + sxm.shifters as usize,
+            Queue::Transpose(side, unit) => switch(side, unit) + (sxm.shifters + sxm.distributors) as usize,
+        }
+    }
+
+    /// The hemisphere of a slice of memory.
+    pub fn side_of(&self, slice: u8) -> Hemisphere {
+        if u32::from(slice) < self.mem.slices { Hemisphere::West } else { Hemisphere::East }
+    }
+
     /// Bytes of all memory.
     pub fn memory_bytes(&self) -> u64 {
         2 * u64::from(self.mem.slices) * u64::from(self.mem.banks) * u64::from(self.mem.words) * self.vector() as u64
@@ -286,6 +312,8 @@ pub(crate) mod tests {
         assert_eq!(position(Queue::Transpose(Hemisphere::East, 0)), 11);
         assert_eq!(position(Queue::Accumulate(Hemisphere::East, 0)), 12);
         assert_eq!(machine.queues().len(), 8 + 4 + 12 + 14);
+        let numbers = machine.queues().into_iter().map(|queue| machine.queue_index(queue));
+        assert!(numbers.eq(0..machine.queues().len()));
         assert_eq!(machine.memory_bytes(), 8 * 128 * 8);
         assert_eq!((machine.byte_macs_per_cycle(), machine.half_macs_per_cycle()), (256, 64));
     }

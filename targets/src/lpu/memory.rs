@@ -14,6 +14,9 @@ use super::layout::Place;
 pub(super) struct Slices(u128);
 
 impl Slices {
+    /// None.
+    pub const NONE: Slices = Slices(0);
+
     pub fn of(places: &[Place]) -> Self {
         places.iter().fold(Slices::default(), |slices, place| slices.with(place.slice))
     }
@@ -86,11 +89,6 @@ impl Memory {
         let slice = Slice { free: BTreeMap::from([(0, depth)]), floor: depth, next: depth };
         let per_side = machine.mem.slices as usize;
         Memory { slices: vec![slice; 2 * per_side], depth, per_side, turn: [0; 2], side: 0, used: 0, peak: 0 }
-    }
-
-    /// The hemisphere of a slice.
-    pub fn side_of(&self, slice: u8) -> Hemisphere {
-        if usize::from(slice) < self.per_side { Hemisphere::West } else { Hemisphere::East }
     }
 
     /// Vectors that nobody has, in all slices.

@@ -27,7 +27,7 @@ use self::streams::{Found, Streams};
 use self::walk::{Dispatch, Walk};
 use super::LpuMachine;
 use super::check::{ProgramError, check};
-use super::isa::{Direction, Hemisphere, MAX_LANES, Operation, Queue, Queues, Reads, Row, Stream};
+use super::isa::{Hemisphere, MAX_LANES, Operation, Queue, Queues, Reads, Row, Stream};
 use super::timeline::resumes;
 
 /// What an execution took.
@@ -295,22 +295,6 @@ impl<'a> Simulator<'a> {
 /// The stream so many after the first.
 fn after(first: Stream, number: usize) -> Stream {
     Stream { number: first.number + number as u8, ..first }
-}
-
-/// The number of a direction, for arrays.
-fn direction_index(direction: Direction) -> usize {
-    match direction {
-        Direction::East => 0,
-        Direction::West => 1,
-    }
-}
-
-/// The number of a hemisphere, for arrays.
-fn side_index(side: Hemisphere) -> usize {
-    match side {
-        Hemisphere::West => 0,
-        Hemisphere::East => 1,
-    }
 }
 
 #[cfg(test)]

@@ -79,8 +79,7 @@ impl UnitKind {
 /// The hemisphere of a queue's unit; `None` for ALUs, which are between them.
 pub(super) fn hemisphere(queue: Queue, machine: &LpuMachine) -> Option<Hemisphere> {
     match queue {
-        Queue::Mem(slice) if u32::from(slice) < machine.mem.slices => Some(Hemisphere::West),
-        Queue::Mem(_) => Some(Hemisphere::East),
+        Queue::Mem(slice) => Some(machine.side_of(slice)),
         Queue::Alu(_) => None,
         Queue::Load(side, _)
         | Queue::Multiply(side, _)

@@ -40,7 +40,7 @@ pub(super) fn direct(view: &View, columns: usize, lanes: usize) -> Option<Rows> 
 }
 
 /// The positions that dimensions of these atoms walk, from an offset on.
-fn offsets(offset: i64, groups: &[SmallVec<[Atom; 2]>]) -> Vec<i64> {
+pub(super) fn offsets(offset: i64, groups: &[SmallVec<[Atom; 2]>]) -> Vec<i64> {
     let mut offsets = vec![offset];
     for atom in groups.iter().flatten() {
         if atom.size == 1 {

@@ -10,11 +10,12 @@ use tcc_ir::{DType, Def, NodeId, NumberClass, Op, Shape as Dims, Tensor, ValueId
 
 use super::access::{Rows, direct, distinct};
 use super::chain::{Arg, Chain, Function, Input, Output, Step, add_chain};
-use super::{CHUNK, Lease, Lowering, clashed, is_elementwise, lost};
+use super::{ASAP, CHUNK, Lease, Lowering, Room, clashed, is_elementwise, lost};
 use crate::lpu::isa::Number;
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
 use crate::lpu::schedule::{Clash, FlowBuilder, Planes};
+use crate::stored::storage;
 use crate::target::TargetError;
 
 /// An operand of a chain: where it lies, and for each vector of the chain's work the row and block.
@@ -171,10 +172,8 @@ impl Lowering<'_> {
                         Arg::Leaf(_) | Arg::Number(_) => return Err(lost("a step is none")),
                     },
                 };
-                let layout = match form.side {
-                    Some(side) => self.allocate_on(side, form.dtype, rows, columns, avoid)?,
-                    None => self.allocate(form.dtype, rows, columns, 1, avoid)?,
-                };
+                let room = Room { side: form.side, avoid, ..Room::COMPUTED };
+                let layout = self.allocate_in(form.dtype, (rows, columns), room)?;
                 avoid = avoid.union(Slices::of(&layout.slices));
                 self.record(value, &form, &layout);
                 targets.push(Target { step, layout, rows: vectors.iter().map(|&vector| Some(vector)).collect() });
@@ -309,7 +308,7 @@ impl Lowering<'_> {
     ) -> Result<Arg, TargetError> {
         let bits = gathering.bits(operand).min(to.bits() as u32);
         if root {
-            return Ok(gathering.push(Function::Copy, &[operand], Layout::storage(to), 64));
+            return Ok(gathering.push(Function::Copy, &[operand], storage(to), 64));
         }
         let class = gathering.class(operand).unwrap_or(from.class());
         if to == DType::Bool {
@@ -331,7 +330,7 @@ impl Lowering<'_> {
         let zero = self.literal(vec![0; zero_dtype.bits() / 8], zero_dtype, 1, 1)?;
         let vectors = gathering.vectors(self.lanes());
         let zero = gathering.leaf(Leaf { layout: zero, rows: vec![(0, 0); vectors] });
-        Ok(gathering.push(Function::Binary(BinaryFn::Add), &[zero, operand], Layout::storage(to), bits))
+        Ok(gathering.push(Function::Binary(BinaryFn::Add), &[zero, operand], storage(to), bits))
     }
 
     /// An operand of a node of the chain. `ring` says that only its lowest bits matter, so that it may be too wide.
@@ -600,7 +599,7 @@ impl Lowering<'_> {
             add_chain(&mut flow, self.facts, &levelled, 0, &inputs, &outputs, &work.first[range.clone()]);
             let slice = match flow.finish() {
                 Ok(flow) => {
-                    self.place(&flow, i64::MIN / 2);
+                    self.place(&flow, ASAP);
                     moved.iter().for_each(|layout| self.give_back(layout));
                     return Ok(());
                 }

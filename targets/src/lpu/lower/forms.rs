@@ -8,6 +8,7 @@ use super::product::TWIN_PASSES;
 use super::{Lease, Lowering, Shape};
 use crate::lpu::isa::Hemisphere;
 use crate::lpu::layout::Layout;
+use crate::stored::storage;
 
 /// One form of a value.
 pub(super) struct Form {
@@ -27,7 +28,7 @@ impl Lowering<'_> {
     /// The forms that a value is wanted in. What only products read is stored as they multiply it.
     pub(super) fn forms(&self, value: ValueId) -> Vec<Form> {
         let ty = self.graph.ty(value);
-        let native = Layout::storage(ty.dtype);
+        let native = storage(ty.dtype);
         let own = |dtype, side, keys| Form { dtype, side, masked: side.is_some(), keys, own: true };
         if !matches!(ty.dtype, DType::F32 | DType::F16) {
             return vec![own(native, None, Vec::new())];

@@ -8,12 +8,13 @@ use tcc_ir::{DType, ValueId};
 
 use super::chain::{Arg, Chain, Function, Step};
 use super::elementwise::{Leaf, Target, Work, all_vectors, planes};
-use super::{CHUNK, Lease, Lowering, Shape, clashed, lost};
+use super::{CHUNK, Lease, Lowering, Room, Shape, clashed, lost};
 use crate::lpu::constants::{Constant, Form, Source};
 use crate::lpu::isa::{Alu, AluFn, Number, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;
-use crate::lpu::memory::{Purpose, Slices};
+use crate::lpu::memory::Slices;
 use crate::lpu::schedule::{FlowBuilder, Pool};
+use crate::stored::storage;
 use crate::target::TargetError;
 
 impl Lowering<'_> {
@@ -62,8 +63,6 @@ impl Lowering<'_> {
         let (rows, columns) = Layout::matrix(self.graph.shape(result));
         if shape.rank() < 2 {
             let source = self.materialize(data)?;
-            let access = self.plan.access(data).clone();
-            let source = if access.root == data { source } else { self.dense(access.root, &access.view)? };
             let positions: Vec<i64> = chosen.iter().map(|&index| index as i64).collect();
             return self.select_elements(&source, &positions, rows, columns);
         }
@@ -74,19 +73,6 @@ impl Lowering<'_> {
         let layout = self.allocate(leaf.layout.dtype, rows, columns, 1, Slices::of(&leaf.layout.slices))?;
         let to = all_vectors(rows, columns.div_ceil(self.lanes()));
         self.copy_vectors(Leaf { layout: leaf.layout, rows: own }, layout.clone(), to)?;
-        Ok(layout)
-    }
-
-    /// A constant with a single column.
-    pub(super) fn constant_column(&mut self, value: ValueId, dtype: DType) -> Result<Lease, TargetError> {
-        if let Some(layout) = self.known.get(&(value, Shape::Indices)) {
-            return Ok(layout.clone());
-        }
-        let rows = self.graph.shape(value).count();
-        let layout = self.allocate_for(dtype, rows, 1, 1, Slices::default(), true, Purpose::Given)?;
-        let source = Source::Value(self.graph.clone(), value);
-        self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
-        self.known.insert((value, Shape::Indices), layout.clone());
         Ok(layout)
     }
 
@@ -102,21 +88,14 @@ impl Lowering<'_> {
         if entry > depth {
             return Err(lost("an entry of a table is longer than a slice"));
         }
-        let constant = self.is_constant(data);
-        let key = (data, self.plan.access(data).view.clone(), Shape::Indices);
-        if constant && entries > per_part {
-            return self.cut_table(data, inner, columns, per_part);
-        }
-        if constant {
-            let dtype = Layout::storage(self.graph.ty(data).dtype);
-            if columns == 1 {
-                return Ok(vec![self.constant_column(data, dtype)?]);
-            }
-            return Ok(vec![self.constant_as(data, Shape::Indices, dtype, 1, true)?]);
+        if self.is_constant(data) {
+            return self.constant_tables(data, entries * inner, columns, per_part * inner);
         }
         if entries > per_part {
             return Err(lost("a computed table is longer than a slice"));
         }
+        let access = self.plan.access(data).clone();
+        let key = (access.root, access.view, Shape::Table);
         if let Some(layout) = self.made.get(&key) {
             return Ok(vec![layout.clone()]);
         }
@@ -129,32 +108,35 @@ impl Lowering<'_> {
         };
         let avoid = Slices::of(&leaf.layout.slices);
         let rows = entries * inner;
-        let layout = self.allocate_for(leaf.layout.dtype, rows, columns, 1, avoid, true, Purpose::Computed)?;
+        let room = Room { avoid, aligned: true, ..Room::COMPUTED };
+        let layout = self.allocate_in(leaf.layout.dtype, (rows, columns), room)?;
         let to = all_vectors(rows, columns.div_ceil(lanes));
         self.copy_vectors(leaf, layout.clone(), to)?;
-        self.remember((self.plan.access(data).root, key.1, Shape::Indices), layout.clone());
+        self.remember(key, layout.clone());
         Ok(vec![layout])
     }
 
-    /// A constant table in parts of so many entries.
-    fn cut_table(
+    /// A constant table of so many rows, in parts of `per_part` rows.
+    fn constant_tables(
         &mut self,
         data: ValueId,
-        inner: usize,
+        rows: usize,
         columns: usize,
         per_part: usize,
     ) -> Result<Vec<Lease>, TargetError> {
-        let dtype = Layout::storage(self.graph.ty(data).dtype);
-        let entries = self.graph.shape(data).count() / (inner * columns).max(1);
+        if let Some(parts) = self.tables.get(&(data, columns)) {
+            return Ok(parts.clone());
+        }
+        let dtype = storage(self.graph.ty(data).dtype);
         let mut parts = Vec::new();
-        for first in (0..entries).step_by(per_part) {
-            let count = per_part.min(entries - first);
-            let layout =
-                self.allocate_for(dtype, count * inner, columns, 1, Slices::default(), true, Purpose::Given)?;
-            let source = Source::Rows(self.graph.clone(), data, first * inner, count * inner);
+        for first in (0..rows).step_by(per_part) {
+            let count = per_part.min(rows - first);
+            let layout = self.allocate_in(dtype, (count, columns), Room { aligned: true, ..Room::GIVEN })?;
+            let source = Source::Rows(self.graph.clone(), data, first, count);
             self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
             parts.push(layout);
         }
+        self.tables.insert((data, columns), parts.clone());
         Ok(parts)
     }
 

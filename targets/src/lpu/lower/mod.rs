@@ -29,9 +29,10 @@ use super::emit::Placed;
 use super::isa::Hemisphere;
 use super::layout::{Layout, Place};
 use super::memory::{Memory, Purpose, Request, Slices};
-use super::schedule::{Clash, Flow, Schedule, Start};
+use super::schedule::{Clash, Flow, FlowBuilder, Schedule, Start};
 use super::simulator::Counts;
 use crate::machine::Machine;
+use crate::stored::storage;
 use crate::target::TargetError;
 
 /// What lowering has made of a plan.
@@ -56,6 +57,9 @@ pub(super) struct Lowered {
 /// that what needs the first of them need not wait for all.
 const CHUNK: usize = 128;
 
+/// The earliest cycle for flows that wait for nothing but their operands.
+const ASAP: i64 = i64::MIN / 2;
+
 /// What a value is made into besides the form in which it was computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Shape {
@@ -69,8 +73,31 @@ enum Shape {
     Twin(DType),
     /// Elements of a type, moved to where a view has them.
     Moved(DType),
-    /// One number in each row, or a table that is looked up in.
-    Indices,
+    /// One number in each row.
+    Column,
+    /// What is looked up in: all its slices have the same first address.
+    Table,
+}
+
+/// What memory a value is given.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// Rows that follow each other in different slices.
+    stripes: usize,
+    avoid: Slices,
+    /// Whether all slices have the same first address.
+    aligned: bool,
+    purpose: Purpose,
+    /// The side, if it matters.
+    side: Option<Hemisphere>,
+}
+
+impl Room {
+    /// For what the program computes.
+    const COMPUTED: Room =
+        Room { stripes: 1, avoid: Slices::NONE, aligned: false, purpose: Purpose::Computed, side: None };
+    /// For what is there before.
+    const GIVEN: Room = Room { purpose: Purpose::Given, ..Room::COMPUTED };
 }
 
 /// A memory that is taken back when nobody needs it any more.
@@ -94,7 +121,9 @@ pub(super) struct Lowering<'a> {
     /// Constants that are there already, by what they are.
     known: HashMap<(ValueId, Shape), Lease>,
     literals: HashMap<(Vec<u8>, DType, usize, usize), Lease>,
-    tiles: Vec<((ValueId, bool, DType), Arc<Tiles>)>,
+    tiles: HashMap<(ValueId, bool, DType), Arc<Tiles>>,
+    /// Tables that are constants, in their parts.
+    tables: HashMap<(ValueId, usize), Vec<Lease>>,
     tilings: Vec<String>,
     kernel: u32,
     /// Where rows and columns are exchanged, the one that comes next, and the addresses that are gathered there.
@@ -127,7 +156,8 @@ pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Resul
         constants: Vec::new(),
         known: HashMap::new(),
         literals: HashMap::new(),
-        tiles: Vec::new(),
+        tiles: HashMap::new(),
+        tables: HashMap::new(),
         tilings: Vec::new(),
         kernel: 0,
         workspaces: Vec::new(),
@@ -148,8 +178,8 @@ impl<'a> Lowering<'a> {
         for &input in self.graph.clone().inputs() {
             let ty = self.graph.ty(input).clone();
             let (rows, columns) = Layout::matrix(&ty.shape);
-            let dtype = Layout::storage(ty.dtype);
-            let layout = self.allocate_for(dtype, rows, columns, 1, Slices::default(), false, Purpose::Given)?;
+            let dtype = storage(ty.dtype);
+            let layout = self.allocate_in(dtype, (rows, columns), Room::GIVEN)?;
             self.values[input.index()] = Some(layout.clone());
             inputs.push(layout);
         }
@@ -326,7 +356,7 @@ impl<'a> Lowering<'a> {
         self.facts.vector()
     }
 
-    /// Memory for rows that the program computes.
+    /// Memory for rows that the program computes, over so many stripes.
     fn allocate(
         &mut self,
         dtype: DType,
@@ -335,41 +365,15 @@ impl<'a> Lowering<'a> {
         stripes: usize,
         avoid: Slices,
     ) -> Result<Lease, TargetError> {
-        self.allocate_for(dtype, rows, columns, stripes, avoid, false, Purpose::Computed)
+        self.allocate_in(dtype, (rows, columns), Room { stripes, avoid, ..Room::COMPUTED })
     }
 
-    /// Memory on one side for rows that the program computes.
-    fn allocate_on(
-        &mut self,
-        side: Hemisphere,
-        dtype: DType,
-        rows: usize,
-        columns: usize,
-        avoid: Slices,
-    ) -> Result<Lease, TargetError> {
+    fn allocate_in(&mut self, dtype: DType, (rows, columns): (usize, usize), room: Room) -> Result<Lease, TargetError> {
         let lanes = self.lanes();
-        let depth = Layout::depth(dtype, rows, columns, lanes, 1);
-        let slices = Layout::slice_count(dtype, 1);
-        let purpose = Purpose::Computed;
-        let slices = self.take(Request { slices, depth, purpose, avoid, aligned: false, side: Some(side) })?;
-        Ok(Arc::new(Layout { dtype, rows, columns, lanes, stripes: 1, slices }))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "all of them say what memory is wanted")]
-    fn allocate_for(
-        &mut self,
-        dtype: DType,
-        rows: usize,
-        columns: usize,
-        stripes: usize,
-        avoid: Slices,
-        aligned: bool,
-        purpose: Purpose,
-    ) -> Result<Lease, TargetError> {
-        let lanes = self.lanes();
+        let Room { stripes, avoid, aligned, purpose, side } = room;
         let depth = Layout::depth(dtype, rows, columns, lanes, stripes);
         let slices = Layout::slice_count(dtype, stripes);
-        let slices = self.take(Request { slices, depth, purpose, avoid, aligned, side: None })?;
+        let slices = self.take(Request { slices, depth, purpose, avoid, aligned, side })?;
         Ok(Arc::new(Layout { dtype, rows, columns, lanes, stripes, slices }))
     }
 
@@ -389,24 +393,17 @@ impl<'a> Lowering<'a> {
 
     /// A constant as rows of the type that it is stored as.
     fn constant_rows(&mut self, value: ValueId) -> Result<Lease, TargetError> {
-        let dtype = Layout::storage(self.graph.ty(value).dtype);
-        self.constant_as(value, Shape::Dense, dtype, 1, false)
+        let dtype = storage(self.graph.ty(value).dtype);
+        self.constant_as(value, Shape::Dense, dtype, Room::GIVEN)
     }
 
     /// A constant as rows of a type.
-    fn constant_as(
-        &mut self,
-        value: ValueId,
-        shape: Shape,
-        dtype: DType,
-        stripes: usize,
-        aligned: bool,
-    ) -> Result<Lease, TargetError> {
+    fn constant_as(&mut self, value: ValueId, shape: Shape, dtype: DType, room: Room) -> Result<Lease, TargetError> {
         if let Some(layout) = self.known.get(&(value, shape)) {
             return Ok(layout.clone());
         }
         let (rows, columns) = Layout::matrix(self.graph.shape(value));
-        let layout = self.allocate_for(dtype, rows, columns, stripes, Slices::default(), aligned, Purpose::Given)?;
+        let layout = self.allocate_in(dtype, (rows, columns), room)?;
         let source = Source::Value(self.graph.clone(), value);
         self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
         self.known.insert((value, shape), layout.clone());
@@ -419,7 +416,7 @@ impl<'a> Lowering<'a> {
         if let Some(layout) = self.literals.get(&key) {
             return Ok(layout.clone());
         }
-        let layout = self.allocate_for(dtype, rows, columns, 1, Slices::default(), false, Purpose::Given)?;
+        let layout = self.allocate_in(dtype, (rows, columns), Room::GIVEN)?;
         self.keep(key.0.clone(), layout.clone());
         self.literals.insert(key, layout.clone());
         Ok(layout)
@@ -451,6 +448,26 @@ impl<'a> Lowering<'a> {
             self.leases.entry(key.0).or_default().push(layout.clone());
         }
         self.made.insert(key, layout);
+    }
+
+    /// Places a flow of some steps; in parts, if some of them read where others write in the same cycles.
+    fn place_steps<T>(
+        &mut self,
+        steps: &[T],
+        flow: &dyn Fn(&Self, &[T]) -> FlowBuilder<'a>,
+    ) -> Result<(), TargetError> {
+        match flow(self, steps).finish() {
+            Ok(flow) => {
+                self.place(&flow, ASAP);
+                Ok(())
+            }
+            Err(Clash::Slice(_)) if steps.len() > 1 => {
+                let (head, tail) = steps.split_at(steps.len() / 2);
+                self.place_steps(head, flow)?;
+                self.place_steps(tail, flow)
+            }
+            Err(clash) => Err(clashed(clash)),
+        }
     }
 
     fn place(&mut self, flow: &Flow, earliest: i64) -> Start {

@@ -2,14 +2,15 @@
 
 use smallvec::SmallVec;
 use tcc_ir::ops::{Concat, Pad};
-use tcc_ir::{DType, ValueId, View};
+use tcc_ir::{DType, ValueId};
 
-use super::access::positions;
 use super::elementwise::{Leaf, all_vectors};
 use super::rearrange::{Piece, Pieces};
-use super::{Lease, Lowering};
+use super::{Lease, Lowering, Room, Shape, lost};
+use crate::lpu::constants::{Constant, Form, Source};
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
+use crate::stored::storage;
 use crate::target::TargetError;
 
 impl Lowering<'_> {
@@ -21,7 +22,7 @@ impl Lowering<'_> {
     ) -> Result<Lease, TargetError> {
         let shape = self.graph.shape(result).clone();
         let (rows, columns) = Layout::matrix(&shape);
-        let dtype = Layout::storage(self.graph.ty(result).dtype);
+        let dtype = storage(self.graph.ty(result).dtype);
         let mut parts = Vec::new();
         for &input in inputs {
             let own = self.graph.shape(input).clone();
@@ -60,7 +61,7 @@ impl Lowering<'_> {
     pub(super) fn pad(&mut self, pad: &Pad, inputs: &[ValueId], result: ValueId) -> Result<Lease, TargetError> {
         let (shape, own) = (self.graph.shape(result).clone(), self.graph.shape(inputs[0]).clone());
         let (rows, columns) = Layout::matrix(&shape);
-        let dtype = Layout::storage(self.graph.ty(result).dtype);
+        let dtype = storage(self.graph.ty(result).dtype);
         let leaf = self.rows_of(inputs[0], &own)?;
         let fill = self.rows_of(inputs[1], &shape)?;
         let layout = self.allocate_result(dtype, rows, columns, &[&leaf, &fill])?;
@@ -158,33 +159,24 @@ impl Lowering<'_> {
         self.assemble(layout, sources, &all_vectors(layout.rows, blocks), &pieces)
     }
 
-    /// A view of a constant or value by its elements, as a value with a single column.
+    /// A value by its elements, with a single column.
     pub(super) fn single_column(&mut self, value: ValueId) -> Result<Lease, TargetError> {
+        let shape = tcc_ir::Shape::new([self.graph.shape(value).count(), 1]);
+        let shape = shape.map_err(|error| lost(&error.to_string()))?;
+        if self.is_constant(value) {
+            let dtype = storage(self.graph.ty(value).dtype);
+            let key = (value, Shape::Column);
+            if let Some(layout) = self.known.get(&key) {
+                return Ok(layout.clone());
+            }
+            let layout = self.allocate_in(dtype, (shape.count(), 1), Room::GIVEN)?;
+            let source = Source::Value(self.graph.clone(), value);
+            self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
+            self.known.insert(key, layout.clone());
+            return Ok(layout);
+        }
         let access = self.plan.access(value).clone();
-        let count = self.graph.shape(value).count();
-        if self.is_constant(access.root) {
-            let dtype = Layout::storage(self.graph.ty(value).dtype);
-            return self.constant_column(value, dtype);
-        }
-        let key = (access.root, access.view.clone(), super::Shape::Indices);
-        if let Some(layout) = self.made.get(&key) {
-            return Ok(layout.clone());
-        }
-        let source = self.materialize(access.root)?;
-        let column = tcc_ir::Shape::new([count, 1]).map(|shape| access.view.reshape(shape));
-        let layout = match column {
-            Ok(view) => match super::access::direct(&view, source.columns, self.lanes()) {
-                Some(rows)
-                    if source.columns == 1 && rows.iter().enumerate().all(|(index, row)| row.0 as usize == index) =>
-                {
-                    return Ok(source);
-                }
-                _ => self.rearrange(&source, &view)?,
-            },
-            Err(_) => self.select_elements(&source, &positions(&View::clone(&access.view)), count, 1)?,
-        };
-        self.remember(key, layout.clone());
-        Ok(layout)
+        self.dense(access.root, &access.view.reshape(shape))
     }
 }
 

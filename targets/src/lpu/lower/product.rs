@@ -14,13 +14,14 @@ use super::access::{direct, distinct, positions};
 use super::chain::{Arg, Function, Input, Output, add_chain};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
 use super::transpose::Exchange;
-use super::{Lease, Lowering, Shape, clashed, lost};
+use super::{Lease, Lowering, Room, Shape, clashed, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::{Constant, Form, Source, Tiles};
 use crate::lpu::isa::{Hemisphere, Number, Operation, Queue, Row};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::{Purpose, Request, Slices};
 use crate::lpu::schedule::{Clash, FlowBuilder, Planes, Pool, TrainId};
+use crate::stored::storage;
 use crate::target::TargetError;
 
 /// A plane of a matrix unit, as far as it is scheduled.
@@ -108,7 +109,7 @@ impl Lowering<'_> {
     /// The tiles of constant weights.
     fn tiles(&mut self, product: &MatMul, value: ValueId, dtype: DType) -> Result<Arc<Tiles>, TargetError> {
         let key = (value, product.transpose_b, dtype);
-        if let Some((_, tiles)) = self.tiles.iter().find(|(known, _)| *known == key) {
+        if let Some(tiles) = self.tiles.get(&key) {
             return Ok(tiles.clone());
         }
         let shape = self.graph.shape(value).clone();
@@ -129,7 +130,7 @@ impl Lowering<'_> {
             false => Source::Transposed(self.graph.clone(), value),
         };
         self.constants.push(Constant { source, form: Form::Tiles(tiles.clone()) });
-        self.tiles.push((key, tiles.clone()));
+        self.tiles.insert(key, tiles.clone());
         Ok(tiles)
     }
 
@@ -159,13 +160,8 @@ impl Lowering<'_> {
             return Ok(layout);
         }
         let rounded = self.allocate(dtype, rows, columns, 1, Slices::of(&layout.slices))?;
-        let mut gathering = Gathering::new(&shape);
-        let all = all_vectors(rows, columns.div_ceil(self.lanes()));
-        let leaf = gathering.leaf(Leaf { layout: layout.clone(), rows: all.clone() });
-        gathering.push(Function::Copy, &[leaf], dtype, 64);
-        let first = vec![true; all.len()];
-        let target = Target { step: 0, layout: rounded.clone(), rows: all.into_iter().map(Some).collect() };
-        self.run_chain(Work { chain: gathering.chain, leaves: gathering.leaves, targets: vec![target], first })?;
+        let all = all_vectors(rows, layout.blocks());
+        self.convert(Leaf { layout: layout.clone(), rows: all }, &rounded, false)?;
         self.give_back(&layout);
         Ok(rounded)
     }
@@ -224,37 +220,23 @@ impl Lowering<'_> {
         let lanes = self.lanes();
         let wrong = || lost("an operand of a product has another shape");
         if self.is_constant(value) && !transposed {
-            let layout = self.constant_as(value, form, dtype, self.stripes_of(form), false)?;
+            let room = Room { stripes: self.stripes_of(form), ..Room::GIVEN };
+            let layout = self.constant_as(value, form, dtype, room)?;
             let view = View::dense(self.graph.shape(value).clone()).broadcast(shape).ok_or_else(wrong)?;
             let rows = direct(&view, layout.columns, lanes).ok_or_else(wrong)?;
             return Ok(Leaf { layout, rows });
         }
         let access = self.plan.access(value).clone();
-        let own = if transposed {
-            let mut dims = access.view.shape().to_vec();
-            let rank = dims.len();
-            dims.swap(rank - 1, rank - 2);
-            let mut perm: Vec<usize> = (0..rank).collect();
-            perm.swap(rank - 1, rank - 2);
-            let turned = Dims::new(dims).map_err(|error| lost(&error.to_string()))?;
-            access.view.through(&Transpose { perm }.into(), &turned)
-        } else {
-            Some(access.view.clone())
-        };
-        let (root, own) = match own {
-            Some(own) => (access.root, own),
-            // The view has no strides: it is written out first.
-            None => {
-                let dense = View::dense(self.graph.shape(value).clone());
-                let mut dims = dense.shape().to_vec();
-                let rank = dims.len();
-                dims.swap(rank - 1, rank - 2);
-                let mut perm: Vec<usize> = (0..rank).collect();
-                perm.swap(rank - 1, rank - 2);
-                let turned = Dims::new(dims).map_err(|error| lost(&error.to_string()))?;
-                let view = dense.through(&Transpose { perm }.into(), &turned).ok_or_else(wrong)?;
-                (value, view)
-            }
+        let (root, own) = match transposed {
+            false => (access.root, access.view),
+            true => match turned(&access.view) {
+                Some(own) => (access.root, own),
+                // The view has no strides then: it is written out first.
+                None => {
+                    let dense = View::dense(self.graph.shape(value).clone());
+                    (value, turned(&dense).ok_or_else(wrong)?)
+                }
+            },
         };
         let whole = own.broadcast(shape).ok_or_else(wrong)?;
         let part = distinct(&whole);
@@ -373,7 +355,7 @@ impl Lowering<'_> {
     fn on_both_sides(&mut self, value: ValueId, rows: Leaf, passes: usize) -> Result<[Leaf; 2], TargetError> {
         let twice = |rows: &Leaf| [rows.clone(), rows.clone()];
         let Some(first) = rows.layout.slices.first().filter(|_| passes >= TWIN_PASSES) else { return Ok(twice(&rows)) };
-        let side = self.memory.side_of(first.slice);
+        let side = self.facts.side_of(first.slice);
         let access = self.plan.access(value).clone();
         let dtype = rows.layout.dtype;
         let own = (rows.layout.rows, rows.layout.columns);
@@ -383,11 +365,9 @@ impl Lowering<'_> {
         let twin = match known {
             Some(twin) => twin,
             None => {
-                let other = match side {
-                    Hemisphere::West => Hemisphere::East,
-                    Hemisphere::East => Hemisphere::West,
-                };
-                let twin = self.allocate_on(other, dtype, own.0, own.1, Slices::of(&rows.layout.slices))?;
+                let avoid = Slices::of(&rows.layout.slices);
+                let room = Room { side: Some(side.other()), avoid, ..Room::COMPUTED };
+                let twin = self.allocate_in(dtype, own, room)?;
                 let all = all_vectors(own.0, rows.layout.blocks());
                 self.copy_vectors(Leaf { layout: rows.layout.clone(), rows: all.clone() }, twin.clone(), all)?;
                 self.remember(key, twin.clone());
@@ -611,7 +591,7 @@ impl Lowering<'_> {
         let latency = i64::from(self.facts.mxm.latency);
         let (turns, count) = (self.turns(job, k_block), item.rows.len());
         let blocks = job.k.div_ceil(self.lanes()).max(1);
-        let rows = &job.rows[usize::from(side == Hemisphere::East)];
+        let rows = &job.rows[side.index()];
         let mut flow = FlowBuilder::new(self.facts);
         let steps: Vec<(i64, Planes)> = (0..turns * count)
             .map(|cycle| {
@@ -661,9 +641,18 @@ impl Lowering<'_> {
     }
 }
 
+/// A view with its last two axes exchanged.
+fn turned(view: &View) -> Option<View> {
+    let rank = view.shape().rank();
+    let (mut dims, mut perm) = (view.shape().to_vec(), (0..rank).collect::<Vec<_>>());
+    dims.swap(rank - 1, rank - 2);
+    perm.swap(rank - 1, rank - 2);
+    view.through(&Transpose { perm }.into(), &Dims::new(dims).ok()?)
+}
+
 /// The elements that operands of these types are multiplied as.
 fn operand_types(a: DType, b: DType) -> (DType, DType) {
-    if a.is_float() { (DType::F16, DType::F16) } else { (Layout::storage(a), Layout::storage(b)) }
+    if a.is_float() { (DType::F16, DType::F16) } else { (storage(a), storage(b)) }
 }
 
 /// Rows that go through a plane with the same weights: so many that weights are loaded in their time, and at least two lots,

@@ -3,8 +3,6 @@
 //! Every stretch passes a shifter, which leaves all other lanes 0; an ALU combines those of one vector. What is to be one number
 //! in all lanes is left alone in its lane first, and then spread like the result of a reduction.
 
-use std::ops::Range;
-
 use smallvec::SmallVec;
 use tcc_ir::{DType, View};
 
@@ -12,11 +10,11 @@ use super::access::{direct, positions};
 use super::elementwise::{Leaf, all_vectors};
 use super::reduce::Combining;
 use super::transpose::Exchange;
-use super::{CHUNK, Lease, Lowering, clashed};
+use super::{CHUNK, Lease, Lowering};
 use crate::lpu::isa::{Accumulation, Alu, AluFn, Hemisphere, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
-use crate::lpu::schedule::{Clash, FlowBuilder, Pool};
+use crate::lpu::schedule::{FlowBuilder, Pool};
 use crate::target::TargetError;
 
 /// A stretch of lanes of a vector that goes to one of another.
@@ -35,7 +33,16 @@ pub(super) struct Piece {
 /// For each vector of a result the pieces that it is put together from.
 pub(super) type Pieces = Vec<SmallVec<[Piece; 2]>>;
 
-impl Lowering<'_> {
+/// One plane of what is put together.
+struct Assembly<'p> {
+    result: &'p Lease,
+    sources: &'p [Lease],
+    vectors: &'p [(u32, u32)],
+    pieces: &'p Pieces,
+    plane: usize,
+}
+
+impl<'a> Lowering<'a> {
     /// A view of a value as rows of its own.
     pub(super) fn rearrange(&mut self, source: &Lease, view: &View) -> Result<Lease, TargetError> {
         let (rows, columns) = Layout::matrix(view.shape());
@@ -115,8 +122,10 @@ impl Lowering<'_> {
         for (index, own) in pieces.iter().enumerate() {
             count += own.len();
             if count >= CHUNK || index + 1 == pieces.len() {
+                let own: Vec<usize> = (start..index + 1).collect();
                 for plane in 0..result.planes() {
-                    self.assemble_plane(result, sources, vectors, pieces, start..index + 1, plane)?;
+                    let assembly = Assembly { result, sources, vectors, pieces, plane };
+                    self.place_steps(&own, &|lowering, own| lowering.assembling(&assembly, own))?;
                 }
                 (start, count) = (index + 1, 0);
             }
@@ -124,49 +133,19 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn assemble_plane(
-        &mut self,
-        result: &Lease,
-        sources: &[Lease],
-        vectors: &[(u32, u32)],
-        pieces: &Pieces,
-        range: Range<usize>,
-        plane: usize,
-    ) -> Result<(), TargetError> {
+    /// Puts some vectors of one plane together.
+    fn assembling(&self, assembly: &Assembly<'_>, own: &[usize]) -> FlowBuilder<'a> {
+        let &Assembly { result, sources, vectors, pieces, plane } = assembly;
         // Both switches do; they take turns.
-        let side = if plane.is_multiple_of(2) { Hemisphere::West } else { Hemisphere::East };
-        match self.assembling(result, sources, vectors, pieces, range.clone(), plane, side).finish() {
-            Ok(flow) => {
-                self.place(&flow, i64::MIN / 2);
-                Ok(())
-            }
-            Err(Clash::Slice(_)) if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                self.assemble_plane(result, sources, vectors, pieces, range.start..middle, plane)?;
-                self.assemble_plane(result, sources, vectors, pieces, middle..range.end, plane)
-            }
-            Err(clash) => Err(clashed(clash)),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "all of them say what is put together")]
-    fn assembling(
-        &self,
-        result: &Lease,
-        sources: &[Lease],
-        vectors: &[(u32, u32)],
-        pieces: &Pieces,
-        range: Range<usize>,
-        plane: usize,
-        side: Hemisphere,
-    ) -> FlowBuilder<'_> {
+        let side = Hemisphere::ALL[plane % 2];
         let at = self.facts.position(Queue::Shift(side, 0));
         let middle = self.facts.position(Queue::Alu(0));
         let (switch, alu) = (i64::from(self.facts.sxm.latency), i64::from(self.facts.vxm.latency));
         let mut flow = FlowBuilder::new(self.facts);
         // For each piece its vector, and whether it is the first and the last of it.
-        let list: Vec<(usize, Piece, bool, bool)> = range
-            .flat_map(|vector| {
+        let list: Vec<(usize, Piece, bool, bool)> = own
+            .iter()
+            .flat_map(|&vector| {
                 let own = &pieces[vector];
                 own.iter().enumerate().map(move |(index, &piece)| (vector, piece, index == 0, index + 1 == own.len()))
             })

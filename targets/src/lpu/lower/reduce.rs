@@ -10,14 +10,15 @@ use tcc_ir::{DType, NumberClass, ValueId};
 
 use super::chain::{Arg, Chain, Function, Step};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
-use super::{CHUNK, Lease, Lowering, clashed};
+use super::{ASAP, CHUNK, Lease, Lowering, clashed};
 use crate::lpu::isa::{Accumulation, Alu, AluFn, Direction, Hemisphere, Number, Operand, Operation, Queue};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::Slices;
-use crate::lpu::schedule::{Clash, FlowBuilder, Pool};
+use crate::lpu::schedule::{FlowBuilder, Pool};
+use crate::stored::storage;
 use crate::target::TargetError;
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
     pub(super) fn reduce(&mut self, reduce: &Reduce, input: ValueId, result: ValueId) -> Result<Lease, TargetError> {
         let shape = self.graph.shape(input).clone();
         let dtype = self.graph.ty(result).dtype;
@@ -58,7 +59,7 @@ impl Lowering<'_> {
         let avoid = leaves.iter().fold(Slices::default(), |all, leaf| all.union(Slices::of(&leaf.layout.slices)));
         let is_last = |index: usize| (index + 1).is_multiple_of(group.max(1));
         let (rows, own_columns) = Layout::matrix(self.graph.shape(result));
-        let stored = Layout::storage(dtype);
+        let stored = storage(dtype);
         let (layout, to) = if along_lanes {
             (self.allocate(running, rows, lanes, self.stripes(), avoid)?, all_vectors(rows, 1))
         } else {
@@ -116,7 +117,7 @@ impl Lowering<'_> {
         let stripes = self.stripes();
         let result = self.allocate(dtype, rows.rows, 1, stripes, Slices::of(&rows.slices))?;
         // The side whose switch does it is the one where the rows are.
-        let side = self.memory.side_of(rows.slices.first().map_or(0, |place| place.slice));
+        let side = self.facts.side_of(rows.slices.first().map_or(0, |place| place.slice));
         for start in (0..groups).step_by(per_chunk) {
             let count = per_chunk.min(groups - start);
             let turned = self.allocate(rows.dtype, count * width, lanes, stripes, Slices::of(&rows.slices))?;
@@ -132,7 +133,7 @@ impl Lowering<'_> {
         Ok(result)
     }
 
-    /// Exchanges rows with lanes of superlanes: row j of a group of the result has lane j of each superlane of all rows.
+    /// Transpositions rows with lanes of superlanes: row j of a group of the result has lane j of each superlane of all rows.
     fn exchange(
         &mut self,
         side: Hemisphere,
@@ -182,30 +183,14 @@ impl Lowering<'_> {
         reads: &dyn Fn(usize, usize) -> Vec<Place>,
         writes: &dyn Fn(usize, usize) -> Vec<Option<Place>>,
     ) -> Result<(), TargetError> {
-        let steps: Vec<Exchange> = (0..groups)
+        let steps: Vec<Transposition> = (0..groups)
             .flat_map(|group| (0..plane_count).map(move |plane| (group, plane)))
-            .map(|(group, plane)| Exchange { reads: reads(group, plane), writes: writes(group, plane) })
+            .map(|(group, plane)| Transposition { reads: reads(group, plane), writes: writes(group, plane) })
             .collect();
-        self.transpose_steps(side, &steps)
+        self.place_steps(&steps, &|lowering, steps| lowering.transposing(side, steps))
     }
 
-    fn transpose_steps(&mut self, side: Hemisphere, steps: &[Exchange]) -> Result<(), TargetError> {
-        match self.transposing(side, steps).finish() {
-            Ok(flow) => {
-                self.place(&flow, i64::MIN / 2);
-                Ok(())
-            }
-            // What is read and written in the same slice does not meet if there is little of it.
-            Err(Clash::Slice(_)) if steps.len() > 1 => {
-                let (head, tail) = steps.split_at(steps.len() / 2);
-                self.transpose_steps(side, head)?;
-                self.transpose_steps(side, tail)
-            }
-            Err(clash) => Err(clashed(clash)),
-        }
-    }
-
-    fn transposing(&self, side: Hemisphere, steps: &[Exchange]) -> FlowBuilder<'_> {
+    fn transposing(&self, side: Hemisphere, steps: &[Transposition]) -> FlowBuilder<'a> {
         let width = self.facts.lanes as usize;
         let at = self.facts.position(Queue::Transpose(side, 0));
         let latency = i64::from(self.facts.sxm.latency);
@@ -339,7 +324,7 @@ impl Lowering<'_> {
         let operations = operations.collect();
         flow.unit(Pool::Alu(0), operations);
         let flow = flow.finish().map_err(clashed)?;
-        self.place(&flow, i64::MIN / 2);
+        self.place(&flow, ASAP);
         Ok(())
     }
 
@@ -373,13 +358,13 @@ impl Lowering<'_> {
         }
         flow.unit(Pool::Alu(0), operations);
         let flow = flow.finish().map_err(clashed)?;
-        self.place(&flow, i64::MIN / 2);
+        self.place(&flow, ASAP);
         Ok(copies)
     }
 }
 
 /// What a transposer does at once: where its operands are read, and where its results are written, if they are.
-struct Exchange {
+struct Transposition {
     reads: Vec<Place>,
     writes: Vec<Option<Place>>,
 }
@@ -421,7 +406,7 @@ fn accumulating(function: Accumulation, dtype: DType) -> Chain {
 fn running_dtype(dtype: DType) -> DType {
     match dtype.class() {
         NumberClass::F32 => DType::F32,
-        _ => Layout::storage(dtype),
+        _ => storage(dtype),
     }
 }
 

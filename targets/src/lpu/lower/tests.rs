@@ -211,6 +211,15 @@ fn lookups() {
         let y = graph.add(Gather { axis: 0 }, &[data, i]).unwrap();
         graph.add_output(format!("y{index}"), y);
     }
+    // What is an index is looked up in too.
+    let next = graph.constant(Tensor::vector_i64(vec![3, 0, 5, 1, 2, 4]));
+    let there = graph.add(Gather { axis: 0 }, &[next, i]).unwrap();
+    let back = graph.add(Gather { axis: 0 }, &[next, there]).unwrap();
+    graph.add_output("back", back);
+    let flat = graph.add(Reshape { shape: Dims::new([6]).unwrap() }, &[there]).unwrap();
+    let chained = graph.add(Gather { axis: 0 }, &[flat, i]).unwrap();
+    let chained = graph.add(Gather { axis: 0 }, &[table, chained]).unwrap();
+    graph.add_output("chained", chained);
     let fixed = graph.constant(Tensor::vector_i64(vec![5, 0, 0, 2]));
     let y = graph.add(Gather { axis: 0 }, &[square, fixed]).unwrap();
     graph.add_output("fixed", y);
@@ -226,9 +235,17 @@ fn softmax_and_norms() {
         let x = graph.add_input("x", ty(DType::F32, dims));
         let axis = dims.len() - 1;
         let a = graph.add(Softmax { axis }, &[x]).unwrap();
-        let scale = graph.constant(floats(&[columns], 12));
-        let _ = scale;
+        let (scale, bias) = (graph.constant(floats(&[columns], 12)), graph.constant(floats(&[columns], 14)));
+        let mean = graph.add(Reduce { function: ReduceFn::Mean, axes: vec![axis] }, &[x]).unwrap();
+        let centred = graph.add(Binary(BinaryFn::Sub), &[x, mean]).unwrap();
+        let squared = graph.add(Binary(BinaryFn::Mul), &[centred, centred]).unwrap();
+        let variance = graph.add(Reduce { function: ReduceFn::Mean, axes: vec![axis] }, &[squared]).unwrap();
+        let deviation = graph.add(Unary(UnaryFn::Sqrt), &[variance]).unwrap();
+        let normal = graph.add(Binary(BinaryFn::Div), &[centred, deviation]).unwrap();
+        let scaled = graph.add(Binary(BinaryFn::Mul), &[normal, scale]).unwrap();
+        let norm = graph.add(Binary(BinaryFn::Add), &[scaled, bias]).unwrap();
         graph.add_output("a", a);
+        graph.add_output("norm", norm);
         check(&graph, &[floats(dims, 13)], 1e-5);
     }
 }

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 use tcc_ir::{DType, View};
 
-use super::{Lease, Lowering, clashed};
+use super::access::offsets;
+use super::{Lease, Lowering};
 use crate::lpu::isa::{Hemisphere, Operation, Queue};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::{Purpose, Request, Slices};
-use crate::lpu::schedule::{Clash, FlowBuilder, Pool, TrainId};
+use crate::lpu::schedule::{FlowBuilder, Pool, TrainId};
 use crate::target::TargetError;
 
 /// A view that exchanges rows of a value with its columns.
@@ -53,13 +54,8 @@ impl Exchange {
         if down.size * across.size < 4 * (down.size + across.size) {
             return None;
         }
-        let mut offsets = vec![view.offset()];
-        for atom in leading.iter().flatten() {
-            let next = offsets.iter().flat_map(|&at| (0..atom.size as i64).map(move |step| at + step * atom.stride));
-            offsets = next.collect();
-        }
         let mut tiles: BTreeMap<_, Tile> = BTreeMap::new();
-        for (batch, &offset) in offsets.iter().enumerate() {
+        for (batch, offset) in offsets(view.offset(), leading).into_iter().enumerate() {
             let offset = usize::try_from(offset).ok()?;
             let (row, column) = (offset / columns, offset % columns);
             if column + down.size > columns {
@@ -89,7 +85,7 @@ impl Exchange {
     }
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
     /// Writes what a view exchanges to rows of a result. `None` if the machine has no room for it.
     pub(super) fn exchange_rows(
         &mut self,
@@ -106,19 +102,23 @@ impl Lowering<'_> {
                     (0..tile.rows).map(|row| source.place(first + row * step, block, plane)).collect();
                 let to: Vec<(usize, Place)> =
                     tile.columns.iter().map(|&(lane, row)| (lane, result.place(row, to_block, plane))).collect();
-                self.exchange_tile(&rows, &to)?;
+                if !self.exchange_tile(&rows, &to)? {
+                    return Ok(None);
+                }
             }
         }
         Ok(Some(()))
     }
 
-    /// Exchanges one plane of some rows with lanes: each lane becomes a vector.
-    fn exchange_tile(&mut self, rows: &[Place], to: &[(usize, Place)]) -> Result<(), TargetError> {
+    /// Exchanges one plane of some rows with lanes: each lane becomes a vector. Says whether there was room for that.
+    fn exchange_tile(&mut self, rows: &[Place], to: &[(usize, Place)]) -> Result<bool, TargetError> {
         let (width, superlanes) = (self.facts.lanes as usize, self.facts.superlanes as usize);
         let turn = self.workspace_turn % self.workspaces.len();
         self.workspace_turn += 1;
         let Workspace { side, places } = &self.workspaces[turn];
         let (side, places) = (*side, places.clone());
+        let addresses = self.workspace_addresses(side, places[0].address, rows.len().div_ceil(width));
+        let Some(addresses) = addresses else { return Ok(false) };
         // Rows, each rotated by its block.
         let written = |row: usize| {
             let place = places[row % width];
@@ -131,10 +131,11 @@ impl Lowering<'_> {
         let mut blocks: Vec<usize> = to.iter().map(|(lane, _)| lane / width).collect();
         blocks.sort_unstable();
         blocks.dedup();
-        let addresses = self.workspace_addresses(side, places[0].address, rows.len().div_ceil(width))?;
         let turned =
             self.allocate(DType::U8, blocks.len() * width, self.lanes(), self.stripes(), Slices::of(&places))?;
-        self.gather_and_turn(side, &places, &addresses, &blocks, &turned)?;
+        let steps: Vec<(usize, usize)> =
+            blocks.iter().enumerate().map(|(index, &block)| (block, index * width)).collect();
+        self.place_steps(&steps, &|lowering, steps| lowering.gathering(side, &places, &addresses, steps, &turned))?;
         let rotations: Vec<Rotation> = to
             .iter()
             .map(|&(lane, to)| {
@@ -145,14 +146,16 @@ impl Lowering<'_> {
             .collect();
         self.rotate(side, &rotations)?;
         self.give_back(&turned);
-        Ok(())
+        Ok(true)
     }
 
     fn rotate(&mut self, side: Hemisphere, rotations: &[Rotation]) -> Result<(), TargetError> {
-        rotations.chunks(ROTATIONS).try_for_each(|chunk| self.rotate_chunk(side, chunk))
+        rotations
+            .chunks(ROTATIONS)
+            .try_for_each(|chunk| self.place_steps(chunk, &|lowering, chunk| lowering.rotating(side, chunk)))
     }
 
-    fn rotate_chunk(&mut self, side: Hemisphere, rotations: &[Rotation]) -> Result<(), TargetError> {
+    fn rotating(&self, side: Hemisphere, rotations: &[Rotation]) -> FlowBuilder<'a> {
         let at = self.facts.position(Queue::Shift(side, 0));
         let latency = i64::from(self.facts.sxm.latency);
         let (width, lanes) = (self.facts.lanes as usize, self.lanes() as u16);
@@ -168,30 +171,19 @@ impl Lowering<'_> {
         });
         let operations = operations.collect();
         flow.unit(Pool::Shift(side), operations);
-        match flow.finish() {
-            Ok(flow) => {
-                self.place(&flow, i64::MIN / 2);
-                Ok(())
-            }
-            // What is read and written in the same slice does not meet if there is little of it.
-            Err(Clash::Slice(_)) if rotations.len() > 1 => {
-                let (head, tail) = rotations.split_at(rotations.len() / 2);
-                self.rotate_chunk(side, head)?;
-                self.rotate_chunk(side, tail)
-            }
-            Err(clash) => Err(clashed(clash)),
-        }
+        flow
     }
 
-    /// For each block of columns, has every superlane gather its rows, and exchanges lanes with them.
-    fn gather_and_turn(
-        &mut self,
+    /// For each block of columns, with the first of its rows in the result, has every superlane gather its rows, and exchanges
+    /// lanes with them.
+    fn gathering(
+        &self,
         side: Hemisphere,
         places: &[Place],
         addresses: &Layout,
-        blocks: &[usize],
+        blocks: &[(usize, usize)],
         turned: &Layout,
-    ) -> Result<(), TargetError> {
+    ) -> FlowBuilder<'a> {
         let width = places.len();
         let at = self.facts.position(Queue::Transpose(side, 0));
         let latency = i64::from(self.facts.sxm.latency);
@@ -200,46 +192,33 @@ impl Lowering<'_> {
         let far = places.iter().map(position).max_by_key(|position| position.abs_diff(at)).unwrap_or(at);
         let among = self.facts.superlanes as u16 + 1;
         let mut flow = FlowBuilder::new(self.facts);
-        let reads = blocks.iter().enumerate();
-        let reads =
-            reads.map(|(cycle, &block)| (cycle as i64, (0..2).map(|byte| addresses.place(block, 0, byte)).collect()));
+        let reads = blocks
+            .iter()
+            .enumerate()
+            .map(|(cycle, &(block, _))| (cycle as i64, (0..2).map(|byte| addresses.place(block, 0, byte)).collect()));
         let named = flow.load(near, reads);
-        let direction = FlowBuilder::direction(far, at);
-        let data = flow.train(direction, width, far);
+        let data = flow.train(FlowBuilder::direction(far, at), width, far);
         let streams: Vec<TrainId> = (0..width as u8).map(|stream| flow.plane(data, stream)).collect();
         let to = flow.train(FlowBuilder::direction(at, far), width, at);
         let ends: Vec<usize> = places.iter().map(position).collect();
         let mut operations = Vec::new();
-        for (cycle, _) in blocks.iter().enumerate() {
+        for (cycle, &(_, first)) in blocks.iter().enumerate() {
             let arrives = flow.gather_all(places, among, at, cycle as i64, (named, &streams));
             flow.drive_from_each(data, &ends, arrives, at);
             operations.push((arrives, Operation::Transpose { from: flow.take(data), to: flow.stream(to) }));
-            let written: Vec<Place> = (0..width).map(|row| turned.place(cycle * width + row, 0, 0)).collect();
+            let written: Vec<Place> = (first..first + width).map(|row| turned.place(row, 0, 0)).collect();
             flow.store_step(to, at, arrives + latency, &written);
         }
         flow.unit(Pool::Transpose(side), operations);
-        let flow = flow.finish();
-        match flow {
-            Ok(flow) => {
-                self.place(&flow, i64::MIN / 2);
-                Ok(())
-            }
-            Err(Clash::Slice(_)) if blocks.len() > 1 => {
-                for (index, block) in blocks.iter().enumerate() {
-                    let rows = Layout { slices: moved(turned, index * width), ..turned.clone() };
-                    self.gather_and_turn(side, places, addresses, &[*block], &rows)?;
-                }
-                Ok(())
-            }
-            Err(clash) => Err(clashed(clash)),
-        }
+        flow
     }
 
-    /// For each block of columns the addresses at which superlanes gather, of so many blocks of rows. Others gather zeros.
-    fn workspace_addresses(&mut self, side: Hemisphere, base: u16, row_blocks: usize) -> Result<Lease, TargetError> {
+    /// For each block of columns the addresses at which superlanes gather, of so many blocks of rows. Others gather zeros. `None` if there
+    /// is no room for them beyond the workspaces.
+    fn workspace_addresses(&mut self, side: Hemisphere, base: u16, row_blocks: usize) -> Option<Lease> {
         let (width, superlanes) = (self.facts.lanes as usize, self.facts.superlanes as usize);
         if let Some((_, layout)) = self.gathered.iter().find(|(known, _)| *known == (side, base, row_blocks)) {
-            return Ok(layout.clone());
+            return Some(layout.clone());
         }
         let bytes = (0..superlanes).flat_map(|block| {
             (0..superlanes * width).flat_map(move |lane| {
@@ -253,7 +232,11 @@ impl Lowering<'_> {
         let avoid = self.workspaces.iter().fold(Slices::default(), |all, space| all.union(Slices::of(&space.places)));
         let depth = superlanes;
         let request = Request { slices: 2, depth, purpose: Purpose::Given, avoid, aligned: false, side: Some(side) };
-        let slices = self.take(request)?;
+        let slices = self.memory.take(request)?;
+        if slices.iter().any(|place| avoid.contains(place.slice)) {
+            self.memory.give_back(&slices, depth);
+            return None;
+        }
         let layout = Layout {
             dtype: DType::U16,
             rows: superlanes,
@@ -265,7 +248,7 @@ impl Lowering<'_> {
         let layout = std::sync::Arc::new(layout);
         self.keep(bytes, layout.clone());
         self.gathered.push(((side, base, row_blocks), layout.clone()));
-        Ok(layout)
+        Some(layout)
     }
 
     /// Whether there is memory to exchange rows in, which is set aside when it is first wanted.
@@ -315,9 +298,4 @@ struct Rotation {
     from: Place,
     by: usize,
     to: Place,
-}
-
-/// The slices of a striped layout of single bytes, from a row on.
-fn moved(layout: &Layout, row: usize) -> Vec<Place> {
-    (0..layout.slices.len()).map(|index| layout.place(row + index, 0, 0)).collect()
 }

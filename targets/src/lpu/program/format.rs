@@ -12,6 +12,7 @@ use crate::lpu::isa::Queues;
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::marks::Mark;
 use crate::lpu::simulator::Counts;
+use crate::stored::storage;
 use crate::target::{Port, TargetError};
 
 /// What prost makes of `lpu.proto`.
@@ -114,7 +115,7 @@ fn decode_port(port: proto::Port, machine: &LpuMachine) -> Result<(Port, Layout)
     let shape = Shape::new(dims).map_err(|error| of(error.to_string()))?;
     let number = |number: u64| usize::try_from(number).map_err(|_| of(format!("{number} is too large")));
     let layout = Layout {
-        dtype: Layout::storage(dtype),
+        dtype: storage(dtype),
         rows: number(port.rows)?,
         columns: number(port.columns)?,
         lanes: machine.vector(),

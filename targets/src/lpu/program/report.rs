@@ -122,7 +122,10 @@ fn notes(program: &LpuProgram, summary: &Summary) -> Vec<String> {
             .to_owned(),
     ];
     if summary.kernels.iter().any(|kernel| kernel.rows[1] > 0) {
-        notes.push("floats are multiplied as f16 and added up in f32".to_owned());
+        notes.push(
+            "floats are multiplied as f16 and added up in f32: what is beyond 65504 becomes infinite in products"
+                .to_owned(),
+        );
     }
     // The energies are told with the energy.
     let mut assumed = program.machine.assumed();

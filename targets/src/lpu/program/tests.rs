@@ -16,6 +16,7 @@ use crate::lpu::marks::Mark;
 use crate::lpu::rtl::tests::rtl;
 use crate::lpu::simulator::Counts;
 use crate::machine::Kind;
+use crate::stored::storage;
 use crate::trace;
 
 /// Rows of x times weights, to which rows of b are added on their way to memory. The weights' columns 0 to 3 and 4 to 7 lie in
@@ -121,7 +122,7 @@ fn place(slice: u8, address: u16) -> Place {
 
 /// A matrix with the byte planes from a place on, each in the slice behind the one before.
 fn port(name: &str, dtype: DType, dims: [usize; 2], first: Place) -> (Port, Layout) {
-    let stored = Layout::storage(dtype);
+    let stored = storage(dtype);
     let slices = (0..stored.bits() as u8 / 8).map(|plane| place(first.slice + plane, first.address)).collect();
     let ty = TensorType::new(dtype, Shape::new(dims).unwrap());
     let [rows, columns] = dims;

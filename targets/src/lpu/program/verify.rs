@@ -7,6 +7,7 @@ use crate::lpu::check::check;
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::marks::Mark;
 use crate::lpu::timeline::{cycles_with, resumes};
+use crate::stored::storage;
 use crate::target::{Port, TargetError};
 
 /// Most cycles of a program: about twenty minutes.
@@ -62,7 +63,7 @@ fn verify_marks(parts: &Parts) -> Result<(), TargetError> {
 
 fn verify_port(port: &Port, layout: &Layout, machine: &LpuMachine) -> Result<(), String> {
     let Layout { dtype, rows, columns, lanes, stripes, slices } = layout;
-    if *dtype != Layout::storage(port.ty.dtype) || *lanes != machine.vector() {
+    if *dtype != storage(port.ty.dtype) || *lanes != machine.vector() {
         return Err("it is stored as another type, or for another machine".to_owned());
     }
     let count = port.ty.shape.count();

@@ -13,7 +13,7 @@ use timetable::Row;
 
 use super::LpuMachine;
 use super::emit::Placed;
-use super::isa::{AluFn, Direction, Hemisphere, Operand, Operation, Queue, Reads, Row as PlaneRow, Stream};
+use super::isa::{Operand, Operation, Queue, Reads, Row as PlaneRow, Stream};
 use super::layout::Place;
 use super::simulator::Counts;
 
@@ -127,34 +127,11 @@ impl<'m> Schedule<'m> {
             }
             for unit in &flow.units {
                 if let Pool::Only(queue) = unit.pool {
-                    start = self.units[self.queue_index(queue)].next_fit(&unit.pattern, start);
+                    start = self.units[self.machine.queue_index(queue)].next_fit(&unit.pattern, start);
                 }
             }
             if start == before {
                 return start;
-            }
-        }
-    }
-
-    fn queue_index(&self, queue: Queue) -> usize {
-        let LpuMachine { mem, vxm, mxm, sxm, .. } = self.machine;
-        let planes = 3 * mxm.planes as usize;
-        let switches = (sxm.shifters + sxm.distributors + sxm.transposers) as usize;
-        let side_of = |side| usize::from(side == Hemisphere::East);
-        let alus = 2 * mem.slices as usize;
-        let matrix = alus + vxm.alus as usize;
-        let plane = |side, plane: u8| matrix + side_of(side) * planes + 3 * usize::from(plane);
-        let switch = |side| matrix + 2 * planes + side_of(side) * switches;
-        match queue {
-            Queue::Mem(slice) => usize::from(slice),
-            Queue::Alu(alu) => alus + usize::from(alu),
-            Queue::Load(side, number) => plane(side, number),
-            Queue::Multiply(side, number) => plane(side, number) + 1,
-            Queue::Accumulate(side, number) => plane(side, number) + 2,
-            Queue::Shift(side, unit) => switch(side) + usize::from(unit),
-            Queue::Distribute(side, unit) => switch(side) + sxm.shifters as usize + usize::from(unit),
-            Queue::Transpose(side, unit) => {
-                switch(side) + (sxm.shifters + sxm.distributors) as usize + usize::from(unit)
             }
         }
     }
@@ -185,7 +162,7 @@ impl<'m> Schedule<'m> {
         for (index, unit) in flow.units.iter().enumerate() {
             let free = |queue: Queue| {
                 let taken = flow.units[..index].iter().zip(&units).any(|(_, &other)| other == queue);
-                (!taken && self.units[self.queue_index(queue)].fits(&unit.pattern, start)).then_some(queue)
+                (!taken && self.units[self.machine.queue_index(queue)].fits(&unit.pattern, start)).then_some(queue)
             };
             let found = match unit.pool {
                 Pool::Only(queue) => Some(queue),
@@ -204,8 +181,7 @@ impl<'m> Schedule<'m> {
 
     /// The rows of a stream in the halves that a train touches.
     fn stream_rows(&self, train: &Train, number: usize) -> impl Iterator<Item = usize> + use<> {
-        let direction = usize::from(train.direction == Direction::West);
-        let first = 2 * (direction * self.machine.streams as usize + number);
+        let first = 2 * (train.direction.index() * self.machine.streams as usize + number);
         let halves = train.halves;
         (0..2).filter(move |&half| halves[half]).map(move |half| first + half)
     }
@@ -232,7 +208,7 @@ impl<'m> Schedule<'m> {
             }
         }
         for (UnitUse { pattern, operations, .. }, &queue) in flow.units.iter().zip(units) {
-            let row = self.queue_index(queue);
+            let row = self.machine.queue_index(queue);
             self.units[row].take(pattern, start);
             for &(cycle, mut operation) in operations {
                 resolve(&mut operation, streams, &alus);
@@ -307,14 +283,7 @@ fn resolve(operation: &mut Operation, streams: &[u8], alus: &[u8; 256]) {
     let stream = |stream: &mut Stream| stream.number = streams[usize::from(stream.number)];
     match operation {
         Operation::Alu(alu) => {
-            let operands: &mut [Operand] = match &mut alu.function {
-                AluFn::Copy(operand) | AluFn::Unary(_, operand) | AluFn::Accumulate { operand, .. } => {
-                    std::slice::from_mut(operand)
-                }
-                AluFn::Binary(_, operands) => operands,
-                AluFn::Select(operands) => operands,
-            };
-            for operand in operands {
+            for operand in alu.function.operands_mut() {
                 match operand {
                     Operand::Stream(reads, _) => stream(&mut reads.stream),
                     Operand::Alu(number) => *number = alus[usize::from(*number)],

@@ -8,7 +8,6 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::fault::FaultCause;
-use super::side_index;
 use super::sums::Weights;
 use crate::lpu::LpuMachine;
 use crate::lpu::isa::{Hemisphere, Row};
@@ -84,7 +83,7 @@ impl Planes {
     }
 
     fn index(&self, side: Hemisphere, plane: u8) -> usize {
-        side_index(side) * self.per_side + usize::from(plane)
+        side.index() * self.per_side + usize::from(plane)
     }
 
     /// The accumulators of all planes, row by row.

@@ -1,7 +1,6 @@
 //! The streams. A vector keeps its diagonal, position less cycle or position plus cycle, as long as it flows; so vectors are
 //! not moved, but found by their diagonals.
 
-use super::direction_index;
 use super::fault::FaultCause;
 use crate::lpu::LpuMachine;
 use crate::lpu::isa::{Direction, Stream};
@@ -57,7 +56,7 @@ impl Streams {
             Direction::East => position,
             Direction::West => self.positions - 1 - position,
         };
-        let line = direction_index(stream.direction) * self.streams + usize::from(stream.number);
+        let line = stream.direction.index() * self.streams + usize::from(stream.number);
         // The diagonal modulo the positions.
         let within = if hops <= self.phase { self.phase - hops } else { self.phase + self.positions - hops };
         (line * self.positions + within, self.cycle as i64 - hops as i64, hops)
