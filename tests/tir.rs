@@ -46,7 +46,7 @@ fn plans_and_schedules() {
         verify(&graph).unwrap();
         let plan = match machine.kind {
             Kind::Systolic => Systolic::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
-            Kind::Lpu => Lpu::new(machine).unwrap().plan(&graph).unwrap(),
+            Kind::Lpu => Lpu::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
         };
         verify(&plan.graph).unwrap();
         let program = target.compile(&graph, Optimization::None).unwrap();

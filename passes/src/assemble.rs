@@ -74,6 +74,20 @@ pub fn derived_constants(graph: &Graph) -> Vec<bool> {
 /// # Errors
 /// See [`AssembleError`].
 pub fn assemble(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError> {
+    assemble_by(graph, groups, true)
+}
+
+/// [`assemble`] for a target whose kernels write what they compute as it is: results of the graph that are other values
+/// rearranged are written by copies.
+///
+/// # Errors
+/// See [`AssembleError`].
+pub fn assemble_with_copies(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError> {
+    assemble_by(graph, groups, false)
+}
+
+/// Makes a plan, in which results may be written through views of them or not.
+fn assemble_by(graph: Graph, groups: Vec<Group>, through_views: bool) -> Result<Plan, AssembleError> {
     let derived = derived_constants(&graph);
     let mut home: Vec<Option<usize>> = vec![None; graph.value_count()];
     for (index, group) in groups.iter().enumerate() {
@@ -100,7 +114,7 @@ pub fn assemble(graph: Graph, groups: Vec<Group>) -> Result<Plan, AssembleError>
             return Err(AssembleError::Homeless(node.origin.to_string()));
         }
     }
-    let stored = assembly.place_outputs();
+    let stored = assembly.place_outputs(through_views);
     let Assembly { accesses, home, copies, .. } = assembly;
     let mut kernels: Vec<Kernel> = groups
         .into_iter()
@@ -160,7 +174,7 @@ impl Assembly<'_> {
 
     /// Finds places for the results of the graph that are views: in the buffer of such a result lies the value that it is
     /// a view of, or it is written out. Returns the values that lie so, by the result whose buffer they lie in.
-    fn place_outputs(&mut self) -> HashMap<ValueId, ValueId> {
+    fn place_outputs(&mut self, through_views: bool) -> HashMap<ValueId, ValueId> {
         let graph = self.graph;
         let mut is_output = vec![false; graph.value_count()];
         graph.outputs().iter().for_each(|output| is_output[output.value.index()] = true);
@@ -172,7 +186,7 @@ impl Assembly<'_> {
             viewed[root.index()] |= computed && root != output.value && !is_output[root.index()];
         }
         let mut stored = HashMap::new();
-        if !viewed.contains(&true) {
+        if !through_views || !viewed.contains(&true) {
             graph.outputs().iter().for_each(|output| self.materialize(output.value));
             return stored;
         }

@@ -15,6 +15,12 @@ pub trait CostModel {
     /// writes; `None` if it cannot be run. Inputs of the graph stand for what the kernel reads from memory.
     fn kernel_cost(&self, graph: &Graph, group: &Group) -> Option<Cycles>;
 
+    /// Whether a part of the columns of a value is read as well as all of them: only then are contractions of one value worth
+    /// merging.
+    fn reads_parts_of_rows(&self) -> bool {
+        true
+    }
+
     /// What it takes to write a value to memory.
     fn write_cost(&self, ty: &TensorType) -> Cycles;
 }

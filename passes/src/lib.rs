@@ -18,7 +18,7 @@ mod outline;
 mod quantize;
 pub mod rules;
 
-pub use assemble::{AssembleError, Group, anchor_of, assemble, derived_constants};
+pub use assemble::{AssembleError, Group, anchor_of, assemble, assemble_with_copies, derived_constants};
 pub use blocks::{Block, Rolled, Segment, roll};
 pub use cleanup::clean_up;
 pub use cost::CostModel;

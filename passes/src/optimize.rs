@@ -278,7 +278,8 @@ fn optimize_block(
 ) -> Result<OptimizedBlock, OptimizeError> {
     let Loaded { mut egraph, classes, leaves } = load(graph, equal_halves, explained.is_some());
     let define = |terms: Terms<'_>, op: &Op, operands: &[Id]| definition(model, terms, op, operands);
-    let saturation = saturate(&mut egraph, &rules::local(), &rules::global(), &define, Limits::default())?;
+    let merging = if model.reads_parts_of_rows() { rules::global() } else { Vec::new() };
+    let saturation = saturate(&mut egraph, &rules::local(), &merging, &define, Limits::default())?;
     let census = Census::new(&egraph);
     let offers = offers(&census, model);
     let demanded: Vec<Id> = graph.outputs().iter().map(|output| egraph.find(classes[output.value.index()])).collect();

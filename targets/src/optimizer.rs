@@ -1,8 +1,21 @@
 //! What the optimiser did to the blocks of a model, as compiled programs of all kinds keep it for their reports.
 
-use tcc_passes::{BlockReport, stop_reason};
+use tcc_passes::{BlockReport, Extraction, stop_reason};
 
 use crate::report::OptimizerReport;
+use crate::target::Optimization;
+
+/// Most states that exact extraction reaches for one block. Blocks of float models take tens to hundreds.
+const EXTRACTION_STATES: usize = 5_000;
+
+/// How extraction chooses; `None` where nothing is searched.
+pub fn extraction(optimization: Optimization) -> Option<Extraction> {
+    match optimization {
+        Optimization::None => None,
+        Optimization::Greedy => Some(Extraction::Greedy),
+        Optimization::Exact => Some(Extraction::Exact { states: EXTRACTION_STATES }),
+    }
+}
 
 mod format {
     #![allow(missing_docs, reason = "generated from optimizer.proto, whose comments prost carries over")]

@@ -4,45 +4,78 @@ use std::sync::Arc;
 
 use tcc_ir::ops::MatMul;
 use tcc_ir::{Bytes, Graph, Op, Plan, ValueId};
-use tcc_passes::{FusionLimits, Outline, derived_constants, fuse, integer_products};
+use tcc_passes::{
+    FusionLimits, KernelExplanation, Optimized, Outline, Places, assemble_with_copies, derived_constants, fuse, integer_products,
+    optimize, optimize_explained,
+};
 
 use super::constants::Constant;
+use super::cost::LpuCosts;
 use super::emit::emit;
 use super::layout::Layout;
 use super::lower::{Lowered, lower};
 use super::program::{KernelPart, Parts, Weights};
 use super::{LpuMachine, LpuProgram, legal};
 use crate::machine::Machine;
-use crate::optimizer::Block;
+use crate::optimizer::{Block, extraction};
 use crate::stored::storage;
-use crate::target::{Port, TargetError};
+use crate::target::{Optimization, Port, TargetError};
 
 /// Most nodes in one kernel. What its values are kept in is memory all the same, so that more would only be told together.
 const KERNEL_NODES: usize = 48;
 
-/// The plan that is lowered.
-///
-/// # Errors
-/// The machine has no way to compute an operator.
-pub(super) fn plan(machine: &Machine, graph: &Graph) -> Result<Plan, TargetError> {
-    legal::check(machine, graph)?;
-    Ok(fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES }))
+/// A plan, and how it came about.
+pub(super) struct Planned {
+    pub plan: Plan,
+    /// Its kernels, as they are told of.
+    pub outline: Outline,
+    /// What the optimiser did.
+    blocks: Vec<Block>,
+    /// Why kernels are as they are, where that was asked for.
+    pub explanations: Vec<Vec<KernelExplanation>>,
 }
 
-/// The kernels that a graph becomes.
+/// The plan that is lowered, explained or not.
 ///
 /// # Errors
-/// The machine has no way to compute an operator.
-pub(super) fn outline(machine: &Machine, graph: &Graph) -> Result<Outline, TargetError> {
-    Ok(Outline::of_fused(&plan(machine, graph)?, &*integer_products(graph)?))
+/// The machine has no way to compute an operator, or a defect of the optimiser.
+pub(super) fn plan(
+    machine: &Machine,
+    facts: &LpuMachine,
+    graph: &Graph,
+    optimization: Optimization,
+    explained: bool,
+) -> Result<Planned, TargetError> {
+    legal::check(machine, graph)?;
+    let searched = integer_products(graph)?;
+    let Some(extraction) = extraction(optimization) else {
+        let plan = fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES });
+        let outline = Outline::of_fused(&plan, &*searched);
+        return Ok(Planned { plan, outline, blocks: vec![Block::not_searched()], explanations: Vec::new() });
+    };
+    let (costs, judge) = (LpuCosts::new(facts), legal::judge_fused(facts));
+    let (optimized, explanations) = match explained {
+        true => optimize_explained(&*searched, &costs, &judge, extraction)?,
+        false => (optimize(&*searched, &costs, &judge, extraction)?, Vec::new()),
+    };
+    let Optimized { graph, groups, places, blocks } = optimized;
+    let places = Places::new(&groups, &places);
+    let plan = assemble_with_copies(graph, groups)?;
+    let outline = Outline::of_optimized(&plan, &places, &blocks);
+    Ok(Planned { plan, outline, blocks: blocks.iter().map(Block::from).collect(), explanations })
 }
 
 /// Compiles a cleaned-up graph.
 ///
 /// # Errors
 /// The machine has no way to compute an operator, or the memory does not hold the model.
-pub(super) fn compile(machine: &Machine, facts: &LpuMachine, graph: &Graph) -> Result<LpuProgram, TargetError> {
-    let plan = plan(machine, graph)?;
+pub(super) fn compile(
+    machine: &Machine,
+    facts: &LpuMachine,
+    graph: &Graph,
+    planned: Planned,
+) -> Result<LpuProgram, TargetError> {
+    let Planned { plan, blocks, .. } = planned;
     let Lowered { placed, counts, constants, inputs, outputs, tilings, used_vectors } =
         lower(machine, facts, &plan).map_err(|error| with_chips(error, &plan, facts))?;
     let emitted = emit(placed, facts).map_err(|error| TargetError::Fault(error.to_string()))?;
@@ -70,7 +103,7 @@ pub(super) fn compile(machine: &Machine, facts: &LpuMachine, graph: &Graph) -> R
         stretches,
         weights: Some(Weights::new(move |out| constants.iter().try_for_each(|constant| constant.write(out)))),
         counts,
-        blocks: vec![Block::not_searched()],
+        blocks,
         work_cycles: bound.work_cycles,
         weight_vectors_multiplied: bound.weight_vectors,
         used_vectors,
@@ -91,6 +124,9 @@ impl Bound {
         let (graph, derived) = (&plan.graph, derived_constants(&plan.graph));
         let (mut bytes, mut halves, mut weight_vectors) = (0u64, 0u64, 0u64);
         for node in plan.kernels.iter().flat_map(|kernel| kernel.nodes()).map(|id| graph.node(id)) {
+            if matches!(node.op, Op::Attention(_)) {
+                halves += graph.node_work(node).macs;
+            }
             let Op::MatMul(product) = &node.op else { continue };
             let float = graph.ty(node.inputs[0]).dtype.is_float();
             *(if float { &mut halves } else { &mut bytes }) += graph.node_work(node).macs;

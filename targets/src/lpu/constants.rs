@@ -83,12 +83,14 @@ impl Tiles {
 }
 
 /// Where the elements of a constant come from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Source {
     /// A value of a graph that is a constant or follows from constants.
     Value(Arc<Graph>, ValueId),
     /// The same, with its last two axes exchanged.
     Transposed(Arc<Graph>, ValueId),
+    /// Elements of such a value: their positions, found when they are wanted.
+    Picked(Arc<Graph>, ValueId, Arc<dyn Fn() -> Vec<i64> + Send + Sync>),
     /// Some of its rows: the first, and how many.
     Rows(Arc<Graph>, ValueId, usize, usize),
     /// Bytes as they are stored.
@@ -105,7 +107,7 @@ pub(super) enum Form {
 }
 
 /// A constant.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Constant {
     pub source: Source,
     pub form: Form,
@@ -152,6 +154,10 @@ impl Constant {
                 let tensor = constant(graph, *value)?;
                 let row = self.columns() * dtype.bits() / 8;
                 stored(&tensor, dtype)?[first * row..(first + count) * row].to_vec()
+            }
+            Source::Picked(graph, value, positions) => {
+                let (bytes, size) = (stored(&constant(graph, *value)?, dtype)?, dtype.bits() / 8);
+                positions().into_iter().flat_map(|at| bytes[at as usize * size..][..size].to_vec()).collect()
             }
             Source::Transposed(graph, value) => {
                 let tensor = constant(graph, *value)?;

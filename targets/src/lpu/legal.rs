@@ -16,12 +16,14 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
-use tcc_ir::ops::ReduceFn;
-use tcc_ir::{Graph, GraphError, Op, ValueId};
+use tcc_ir::ops::{Attention, ReduceFn};
+use tcc_ir::{DType, Graph, GraphError, Op, ValueId};
 use tcc_passes::{Verdict, clean_up, integer_products, legalize};
 
 pub(super) use limits::check;
 
+use super::LpuMachine;
+use super::lower::is_worth;
 use crate::target::TargetError;
 
 /// The graph in the operators that the machine runs.
@@ -31,6 +33,33 @@ use crate::target::TargetError;
 pub(super) fn legal(graph: &Graph) -> Result<Graph, TargetError> {
     let legal = clean_up(&legalize(&*integer_products(graph)?, &judge())?);
     Ok(clean_up(&softmax::turn_products(&legal)?))
+}
+
+/// What judges operators with their operands for the optimiser: what has flows of its own stays whole until kernels are chosen.
+pub(super) fn judge_composite(machine: &LpuMachine) -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync + '_ {
+    let fused = judge_fused(machine);
+    move |graph, op, inputs| match op {
+        Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) => Verdict::Keep,
+        // The search knows no definitions with several results.
+        Op::TopK(_) => Verdict::Keep,
+        _ => fused(graph, op, inputs),
+    }
+}
+
+/// What judges operators with their operands once kernels are chosen.
+pub(super) fn judge_fused(machine: &LpuMachine) -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync + '_ {
+    let single = judge();
+    move |graph, op, inputs| match op {
+        Op::Attention(_) if attends(machine, graph, inputs) => Verdict::Keep,
+        Op::Softmax(_) => Verdict::Decompose,
+        _ => single(graph, op, inputs),
+    }
+}
+
+/// Whether an attention is run as one.
+fn attends(machine: &LpuMachine, graph: &Graph, inputs: &[ValueId]) -> bool {
+    let [q, k, v] = [inputs[0], inputs[1], inputs[2]].map(|input| graph.ty(input));
+    matches!(q.dtype, DType::F32 | DType::F16) && Attention::dims(q, k, v).is_ok_and(|dims| is_worth(machine, &dims))
 }
 
 /// What judges operators with their operands.

@@ -130,8 +130,15 @@ impl Memory {
             };
             starts.into_iter().map(room).find(|found| found.len() == request.slices).unwrap_or_default()
         } else {
-            let found = order.iter().filter_map(|&slice| find(slice).map(|at| (slice, at)));
-            found.take(request.slices).collect()
+            let found: Vec<(usize, usize)> =
+                order.iter().filter_map(|&slice| find(slice).map(|at| (slice, at))).collect();
+            // What is read at once from slices beside each other comes to either matrix unit within few cycles, so that gaps of
+            // the one are long enough for the other.
+            let beside = |found: &&[(usize, usize)]| {
+                found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0)
+            };
+            let chosen = found.windows(request.slices.max(1)).find(beside);
+            chosen.map_or_else(|| found.iter().copied().take(request.slices).collect(), <[_]>::to_vec)
         };
         if found.len() < request.slices {
             return None;

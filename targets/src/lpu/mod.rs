@@ -16,6 +16,7 @@ mod attribution;
 pub mod check;
 mod compile;
 mod constants;
+mod cost;
 mod emit;
 pub mod encoding;
 mod energy;
@@ -68,8 +69,8 @@ impl Lpu {
     ///
     /// # Errors
     /// The machine has no way to compute an operator.
-    pub fn plan(&self, graph: &Graph) -> Result<Plan, TargetError> {
-        compile::plan(&self.machine, graph)
+    pub fn plan(&self, graph: &Graph, optimization: Optimization) -> Result<Plan, TargetError> {
+        Ok(compile::plan(&self.machine, &self.facts, graph, optimization, false)?.plan)
     }
 
     /// Reads a program for this machine that was written by [`Program::encode`].
@@ -90,8 +91,9 @@ impl Target for Lpu {
         true
     }
 
-    fn compile(&self, graph: &Graph, _: Optimization) -> Result<Box<dyn Program>, TargetError> {
-        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph)?))
+    fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
+        let planned = compile::plan(&self.machine, &self.facts, graph, optimization, false)?;
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph, planned)?))
     }
 
     fn compile_explained(
@@ -99,12 +101,15 @@ impl Target for Lpu {
         graph: &Graph,
         optimization: Optimization,
     ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
-        let outline = self.outline(graph, optimization)?;
-        Ok((self.compile(graph, optimization)?, Explanation::new(PlanTaken::NotSearched, outline, &[])))
+        let mut planned = compile::plan(&self.machine, &self.facts, graph, optimization, true)?;
+        let taken = if optimization == Optimization::None { PlanTaken::NotSearched } else { PlanTaken::Optimized };
+        let (outline, explanations) = (planned.outline.clone(), std::mem::take(&mut planned.explanations));
+        let program = compile::compile(&self.machine, &self.facts, graph, planned)?;
+        Ok((Box::new(program), Explanation::new(taken, outline, &explanations)))
     }
 
-    fn outline(&self, graph: &Graph, _: Optimization) -> Result<Outline, TargetError> {
-        compile::outline(&self.machine, graph)
+    fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError> {
+        Ok(compile::plan(&self.machine, &self.facts, graph, optimization, false)?.outline)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {

@@ -19,15 +19,12 @@ use super::residence::Residence;
 use super::{SystolicMachine, legal, lower};
 use crate::explanation::PlanTaken;
 use crate::machine::Machine;
-use crate::optimizer::Block;
+use crate::optimizer::{Block, extraction};
 use crate::target::{Optimization, TargetError};
 
 /// Most nodes in one kernel: bounds the buffers that one tile needs. Where a kernel does not fit all the same, the next
 /// number is tried; a single node always fits, but for rows that no buffer holds.
 pub(super) const KERNEL_NODES: [usize; 4] = [48, 12, 4, 1];
-
-/// Most states that exact extraction reaches for one block. Blocks of float models take tens to hundreds.
-const EXTRACTION_STATES: usize = 5_000;
 
 /// Instructions beyond which a plan is not lowered only to compare it with another, about: a schedule of so many takes
 /// seconds.
@@ -45,14 +42,6 @@ pub(super) fn plan(graph: &Graph, facts: &SystolicMachine, optimization: Optimiz
     match extraction(optimization) {
         None => Ok(fuse_up_to(KERNEL_NODES[0], legal(graph, facts)?, facts)),
         Some(extraction) => Ok(optimized_plan(graph, facts, extraction)?.0),
-    }
-}
-
-pub(super) fn extraction(optimization: Optimization) -> Option<Extraction> {
-    match optimization {
-        Optimization::None => None,
-        Optimization::Greedy => Some(Extraction::Greedy),
-        Optimization::Exact => Some(Extraction::Exact { states: EXTRACTION_STATES }),
     }
 }
 

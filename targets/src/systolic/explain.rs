@@ -3,10 +3,11 @@
 use tcc_ir::{Graph, Plan};
 use tcc_passes::{Extraction, KernelExplanation, Optimized, Outline, Places, optimize, optimize_explained};
 
-use super::compile::{KERNEL_NODES, Source, assembled, extraction, fuse_up_to, legal, searched};
+use super::compile::{KERNEL_NODES, Source, assembled, fuse_up_to, legal, searched};
 use super::cost::SystolicCosts;
 use super::{SystolicMachine, legal as judges};
 use crate::explanation::Explanation;
+use crate::optimizer::extraction;
 use crate::target::{Optimization, TargetError};
 
 /// Explains the plan that a program was lowered from. It is made a second time, so that a program is the same whether or

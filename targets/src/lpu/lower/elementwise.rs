@@ -10,7 +10,7 @@ use tcc_ir::{DType, Def, NodeId, NumberClass, Op, Shape as Dims, Tensor, ValueId
 
 use super::access::{Rows, direct, distinct};
 use super::chain::{Arg, Chain, Function, Input, Output, Step, add_chain};
-use super::{ASAP, CHUNK, Lease, Lowering, Room, clashed, is_elementwise, lost};
+use super::{ASAP, CHUNK, Lease, Lowering, Room, Shape, clashed, is_elementwise, lost};
 use crate::lpu::isa::Number;
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
@@ -433,6 +433,13 @@ impl Lowering<'_> {
         let access = self.plan.access(value).clone();
         let lanes = self.lanes();
         let no_view = || lost("a value cannot be repeated to the shape of what it meets");
+        let key = (access.root, access.view.clone(), Shape::Dense);
+        if let Some(layout) = self.made.get(&key).cloned() {
+            let view = View::dense(access.view.shape().clone()).broadcast(shape).ok_or_else(no_view)?;
+            if let Some(rows) = direct(&view, layout.columns, lanes) {
+                return Ok(Leaf { layout, rows });
+            }
+        }
         if let Some(view) = access.view.broadcast(shape) {
             let source = self.materialize(access.root)?;
             if let Some(rows) = direct(&view, source.columns, lanes) {

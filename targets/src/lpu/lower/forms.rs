@@ -74,6 +74,13 @@ impl Lowering<'_> {
             for user in self.graph.users(node) {
                 match &self.graph.node(user).op {
                     Op::MatMul(_) => multiplied = true,
+                    Op::Attention(_) => {
+                        let own = |input: &ValueId| self.graph.node(node).outputs.contains(input);
+                        if self.graph.node(user).inputs.iter().skip(3).any(own) {
+                            return false;
+                        }
+                        multiplied = true;
+                    }
                     op if is_view(op) => waiting.push(user),
                     _ => return false,
                 }
@@ -90,6 +97,12 @@ impl Lowering<'_> {
         let mut found: Vec<(View, View)> = Vec::new();
         for user in self.users(producer) {
             let node = self.graph.node(user);
+            if matches!(node.op, Op::Attention(_)) {
+                let keys = self.key_rows(node).filter(|(root, _)| *root == value);
+                let lies = |view: &View| view.is_dense() && Layout::matrix(view.shape()) == matrix;
+                found.extend(keys.filter(|(_, view)| lies(view)).map(|(_, view)| (view.clone(), view)));
+                continue;
+            }
             let Some((view, part, passes)) = self.rows_view(node, value) else { continue };
             let lies = part.is_dense() && Layout::matrix(part.shape()) == matrix;
             if lies && passes >= TWIN_PASSES && !found.iter().any(|(known, _)| *known == view) {

@@ -5,6 +5,7 @@
 //! the matrix units (`product`), and what must lie otherwise through shifters (`rearrange`).
 
 mod access;
+mod attention;
 mod chain;
 mod elementwise;
 mod forms;
@@ -13,9 +14,12 @@ mod movement;
 mod product;
 mod rearrange;
 mod reduce;
+mod strip;
 #[cfg(test)]
 mod tests;
 mod transpose;
+
+pub(super) use attention::is_worth;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -130,6 +134,10 @@ pub(super) struct Lowering<'a> {
     workspaces: Vec<transpose::Workspace>,
     workspace_turn: usize,
     gathered: Vec<((Hemisphere, u16, usize), Lease)>,
+    /// Results of attentions whose heads lie beside each other.
+    merged: HashSet<ValueId>,
+    /// Columns of zeros, as many as are loaded at once.
+    zeros: Option<Lease>,
     /// Products that are computed when somebody needs them.
     pending: HashSet<ValueId>,
     /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
@@ -163,6 +171,8 @@ pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Resul
         workspaces: Vec::new(),
         workspace_turn: 0,
         gathered: Vec::new(),
+        merged: HashSet::new(),
+        zeros: None,
         pending: HashSet::new(),
         engines: product::engines(facts),
         graph,
@@ -245,7 +255,13 @@ impl<'a> Lowering<'a> {
             }
         }
         // Whoever wants a view of an output makes what they want of the output itself.
-        kernel.outputs.iter().try_for_each(|&output| self.materialize(self.plan.access(output).root).map(|_| ()))
+        for &output in &kernel.outputs {
+            let root = self.plan.access(output).root;
+            if !self.merged.contains(&root) {
+                self.materialize(root)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a node is a product that only element-wise work of the same kernel uses, which may take its sums as they come.
@@ -275,6 +291,7 @@ impl<'a> Lowering<'a> {
                 return self.store_product(id, result);
             }
             Op::MatMul(_) => self.product(id)?,
+            Op::Attention(_) => return self.attention(id),
             Op::Gather(gather) => self.gather(gather, node.inputs[0], node.inputs[1], result)?,
             Op::Concat(concat) => self.concat(concat, &node.inputs, result)?,
             Op::Pad(pad) => self.pad(pad, &node.inputs, result)?,
@@ -307,6 +324,10 @@ impl<'a> Lowering<'a> {
         let access = self.plan.access(value).clone();
         if access.root != value {
             return self.dense(access.root, &access.view);
+        }
+        if let Some(layout) = self.unmerged(value)? {
+            self.values[value.index()] = Some(layout.clone());
+            return Ok(layout);
         }
         match self.graph.value(value).def {
             Def::Node { node, .. } if is_elementwise(&self.graph.node(node).op) => self.elementwise(value)?,

@@ -27,12 +27,12 @@ use crate::target::TargetError;
 /// A plane of a matrix unit, as far as it is scheduled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Engine {
-    side: Hemisphere,
-    plane: u8,
+    pub side: Hemisphere,
+    pub plane: u8,
     /// From when on its next weights may be loaded.
-    load: u64,
+    pub load: u64,
     /// From when on they may come into use.
-    multiply: u64,
+    pub multiply: u64,
 }
 
 /// The planes of a machine.
@@ -209,7 +209,7 @@ impl Lowering<'_> {
     }
 
     /// An operand as rows along the K-dimension, of the elements that are multiplied, with zeros behind them.
-    fn multiplied(
+    pub(super) fn multiplied(
         &mut self,
         value: ValueId,
         shape: &Dims,
@@ -251,7 +251,7 @@ impl Lowering<'_> {
     }
 
     /// Rows of a view of a value in the form that is multiplied.
-    fn operand_rows(&mut self, root: ValueId, view: &View, dtype: DType, form: Shape) -> Result<Lease, TargetError> {
+    pub(super) fn operand_rows(&mut self, root: ValueId, view: &View, dtype: DType, form: Shape) -> Result<Lease, TargetError> {
         let key = (root, view.clone(), form);
         if let Some(layout) = self.made.get(&key) {
             return Ok(layout.clone());
@@ -357,28 +357,29 @@ impl Lowering<'_> {
         let Some(first) = rows.layout.slices.first().filter(|_| passes >= TWIN_PASSES) else { return Ok(twice(&rows)) };
         let side = self.facts.side_of(first.slice);
         let access = self.plan.access(value).clone();
-        let dtype = rows.layout.dtype;
-        let own = (rows.layout.rows, rows.layout.columns);
         // The form of a view is remembered with the view; what else lies as the product wants it, with the value.
-        let key = (access.root, access.view, Shape::Twin(dtype));
-        let known = self.made.get(&key).filter(|twin| (twin.rows, twin.columns) == own).cloned();
-        let twin = match known {
-            Some(twin) => twin,
-            None => {
-                let avoid = Slices::of(&rows.layout.slices);
-                let room = Room { side: Some(side.other()), avoid, ..Room::COMPUTED };
-                let twin = self.allocate_in(dtype, own, room)?;
-                let all = all_vectors(own.0, rows.layout.blocks());
-                self.copy_vectors(Leaf { layout: rows.layout.clone(), rows: all.clone() }, twin.clone(), all)?;
-                self.remember(key, twin.clone());
-                twin
-            }
-        };
+        let twin = self.twin_of((access.root, access.view), &rows.layout)?;
         let twin = Leaf { layout: twin, rows: rows.rows.clone() };
         Ok(match side {
             Hemisphere::West => [rows, twin],
             Hemisphere::East => [twin, rows],
         })
+    }
+
+    /// A copy, on the other side, of rows as which a view of a value is multiplied.
+    pub(super) fn twin_of(&mut self, (root, view): (ValueId, View), rows: &Lease) -> Result<Lease, TargetError> {
+        let own = (rows.rows, rows.columns);
+        let key = (root, view, Shape::Twin(rows.dtype));
+        if let Some(twin) = self.made.get(&key).filter(|twin| (twin.rows, twin.columns) == own) {
+            return Ok(twin.clone());
+        }
+        let side = rows.slices.first().map(|place| self.facts.side_of(place.slice).other());
+        let avoid = Slices::of(&rows.slices);
+        let twin = self.allocate_in(rows.dtype, own, Room { side, avoid, ..Room::COMPUTED })?;
+        let all = all_vectors(own.0, rows.blocks());
+        self.copy_vectors(Leaf { layout: rows.clone(), rows: all.clone() }, twin.clone(), all)?;
+        self.remember(key, twin.clone());
+        Ok(twin)
     }
 
     /// What stands for the sums of a product as an operand of a chain.
@@ -452,7 +453,7 @@ impl Lowering<'_> {
     }
 
     /// The plane that has the high bytes of a plane's halves.
-    fn partner(&self, index: usize) -> usize {
+    pub(super) fn partner(&self, index: usize) -> usize {
         let Engine { side, plane, .. } = self.engines[index];
         self.engines.iter().position(|other| other.side == side && other.plane == plane + 1).unwrap_or(index)
     }
@@ -631,7 +632,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn say(&mut self, tiling: &str) {
+    pub(super) fn say(&mut self, tiling: &str) {
         if let Some(text) = self.tilings.last_mut() {
             if !text.is_empty() {
                 text.push_str("; ");

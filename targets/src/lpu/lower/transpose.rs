@@ -111,7 +111,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Exchanges one plane of some rows with lanes: each lane becomes a vector. Says whether there was room for that.
-    fn exchange_tile(&mut self, rows: &[Place], to: &[(usize, Place)]) -> Result<bool, TargetError> {
+    pub(super) fn exchange_tile(&mut self, rows: &[Place], to: &[(usize, Place)]) -> Result<bool, TargetError> {
         let (width, superlanes) = (self.facts.lanes as usize, self.facts.superlanes as usize);
         let turn = self.workspace_turn % self.workspaces.len();
         self.workspace_turn += 1;
@@ -252,7 +252,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Whether there is memory to exchange rows in, which is set aside when it is first wanted.
-    fn has_workspaces(&mut self) -> Result<bool, TargetError> {
+    pub(super) fn has_workspaces(&mut self) -> Result<bool, TargetError> {
         if !self.workspaces.is_empty() {
             return Ok(true);
         }

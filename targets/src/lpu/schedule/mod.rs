@@ -145,17 +145,20 @@ impl<'m> Schedule<'m> {
                 continue;
             }
             let step = train.width.next_power_of_two();
-            let found =
-                (0..=(self.machine.streams as usize).saturating_sub(train.width)).step_by(step).find(|&first| {
-                    self.is_free(train, first, start)
-                        && !flow.trains[..index].iter().zip(&streams).any(|(other, &taken)| {
-                            let taken = usize::from(taken);
-                            let meet = first < taken + other.width && taken < first + train.width;
-                            let same = other.direction == train.direction
-                                && (0..2).any(|half| other.halves[half] && train.halves[half]);
-                            meet && same
-                        })
-                });
+            let is_free = |&first: &usize| {
+                self.is_free(train, first, start)
+                    && !flow.trains[..index].iter().zip(&streams).any(|(other, &taken)| {
+                        let taken = usize::from(taken);
+                        let meet = first < taken + other.width && taken < first + train.width;
+                        let same = other.direction == train.direction
+                            && (0..2).any(|half| other.halves[half] && train.halves[half]);
+                        meet && same
+                    })
+            };
+            // Wide trains from one end, narrow ones from the other, so that these leave room for those.
+            let all = self.machine.streams as usize;
+            let mut places = (0..all.saturating_sub(train.width) + 1).step_by(step);
+            let found = if 4 * train.width > all { places.find(is_free) } else { places.rev().find(is_free) };
             streams.push(found? as u8);
         }
         let mut units: Vec<Queue> = Vec::with_capacity(flow.units.len());

@@ -1,0 +1,131 @@
+//! From the weights of keys to the result: each query's sum of values, with heads beside each other.
+
+use smallvec::SmallVec;
+use tcc_ir::DType;
+use tcc_ir::ops::AttentionDims;
+
+use super::super::chain::{Arg, Chain, Function, Step as ChainStep};
+use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
+use super::super::strip::{Columns, Step};
+use super::super::{Lease, Lowering, Room};
+use super::{Heads, Tile};
+use crate::lpu::isa::{Hemisphere, Row};
+use crate::lpu::layout::{Layout, Place};
+use crate::target::TargetError;
+
+impl Lowering<'_> {
+    /// Memory for the result, on either side: a row for each query, with all heads.
+    pub(super) fn result_rows(&mut self, heads: &Heads) -> Result<[Lease; 2], TargetError> {
+        let AttentionDims { batch, heads, queries, value_depth, .. } = heads.dims;
+        let matrix = (batch * queries, heads * value_depth);
+        let mut on = |side| self.allocate_in(DType::F16, matrix, Room { side: Some(side), ..Room::COMPUTED });
+        Ok([on(Hemisphere::West)?, on(Hemisphere::East)?])
+    }
+
+    /// Columns of zeros, as many as are loaded at once.
+    pub(super) fn zero_columns(&mut self) -> Result<Lease, TargetError> {
+        if let Some(zeros) = &self.zeros {
+            return Ok(zeros.clone());
+        }
+        let (lanes, stripes) = (self.lanes(), self.stripes());
+        let zeros = self.allocate_in(DType::U8, (stripes, lanes), Room { stripes, ..Room::GIVEN })?;
+        self.keep(vec![0; stripes * lanes], zeros.clone());
+        self.zeros = Some(zeros.clone());
+        Ok(zeros)
+    }
+
+    /// Multiplies values by the weights of keys of tiles whose heads lie beside each other, and stores the sums.
+    pub(super) fn weigh_values(
+        &mut self,
+        heads: &Heads,
+        tiles: &[Tile],
+        weights: &[Option<Lease>],
+        result: &[Lease; 2],
+    ) -> Result<(), TargetError> {
+        let (lanes, AttentionDims { heads: count, queries, value_depth: depth, .. }) = (self.lanes(), heads.dims);
+        let own: Vec<(usize, usize)> =
+            tiles.iter().enumerate().flat_map(|(tile, own)| own.heads.iter().map(move |&head| (tile, head))).collect();
+        let (Some(first), Some(last)) = (own.first(), own.last()) else { return Ok(()) };
+        let lot = tiles[0].queries.clone();
+        let row = first.1 / count * queries + lot.start;
+        let columns = (first.1 % count * depth, (last.1 % count + 1) * depth);
+        for block in columns.0 / lanes..columns.1.div_ceil(lanes) {
+            let within = |&&(_, head): &&(usize, usize)| {
+                head % count * depth < (block + 1) * lanes && (head % count + 1) * depth > block * lanes
+            };
+            let inside: Vec<(usize, usize)> = own.iter().filter(within).copied().collect();
+            let engine = self.free_engine(true)?;
+            for (index, &(tile, head)) in inside.iter().enumerate() {
+                let Some(rows) = weights[tile].clone() else { continue };
+                let place = tiles[tile].heads.iter().position(|&other| other == head).unwrap_or(0);
+                let blocks = heads.dims.keys.div_ceil(lanes);
+                for key_block in 0..blocks {
+                    let loads = self.value_columns(heads, head, block, key_block);
+                    self.load_columns(engine, &loads)?;
+                    let left = heads.dims.keys - key_block * lanes;
+                    let turns = if left > lanes / 2 { 2 } else { 1 };
+                    let done = index + 1 == inside.len() && key_block + 1 == blocks;
+                    let mut steps = Vec::with_capacity(turns * lot.len());
+                    for half in 0..turns {
+                        steps.extend((0..lot.len()).map(|query| Step {
+                            planes: planes(&rows, (place * lot.len() + query) as u32, key_block as u32),
+                            row: Row::Halves(half as u8),
+                            sums: (query as u16, index + key_block + half > 0),
+                            complete: done && half + 1 == turns,
+                        }));
+                    }
+                    if !done {
+                        self.multiply_strip(engine, &steps)?;
+                        continue;
+                    }
+                    let work = self.stored_twice(result, lot.len(), row, block);
+                    self.multiply_into(engine, &steps, &work, 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums that are stored on both sides.
+    fn stored_twice(&self, result: &[Lease; 2], count: usize, row: usize, block: usize) -> Work {
+        let lanes = self.lanes();
+        let sums = Layout { dtype: DType::F32, rows: count, columns: lanes, lanes, stripes: 1, slices: Vec::new() };
+        let copy = ChainStep { function: Function::Copy, args: SmallVec::from_slice(&[Arg::Leaf(0)]), dtype: DType::F16 };
+        let to = |step: usize| Target {
+            step,
+            layout: result[step].clone(),
+            rows: (0..count).map(|query| Some(((row + query) as u32, block as u32))).collect(),
+        };
+        Work {
+            chain: Chain { steps: vec![copy.clone(), copy], leaves: vec![DType::F32] },
+            leaves: vec![Leaf { layout: std::sync::Arc::new(sums), rows: all_vectors(count, 1) }],
+            targets: vec![to(0), to(1)],
+            first: vec![true; count],
+        }
+    }
+
+    /// The columns of a block of the result: values of one head, for a block of keys, and zeros beside them.
+    fn value_columns(&self, heads: &Heads, head: usize, block: usize, key_block: usize) -> Vec<Columns> {
+        let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
+        let AttentionDims { heads: count, value_depth: depth, keys, .. } = heads.dims;
+        let (_, key_head) = heads.key_head(head);
+        let blocks = keys.div_ceil(lanes);
+        let first = head % count * depth;
+        let place = |column: usize, plane: usize| -> Place {
+            let at = block * lanes + column;
+            if (first..first + depth).contains(&at) {
+                let (row, key) = heads.values.rows[(key_head * depth + at - first) * blocks + key_block];
+                heads.values.layout.place(row as usize, key as usize, plane)
+            } else {
+                heads.zeros.place(column % width, 0, 0)
+            }
+        };
+        let columns = |load: usize, plane: usize| (0..width).map(|index| place(load * width + index, plane)).collect();
+        (0..lanes / width)
+            .map(|load| Columns {
+                first: (load * width) as u16,
+                planes: (0..2).map(|plane| columns(load, plane)).collect(),
+            })
+            .collect()
+    }
+}
