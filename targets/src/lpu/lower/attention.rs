@@ -26,7 +26,7 @@ use crate::target::TargetError;
 use windows::Windows;
 
 /// Tiles whose scores are computed before the values of a tile are multiplied.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 
 /// Whether a machine runs an attention of so many queries and keys as one: fewer are not worth to be exchanged.
 pub(in crate::lpu) fn is_worth(machine: &LpuMachine, dims: &AttentionDims) -> bool {
@@ -45,8 +45,9 @@ struct Heads {
     queries: Lease,
     /// On either side.
     keys: [Lease; 2],
-    /// For each key head, feature and block of keys.
-    values: Leaf,
+    v: ValueId,
+    /// For each key head, feature and block of keys; none before they are wanted first.
+    values: Option<Leaf>,
     mask: Option<ValueId>,
     /// As many vectors of zeros as columns are loaded at once, each in a slice of its own.
     zeros: Lease,
@@ -139,7 +140,7 @@ impl Lowering<'_> {
         let Op::Attention(op) = node.op else { return Err(lost("an attention is none")) };
         let [q, k, v] = [node.inputs[0], node.inputs[1], node.inputs[2]];
         let dims = Attention::dims(graph.ty(q), graph.ty(k), graph.ty(v)).map_err(|error| lost(&error.to_string()))?;
-        let heads = self.heads(op, dims, [q, k, v], node.inputs.get(3).copied())?;
+        let mut heads = self.heads(op, dims, [q, k, v], node.inputs.get(3).copied())?;
         let lanes = self.lanes();
         let tiles = heads.tiles(lanes, self.facts.mxm.accumulators as usize, self.stripes());
         let result = self.result_rows(&heads)?;
@@ -155,6 +156,7 @@ impl Lowering<'_> {
                 if next + count + AHEAD > done + 1 {
                     break;
                 }
+                self.turn_values(&mut heads)?;
                 self.weigh_values(&heads, &tiles[next..next + count], &weights[next..next + count], &result)?;
                 for own in weights[next..next + count].iter_mut().filter_map(Option::take) {
                     self.give_back(&own);
@@ -198,12 +200,9 @@ impl Lowering<'_> {
         let queries = self.matrix(&q)?;
         let rows = self.operand_rows(k.root, &k.view, DType::F16, Shape::Operand(DType::F16))?;
         let keys = self.beside(&k, rows)?;
-        let AttentionDims { batch, groups, keys: key_count, value_depth, .. } = dims;
-        let turned = Dims::new([batch, groups, value_depth, key_count]).map_err(|error| lost(&error.to_string()))?;
-        let values = self.multiplied(v, &turned, true, DType::F16, Shape::Weights(DType::F16))?;
         let zeros = self.zero_columns()?;
         let chunk = CHUNK.min(self.facts.mxm.accumulators as usize);
-        Ok(Heads { op, dims, q, k, queries, keys, values, mask, zeros, chunk })
+        Ok(Heads { op, dims, q, k, queries, keys, v, values: None, mask, zeros, chunk })
     }
 
     /// The windows of queries and keys: as they lie, if those of each head are in the same lanes, else of rows of their own.

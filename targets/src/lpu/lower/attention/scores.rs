@@ -303,7 +303,9 @@ impl Lowering<'_> {
         let (lanes, queries) = (self.lanes(), tile.queries.len());
         let columns: Vec<usize> =
             (0..tile.heads.len()).flat_map(|head| (0..queries).map(move |query| tile.column(head, query))).collect();
-        let result = self.allocate(DType::F16, columns.len(), keys, 1, Slices::of(&weights.slices))?;
+        // In slices that take turns, so that several shifters can write at once.
+        let stripes = self.stripes();
+        let result = self.allocate(DType::F16, columns.len(), keys, stripes, Slices::of(&weights.slices))?;
         if !self.has_workspaces()? {
             self.give_back(&result);
             let positions = columns.iter().flat_map(|column| (0..keys).map(move |key| (key * lanes + column) as i64));

@@ -1,13 +1,13 @@
 //! From the weights of keys to the result: each query's sum of values, with heads beside each other.
 
 use smallvec::SmallVec;
-use tcc_ir::DType;
 use tcc_ir::ops::AttentionDims;
+use tcc_ir::{DType, Shape as Dims};
 
 use super::super::chain::{Arg, Chain, Function, Step as ChainStep};
 use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
 use super::super::strip::{Columns, Step};
-use super::super::{Lease, Lowering, Room};
+use super::super::{Lease, Lowering, Room, Shape, lost};
 use super::{Heads, Tile};
 use crate::lpu::isa::{Hemisphere, Row};
 use crate::lpu::layout::{Layout, Place};
@@ -34,6 +34,17 @@ impl Lowering<'_> {
         Ok(zeros)
     }
 
+    /// Has values as rows along the keys.
+    pub(super) fn turn_values(&mut self, heads: &mut Heads) -> Result<(), TargetError> {
+        if heads.values.is_none() {
+            let AttentionDims { batch, groups, keys, value_depth, .. } = heads.dims;
+            let turned = Dims::new([batch, groups, value_depth, keys]).map_err(|error| lost(&error.to_string()))?;
+            let shape = Shape::Weights(DType::F16);
+            heads.values = Some(self.multiplied(heads.v, &turned, true, DType::F16, shape)?);
+        }
+        Ok(())
+    }
+
     /// Multiplies values by the weights of keys of tiles whose heads lie beside each other, and stores the sums.
     pub(super) fn weigh_values(
         &mut self,
@@ -42,6 +53,7 @@ impl Lowering<'_> {
         weights: &[Option<Lease>],
         result: &[Lease; 2],
     ) -> Result<(), TargetError> {
+        let Some(values) = heads.values.clone() else { return Ok(()) };
         let (lanes, AttentionDims { heads: count, queries, value_depth: depth, .. }) = (self.lanes(), heads.dims);
         let own: Vec<(usize, usize)> =
             tiles.iter().enumerate().flat_map(|(tile, own)| own.heads.iter().map(move |&head| (tile, head))).collect();
@@ -60,7 +72,7 @@ impl Lowering<'_> {
                 let place = tiles[tile].heads.iter().position(|&other| other == head).unwrap_or(0);
                 let blocks = heads.dims.keys.div_ceil(lanes);
                 for key_block in 0..blocks {
-                    let loads = self.value_columns(heads, head, block, key_block);
+                    let loads = self.value_columns(heads, &values, head, (block, key_block));
                     self.load_columns(engine, &loads)?;
                     let left = heads.dims.keys - key_block * lanes;
                     let turns = if left > lanes / 2 { 2 } else { 1 };
@@ -105,7 +117,13 @@ impl Lowering<'_> {
     }
 
     /// The columns of a block of the result: values of one head, for a block of keys, and zeros beside them.
-    fn value_columns(&self, heads: &Heads, head: usize, block: usize, key_block: usize) -> Vec<Columns> {
+    fn value_columns(
+        &self,
+        heads: &Heads,
+        values: &Leaf,
+        head: usize,
+        (block, key_block): (usize, usize),
+    ) -> Vec<Columns> {
         let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
         let AttentionDims { heads: count, value_depth: depth, keys, .. } = heads.dims;
         let (_, key_head) = heads.key_head(head);
@@ -114,8 +132,8 @@ impl Lowering<'_> {
         let place = |column: usize, plane: usize| -> Place {
             let at = block * lanes + column;
             if (first..first + depth).contains(&at) {
-                let (row, key) = heads.values.rows[(key_head * depth + at - first) * blocks + key_block];
-                heads.values.layout.place(row as usize, key as usize, plane)
+                let (row, key) = values.rows[(key_head * depth + at - first) * blocks + key_block];
+                values.layout.place(row as usize, key as usize, plane)
             } else {
                 heads.zeros.place(column % width, 0, 0)
             }
