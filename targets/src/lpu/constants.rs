@@ -6,16 +6,18 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use half::f16;
-use tcc_ir::{DType, Graph, Tensor, ValueId, evaluate_constant};
+use tcc_ir::{DType, Data, Graph, Shape, Tensor, TensorType, ValueId, evaluate_constant};
 
 use super::layout::{Layout, Place};
 use super::program::Stretch;
+use super::shelf::{Shelf, Slot, Slots};
 use crate::stored::stored_bytes;
 
 /// Columns of weights as planes of the matrix unit load them.
 ///
 /// A tile is as many columns as a vector has lanes, of as many elements of the K-dimension. Columns that are loaded together lie in
-/// slices beside each other, with the byte planes of all of them behind each other.
+/// slices beside each other, with the byte planes of all of them behind each other. What columns of halves have behind their whole
+/// vectors lies on the shelf.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tiles {
     /// Elements as they are multiplied: bytes, or f16.
@@ -30,17 +32,25 @@ pub(super) struct Tiles {
     pub lanes: usize,
     /// One for each column that is loaded in a cycle.
     pub slices: Vec<Place>,
+    /// Where the rests of the tiles' columns lie on the shelf; of bytes there are none.
+    pub slots: Vec<Slots>,
+    /// The shelf.
+    pub shelf: Arc<Shelf>,
 }
 
 impl Tiles {
-    /// Tiles along the K-dimension.
+    /// Tiles along the K-dimension, but for what is on the shelf.
     pub fn k_blocks(&self) -> usize {
-        self.k.div_ceil(self.lanes)
+        Tiles::blocks(self.dtype, self.k, self.lanes)
+    }
+
+    fn blocks(dtype: DType, k: usize, lanes: usize) -> usize {
+        if dtype == DType::F16 { k / lanes } else { k.div_ceil(lanes) }
     }
 
     /// Vectors in each slice for so many products.
     pub fn depth(dtype: DType, batch: usize, k: usize, n: usize, lanes: usize, slices: usize) -> usize {
-        batch * k.div_ceil(lanes) * n.div_ceil(slices) * (dtype.bits() / 8)
+        batch * Tiles::blocks(dtype, k, lanes) * n.div_ceil(slices) * (dtype.bits() / 8)
     }
 
     /// Where the columns lie that are loaded in one cycle: the `load`-th of a tile, of a byte plane.
@@ -52,6 +62,12 @@ impl Tiles {
         let offset = ((batch * self.k_blocks() + k_block) * loads + column) * planes + plane;
         let at = |place: &Place| Place { slice: place.slice, address: place.address + offset as u16 };
         self.slices.iter().map(at).collect()
+    }
+
+    /// The rests of a tile's columns.
+    pub fn slots(&self, batch: usize, n_block: usize) -> &[Slot] {
+        let tiles = self.n.div_ceil(self.lanes);
+        self.slots.get(batch * tiles + n_block).map_or(&[], |slots| slots)
     }
 
     /// The vectors of each slice, from row-major columns: `n` rows of `k` elements for each product.
@@ -80,6 +96,28 @@ impl Tiles {
         }
         slices
     }
+
+    /// Puts rests of columns where they lie among the vectors of each slice of each of the shelf's stretches.
+    fn shelve(&self, elements: &[u8], stretches: &mut [Vec<Vec<u8>>]) {
+        let (planes, width) = (self.shelf.planes, self.slices.len());
+        for batch in 0..self.batch {
+            for column in 0..self.n {
+                let row = &elements[(batch * self.n + column) * self.k * planes..][..self.k * planes];
+                for slot in self.slots(batch, column / self.lanes) {
+                    let group = slot.group + column % self.lanes / width;
+                    let slice = &mut stretches[group / self.shelf.groups][column % width];
+                    let lane = slot.lanes.first(slot.count, self.lanes);
+                    for plane in 0..planes {
+                        let at = (group % self.shelf.groups) * planes + plane;
+                        let vector = &mut slice[at * self.lanes + lane..][..slot.count];
+                        for (index, byte) in vector.iter_mut().enumerate() {
+                            *byte = row[(slot.from + index) * planes + plane];
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Where the elements of a constant come from.
@@ -91,10 +129,27 @@ pub(super) enum Source {
     Transposed(Arc<Graph>, ValueId),
     /// Elements of such a value: their positions, found when they are wanted.
     Picked(Arc<Graph>, ValueId, Arc<dyn Fn() -> Vec<i64> + Send + Sync>),
-    /// Some of its rows: the first, and how many.
-    Rows(Arc<Graph>, ValueId, usize, usize),
+    /// A part of a table: the first columns of some of its rows, and then a row of zeros.
+    Heads(Arc<Graph>, ValueId, Part),
+    /// The other columns of some of a table's rows, two rows beside each other in a vector's halves, and then a row of zeros.
+    Tails(Arc<Graph>, ValueId, Part),
     /// Bytes as they are stored.
     Bytes(Vec<u8>),
+    /// The columns of several weights.
+    Columns(Vec<(Source, Arc<Tiles>)>),
+}
+
+/// Rows of a table that lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// The first of them.
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Elements of a row of the table.
+    pub columns: usize,
+    /// Of these, the elements that are in its head.
+    pub head: usize,
 }
 
 /// How a constant lies in memory.
@@ -104,6 +159,8 @@ pub(super) enum Form {
     Rows(Arc<Layout>),
     /// As weights.
     Tiles(Arc<Tiles>),
+    /// What weights have behind their whole vectors, so many lanes of a vector.
+    Shelf(Arc<Shelf>, usize),
 }
 
 /// A constant.
@@ -119,22 +176,25 @@ impl Constant {
         let (places, depth) = match &self.form {
             Form::Rows(layout) => {
                 let Layout { dtype, rows, columns, lanes, stripes, .. } = **layout;
-                (&layout.slices, Layout::depth(dtype, rows, columns, lanes, stripes))
+                (layout.slices.clone(), Layout::depth(dtype, rows, columns, lanes, stripes))
             }
             Form::Tiles(tiles) => {
                 let Tiles { dtype, batch, k, n, lanes, .. } = **tiles;
-                (&tiles.slices, Tiles::depth(dtype, batch, k, n, lanes, tiles.slices.len()))
+                (tiles.slices.clone(), Tiles::depth(dtype, batch, k, n, lanes, tiles.slices.len()))
             }
+            Form::Shelf(shelf, _) => (shelf.stretches.concat(), shelf.depth()),
         };
-        let stretch = |&place: &Place| Stretch { place, vectors: depth as u32 };
-        if depth == 0 { Vec::new() } else { places.iter().map(stretch).collect() }
+        let stretch = |place: Place| Stretch { place, vectors: depth as u32 };
+        if depth == 0 { Vec::new() } else { places.into_iter().map(stretch).collect() }
     }
 
-    /// Elements of a row.
-    fn columns(&self) -> usize {
-        match &self.form {
-            Form::Rows(layout) => layout.columns,
-            Form::Tiles(tiles) => tiles.k,
+    /// Whether it is of a table whose elements are halves here and wider floats in the model.
+    pub fn is_rounded_table(&self) -> bool {
+        match (&self.source, &self.form) {
+            (Source::Heads(graph, value, _) | Source::Tails(graph, value, _), Form::Rows(layout)) => {
+                layout.dtype == DType::F16 && graph.ty(*value).dtype != DType::F16
+            }
+            _ => false,
         }
     }
 
@@ -143,39 +203,101 @@ impl Constant {
     /// # Errors
     /// The weights were not loaded, cannot be computed, or cannot be written.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let dtype = match &self.form {
-            Form::Rows(layout) => layout.dtype,
-            Form::Tiles(tiles) => tiles.dtype,
-        };
-        let elements = match &self.source {
-            Source::Bytes(bytes) => bytes.clone(),
-            Source::Value(graph, value) => stored(&constant(graph, *value)?, dtype)?,
-            Source::Rows(graph, value, first, count) => {
-                let tensor = constant(graph, *value)?;
-                let row = self.columns() * dtype.bits() / 8;
-                stored(&tensor, dtype)?[first * row..(first + count) * row].to_vec()
+        match &self.form {
+            Form::Tiles(tiles) => {
+                let slices = tiles.pack(&self.source.columns(tiles)?);
+                slices.iter().try_for_each(|slice| out.write_all(slice))
+            }
+            Form::Rows(layout) => {
+                let slices = pack_rows(layout, &self.source.rows(layout)?);
+                slices.iter().try_for_each(|slice| out.write_all(slice))
+            }
+            Form::Shelf(shelf, lanes) => {
+                let slice = vec![0u8; shelf.depth() * lanes];
+                let mut stretches: Vec<Vec<Vec<u8>>> =
+                    shelf.stretches.iter().map(|stretch| vec![slice.clone(); stretch.len()]).collect();
+                if let Source::Columns(weights) = &self.source {
+                    for (source, tiles) in weights {
+                        tiles.shelve(&source.columns(tiles)?, &mut stretches);
+                    }
+                }
+                stretches.iter().flatten().try_for_each(|slice| out.write_all(slice))
+            }
+        }
+    }
+}
+
+impl Source {
+    /// The elements as rows of a layout.
+    fn rows(&self, layout: &Layout) -> io::Result<Vec<u8>> {
+        let Layout { dtype, rows, columns, lanes, .. } = *layout;
+        match self {
+            Source::Bytes(bytes) => Ok(bytes.clone()),
+            Source::Value(graph, value) => stored(&constant(graph, *value)?, dtype),
+            Source::Heads(graph, value, part) => Ok(part.heads(&part.rows(&constant(graph, *value)?, dtype)?, dtype)),
+            Source::Tails(graph, value, part) => {
+                Ok(part.tails(&part.rows(&constant(graph, *value)?, dtype)?, dtype, lanes))
             }
             Source::Picked(graph, value, positions) => {
                 let (bytes, size) = (stored(&constant(graph, *value)?, dtype)?, dtype.bits() / 8);
-                positions().into_iter().flat_map(|at| bytes[at as usize * size..][..size].to_vec()).collect()
+                Ok(positions().into_iter().flat_map(|at| bytes[at as usize * size..][..size].to_vec()).collect())
             }
             Source::Transposed(graph, value) => {
                 let tensor = constant(graph, *value)?;
-                let bytes = stored(&tensor, dtype)?;
-                match &self.form {
-                    Form::Tiles(tiles) => transposed(&bytes, tiles.batch, tiles.k, tiles.n, dtype.bits() / 8),
-                    Form::Rows(layout) => {
-                        let n = tensor.shape().iter().rev().nth(1).copied().unwrap_or(1);
-                        let batch = layout.rows * layout.columns / (layout.columns * n).max(1);
-                        transposed(&bytes, batch, layout.columns, n, dtype.bits() / 8)
-                    }
-                }
+                let n = tensor.shape().iter().rev().nth(1).copied().unwrap_or(1);
+                let batch = rows * columns / (columns * n).max(1);
+                Ok(transposed(&stored(&tensor, dtype)?, batch, columns, n, dtype.bits() / 8))
             }
-        };
-        match &self.form {
-            Form::Tiles(tiles) => tiles.pack(&elements).iter().try_for_each(|slice| out.write_all(slice)),
-            Form::Rows(layout) => pack_rows(layout, &elements).iter().try_for_each(|slice| out.write_all(slice)),
+            Source::Columns(_) => Err(io::Error::other("several weights are no rows; please report this")),
         }
+    }
+
+    /// The elements as columns of weights.
+    fn columns(&self, tiles: &Tiles) -> io::Result<Vec<u8>> {
+        let Tiles { dtype, batch, k, n, .. } = *tiles;
+        match self {
+            Source::Value(graph, value) => stored(&constant(graph, *value)?, dtype),
+            Source::Transposed(graph, value) => {
+                Ok(transposed(&stored(&constant(graph, *value)?, dtype)?, batch, k, n, dtype.bits() / 8))
+            }
+            Source::Bytes(_) | Source::Picked(..) | Source::Heads(..) | Source::Tails(..) | Source::Columns(_) => {
+                Err(io::Error::other("these elements are no weights; please report this"))
+            }
+        }
+    }
+}
+
+impl Part {
+    /// The rows as they are stored.
+    fn rows(&self, table: &Tensor, dtype: DType) -> io::Result<Vec<u8>> {
+        if table.dtype().bits() < 8 {
+            let row = self.columns * dtype.bits() / 8;
+            return Ok(stored(table, dtype)?[self.first * row..(self.first + self.count) * row].to_vec());
+        }
+        // Only these are converted: tables are large.
+        let row = self.columns * table.dtype().bits() / 8;
+        let bytes = table.bytes().map_err(io::Error::other)?;
+        let bytes = bytes[self.first * row..(self.first + self.count) * row].to_vec();
+        let shape = Shape::new([self.count, self.columns]).map_err(io::Error::other)?;
+        let rows = Tensor::new(TensorType::new(table.dtype(), shape), Data::from_bytes(bytes));
+        stored(&rows.map_err(io::Error::other)?, dtype)
+    }
+
+    fn heads(&self, rows: &[u8], dtype: DType) -> Vec<u8> {
+        let size = dtype.bits() / 8;
+        let own = rows.chunks_exact((self.columns * size).max(1)).flat_map(|row| &row[..self.head * size]);
+        own.copied().chain(std::iter::repeat_n(0, self.head * size)).collect()
+    }
+
+    fn tails(&self, rows: &[u8], dtype: DType, lanes: usize) -> Vec<u8> {
+        let size = dtype.bits() / 8;
+        let half = lanes / 2 * size;
+        let mut result = vec![0; (self.count.div_ceil(2) + 1) * 2 * half];
+        for (row, to) in rows.chunks_exact((self.columns * size).max(1)).zip(result.chunks_exact_mut(half.max(1))) {
+            let tail = &row[self.head * size..];
+            to[..tail.len()].copy_from_slice(tail);
+        }
+        result
     }
 }
 

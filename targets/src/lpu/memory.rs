@@ -1,7 +1,8 @@
 //! Which memory holds what: slices and addresses are given to values and taken back, in the order of the program.
 //!
 //! Constants lie at the lower end of slices and must never have held anything else. What the program computes lies at the upper
-//! end; what is taken back is given out again as late as possible, so that new work need not wait for old.
+//! end; what is taken back is given out again as late as possible, so that new work need not wait for old. Between them lies a
+//! reserve for constants that turn up while the program is made.
 
 use std::collections::BTreeMap;
 
@@ -81,12 +82,14 @@ struct Slice {
     floor: usize,
     /// The address below which memory is given out next.
     next: usize,
+    /// What the program computes never goes below this address.
+    reserved: usize,
 }
 
 impl Memory {
     pub fn new(machine: &LpuMachine) -> Self {
         let depth = (machine.mem.banks * machine.mem.words) as usize;
-        let slice = Slice { free: BTreeMap::from([(0, depth)]), floor: depth, next: depth };
+        let slice = Slice { free: BTreeMap::from([(0, depth)]), floor: depth, next: depth, reserved: 0 };
         let per_side = machine.mem.slices as usize;
         Memory { slices: vec![slice; 2 * per_side], depth, per_side, turn: [0; 2], side: 0, used: 0, peak: 0 }
     }
@@ -96,13 +99,28 @@ impl Memory {
         self.slices.iter().flat_map(|slice| slice.free.values()).map(|&vectors| vectors as u64).sum()
     }
 
+    /// Vectors of a side that can be given.
+    fn room(&self, side: usize) -> usize {
+        self.slices[side * self.per_side..(side + 1) * self.per_side].iter().map(Slice::room).sum()
+    }
+
+    /// Has the lowest vectors that are free now, so many in each slice, left to what is given.
+    pub fn reserve(&mut self, vectors: usize) {
+        for slice in &mut self.slices {
+            slice.reserved = slice.free.first_key_value().map_or(0, |(&at, &length)| at + length.min(vectors));
+        }
+    }
+
     /// Gives memory in slices of one hemisphere; slices that should be avoided are taken if there are no others.
     pub fn take(&mut self, request: Request) -> Option<Vec<Place>> {
         let sides = match request.side {
             Some(Hemisphere::West) => [0, 0],
             Some(Hemisphere::East) => [1, 1],
             None => {
-                self.side = 1 - self.side;
+                self.side = match request.purpose {
+                    Purpose::Given => usize::from(self.room(1) > self.room(0)),
+                    Purpose::Computed => 1 - self.side,
+                };
                 [self.side, 1 - self.side]
             }
         };
@@ -117,7 +135,11 @@ impl Memory {
         let first = side * self.per_side;
         let turn = self.turn[side];
         let order = (0..self.per_side).map(|index| first + (turn + index) % self.per_side);
-        let order: Vec<usize> = order.filter(|&slice| !avoiding || !request.avoid.contains(slice as u8)).collect();
+        let mut order: Vec<usize> = order.filter(|&slice| !avoiding || !request.avoid.contains(slice as u8)).collect();
+        if request.purpose == Purpose::Given {
+            // So that all slices become full together, and what takes many of them finds room to the end.
+            order.sort_by_key(|&slice| std::cmp::Reverse(self.slices[slice].room()));
+        }
         let find = |slice: usize| self.slices[slice].find(request.depth, request.purpose, self.depth);
         let found: Vec<(usize, usize)> = if request.aligned {
             // What is the first room of one slice may be room of others too.
@@ -130,14 +152,19 @@ impl Memory {
             };
             starts.into_iter().map(room).find(|found| found.len() == request.slices).unwrap_or_default()
         } else {
-            let found: Vec<(usize, usize)> =
+            let mut found: Vec<(usize, usize)> =
                 order.iter().filter_map(|&slice| find(slice).map(|at| (slice, at))).collect();
             // What is read at once from slices beside each other comes to either matrix unit within few cycles, so that gaps of
             // the one are long enough for the other.
-            let beside = |found: &&[(usize, usize)]| {
-                found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0)
+            let beside = |found: &&[(usize, usize)]| found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
+            let chosen = match request.purpose {
+                Purpose::Computed => found.windows(request.slices.max(1)).find(beside),
+                Purpose::Given => {
+                    found.sort_unstable();
+                    let least = |found: &&[(usize, usize)]| found.iter().map(|&(slice, _)| self.slices[slice].room()).min();
+                    found.windows(request.slices.max(1)).filter(beside).max_by_key(least)
+                }
             };
-            let chosen = found.windows(request.slices.max(1)).find(beside);
             chosen.map_or_else(|| found.iter().copied().take(request.slices).collect(), <[_]>::to_vec)
         };
         if found.len() < request.slices {
@@ -160,6 +187,11 @@ impl Memory {
 }
 
 impl Slice {
+    /// Vectors that can be given.
+    fn room(&self) -> usize {
+        self.free.iter().map(|(&at, &length)| length.min(self.floor.saturating_sub(at))).sum()
+    }
+
     fn find(&self, depth: usize, purpose: Purpose, size: usize) -> Option<usize> {
         if depth == 0 {
             return Some(0);
@@ -177,8 +209,8 @@ impl Slice {
                     })
                 };
                 // An eighth of the slice goes round before more is touched.
-                let window = self.floor.min(size - size / 8);
-                below(self.next, window).or_else(|| below(size, window)).or_else(|| below(size, 0))
+                let window = self.floor.min(size - size / 8).max(self.reserved);
+                below(self.next, window).or_else(|| below(size, window)).or_else(|| below(size, self.reserved))
             }
         }
     }

@@ -31,6 +31,7 @@ mod picture;
 mod program;
 pub mod rtl;
 mod schedule;
+mod shelf;
 pub mod simulator;
 mod summary;
 pub mod timeline;

@@ -440,7 +440,10 @@ impl Lowering<'_> {
                 return Ok(Leaf { layout, rows });
             }
         }
-        if let Some(view) = access.view.broadcast(shape) {
+        // Of a constant only what is read need be there.
+        let elements = |value: ValueId| self.graph.shape(value).count();
+        let is_part = self.is_constant(access.root) && elements(value) < elements(access.root);
+        if !is_part && let Some(view) = access.view.broadcast(shape) {
             let source = self.materialize(access.root)?;
             if let Some(rows) = direct(&view, source.columns, lanes) {
                 return Ok(Leaf { layout: source, rows });

@@ -42,10 +42,15 @@ impl Lowering<'_> {
         let twins = streamed.iter().map(|(view, _)| (view.clone(), Shape::Twin(DType::F16))).collect();
         let rows = streamed.into_iter().map(|(_, part)| (part, Shape::Operand(DType::F16))).collect();
         let twin = other(Hemisphere::East, twins);
-        if halves {
-            return vec![own(DType::F16, Some(Hemisphere::West), rows), twin];
+        let mut forms = if halves {
+            vec![own(DType::F16, Some(Hemisphere::West), rows)]
+        } else {
+            vec![own(native, None, Vec::new()), other(Hemisphere::West, rows)]
+        };
+        if self.twins {
+            forms.push(twin);
         }
-        vec![own(native, None, Vec::new()), other(Hemisphere::West, rows), twin]
+        forms
     }
 
     /// Remembers where a form of a value lies.

@@ -8,8 +8,8 @@ use tcc_ir::{DType, ValueId};
 
 use super::chain::{Arg, Chain, Function, Step};
 use super::elementwise::{Leaf, Target, Work, all_vectors, planes};
+use super::tables::Table;
 use super::{CHUNK, Lease, Lowering, Room, Shape, clashed, lost};
-use crate::lpu::constants::{Constant, Form, Source};
 use crate::lpu::isa::{Alu, AluFn, Number, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
@@ -42,12 +42,20 @@ impl Lowering<'_> {
         let index = self.single_column(indices)?;
         if shape.rank() > 1 {
             let inner = shape[1..shape.rank() - 1].iter().product::<usize>();
-            let tables = self.tables(data, inner, columns)?;
-            return self.look_up(&tables, &index, inner, rows, columns);
+            let dtype = storage(self.graph.ty(result).dtype);
+            let stays = self.is_read_by_chains(result);
+            return match self.table(data, inner, columns)? {
+                Table::Whole(table) => self.look_up(&table, &index, inner, rows, columns),
+                Table::Parts(parts) => {
+                    self.look_up_parts(&parts, &index, rows, if stays { parts.dtype } else { dtype })
+                }
+            };
         }
         // Single elements: found as numbers in all lanes, which then become the lanes of rows.
-        let tables = self.tables(data, 1, 1)?;
-        let found = self.look_up(&tables, &index, 1, index.rows, 1)?;
+        let found = match self.table(data, 1, 1)? {
+            Table::Whole(table) => self.look_up(&table, &index, 1, index.rows, 1)?,
+            Table::Parts(parts) => self.look_up_parts(&parts, &index, index.rows, parts.dtype)?,
+        };
         if columns == 1 {
             return Ok(found);
         }
@@ -76,28 +84,27 @@ impl Lowering<'_> {
         Ok(layout)
     }
 
-    /// What is looked up in, cut so that each part has one address for all its slices: entries of `inner` rows each.
-    fn tables(&mut self, data: ValueId, inner: usize, columns: usize) -> Result<Vec<Lease>, TargetError> {
+    /// What is looked up in: entries of `inner` rows each.
+    fn table(&mut self, data: ValueId, inner: usize, columns: usize) -> Result<Table, TargetError> {
         let lanes = self.lanes();
         let count = self.graph.shape(data).count();
         let entry = inner * columns.div_ceil(lanes);
         let entries = count / (inner * columns).max(1);
         let depth = (self.facts.mem.banks * self.facts.mem.words) as usize;
-        // Half a slice leaves room beside it.
-        let per_part = (depth / 2 / entry.max(1)).min(entries).max(1);
-        if entry > depth {
-            return Err(lost("an entry of a table is longer than a slice"));
+        if entry > depth / 2 {
+            return Err(lost("an entry of a table is longer than half a slice"));
         }
         if self.is_constant(data) {
-            return self.constant_tables(data, entries * inner, columns, per_part * inner);
+            return self.constant_table(data, inner, columns);
         }
-        if entries > per_part {
+        // Half a slice leaves room beside it.
+        if entries > depth / 2 / entry.max(1) {
             return Err(lost("a computed table is longer than a slice"));
         }
         let access = self.plan.access(data).clone();
         let key = (access.root, access.view, Shape::Table);
         if let Some(layout) = self.made.get(&key) {
-            return Ok(vec![layout.clone()]);
+            return Ok(Table::Whole(layout.clone()));
         }
         let leaf = if columns == 1 {
             let layout = self.single_column(data)?;
@@ -113,46 +120,20 @@ impl Lowering<'_> {
         let to = all_vectors(rows, columns.div_ceil(lanes));
         self.copy_vectors(leaf, layout.clone(), to)?;
         self.remember(key, layout.clone());
-        Ok(vec![layout])
-    }
-
-    /// A constant table of so many rows, in parts of `per_part` rows.
-    fn constant_tables(
-        &mut self,
-        data: ValueId,
-        rows: usize,
-        columns: usize,
-        per_part: usize,
-    ) -> Result<Vec<Lease>, TargetError> {
-        if let Some(parts) = self.tables.get(&(data, columns)) {
-            return Ok(parts.clone());
-        }
-        let dtype = storage(self.graph.ty(data).dtype);
-        let mut parts = Vec::new();
-        for first in (0..rows).step_by(per_part) {
-            let count = per_part.min(rows - first);
-            let layout = self.allocate_in(dtype, (count, columns), Room { aligned: true, ..Room::GIVEN })?;
-            let source = Source::Rows(self.graph.clone(), data, first, count);
-            self.constants.push(Constant { source, form: Form::Rows(layout.clone()) });
-            parts.push(layout);
-        }
-        self.tables.insert((data, columns), parts.clone());
-        Ok(parts)
+        Ok(Table::Whole(layout))
     }
 
     /// The entries that indices name: `rows` rows, `inner` for each index.
     fn look_up(
         &mut self,
-        tables: &[Lease],
+        table: &Lease,
         index: &Lease,
         inner: usize,
         rows: usize,
         columns: usize,
     ) -> Result<Lease, TargetError> {
-        let Some(first) = tables.first() else { return Err(lost("a table has no parts")) };
-        let dtype = first.dtype;
         // Indices are read while tables are, and are small.
-        let avoid = tables.iter().fold(Slices::default(), |all, table| all.union(Slices::of(&table.slices)));
+        let avoid = Slices::of(&table.slices);
         let small = self.allocate(DType::I32, index.rows, 1, 1, avoid)?;
         let all = all_vectors(index.rows, 1);
         let anew = vec![true; all.len()];
@@ -161,68 +142,17 @@ impl Lowering<'_> {
         let chain = Chain { steps: vec![copy], leaves: vec![index.dtype] };
         let leaf = Leaf { layout: index.clone(), rows: all };
         self.run_chain(Work { chain, leaves: vec![leaf], targets: vec![target], first: anew })?;
-        let index = &small;
-        let avoid = avoid.union(Slices::of(&index.slices));
-        let mut found = Vec::new();
-        let mut before = 0;
-        for table in tables {
-            let layout = self.allocate(dtype, rows, columns, 1, avoid)?;
-            self.read_entries(table, index, inner, before, &layout)?;
-            found.push(layout);
-            before += table.rows / inner.max(1);
-        }
-        // What lies beyond the end of a part is in a later one.
-        let per_part = first.rows / inner.max(1);
-        while found.len() > 1 {
-            let (Some(late), Some(early)) = (found.pop(), found.pop()) else { break };
-            let bound = (found.len() + 1) * per_part;
-            let layout = self.allocate(dtype, rows, columns, 1, avoid)?;
-            let vectors = all_vectors(rows, columns.div_ceil(self.lanes()));
-            let per_index = vectors.len() / index.rows.max(1);
-            let chain = Chain {
-                steps: vec![
-                    Step {
-                        function: Function::Binary(BinaryFn::Lt),
-                        args: SmallVec::from_slice(&[Arg::Leaf(0), Arg::Number(Number::Integer(bound as i32))]),
-                        dtype: DType::Bool,
-                    },
-                    Step {
-                        function: Function::Select,
-                        args: SmallVec::from_slice(&[Arg::Step(0), Arg::Leaf(1), Arg::Leaf(2)]),
-                        dtype,
-                    },
-                ],
-                leaves: vec![index.dtype, dtype, dtype],
-            };
-            let indices = (0..vectors.len()).map(|vector| ((vector / per_index) as u32, 0)).collect();
-            let leaves = vec![
-                Leaf { layout: index.clone(), rows: indices },
-                Leaf { layout: early.clone(), rows: vectors.clone() },
-                Leaf { layout: late.clone(), rows: vectors.clone() },
-            ];
-            let first = vec![true; vectors.len()];
-            let target = Target { step: 1, layout: layout.clone(), rows: vectors.into_iter().map(Some).collect() };
-            self.run_chain(Work { chain, leaves, targets: vec![target], first })?;
-            self.give_back(&early);
-            self.give_back(&late);
-            found.push(layout);
-        }
+        let layout = self.allocate(table.dtype, rows, columns, 1, avoid.union(Slices::of(&small.slices)))?;
+        self.read_entries(table, &small, inner, &layout)?;
         self.give_back(&small);
-        found.pop().ok_or_else(|| lost("a table has no parts"))
+        Ok(layout)
     }
 
-    /// Reads from one part of a table, whose first entry has a number.
-    fn read_entries(
-        &mut self,
-        table: &Lease,
-        index: &Lease,
-        inner: usize,
-        before: usize,
-        result: &Lease,
-    ) -> Result<(), TargetError> {
+    /// Reads the entries that indices name from a table.
+    fn read_entries(&mut self, table: &Lease, index: &Lease, inner: usize, result: &Lease) -> Result<(), TargetError> {
         let blocks = result.blocks();
         let per_index = inner * blocks;
-        let base = table.slices.first().map_or(0, |place| i64::from(place.address)) - (before * per_index) as i64;
+        let base = table.slices.first().map_or(0, |place| i64::from(place.address));
         let steps: Vec<(usize, usize)> =
             (0..index.rows).flat_map(|entry| (0..per_index).map(move |vector| (entry, vector))).collect();
         let earliest = self.ready(table);

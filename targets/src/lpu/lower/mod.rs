@@ -15,9 +15,11 @@ mod product;
 mod rearrange;
 mod reduce;
 mod strip;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod transpose;
+mod weights;
 
 pub(super) use attention::is_worth;
 
@@ -26,6 +28,8 @@ use std::sync::Arc;
 
 use tcc_ir::{Anchor, DType, Def, Graph, Kernel, NodeId, Op, Plan, ValueId, View};
 use tcc_passes::derived_constants;
+
+pub(super) use tables::is_rounded_table;
 
 use super::LpuMachine;
 use super::constants::{Constant, Form, Source, Tiles};
@@ -60,6 +64,9 @@ pub(super) struct Lowered {
 /// Vectors that a flow works on at most, if nothing keeps them together: long enough that streams are used well, short enough
 /// that what needs the first of them need not wait for all.
 const CHUNK: usize = 128;
+
+/// The part of each slice that constants have to themselves which turn up while the program is made.
+const RESERVE: usize = 256;
 
 /// The earliest cycle for flows that wait for nothing but their operands.
 const ASAP: i64 = i64::MIN / 2;
@@ -113,6 +120,8 @@ pub(super) struct Lowering<'a> {
     plan: &'a Plan,
     graph: Arc<Graph>,
     derived: Vec<bool>,
+    /// Whether rows that both matrix units multiply are kept on both sides.
+    twins: bool,
     schedule: Schedule<'a>,
     memory: Memory,
     values: Vec<Option<Lease>>,
@@ -126,8 +135,8 @@ pub(super) struct Lowering<'a> {
     known: HashMap<(ValueId, Shape), Lease>,
     literals: HashMap<(Vec<u8>, DType, usize, usize), Lease>,
     tiles: HashMap<(ValueId, bool, DType), Arc<Tiles>>,
-    /// Tables that are constants, in their parts.
-    tables: HashMap<(ValueId, usize), Vec<Lease>>,
+    /// Tables that are constants, by their columns.
+    tables: HashMap<(ValueId, usize), tables::Table>,
     tilings: Vec<String>,
     kernel: u32,
     /// Where rows and columns are exchanged, the one that comes next, and the addresses that are gathered there.
@@ -140,6 +149,8 @@ pub(super) struct Lowering<'a> {
     zeros: Option<Lease>,
     /// Products that are computed when somebody needs them.
     pending: HashSet<ValueId>,
+    /// Rows whose last lanes repeat what is behind their whole vectors.
+    repeated: Vec<Lease>,
     /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
     engines: Vec<product::Engine>,
 }
@@ -149,12 +160,22 @@ pub(super) struct Lowering<'a> {
 /// # Errors
 /// The memory does not hold what the plan needs, or a defect.
 pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Result<Lowered, TargetError> {
+    match lower_as(machine, facts, plan, true) {
+        // What makes a program fast takes memory; where there is little, operands may also find no slices of their own.
+        Err(TargetError::DoesNotFit { .. } | TargetError::Fault(_)) => lower_as(machine, facts, plan, false),
+        other => other,
+    }
+}
+
+/// Lowers a plan, with copies of rows on both sides of the chip if `twins`.
+fn lower_as(machine: &Machine, facts: &LpuMachine, plan: &Plan, twins: bool) -> Result<Lowered, TargetError> {
     let graph = Arc::new(plan.graph.clone());
     let lowering = Lowering {
         machine,
         facts,
         plan,
         derived: derived_constants(&graph),
+        twins,
         schedule: Schedule::new(facts),
         memory: Memory::new(facts),
         values: vec![None; graph.value_count()],
@@ -174,6 +195,7 @@ pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Resul
         merged: HashSet::new(),
         zeros: None,
         pending: HashSet::new(),
+        repeated: Vec::new(),
         engines: product::engines(facts),
         graph,
     };
@@ -183,7 +205,7 @@ pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Resul
 impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Lowered, TargetError> {
         let last_uses = self.last_uses();
-        self.place_weights()?;
+        self.place_constants()?;
         let mut inputs = Vec::new();
         for &input in self.graph.clone().inputs() {
             let ty = self.graph.ty(input).clone();
@@ -239,6 +261,35 @@ impl<'a> Lowering<'a> {
             last[input.index()] = None;
         }
         last
+    }
+
+    /// Gives constants their places: first what is deep and what must lie at the same address of many slices, so that nothing is
+    /// refused for how memory is cut while there is room.
+    fn place_constants(&mut self) -> Result<(), TargetError> {
+        let graph = self.graph.clone();
+        let plan = self.plan;
+        let nodes = || plan.kernels.iter().flat_map(Kernel::nodes).map(|id| graph.node(id));
+        self.place_tables()?;
+        self.place_weights()?;
+        let mut operands = Vec::new();
+        for node in nodes().filter(|node| is_elementwise(&node.op)) {
+            for &input in &node.inputs {
+                if self.is_constant(plan.access(input).root) && graph.shape(input).count() > 1 {
+                    operands.push((input, graph.shape(node.output()).clone()));
+                }
+            }
+        }
+        let depth = |value: ValueId| {
+            let (rows, columns) = Layout::matrix(graph.shape(value));
+            Layout::depth(storage(graph.ty(value).dtype), rows, columns, self.facts.vector(), 1)
+        };
+        operands.sort_by_key(|&(value, _)| std::cmp::Reverse(depth(value)));
+        for (value, shape) in operands {
+            self.rows_of(value, &shape)?;
+        }
+        let depth = (self.facts.mem.banks * self.facts.mem.words) as usize;
+        self.memory.reserve(depth / RESERVE);
+        Ok(())
     }
 
     fn lower_kernel(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
@@ -392,10 +443,23 @@ impl<'a> Lowering<'a> {
     fn allocate_in(&mut self, dtype: DType, (rows, columns): (usize, usize), room: Room) -> Result<Lease, TargetError> {
         let lanes = self.lanes();
         let Room { stripes, avoid, aligned, purpose, side } = room;
-        let depth = Layout::depth(dtype, rows, columns, lanes, stripes);
-        let slices = Layout::slice_count(dtype, stripes);
-        let slices = self.take(Request { slices, depth, purpose, avoid, aligned, side })?;
-        Ok(Arc::new(Layout { dtype, rows, columns, lanes, stripes, slices }))
+        let request = |stripes| {
+            let depth = Layout::depth(dtype, rows, columns, lanes, stripes);
+            Request { slices: Layout::slice_count(dtype, stripes), depth, purpose, avoid, aligned, side }
+        };
+        let layout = |stripes, slices| Arc::new(Layout { dtype, rows, columns, lanes, stripes, slices });
+        let first = self.take(request(stripes));
+        if first.is_err() && stripes == 1 && !aligned {
+            // What finds no room in a slice for each plane may find it in more of them, less in each.
+            let per_side = self.facts.mem.slices as usize;
+            let least = (dtype.bits() / 8).next_power_of_two();
+            for stripes in (2 * least..=per_side).step_by(least) {
+                if let Ok(slices) = self.take(request(stripes)) {
+                    return Ok(layout(stripes, slices));
+                }
+            }
+        }
+        first.map(|slices| layout(stripes, slices))
     }
 
     fn take(&mut self, request: Request) -> Result<Vec<Place>, TargetError> {

@@ -16,10 +16,10 @@ use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
 use super::transpose::Exchange;
 use super::{Lease, Lowering, Room, Shape, clashed, lost};
 use crate::lpu::LpuMachine;
-use crate::lpu::constants::{Constant, Form, Source, Tiles};
+use crate::lpu::constants::Tiles;
 use crate::lpu::isa::{Hemisphere, Number, Operation, Queue, Row};
 use crate::lpu::layout::{Layout, Place};
-use crate::lpu::memory::{Purpose, Request, Slices};
+use crate::lpu::memory::Slices;
 use crate::lpu::schedule::{Clash, FlowBuilder, Planes, Pool, TrainId};
 use crate::stored::storage;
 use crate::target::TargetError;
@@ -89,51 +89,27 @@ struct Item {
     n_block: usize,
 }
 
+/// Weights that are loaded at once, and the rows that are multiplied with them.
+struct Pass {
+    part: Part,
+    /// The block of the rows.
+    block: usize,
+    /// How the rows are multiplied, once for each half of the lanes that has weights.
+    rows: SmallVec<[Row; 2]>,
+    /// Whether sums are added to those before.
+    add: bool,
+}
+
+/// The weights of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// So many vectors along the K-dimension.
+    Block(usize),
+    /// From a group of the shelf on.
+    Group(usize),
+}
+
 impl Lowering<'_> {
-    /// Gives the weights of all products their places.
-    pub(super) fn place_weights(&mut self) -> Result<(), TargetError> {
-        let plan = self.plan;
-        for id in plan.kernels.iter().flat_map(|kernel| kernel.nodes()) {
-            let graph = self.graph.clone();
-            let node = graph.node(id);
-            if let tcc_ir::Op::MatMul(product) = &node.op
-                && self.is_constant(node.inputs[1])
-            {
-                let (_, b) = operand_types(self.graph.ty(node.inputs[0]).dtype, self.graph.ty(node.inputs[1]).dtype);
-                self.tiles(product, node.inputs[1], b)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The tiles of constant weights.
-    fn tiles(&mut self, product: &MatMul, value: ValueId, dtype: DType) -> Result<Arc<Tiles>, TargetError> {
-        let key = (value, product.transpose_b, dtype);
-        if let Some(tiles) = self.tiles.get(&key) {
-            return Ok(tiles.clone());
-        }
-        let shape = self.graph.shape(value).clone();
-        let rank = shape.rank();
-        let batch = shape[..rank - 2].iter().product();
-        let (k, n) = match product.transpose_b {
-            true => (shape[rank - 1], shape[rank - 2]),
-            false => (shape[rank - 2], shape[rank - 1]),
-        };
-        let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
-        let depth = Tiles::depth(dtype, batch, k, n, lanes, width);
-        let avoid = Slices::default();
-        let slices =
-            self.take(Request { slices: width, depth, purpose: Purpose::Given, avoid, aligned: false, side: None })?;
-        let tiles = Arc::new(Tiles { dtype, batch, k, n, lanes, slices });
-        let source = match product.transpose_b {
-            true => Source::Value(self.graph.clone(), value),
-            false => Source::Transposed(self.graph.clone(), value),
-        };
-        self.constants.push(Constant { source, form: Form::Tiles(tiles.clone()) });
-        self.tiles.insert(key, tiles.clone());
-        Ok(tiles)
-    }
-
     pub(super) fn product(&mut self, id: NodeId) -> Result<Lease, TargetError> {
         let graph = self.graph.clone();
         let node = graph.node(id);
@@ -178,6 +154,7 @@ impl Lowering<'_> {
         let rows = self.on_both_sides(a, rows, batches * dims.m * dims.n.div_ceil(self.lanes()))?;
         let weights = if self.is_constant(b) {
             let tiles = self.tiles(product, b, b_dtype)?;
+            self.repeat_rests(&tiles, &rows)?;
             let own = Dims::new(b_type.shape[..b_type.shape.rank() - 2].iter().copied());
             let own = own.map_err(|error| lost(&error.to_string()))?;
             let view = View::dense(own).broadcast(&dims.batch).ok_or_else(|| lost("batches do not match"))?;
@@ -330,7 +307,7 @@ impl Lowering<'_> {
     }
 
     /// Copies rows to rows of another type, with zeros behind them if they are ragged.
-    fn convert(&mut self, leaf: Leaf, layout: &Lease, ragged: bool) -> Result<(), TargetError> {
+    pub(super) fn convert(&mut self, leaf: Leaf, layout: &Lease, ragged: bool) -> Result<(), TargetError> {
         let (rows, columns) = (layout.rows, layout.columns);
         let all = all_vectors(rows, layout.blocks());
         let float = layout.dtype.is_float();
@@ -354,7 +331,9 @@ impl Lowering<'_> {
     /// Rows on the west side and on the east side; the same for a product that is small.
     fn on_both_sides(&mut self, value: ValueId, rows: Leaf, passes: usize) -> Result<[Leaf; 2], TargetError> {
         let twice = |rows: &Leaf| [rows.clone(), rows.clone()];
-        let Some(first) = rows.layout.slices.first().filter(|_| passes >= TWIN_PASSES) else { return Ok(twice(&rows)) };
+        let Some(first) = rows.layout.slices.first().filter(|_| self.twins && passes >= TWIN_PASSES) else {
+            return Ok(twice(&rows));
+        };
         let side = self.facts.side_of(first.slice);
         let access = self.plan.access(value).clone();
         // The form of a view is remembered with the view; what else lies as the product wants it, with the value.
@@ -443,13 +422,46 @@ impl Lowering<'_> {
             if halves { own.max(free(&self.engines[self.partner(index)])) } else { own }
         });
         let chosen = chosen.ok_or_else(|| lost("there is no plane"))?;
-        let blocks = job.k.div_ceil(self.lanes()).max(1);
-        for k_block in 0..blocks {
-            self.load(job, item, k_block, chosen)?;
-            let last = k_block + 1 == blocks;
-            self.pass(job, item, k_block, chosen, last.then_some(&mut *sink))?;
+        let passes = self.passes(job, item);
+        let last = passes.len() - 1;
+        for (index, pass) in passes.iter().enumerate() {
+            self.load(job, item, pass, chosen)?;
+            self.pass(job, item, pass, chosen, (index == last).then_some(&mut *sink))?;
         }
         Ok(())
+    }
+
+    /// What a tile of sums consists of. Rests of columns come last, as the rows that they are multiplied with are ready last.
+    fn passes(&self, job: &Job, item: &Item) -> Vec<Pass> {
+        let lanes = self.lanes();
+        let pass = |part, block, rows: &[Row]| Pass { part, block, rows: SmallVec::from_slice(rows), add: true };
+        // Rows go through the unit once for each half of the lanes that has weights.
+        let whole = |block: usize| {
+            let left = job.k - (block * lanes).min(job.k);
+            let turns = if job.dtype == DType::F16 && left > lanes / 2 { 2 } else { 1 };
+            pass(Part::Block(block), block, &job.row[..turns])
+        };
+        let mut passes: Vec<Pass> = Vec::new();
+        match &job.weights {
+            Weights::Rows(_) => passes.extend((0..job.k.div_ceil(lanes).max(1)).map(whole)),
+            Weights::Tiles(tiles, batches) => {
+                passes.extend((0..tiles.k_blocks()).map(whole));
+                for slot in tiles.slots(batches[item.batch], item.n_block) {
+                    let row = job.row[usize::from(slot.lanes.half())];
+                    match passes.last_mut() {
+                        Some(Pass { part: Part::Group(group), rows, .. }) if *group == slot.group => rows.push(row),
+                        _ => passes.push(pass(Part::Group(slot.group), tiles.k_blocks(), &[row])),
+                    }
+                }
+                if passes.is_empty() {
+                    passes.push(whole(0));
+                }
+            }
+        }
+        if let Some(first) = passes.first_mut() {
+            first.add = false;
+        }
+        passes
     }
 
     /// The plane that has the high bytes of a plane's halves.
@@ -459,7 +471,7 @@ impl Lowering<'_> {
     }
 
     /// Loads the weights of a tile.
-    fn load(&mut self, job: &Job, item: &Item, k_block: usize, engine: usize) -> Result<(), TargetError> {
+    fn load(&mut self, job: &Job, item: &Item, pass: &Pass, engine: usize) -> Result<(), TargetError> {
         let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
         let columns = lanes.min(job.n - item.n_block * lanes);
         let loads = columns.div_ceil(width);
@@ -470,7 +482,7 @@ impl Lowering<'_> {
             let at = self.facts.position(Queue::Load(side, plane));
             let mut flow = FlowBuilder::new(self.facts);
             let steps: Vec<(i64, SmallVec<[Place; 4]>)> = (0..loads)
-                .map(|load| (load as i64, self.weights(job, item, k_block, load, byte).into_iter().collect()))
+                .map(|load| (load as i64, self.weights(job, item, pass, load, byte).into_iter().collect()))
                 .collect();
             let train = flow.load(at, steps);
             let operations = (0..loads)
@@ -487,10 +499,13 @@ impl Lowering<'_> {
     }
 
     /// The columns that are loaded together.
-    fn weights(&self, job: &Job, item: &Item, k_block: usize, load: usize, plane: usize) -> Vec<Place> {
-        match &job.weights {
-            Weights::Tiles(tiles, batches) => tiles.load(batches[item.batch], item.n_block, k_block, load, plane),
-            Weights::Rows(leaf) => {
+    fn weights(&self, job: &Job, item: &Item, pass: &Pass, load: usize, plane: usize) -> Vec<Place> {
+        match (&job.weights, pass.part) {
+            (Weights::Tiles(tiles, _), Part::Group(group)) => tiles.shelf.places(group + load, plane),
+            (Weights::Tiles(tiles, batches), Part::Block(block)) => {
+                tiles.load(batches[item.batch], item.n_block, block, load, plane)
+            }
+            (Weights::Rows(leaf), Part::Block(k_block) | Part::Group(k_block)) => {
                 let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
                 let blocks = job.k.div_ceil(lanes);
                 let layout = &leaf.layout;
@@ -515,12 +530,12 @@ impl Lowering<'_> {
         &mut self,
         job: &Job,
         item: &Item,
-        k_block: usize,
+        own: &Pass,
         engine: usize,
         sink: Option<&mut Sink>,
     ) -> Result<(), TargetError> {
         let (side, count) = (self.engines[engine].side, item.rows.len());
-        let turns = self.turns(job, k_block);
+        let turns = own.rows.len();
         let (at, middle) = (self.facts.position(Queue::Multiply(side, 0)), self.facts.position(Queue::Alu(0)));
         // When the first row of sums leaves the unit.
         let leaves = ((turns - 1) * count) as i64 + i64::from(self.facts.mxm.latency) + 1;
@@ -529,10 +544,10 @@ impl Lowering<'_> {
             (0..count).map(|index| (leaves + index as i64, planes(layout, row(index).0, row(index).1))).collect()
         };
         match sink {
-            None => self.place_pass(job, item, k_block, engine, |_| None).map_err(clashed),
+            None => self.place_pass(job, item, own, engine, |_| None).map_err(clashed),
             Some(Sink::Store(layout)) => {
                 let steps = stores(layout, &|index| (row_of(index) as u32, item.n_block as u32));
-                self.place_pass(job, item, k_block, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)
+                self.place_pass(job, item, own, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)
             }
             Some(Sink::Chain(work, leaf)) => {
                 let blocks = job.n.div_ceil(self.lanes());
@@ -542,7 +557,7 @@ impl Lowering<'_> {
                 let latency = i64::from(self.facts.vxm.latency);
                 let start = leaves + at.abs_diff(middle) as i64 - level * latency;
                 let facts = self.facts;
-                let placed = self.place_pass(job, item, k_block, engine, |flow| {
+                let placed = self.place_pass(job, item, own, engine, |flow| {
                     let train = flow.train(FlowBuilder::direction(at, middle), 4, at);
                     (0..count).for_each(|index| flow.drive(train, at, leaves + index as i64, middle));
                     let inputs = part.leaves.iter().enumerate();
@@ -561,7 +576,7 @@ impl Lowering<'_> {
                 let dtype = part.chain.leaves[*leaf];
                 let sums = self.allocate(dtype, count, self.lanes(), 1, avoid)?;
                 let steps = stores(&sums, &|index| (index as u32, 0));
-                self.place_pass(job, item, k_block, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)?;
+                self.place_pass(job, item, own, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)?;
                 let mut part = part;
                 part.leaves[*leaf] = Leaf { layout: sums.clone(), rows: all_vectors(count, 1) };
                 self.run_part(&part, 0..count)?;
@@ -571,39 +586,32 @@ impl Lowering<'_> {
         }
     }
 
-    /// How often rows go through the unit for a tile: once for each half of the lanes that has weights.
-    fn turns(&self, job: &Job, k_block: usize) -> usize {
-        let lanes = self.lanes();
-        let left = job.k - (k_block * lanes).min(job.k);
-        if job.dtype == DType::F16 && left > lanes / 2 { 2 } else { 1 }
-    }
-
     /// Places the rows of a pass; `sums` says what becomes of the sums, if they are complete, by the train that they leave on.
     fn place_pass(
         &mut self,
         job: &Job,
         item: &Item,
-        k_block: usize,
+        pass: &Pass,
         engine: usize,
         sums: impl FnOnce(&mut FlowBuilder<'_>) -> Option<TrainId>,
     ) -> Result<(), Clash> {
         let Engine { side, plane, .. } = self.engines[engine];
         let at = self.facts.position(Queue::Multiply(side, plane));
         let latency = i64::from(self.facts.mxm.latency);
-        let (turns, count) = (self.turns(job, k_block), item.rows.len());
+        let (turns, count) = (pass.rows.len(), item.rows.len());
         let blocks = job.k.div_ceil(self.lanes()).max(1);
         let rows = &job.rows[side.index()];
         let mut flow = FlowBuilder::new(self.facts);
         let steps: Vec<(i64, Planes)> = (0..turns * count)
             .map(|cycle| {
                 let row = item.batch * job.m + item.rows.start + cycle % count;
-                let (row, block) = rows.rows[row * blocks + k_block];
+                let (row, block) = rows.rows[row * blocks + pass.block];
                 (cycle as i64, planes(&rows.layout, row, block))
             })
             .collect();
         let train = flow.load(at, steps);
         let multiplies = (0..turns * count)
-            .map(|cycle| (cycle as i64, Operation::Multiply { from: flow.take(train), row: job.row[cycle / count] }));
+            .map(|cycle| (cycle as i64, Operation::Multiply { from: flow.take(train), row: pass.rows[cycle / count] }));
         let multiplies = multiplies.collect();
         flow.unit(Pool::Only(Queue::Multiply(side, plane)), multiplies);
         // Installed in the cycle of the first row.
@@ -615,7 +623,7 @@ impl Lowering<'_> {
         }
         let leaving = sums(&mut flow);
         let accumulates = (0..turns * count).map(|cycle| {
-            let (row, add) = ((cycle % count) as u16, k_block > 0 || cycle >= count);
+            let (row, add) = ((cycle % count) as u16, pass.add || cycle >= count);
             let to = leaving.filter(|_| cycle >= (turns - 1) * count).map(|train| flow.stream(train));
             (cycle as i64 + latency, Operation::Accumulate { row, add, to })
         });
@@ -652,7 +660,7 @@ fn turned(view: &View) -> Option<View> {
 }
 
 /// The elements that operands of these types are multiplied as.
-fn operand_types(a: DType, b: DType) -> (DType, DType) {
+pub(super) fn operand_types(a: DType, b: DType) -> (DType, DType) {
     if a.is_float() { (DType::F16, DType::F16) } else { (storage(a), storage(b)) }
 }
 

@@ -1,11 +1,13 @@
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
+mod memory;
+
 use tcc_ir::ops::*;
 use tcc_ir::{Bytes, DType, Graph, Shape as Dims, Tensor, TensorType, ValueId, evaluate};
 use tcc_passes::{FusionLimits, clean_up, fuse};
 
-use super::lower;
+use super::{Lowered, lower};
 use crate::lpu::LpuMachine;
 use crate::lpu::emit::emit;
 use crate::lpu::layout::Layout;
@@ -22,10 +24,16 @@ fn machine(name: &str) -> (Machine, LpuMachine) {
 /// Compiles a graph, runs it, and gives its outputs and cycles.
 fn run(name: &str, graph: &Graph, inputs: &[Tensor]) -> (Vec<Tensor>, u64) {
     let (machine, facts) = machine(name);
+    let (outputs, cycles, _) = run_on(&machine, &facts, graph, inputs);
+    (outputs, cycles)
+}
+
+/// The same on a machine of one's own, with what the graph was lowered to.
+fn run_on(machine: &Machine, facts: &LpuMachine, graph: &Graph, inputs: &[Tensor]) -> (Vec<Tensor>, u64, Lowered) {
     let graph = legal(&clean_up(graph)).unwrap();
     let plan = fuse(graph, FusionLimits { row_bytes: Bytes(1 << 20), nodes: 48 });
-    let lowered = lower(&machine, &facts, &plan).unwrap();
-    let emitted = emit(lowered.placed, &facts).unwrap();
+    let mut lowered = lower(machine, facts, &plan).unwrap();
+    let emitted = emit(std::mem::take(&mut lowered.placed), facts).unwrap();
     let mut memory = vec![0; facts.memory_bytes() as usize];
     for constant in &lowered.constants {
         let mut bytes = Vec::new();
@@ -33,23 +41,24 @@ fn run(name: &str, graph: &Graph, inputs: &[Tensor]) -> (Vec<Tensor>, u64) {
         let mut rest = &bytes[..];
         for stretch in constant.stretches() {
             let (own, behind) = rest.split_at(stretch.vectors as usize * facts.vector());
-            let at = Layout::offset(stretch.place, &facts);
+            let at = Layout::offset(stretch.place, facts);
             memory[at..at + own.len()].copy_from_slice(own);
             rest = behind;
         }
         assert!(rest.is_empty());
     }
     for (tensor, layout) in inputs.iter().zip(&lowered.inputs) {
-        layout.scatter(tensor.bytes().unwrap(), &mut memory, &facts);
+        layout.scatter(tensor.bytes().unwrap(), &mut memory, facts);
     }
-    let mut simulator = Simulator::new(&facts, &emitted.queues, memory).unwrap();
+    let mut simulator = Simulator::new(facts, &emitted.queues, memory).unwrap();
     let execution = simulator.run(|_, _| {}).unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(*simulator.counts(), lowered.counts);
     let outputs = plan.graph.outputs().iter().zip(&lowered.outputs).map(|(output, layout)| {
-        let bytes = layout.gather(simulator.memory(), &facts);
+        let bytes = layout.gather(simulator.memory(), facts);
         Tensor::new(plan.graph.ty(output.value).clone(), tcc_ir::Data::from_bytes(bytes)).unwrap()
     });
-    (outputs.collect(), execution.cycles)
+    let outputs = outputs.collect();
+    (outputs, execution.cycles, lowered)
 }
 
 /// Numbers that look random.

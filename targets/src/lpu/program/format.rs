@@ -50,6 +50,7 @@ pub(super) fn encode(parts: &Parts) -> Vec<u8> {
         weight_vectors_multiplied: parts.weight_vectors_multiplied,
         blocks: parts.blocks.clone(),
         host_ops: parts.host_ops.clone(),
+        rounded_tables: parts.rounded_tables,
     }
     .encode_to_vec()
 }
@@ -88,6 +89,7 @@ pub(super) fn decode(bytes: &[u8], machine: &LpuMachine) -> Result<Parts, Target
         work_cycles: program.work_cycles,
         weight_vectors_multiplied: program.weight_vectors_multiplied,
         used_vectors: chip.used_vectors,
+        rounded_tables: program.rounded_tables,
         host_ops: program.host_ops,
     })
 }

@@ -39,6 +39,8 @@ pub(in crate::lpu) struct Parts {
     pub weight_vectors_multiplied: u64,
     /// Most vectors of memory in use at a time.
     pub used_vectors: u64,
+    /// Whether large tables of wider floats are kept as halves.
+    pub rounded_tables: bool,
     /// Nodes left to the host.
     pub host_ops: Vec<String>,
 }

@@ -127,6 +127,11 @@ fn notes(program: &LpuProgram, summary: &Summary) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if program.parts.rounded_tables {
+        notes.push(
+            "large tables of f32 that are looked up are kept as f16: what is found in them is rounded".to_owned(),
+        );
+    }
     // The energies are told with the energy.
     let mut assumed = program.machine.assumed();
     assumed.retain(|field| !field.starts_with("lpu.energy."));

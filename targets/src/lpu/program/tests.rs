@@ -183,6 +183,7 @@ fn parts() -> Parts {
         work_cycles: 1,
         weight_vectors_multiplied: 8,
         used_vectors: 8 + 4 + 16 + 16,
+        rounded_tables: false,
         host_ops: Vec::new(),
     }
 }
