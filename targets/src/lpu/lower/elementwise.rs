@@ -206,10 +206,16 @@ impl Lowering<'_> {
             let user = self.graph.node(user);
             gathering.steps.contains_key(&user.output())
         };
+        // Numbers for each row are computed for every vector of it, and are no vectors of the chain's shape.
+        let whole = |own: ValueId| Layout::matrix(self.graph.shape(own)) == Layout::matrix(&gathering.shape);
         values.retain(|&own| {
             own == value
-                || kernel.outputs.contains(&own)
-                || self.graph.producer(own).is_some_and(|node| !self.users(node).iter().all(|&user| inside(user)))
+                || whole(own)
+                    && (kernel.outputs.contains(&own)
+                        || self
+                            .graph
+                            .producer(own)
+                            .is_some_and(|node| !self.users(node).iter().all(|&user| inside(user))))
         });
         values
     }
@@ -348,10 +354,11 @@ impl Lowering<'_> {
                 && access.view.is_dense()
                 && self.graph.shape(root).count() == gathering.shape.count()
                 && Layout::matrix(self.graph.shape(root)) == Layout::matrix(&gathering.shape);
-            if let (true, Def::Node { node: id, .. }) = (inline, &self.graph.value(root).def) {
+            let inline_column = !inline && self.is_column_of(&gathering.shape, root, &access.view);
+            if let (true, Def::Node { node: id, .. }) = (inline || inline_column, &self.graph.value(root).def) {
                 let graph = self.graph.clone();
                 let node = graph.node(*id);
-                if gathering.takes_product && gathering.product.is_none() && self.pending.contains(&root) {
+                if inline && gathering.takes_product && gathering.product.is_none() && self.pending.contains(&root) {
                     let arg = gathering.leaf(self.sums_of(*id)?);
                     if let Arg::Leaf(leaf) = arg {
                         gathering.product = Some((leaf, *id));
@@ -372,6 +379,16 @@ impl Lowering<'_> {
             }
         }
         self.stored_argument(gathering, value)
+    }
+
+    /// Whether a view repeats a number for each row along rows of a shape. Such numbers are cheaper computed once more for each
+    /// vector, by ALUs that have nothing else to do, than on their way through memory.
+    fn is_column_of(&self, shape: &Dims, root: ValueId, view: &View) -> bool {
+        let own = self.graph.shape(root);
+        let (rows, columns) = Layout::matrix(shape);
+        columns > 1
+            && Layout::matrix(own) == (rows, 1)
+            && View::dense(own.clone()).broadcast(shape).is_some_and(|own| Some(own) == view.broadcast(shape))
     }
 
     /// Whether a node's result may go on to another in a chain, as it is what it would be if it were stored.
