@@ -251,7 +251,7 @@ fn softmax_and_norms() {
 }
 
 /// A normalisation of as many rows as two lots of a product have, between element-wise values: what follows the first rows need
-/// not wait for the last, and so it takes little more than three passes over its operand.
+/// not wait for the last.
 #[test]
 fn norms_are_fast() {
     let dims = [128, 768];
@@ -273,9 +273,8 @@ fn norms_are_fast() {
     let power: f64 = expected.iter().map(|y| y * y).sum();
     let noise: f64 = expected.iter().zip(&found).map(|(y, found)| (y - found).powi(2)).sum();
     let snr_db = 10.0 * (power / noise).log10();
-    println!("{cycles} cycles, {snr_db} dB");
     assert!(snr_db > 100.0, "{snr_db} dB");
-    assert!(cycles < 2600, "{cycles} cycles");
+    assert!(cycles < 2300, "{cycles} cycles");
 }
 
 #[test]
