@@ -18,6 +18,9 @@ use crate::lpu::schedule::{Clash, FlowBuilder, Planes};
 use crate::stored::storage;
 use crate::target::TargetError;
 
+/// As [`CHUNK`], for what reads a number for each row.
+const SHORT_CHUNK: usize = 16;
+
 /// An operand of a chain: where it lies, and for each vector of the chain's work the row and block.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
@@ -202,16 +205,34 @@ impl Lowering<'_> {
         let mut values: Vec<ValueId> = gathering.steps.keys().copied().collect();
         values.sort_unstable();
         let kernel = &self.plan.kernels[self.kernel as usize];
-        let inside = |user: NodeId| {
-            let user = self.graph.node(user);
-            gathering.steps.contains_key(&user.output())
-        };
+        let inside =
+            |user: NodeId| gathering.steps.contains_key(&self.graph.node(user).output()) || self.is_settled(user);
+        // Numbers for each row are computed for every vector of it, and are no vectors of the chain's shape.
+        let whole = |own: ValueId| Layout::matrix(self.graph.shape(own)) == Layout::matrix(&gathering.shape);
         values.retain(|&own| {
             own == value
-                || kernel.outputs.contains(&own)
-                || self.graph.producer(own).is_some_and(|node| !self.users(node).iter().all(|&user| inside(user)))
+                || whole(own)
+                    && (kernel.outputs.contains(&own)
+                        || self
+                            .graph
+                            .producer(own)
+                            .is_some_and(|node| !self.users(node).iter().all(|&user| inside(user))))
         });
         values
+    }
+
+    /// Whether all that an element-wise node is wanted for has been computed already, so that it never needs its operands again.
+    fn is_settled(&self, node: NodeId) -> bool {
+        let own = self.graph.node(node);
+        let value = own.output();
+        let is_kept = self.plan.kernels[self.kernel as usize].outputs.contains(&value);
+        let users = self.users(node);
+        let has_value =
+            |user: NodeId| self.graph.node(user).outputs.iter().all(|out| self.values[out.index()].is_some());
+        is_elementwise(&own.op)
+            && !is_kept
+            && !users.is_empty()
+            && users.iter().all(|&user| has_value(user) || self.is_settled(user))
     }
 
     /// The step that computes a value whose node is element-wise.
@@ -348,10 +369,11 @@ impl Lowering<'_> {
                 && access.view.is_dense()
                 && self.graph.shape(root).count() == gathering.shape.count()
                 && Layout::matrix(self.graph.shape(root)) == Layout::matrix(&gathering.shape);
-            if let (true, Def::Node { node: id, .. }) = (inline, &self.graph.value(root).def) {
+            let inline_column = !inline && self.is_column_of(&gathering.shape, root, &access.view);
+            if let (true, Def::Node { node: id, .. }) = (inline || inline_column, &self.graph.value(root).def) {
                 let graph = self.graph.clone();
                 let node = graph.node(*id);
-                if gathering.takes_product && gathering.product.is_none() && self.pending.contains(&root) {
+                if inline && gathering.takes_product && gathering.product.is_none() && self.pending.contains(&root) {
                     let arg = gathering.leaf(self.sums_of(*id)?);
                     if let Arg::Leaf(leaf) = arg {
                         gathering.product = Some((leaf, *id));
@@ -372,6 +394,16 @@ impl Lowering<'_> {
             }
         }
         self.stored_argument(gathering, value)
+    }
+
+    /// Whether a view repeats a number for each row along rows of a shape. Such numbers are cheaper computed once more for each
+    /// vector, by ALUs that have nothing else to do, than on their way through memory.
+    fn is_column_of(&self, shape: &Dims, root: ValueId, view: &View) -> bool {
+        let own = self.graph.shape(root);
+        let (rows, columns) = Layout::matrix(shape);
+        columns > 1
+            && Layout::matrix(own) == (rows, 1)
+            && View::dense(own.clone()).broadcast(shape).is_some_and(|own| Some(own) == view.broadcast(shape))
     }
 
     /// Whether a node's result may go on to another in a chain, as it is what it would be if it were stored.
@@ -488,8 +520,11 @@ impl Lowering<'_> {
     pub(super) fn run_chain(&mut self, work: Work) -> Result<(), TargetError> {
         let mut temporary = Vec::new();
         let first = work.first.clone();
+        // Results of reductions are written in bursts, and what reads others of them must fit between.
+        let columns = work.leaves.iter().any(|leaf| leaf.layout.is_splat() && leaf.layout.rows > 1);
+        let length = if columns { SHORT_CHUNK } else { CHUNK };
         let parts = self.parts(pruned(work), &mut temporary)?;
-        for range in chunks(&first) {
+        for range in chunks(&first, length) {
             for part in &parts {
                 self.run_part(part, range.clone())?;
             }
@@ -728,11 +763,11 @@ fn crossing_dtype(chain: &Chain, step: usize) -> DType {
 }
 
 /// Stretches of vectors that a flow works on, cut only where running results begin anew.
-fn chunks(first: &[bool]) -> Vec<Range<usize>> {
+fn chunks(first: &[bool], length: usize) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
     let mut start = 0;
     for index in 1..=first.len() {
-        let whole = index - start >= CHUNK && (index == first.len() || first[index]);
+        let whole = index - start >= length && (index == first.len() || first[index]);
         if whole || index == first.len() {
             chunks.push(start..index);
             start = index;

@@ -4,7 +4,7 @@
 mod memory;
 
 use tcc_ir::ops::*;
-use tcc_ir::{Bytes, DType, Graph, Shape as Dims, Tensor, TensorType, ValueId, evaluate};
+use tcc_ir::{Bytes, DType, Graph, Real, Shape as Dims, Tensor, TensorType, ValueId, evaluate};
 use tcc_passes::{FusionLimits, clean_up, fuse};
 
 use super::{Lowered, lower};
@@ -257,6 +257,33 @@ fn softmax_and_norms() {
         graph.add_output("norm", norm);
         check(&graph, &[floats(dims, 13)], 1e-5);
     }
+}
+
+/// A normalisation of as many rows as two lots of a product have, between element-wise values: what follows the first rows need
+/// not wait for the last.
+#[test]
+fn norms_are_fast() {
+    let dims = [128, 768];
+    let mut graph = Graph::new("norm");
+    let x = graph.add_input("x", ty(DType::F32, &dims));
+    let x = graph.add(Unary(UnaryFn::Neg), &[x]).unwrap();
+    let shifted = graph.constant(Tensor::scalar(20.0f32));
+    let x = graph.add(Binary(BinaryFn::Add), &[x, shifted]).unwrap();
+    let (scale, bias) = (graph.constant(floats(&dims[1..], 31)), graph.constant(floats(&dims[1..], 32)));
+    let norm = LayerNorm { axis: 1, epsilon: Real(1e-12), bias: true };
+    let y = graph.add(norm, &[x, scale, bias]).unwrap();
+    let y = graph.add(Unary(UnaryFn::Abs), &[y]).unwrap();
+    graph.add_output("x", x);
+    graph.add_output("y", y);
+    let inputs = [floats(&dims, 33)];
+    let expected = evaluate(&graph, &inputs).unwrap();
+    let (outputs, cycles) = run("groq-tsp", &graph, &inputs);
+    let (found, expected) = (outputs[1].to_f64s().unwrap(), expected[1].to_f64s().unwrap());
+    let power: f64 = expected.iter().map(|y| y * y).sum();
+    let noise: f64 = expected.iter().zip(&found).map(|(y, found)| (y - found).powi(2)).sum();
+    let snr_db = 10.0 * (power / noise).log10();
+    assert!(snr_db > 100.0, "{snr_db} dB");
+    assert!(cycles < 2300, "{cycles} cycles");
 }
 
 #[test]

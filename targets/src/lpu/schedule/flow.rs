@@ -43,6 +43,8 @@ pub(in crate::lpu) enum Pool {
     Alu(u8),
     /// Shifters of a side.
     Shift(Hemisphere),
+    /// Distributors of a side.
+    Distribute(Hemisphere),
     /// Transposers of a side.
     Transpose(Hemisphere),
     /// This one alone.
@@ -245,27 +247,6 @@ impl<'m> FlowBuilder<'m> {
             let access = Access::Write { train, plane: plane as u8, take: true };
             self.accesses.push((place.slice, cycle + end.abs_diff(from) as i64, place.address, access));
         }
-    }
-
-    /// Has several slices write the same vector, which is driven at `from` in a cycle onto a train of one stream.
-    pub fn store_copies(&mut self, train: TrainId, plane: u8, from: usize, cycle: i64, places: &[Place]) {
-        let positions = places.iter().map(|place| self.slice_position(place.slice));
-        let end = positions.max_by_key(|position| position.abs_diff(from)).unwrap_or(from);
-        self.drive(train, from, cycle, end);
-        let far = end.abs_diff(from);
-        for place in places {
-            let distance = self.slice_position(place.slice).abs_diff(from);
-            let access = Access::Write { train, plane, take: distance == far };
-            self.accesses.push((place.slice, cycle + distance as i64, place.address, access));
-        }
-    }
-
-    /// Has a slice write one plane of what is driven at `from` in a cycle; the train's way must be told with
-    /// [`FlowBuilder::drive`].
-    pub fn write(&mut self, train: TrainId, plane: u8, take: bool, from: usize, cycle: i64, place: Place) {
-        let distance = self.slice_position(place.slice).abs_diff(from);
-        let access = Access::Write { train, plane, take };
-        self.accesses.push((place.slice, cycle + distance as i64, place.address, access));
     }
 
     /// Has a slice gather: `addresses` come by in `cycle`; the result is driven onto `to`. The addresses are among so many from

@@ -173,6 +173,9 @@ impl<'m> Schedule<'m> {
                 Pool::Shift(side) => {
                     (0..self.machine.sxm.shifters as u8).find_map(|unit| free(Queue::Shift(side, unit)))
                 }
+                Pool::Distribute(side) => {
+                    (0..self.machine.sxm.distributors as u8).find_map(|unit| free(Queue::Distribute(side, unit)))
+                }
                 Pool::Transpose(side) => {
                     (0..self.machine.sxm.transposers as u8).find_map(|unit| free(Queue::Transpose(side, unit)))
                 }
