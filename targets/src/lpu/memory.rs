@@ -152,20 +152,16 @@ impl Memory {
             };
             starts.into_iter().map(room).find(|found| found.len() == request.slices).unwrap_or_default()
         } else {
-            let mut found: Vec<(usize, usize)> =
+            let found: Vec<(usize, usize)> =
                 order.iter().filter_map(|&slice| find(slice).map(|at| (slice, at))).collect();
-            // What is read at once from slices beside each other comes to either matrix unit within few cycles, so that gaps of
-            // the one are long enough for the other.
-            let beside = |found: &&[(usize, usize)]| found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
             let chosen = match request.purpose {
-                Purpose::Computed => found.windows(request.slices.max(1)).find(beside),
-                Purpose::Given => {
-                    found.sort_unstable();
-                    let least = |found: &&[(usize, usize)]| found.iter().map(|&(slice, _)| self.slices[slice].room()).min();
-                    found.windows(request.slices.max(1)).filter(beside).max_by_key(least)
+                Purpose::Computed => {
+                    let beside = |found: &&[(usize, usize)]| found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
+                    found.windows(request.slices.max(1)).find(beside).map(<[_]>::to_vec)
                 }
+                Purpose::Given => self.near(&found, request.slices),
             };
-            chosen.map_or_else(|| found.iter().copied().take(request.slices).collect(), <[_]>::to_vec)
+            chosen.unwrap_or_else(|| found.iter().copied().take(request.slices).collect())
         };
         if found.len() < request.slices {
             return None;
@@ -175,6 +171,24 @@ impl Memory {
             self.slices[slice].carve(at, request.depth, request.purpose);
         }
         Some(found.into_iter().map(|(slice, at)| Place { slice: slice as u8, address: at as u16 }).collect())
+    }
+
+    /// So many of some slices that are near each other, with most room. What is read at once from near slices comes to either
+    /// matrix unit within few cycles, so that gaps of the one are long enough for the other.
+    fn near(&self, found: &[(usize, usize)], count: usize) -> Option<Vec<(usize, usize)>> {
+        let within = count + count / 2;
+        let room = |&(slice, _): &(usize, usize)| self.slices[slice].room();
+        let starts = found.iter().map(|&(slice, _)| slice);
+        let chosen = starts.filter_map(|start| {
+            let mut own: Vec<(usize, usize)> = found.to_vec();
+            own.retain(|&(slice, _)| (start..start + within).contains(&slice));
+            own.sort_by_key(|found| (std::cmp::Reverse(room(found)), found.0));
+            own.truncate(count);
+            own.sort_unstable();
+            let least = own.iter().map(room).min().unwrap_or(0);
+            (own.len() == count).then_some((least, std::cmp::Reverse(start), own))
+        });
+        chosen.max().map(|(.., own)| own)
     }
 
     /// Takes memory back.
