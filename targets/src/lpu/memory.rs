@@ -173,7 +173,7 @@ impl Memory {
         Some(found.into_iter().map(|(slice, at)| Place { slice: slice as u8, address: at as u16 }).collect())
     }
 
-    /// So many of some slices that are near each other, with most room. What is read at once from near slices comes to either
+    /// So many of some slices that are near each other, among them the one with most room, so that all become full together. What is read at once from near slices comes to either
     /// matrix unit within few cycles, so that gaps of the one are long enough for the other.
     fn near(&self, found: &[(usize, usize)], count: usize) -> Option<Vec<(usize, usize)>> {
         let within = count + count / 2;
@@ -185,8 +185,8 @@ impl Memory {
             own.sort_by_key(|found| (std::cmp::Reverse(room(found)), found.0));
             own.truncate(count);
             own.sort_unstable();
-            let least = own.iter().map(room).min().unwrap_or(0);
-            (own.len() == count).then_some((least, std::cmp::Reverse(start), own))
+            let (least, most) = (own.iter().map(room).min()?, own.iter().map(room).max()?);
+            (own.len() == count).then_some((most, least, std::cmp::Reverse(start), own))
         });
         chosen.max().map(|(.., own)| own)
     }

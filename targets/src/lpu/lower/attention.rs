@@ -25,8 +25,9 @@ use crate::lpu::layout::Layout;
 use crate::target::TargetError;
 use windows::Windows;
 
-/// Tiles whose scores are computed before the values of a tile are multiplied.
-const AHEAD: usize = 4;
+/// Tiles whose scores are computed before the values of a tile are multiplied, where there is memory for it, and where there is
+/// little.
+const AHEAD: [usize; 2] = [4, 1];
 
 /// Whether a machine runs an attention of so many queries and keys as one: fewer are not worth to be exchanged.
 pub(in crate::lpu) fn is_worth(machine: &LpuMachine, dims: &AttentionDims) -> bool {
@@ -146,14 +147,15 @@ impl Lowering<'_> {
         let result = self.result_rows(&heads)?;
         let mut weights: Vec<Option<Lease>> = vec![None; tiles.len()];
         let mut next = 0;
-        for done in 0..tiles.len() + AHEAD {
+        let ahead = AHEAD[usize::from(!self.twins)];
+        for done in 0..tiles.len() + ahead {
             if let Some(tile) = tiles.get(done) {
                 weights[done] = Some(self.key_weights(&heads, tile)?);
             }
             // All heads of a lot of queries that share a vector of the result come together.
             while next < tiles.len() {
                 let count = self.together(&heads, &tiles[next..]);
-                if next + count + AHEAD > done + 1 {
+                if next + count + ahead > done + 1 {
                     break;
                 }
                 self.turn_values(&mut heads)?;
@@ -230,6 +232,9 @@ impl Lowering<'_> {
 
     /// Rows on the west side and on the east side.
     fn beside(&mut self, windows: &Windows, rows: Lease) -> Result<[Lease; 2], TargetError> {
+        if !self.twins {
+            return Ok([rows.clone(), rows]);
+        }
         let twin = self.twin_of((windows.root, windows.view.clone()), &rows)?;
         let side = rows.slices.first().map_or(Hemisphere::West, |place| self.facts.side_of(place.slice));
         Ok(match side {
@@ -239,7 +244,7 @@ impl Lowering<'_> {
     }
 
     /// Gives the result of an attention to those who read it, by the way in which they do.
-    fn keep_result(&mut self, value: ValueId, [west, east]: &[Lease; 2]) -> Result<(), TargetError> {
+    fn keep_result(&mut self, value: ValueId, result: &[Lease]) -> Result<(), TargetError> {
         let merged = merged(self.graph.shape(value)).ok_or_else(|| lost("an attention has no heads"))?;
         let graph = self.graph.clone();
         let producer = graph.producer(value).ok_or_else(|| lost("an attention has no node"))?;
@@ -252,14 +257,17 @@ impl Lowering<'_> {
                 }
             }
         }
+        let Some(west) = result.first() else { return Err(lost("an attention has no result")) };
         let matrix = (west.rows, west.columns);
         views.retain(|view| view.atoms() == merged.atoms() && Layout::matrix(view.shape()) == matrix);
         for view in views {
             self.made.insert((value, view.clone(), Shape::Dense), west.clone());
             self.made.insert((value, view.clone(), Shape::Operand(DType::F16)), west.clone());
-            self.made.insert((value, view, Shape::Twin(DType::F16)), east.clone());
+            if let Some(east) = result.get(1) {
+                self.made.insert((value, view, Shape::Twin(DType::F16)), east.clone());
+            }
         }
-        self.leases.entry(value).or_default().extend([west.clone(), east.clone()]);
+        self.leases.entry(value).or_default().extend(result.iter().cloned());
         self.merged.insert(value);
         Ok(())
     }

@@ -66,7 +66,7 @@ pub(super) struct Lowered {
 const CHUNK: usize = 128;
 
 /// The part of each slice that constants have to themselves which turn up while the program is made.
-const RESERVE: usize = 256;
+const RESERVE: [usize; 2] = [256, 512];
 
 /// The earliest cycle for flows that wait for nothing but their operands.
 const ASAP: i64 = i64::MIN / 2;
@@ -149,6 +149,8 @@ pub(super) struct Lowering<'a> {
     zeros: Option<Lease>,
     /// Products that are computed when somebody needs them.
     pending: HashSet<ValueId>,
+    /// For each value that lies in memory, the last kernel that reads it; none for those that stay.
+    last_uses: Vec<Option<usize>>,
     /// Rows whose last lanes repeat what is behind their whole vectors.
     repeated: Vec<Lease>,
     /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
@@ -195,6 +197,7 @@ fn lower_as(machine: &Machine, facts: &LpuMachine, plan: &Plan, twins: bool) -> 
         merged: HashSet::new(),
         zeros: None,
         pending: HashSet::new(),
+        last_uses: Vec::new(),
         repeated: Vec::new(),
         engines: product::engines(facts),
         graph,
@@ -204,7 +207,8 @@ fn lower_as(machine: &Machine, facts: &LpuMachine, plan: &Plan, twins: bool) -> 
 
 impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Lowered, TargetError> {
-        let last_uses = self.last_uses();
+        self.last_uses = self.last_uses();
+        let last_uses = self.last_uses.clone();
         self.place_constants()?;
         let mut inputs = Vec::new();
         for &input in self.graph.clone().inputs() {
@@ -288,7 +292,7 @@ impl<'a> Lowering<'a> {
             self.rows_of(value, &shape)?;
         }
         let depth = (self.facts.mem.banks * self.facts.mem.words) as usize;
-        self.memory.reserve(depth / RESERVE);
+        self.memory.reserve(depth / RESERVE[usize::from(!self.twins)]);
         Ok(())
     }
 
@@ -356,6 +360,9 @@ impl<'a> Lowering<'a> {
         };
         self.pending.remove(&result);
         self.values[result.index()] = Some(layout);
+        if matches!(node.op, Op::MatMul(_)) {
+            self.spend(id);
+        }
         Ok(())
     }
 
@@ -410,6 +417,19 @@ impl<'a> Lowering<'a> {
         self.made.forget(value);
         for layout in own.into_iter().chain(made) {
             self.give_back(&layout);
+        }
+    }
+
+    /// Takes back the operands of a product that nobody else reads, now that it is computed.
+    fn spend(&mut self, product: NodeId) {
+        let graph = self.graph.clone();
+        for &input in &graph.node(product).inputs {
+            let root = self.plan.access(input).root;
+            let Some(producer) = graph.producer(root) else { continue };
+            let last = self.last_uses[root.index()] == Some(self.kernel as usize);
+            if last && self.users(producer) == [product] && !self.copied.contains(&root) {
+                self.release(root);
+            }
         }
     }
 

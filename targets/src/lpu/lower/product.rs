@@ -388,7 +388,9 @@ impl Lowering<'_> {
             return Ok(());
         }
         let job = self.job(product, node.inputs[0], node.inputs[1])?;
-        self.multiply(&job, &mut Sink::Chain(Box::new(work), leaf))
+        self.multiply(&job, &mut Sink::Chain(Box::new(work), leaf))?;
+        self.spend(id);
+        Ok(())
     }
 
     /// Multiplies, and does with the sums what is to be done.

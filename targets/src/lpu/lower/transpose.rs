@@ -258,16 +258,17 @@ impl<'a> Lowering<'a> {
         }
         let (width, per_side) = (self.facts.lanes as usize, self.facts.mem.slices as usize);
         // Some slices must be left for addresses.
-        let sets = (per_side.saturating_sub(4) / width).min(2);
+        let sets = (per_side.saturating_sub(4) / width).min(if self.twins { 2 } else { 1 });
+        let deep = if self.twins { 2 } else { 1 };
         let depth = self.facts.superlanes as usize + 1;
         for side in Hemisphere::ALL {
-            for set in 0..2 * sets {
+            for set in 0..deep * sets {
                 let own = |slice: usize| match side {
                     Hemisphere::West => slice,
                     Hemisphere::East => 2 * per_side - 1 - slice,
                 };
                 let wanted =
-                    (0..width).fold(Slices::default(), |all, lane| all.with(own(set / 2 * width + lane) as u8));
+                    (0..width).fold(Slices::default(), |all, lane| all.with(own(set / deep * width + lane) as u8));
                 let others = (0..2 * per_side as u8).filter(|&slice| !wanted.contains(slice));
                 let avoid = others.fold(Slices::default(), Slices::with);
                 let request =

@@ -14,12 +14,13 @@ use crate::lpu::layout::{Layout, Place};
 use crate::target::TargetError;
 
 impl Lowering<'_> {
-    /// Memory for the result, on either side: a row for each query, with all heads.
-    pub(super) fn result_rows(&mut self, heads: &Heads) -> Result<[Lease; 2], TargetError> {
+    /// Memory for the result, on either side if there is enough: a row for each query, with all heads.
+    pub(super) fn result_rows(&mut self, heads: &Heads) -> Result<Vec<Lease>, TargetError> {
         let AttentionDims { batch, heads, queries, value_depth, .. } = heads.dims;
         let matrix = (batch * queries, heads * value_depth);
-        let mut on = |side| self.allocate_in(DType::F16, matrix, Room { side: Some(side), ..Room::COMPUTED });
-        Ok([on(Hemisphere::West)?, on(Hemisphere::East)?])
+        let sides = if self.twins { &Hemisphere::ALL[..] } else { &Hemisphere::ALL[..1] };
+        let on = |&side| self.allocate_in(DType::F16, matrix, Room { side: Some(side), ..Room::COMPUTED });
+        sides.iter().map(on).collect()
     }
 
     /// Columns of zeros, as many as are loaded at once.
@@ -51,7 +52,7 @@ impl Lowering<'_> {
         heads: &Heads,
         tiles: &[Tile],
         weights: &[Option<Lease>],
-        result: &[Lease; 2],
+        result: &[Lease],
     ) -> Result<(), TargetError> {
         let Some(values) = heads.values.clone() else { return Ok(()) };
         let (lanes, AttentionDims { heads: count, queries, value_depth: depth, .. }) = (self.lanes(), heads.dims);
@@ -90,7 +91,7 @@ impl Lowering<'_> {
                         self.multiply_strip(engine, &steps)?;
                         continue;
                     }
-                    let work = self.stored_twice(result, lot.len(), row, block);
+                    let work = self.stored(result, lot.len(), row, block);
                     self.multiply_into(engine, &steps, &work, 0)?;
                 }
             }
@@ -98,8 +99,8 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Sums that are stored on both sides.
-    fn stored_twice(&self, result: &[Lease; 2], count: usize, row: usize, block: usize) -> Work {
+    /// Sums that are stored on every side on which the result is.
+    fn stored(&self, result: &[Lease], count: usize, row: usize, block: usize) -> Work {
         let lanes = self.lanes();
         let sums = Layout { dtype: DType::F32, rows: count, columns: lanes, lanes, stripes: 1, slices: Vec::new() };
         let copy = ChainStep { function: Function::Copy, args: SmallVec::from_slice(&[Arg::Leaf(0)]), dtype: DType::F16 };
@@ -109,9 +110,9 @@ impl Lowering<'_> {
             rows: (0..count).map(|query| Some(((row + query) as u32, block as u32))).collect(),
         };
         Work {
-            chain: Chain { steps: vec![copy.clone(), copy], leaves: vec![DType::F32] },
+            chain: Chain { steps: vec![copy; result.len()], leaves: vec![DType::F32] },
             leaves: vec![Leaf { layout: std::sync::Arc::new(sums), rows: all_vectors(count, 1) }],
-            targets: vec![to(0), to(1)],
+            targets: (0..result.len()).map(to).collect(),
             first: vec![true; count],
         }
     }
