@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tcc_ir::{Bytes, Graph, Op, Plan, ValueId};
 use tcc_passes::{
-    FusionLimits, KernelExplanation, Optimized, Outline, Places, assemble_with_copies, derived_constants, fuse, integer_products,
-    optimize, optimize_explained,
+    FusionLimits, KernelExplanation, Optimized, Outline, Places, assemble_with_copies, derived_constants, fuse,
+    integer_products, optimize, optimize_explained,
 };
 
 use super::constants::Constant;

@@ -111,7 +111,8 @@ impl CostModel for LpuCosts<'_> {
             return None;
         }
         // What is a part of rows would have to be moved.
-        let moved = |node: &Node| matches!(&node.op, Op::Slice(slice) if self.moves(slice, graph.shape(node.inputs[0])));
+        let moved =
+            |node: &Node| matches!(&node.op, Op::Slice(slice) if self.moves(slice, graph.shape(node.inputs[0])));
         if graph.nodes().any(|(_, node)| moved(node)) {
             return None;
         }

@@ -30,6 +30,10 @@ impl Slices {
         Slices(self.0 | other.0)
     }
 
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     pub fn contains(self, slice: u8) -> bool {
         self.0 >> slice & 1 != 0
     }
@@ -69,7 +73,8 @@ pub(super) struct Memory {
     /// The slice of each side that is tried first.
     turn: [usize; 2],
     side: usize,
-    used: u64,
+    /// Vectors in use.
+    pub used: u64,
     /// Most vectors in use at a time.
     pub peak: u64,
 }
@@ -95,6 +100,7 @@ impl Memory {
     }
 
     /// Vectors that nobody has, in all slices.
+    #[cfg(test)]
     pub fn left(&self) -> u64 {
         self.slices.iter().flat_map(|slice| slice.free.values()).map(|&vectors| vectors as u64).sum()
     }
@@ -131,14 +137,36 @@ impl Memory {
         Some(places)
     }
 
+    /// Gives memory for weights in any slices with most room, which may be on both sides of the vector unit: planes of the matrix unit
+    /// load from all of them.
+    pub fn take_anywhere(&mut self, count: usize, depth: usize) -> Option<Vec<Place>> {
+        let found = (0..self.slices.len())
+            .filter_map(|slice| self.slices[slice].find(depth, Purpose::Given, self.depth).map(|at| (slice, at)));
+        let mut found: Vec<(usize, usize)> = found.collect();
+        found.sort_by_key(|&(slice, _)| std::cmp::Reverse(self.slices[slice].room()));
+        found.truncate(count);
+        found.sort_unstable();
+        if found.len() < count {
+            return None;
+        }
+        self.used += (count * depth) as u64;
+        self.peak = self.peak.max(self.used);
+        for &(slice, at) in &found {
+            self.slices[slice].carve(at, depth, Purpose::Given);
+        }
+        Some(found.into_iter().map(|(slice, at)| Place { slice: slice as u8, address: at as u16 }).collect())
+    }
+
     fn take_on(&mut self, side: usize, avoiding: bool, request: Request) -> Option<Vec<Place>> {
         let first = side * self.per_side;
         let turn = self.turn[side];
         let order = (0..self.per_side).map(|index| first + (turn + index) % self.per_side);
         let mut order: Vec<usize> = order.filter(|&slice| !avoiding || !request.avoid.contains(slice as u8)).collect();
         if request.purpose == Purpose::Given {
-            // So that all slices become full together, and what takes many of them finds room to the end.
-            order.sort_by_key(|&slice| std::cmp::Reverse(self.slices[slice].room()));
+            // So that all slices become full together, and what takes many of them finds room to the end; of equals those that are
+            // farthest from the vector unit.
+            let near = |slice: usize| if slice < self.per_side { slice } else { 2 * self.per_side - 1 - slice };
+            order.sort_by_key(|&slice| (std::cmp::Reverse(self.slices[slice].room()), near(slice)));
         }
         let find = |slice: usize| self.slices[slice].find(request.depth, request.purpose, self.depth);
         let found: Vec<(usize, usize)> = if request.aligned {

@@ -25,8 +25,7 @@ use crate::lpu::layout::Layout;
 use crate::target::TargetError;
 use windows::Windows;
 
-/// Tiles whose scores are computed before the values of a tile are multiplied, where there is memory for it, and where there is
-/// little.
+/// Tiles whose scores are computed before the values of a tile are multiplied, by how much memory may be spent.
 const AHEAD: [usize; 2] = [4, 1];
 
 /// Whether a machine runs an attention of so many queries and keys as one: fewer are not worth to be exchanged.
@@ -39,6 +38,7 @@ pub(in crate::lpu) fn is_worth(machine: &LpuMachine, dims: &AttentionDims) -> bo
 
 /// An attention, with its operands in the forms in which they are multiplied.
 struct Heads {
+    node: NodeId,
     op: Attention,
     dims: AttentionDims,
     q: Windows,
@@ -138,16 +138,15 @@ impl Lowering<'_> {
     pub(super) fn attention(&mut self, id: NodeId) -> Result<(), TargetError> {
         let graph = self.graph.clone();
         let node = graph.node(id);
-        let Op::Attention(op) = node.op else { return Err(lost("an attention is none")) };
         let [q, k, v] = [node.inputs[0], node.inputs[1], node.inputs[2]];
         let dims = Attention::dims(graph.ty(q), graph.ty(k), graph.ty(v)).map_err(|error| lost(&error.to_string()))?;
-        let mut heads = self.heads(op, dims, [q, k, v], node.inputs.get(3).copied())?;
+        let mut heads = self.heads(id, dims, [q, k, v], node.inputs.get(3).copied())?;
         let lanes = self.lanes();
         let tiles = heads.tiles(lanes, self.facts.mxm.accumulators as usize, self.stripes());
         let result = self.result_rows(&heads)?;
         let mut weights: Vec<Option<Lease>> = vec![None; tiles.len()];
         let mut next = 0;
-        let ahead = AHEAD[usize::from(!self.twins)];
+        let ahead = AHEAD[self.thrift as usize];
         for done in 0..tiles.len() + ahead {
             if let Some(tile) = tiles.get(done) {
                 weights[done] = Some(self.key_weights(&heads, tile)?);
@@ -158,8 +157,7 @@ impl Lowering<'_> {
                 if next + count + ahead > done + 1 {
                     break;
                 }
-                self.turn_values(&mut heads)?;
-                self.weigh_values(&heads, &tiles[next..next + count], &weights[next..next + count], &result)?;
+                self.weigh_values(&mut heads, &tiles[next..next + count], &weights[next..next + count], &result)?;
                 for own in weights[next..next + count].iter_mut().filter_map(Option::take) {
                     self.give_back(&own);
                 }
@@ -193,7 +191,7 @@ impl Lowering<'_> {
     /// The operands in the forms in which they are multiplied.
     fn heads(
         &mut self,
-        op: Attention,
+        node: NodeId,
         dims: AttentionDims,
         [q, k, v]: [ValueId; 3],
         mask: Option<ValueId>,
@@ -204,7 +202,8 @@ impl Lowering<'_> {
         let keys = self.beside(&k, rows)?;
         let zeros = self.zero_columns()?;
         let chunk = CHUNK.min(self.facts.mxm.accumulators as usize);
-        Ok(Heads { op, dims, q, k, queries, keys, v, values: None, mask, zeros, chunk })
+        let Op::Attention(op) = self.graph.node(node).op else { return Err(lost("an attention is none")) };
+        Ok(Heads { node, op, dims, q, k, queries, keys, v, values: None, mask, zeros, chunk })
     }
 
     /// The windows of queries and keys: as they lie, if those of each head are in the same lanes, else of rows of their own.
@@ -232,7 +231,7 @@ impl Lowering<'_> {
 
     /// Rows on the west side and on the east side.
     fn beside(&mut self, windows: &Windows, rows: Lease) -> Result<[Lease; 2], TargetError> {
-        if !self.twins {
+        if !self.has_twins() {
             return Ok([rows.clone(), rows]);
         }
         let twin = self.twin_of((windows.root, windows.view.clone()), &rows)?;

@@ -668,7 +668,10 @@ impl Lowering<'_> {
                     && reads(&leaves[at])
                     && !moved.iter().any(|moved| Arc::ptr_eq(moved, &leaves[at].layout))
             });
-            let at = at.ok_or_else(|| clashed(Clash::Slice(slice)))?;
+            let Some(at) = at else {
+                moved.iter().for_each(|layout| self.give_back(layout));
+                return self.run_apart(work, range, slice);
+            };
             let others = leaves.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, leaf)| &leaf.layout);
             let avoid = others.fold(Slices::default().with(slice), |all, layout| all.union(Slices::of(&layout.slices)));
             let leaf = self.relocated(&leaves[at], avoid)?;
@@ -676,6 +679,35 @@ impl Lowering<'_> {
             leaves[at] = leaf;
         }
         Err(lost("the operands of a kernel cannot be read together"))
+    }
+
+    /// Places work that reads and writes, or writes twice, in one slice in the same cycle: results one after the other, and by way
+    /// of other slices.
+    fn run_apart(&mut self, work: &Work, range: Range<usize>, slice: u8) -> Result<(), TargetError> {
+        if work.targets.len() > 1 {
+            return work.targets.iter().try_for_each(|target| {
+                self.run_part(&pruned(Work { targets: vec![target.clone()], ..work.clone() }), range.clone())
+            });
+        }
+        let Some(target) = work.targets.first() else { return Ok(()) };
+        let taken = work.leaves.iter().map(|leaf| &leaf.layout).chain([&target.layout]);
+        let avoid = taken.fold(Slices::default(), |all, layout| all.union(Slices::of(&layout.slices)));
+        let count = range.len();
+        let between = self.allocate(target.layout.dtype, count, self.lanes(), 1, avoid)?;
+        if Slices::of(&between.slices).meets(avoid) {
+            return Err(clashed(Clash::Slice(slice)));
+        }
+        let own: Vec<Option<(u32, u32)>> =
+            (0..count).map(|row| target.rows[range.start + row].map(|_| (row as u32, 0))).collect();
+        let stored: Vec<usize> = (0..count).filter(|&row| own[row].is_some()).collect();
+        let mut first = work.some(range.clone());
+        first.targets = vec![Target { step: target.step, layout: between.clone(), rows: own }];
+        self.run_part(&first, 0..count)?;
+        let from = Leaf { layout: between.clone(), rows: stored.iter().map(|&row| (row as u32, 0)).collect() };
+        let to = stored.iter().filter_map(|&row| target.rows[range.start + row]).collect();
+        self.copy_vectors(from, target.layout.clone(), to)?;
+        self.give_back(&between);
+        Ok(())
     }
 
     /// A copy of some vectors in other slices.

@@ -1,11 +1,11 @@
 //! In which forms a value is stored as it is computed: as it is, or as matrix units multiply it, where that is known to be wanted.
 
 use tcc_ir::ops::MatMul;
-use tcc_ir::{DType, Node, NodeId, Op, Shape as Dims, ValueId, View, is_view};
+use tcc_ir::{Anchor, DType, Node, NodeId, Op, Shape as Dims, ValueId, View, is_view};
 
 use super::access::distinct;
 use super::product::TWIN_PASSES;
-use super::{Lease, Lowering, Shape};
+use super::{Lease, Lowering, Shape, Thrift, is_elementwise};
 use crate::lpu::isa::Hemisphere;
 use crate::lpu::layout::Layout;
 use crate::stored::storage;
@@ -33,7 +33,7 @@ impl Lowering<'_> {
         if !matches!(ty.dtype, DType::F32 | DType::F16) {
             return vec![own(native, None, Vec::new())];
         }
-        let halves = ty.dtype == DType::F16 || self.is_only_multiplied(value);
+        let halves = ty.dtype == DType::F16 || self.is_only_multiplied(value) || self.is_halved(value);
         let streamed = self.streamed(value);
         if streamed.is_empty() {
             return vec![own(if halves { DType::F16 } else { native }, None, Vec::new())];
@@ -47,7 +47,7 @@ impl Lowering<'_> {
         } else {
             vec![own(native, None, Vec::new()), other(Hemisphere::West, rows)]
         };
-        if self.twins {
+        if self.has_twins() {
             forms.push(twin);
         }
         forms
@@ -64,6 +64,21 @@ impl Lowering<'_> {
         for (view, shape) in &form.keys {
             self.made.insert((value, view.clone(), *shape), layout.clone());
         }
+    }
+
+    /// Whether a value is stored as halves since memory is short: one that kernels of products and norms hand to each other.
+    fn is_halved(&self, value: ValueId) -> bool {
+        let kernel = &self.plan.kernels[self.kernel as usize];
+        let between = matches!(kernel.anchor, Anchor::Contraction(_) | Anchor::Reduction(_) | Anchor::Normalization(_));
+        let Some(node) = self.graph.producer(value).filter(|_| self.thrift == Thrift::Frugal && between) else {
+            return false;
+        };
+        let reads = |op: &Op| is_elementwise(op) || matches!(op, Op::MatMul(_) | Op::Attention(_) | Op::Reduce(_));
+        let roots = self.graph.outputs().iter().map(|output| self.plan.access(output.value).root);
+        Layout::matrix(self.graph.shape(value)).1 > 1
+            && roots.into_iter().all(|root| root != value)
+            && !self.copied.contains(&value)
+            && self.users(node).iter().all(|&user| reads(&self.graph.node(user).op))
     }
 
     /// Whether products are all that reads a value.

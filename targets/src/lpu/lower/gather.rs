@@ -13,7 +13,7 @@ use super::{CHUNK, Lease, Lowering, Room, Shape, clashed, lost};
 use crate::lpu::isa::{Alu, AluFn, Number, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
-use crate::lpu::schedule::{FlowBuilder, Pool};
+use crate::lpu::schedule::{Clash, FlowBuilder, Pool};
 use crate::stored::storage;
 use crate::target::TargetError;
 
@@ -157,10 +157,19 @@ impl Lowering<'_> {
             (0..index.rows).flat_map(|entry| (0..per_index).map(move |vector| (entry, vector))).collect();
         let earliest = self.ready(table);
         let mut until = 0;
-        for chunk in steps.chunks(CHUNK) {
+        let mut chunks: Vec<&[(usize, usize)]> = steps.rchunks(CHUNK).collect();
+        while let Some(chunk) = chunks.pop() {
             let mut flow = FlowBuilder::new(self.facts);
             let end = self.reading(&mut flow, table, index, result, chunk, (per_index, blocks, base));
-            let flow = flow.finish().map_err(clashed)?;
+            let flow = match flow.finish() {
+                Err(Clash::Slice(_)) if chunk.len() > 1 => {
+                    // Where memory is short, results lie in slices that are read.
+                    let (head, tail) = chunk.split_at(chunk.len() / 2);
+                    chunks.extend([tail, head]);
+                    continue;
+                }
+                flow => flow.map_err(clashed)?,
+            };
             let start = self.place(&flow, earliest);
             until = until.max((start.0 + end) as u64);
         }

@@ -66,7 +66,7 @@ pub(super) struct Lowered {
 const CHUNK: usize = 128;
 
 /// The part of each slice that constants have to themselves which turn up while the program is made.
-const RESERVE: [usize; 2] = [256, 512];
+const RESERVE: usize = 256;
 
 /// The earliest cycle for flows that wait for nothing but their operands.
 const ASAP: i64 = i64::MIN / 2;
@@ -120,8 +120,7 @@ pub(super) struct Lowering<'a> {
     plan: &'a Plan,
     graph: Arc<Graph>,
     derived: Vec<bool>,
-    /// Whether rows that both matrix units multiply are kept on both sides.
-    twins: bool,
+    thrift: Thrift,
     schedule: Schedule<'a>,
     memory: Memory,
     values: Vec<Option<Lease>>,
@@ -157,59 +156,71 @@ pub(super) struct Lowering<'a> {
     engines: Vec<product::Engine>,
 }
 
+/// How much memory is spent on making a program fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Thrift {
+    /// As much as helps.
+    Ample,
+    /// Less work is done at a time, rows that both matrix units multiply are not kept on both sides, and what products and norms
+    /// hand to each other is rounded to halves.
+    Frugal,
+}
+
 /// Lowers a plan.
 ///
 /// # Errors
 /// The memory does not hold what the plan needs, or a defect.
 pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Result<Lowered, TargetError> {
-    match lower_as(machine, facts, plan, true) {
-        // What makes a program fast takes memory; where there is little, operands may also find no slices of their own.
-        Err(TargetError::DoesNotFit { .. } | TargetError::Fault(_)) => lower_as(machine, facts, plan, false),
+    match lower_as(machine, facts, plan, Thrift::Ample) {
+        Err(TargetError::DoesNotFit { .. }) => lower_as(machine, facts, plan, Thrift::Frugal),
         other => other,
     }
 }
 
-/// Lowers a plan, with copies of rows on both sides of the chip if `twins`.
-fn lower_as(machine: &Machine, facts: &LpuMachine, plan: &Plan, twins: bool) -> Result<Lowered, TargetError> {
-    let graph = Arc::new(plan.graph.clone());
-    let lowering = Lowering {
-        machine,
-        facts,
-        plan,
-        derived: derived_constants(&graph),
-        twins,
-        schedule: Schedule::new(facts),
-        memory: Memory::new(facts),
-        values: vec![None; graph.value_count()],
-        made: Made::default(),
-        copied: plan.kernels.iter().filter_map(copied).collect(),
-        leases: HashMap::new(),
-        constants: Vec::new(),
-        known: HashMap::new(),
-        literals: HashMap::new(),
-        tiles: HashMap::new(),
-        tables: HashMap::new(),
-        tilings: Vec::new(),
-        kernel: 0,
-        workspaces: Vec::new(),
-        workspace_turn: 0,
-        gathered: Vec::new(),
-        merged: HashSet::new(),
-        zeros: None,
-        pending: HashSet::new(),
-        last_uses: Vec::new(),
-        repeated: Vec::new(),
-        engines: product::engines(facts),
-        graph,
-    };
+fn lower_as(machine: &Machine, facts: &LpuMachine, plan: &Plan, thrift: Thrift) -> Result<Lowered, TargetError> {
+    let mut lowering = Lowering::new(machine, facts, plan, thrift);
+    lowering.place_constants()?;
     lowering.run()
 }
 
 impl<'a> Lowering<'a> {
+    fn new(machine: &'a Machine, facts: &'a LpuMachine, plan: &'a Plan, thrift: Thrift) -> Self {
+        let graph = Arc::new(plan.graph.clone());
+        Lowering {
+            machine,
+            facts,
+            plan,
+            derived: derived_constants(&graph),
+            thrift,
+            schedule: Schedule::new(facts),
+            memory: Memory::new(facts),
+            values: vec![None; graph.value_count()],
+            made: Made::default(),
+            copied: plan.kernels.iter().filter_map(copied).collect(),
+            leases: HashMap::new(),
+            constants: Vec::new(),
+            known: HashMap::new(),
+            literals: HashMap::new(),
+            tiles: HashMap::new(),
+            tables: HashMap::new(),
+            tilings: Vec::new(),
+            kernel: 0,
+            workspaces: Vec::new(),
+            workspace_turn: 0,
+            gathered: Vec::new(),
+            merged: HashSet::new(),
+            zeros: None,
+            pending: HashSet::new(),
+            last_uses: Vec::new(),
+            repeated: Vec::new(),
+            engines: product::engines(facts),
+            graph,
+        }
+    }
+
     fn run(mut self) -> Result<Lowered, TargetError> {
         self.last_uses = self.last_uses();
         let last_uses = self.last_uses.clone();
-        self.place_constants()?;
         let mut inputs = Vec::new();
         for &input in self.graph.clone().inputs() {
             let ty = self.graph.ty(input).clone();
@@ -273,6 +284,9 @@ impl<'a> Lowering<'a> {
         let graph = self.graph.clone();
         let plan = self.plan;
         let nodes = || plan.kernels.iter().flat_map(Kernel::nodes).map(|id| graph.node(id));
+        if self.thrift == Thrift::Frugal {
+            self.has_workspaces()?;
+        }
         self.place_tables()?;
         self.place_weights()?;
         let mut operands = Vec::new();
@@ -292,7 +306,7 @@ impl<'a> Lowering<'a> {
             self.rows_of(value, &shape)?;
         }
         let depth = (self.facts.mem.banks * self.facts.mem.words) as usize;
-        self.memory.reserve(depth / RESERVE[usize::from(!self.twins)]);
+        self.memory.reserve(depth / RESERVE);
         Ok(())
     }
 
@@ -433,6 +447,17 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Takes back a value itself, but not what was made of it, if a node is all that reads it.
+    fn spend_source(&mut self, root: ValueId, reader: NodeId) {
+        let last = self.last_uses[root.index()] == Some(self.kernel as usize);
+        let Some(producer) = self.graph.producer(root).filter(|_| last && !self.copied.contains(&root)) else { return };
+        if self.users(producer) == [reader]
+            && let Some(layout) = self.values[root.index()].take()
+        {
+            self.give_back(&layout);
+        }
+    }
+
     /// Takes back memory that nobody else has.
     fn give_back(&mut self, layout: &Layout) {
         let depth = Layout::depth(layout.dtype, layout.rows, layout.columns, layout.lanes, layout.stripes);
@@ -469,10 +494,11 @@ impl<'a> Lowering<'a> {
         };
         let layout = |stripes, slices| Arc::new(Layout { dtype, rows, columns, lanes, stripes, slices });
         let first = self.take(request(stripes));
-        if first.is_err() && stripes == 1 && !aligned {
-            // What finds no room in a slice for each plane may find it in more of them, less in each.
+        if first.is_err() && !aligned {
+            // What finds no room in a slice for each plane may find it in more of them, less in each. Rows that are read at once stay in
+            // different slices.
             let per_side = self.facts.mem.slices as usize;
-            let least = (dtype.bits() / 8).next_power_of_two();
+            let least = if stripes == 1 { (dtype.bits() / 8).next_power_of_two() } else { stripes };
             for stripes in (2 * least..=per_side).step_by(least) {
                 if let Ok(slices) = self.take(request(stripes)) {
                     return Ok(layout(stripes, slices));
@@ -485,7 +511,7 @@ impl<'a> Lowering<'a> {
     fn take(&mut self, request: Request) -> Result<Vec<Place>, TargetError> {
         let vector = self.lanes() as u64;
         let capacity = self.facts.memory_bytes();
-        let needed = capacity - self.memory.left() * vector + (request.slices * request.depth) as u64 * vector;
+        let needed = (self.memory.used + (request.slices * request.depth) as u64) * vector;
         self.memory.take(request).ok_or_else(|| TargetError::DoesNotFit {
             what: format!("model `{}`", self.graph.name()),
             machine: self.machine.name.clone(),

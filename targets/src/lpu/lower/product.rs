@@ -14,7 +14,7 @@ use super::access::{direct, distinct, positions};
 use super::chain::{Arg, Function, Input, Output, add_chain};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
 use super::transpose::Exchange;
-use super::{Lease, Lowering, Room, Shape, clashed, lost};
+use super::{Lease, Lowering, Room, Shape, Thrift, clashed, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::Tiles;
 use crate::lpu::isa::{Hemisphere, Number, Operation, Queue, Row};
@@ -228,7 +228,13 @@ impl Lowering<'_> {
     }
 
     /// Rows of a view of a value in the form that is multiplied.
-    pub(super) fn operand_rows(&mut self, root: ValueId, view: &View, dtype: DType, form: Shape) -> Result<Lease, TargetError> {
+    pub(super) fn operand_rows(
+        &mut self,
+        root: ValueId,
+        view: &View,
+        dtype: DType,
+        form: Shape,
+    ) -> Result<Lease, TargetError> {
         let key = (root, view.clone(), form);
         if let Some(layout) = self.made.get(&key) {
             return Ok(layout.clone());
@@ -291,7 +297,7 @@ impl Lowering<'_> {
     }
 
     /// A value as the elements that are multiplied, with anything behind its rows.
-    fn narrowed(&mut self, root: ValueId, source: Lease, dtype: DType) -> Result<Lease, TargetError> {
+    pub(super) fn narrowed(&mut self, root: ValueId, source: Lease, dtype: DType) -> Result<Lease, TargetError> {
         if source.dtype == dtype {
             return Ok(source);
         }
@@ -331,7 +337,7 @@ impl Lowering<'_> {
     /// Rows on the west side and on the east side; the same for a product that is small.
     fn on_both_sides(&mut self, value: ValueId, rows: Leaf, passes: usize) -> Result<[Leaf; 2], TargetError> {
         let twice = |rows: &Leaf| [rows.clone(), rows.clone()];
-        let Some(first) = rows.layout.slices.first().filter(|_| self.twins && passes >= TWIN_PASSES) else {
+        let Some(first) = rows.layout.slices.first().filter(|_| self.has_twins() && passes >= TWIN_PASSES) else {
             return Ok(twice(&rows));
         };
         let side = self.facts.side_of(first.slice);
@@ -343,6 +349,11 @@ impl Lowering<'_> {
             Hemisphere::West => [rows, twin],
             Hemisphere::East => [twin, rows],
         })
+    }
+
+    /// Whether rows that both matrix units multiply are kept on both sides.
+    pub(super) fn has_twins(&self) -> bool {
+        self.thrift == Thrift::Ample
     }
 
     /// A copy, on the other side, of rows as which a view of a value is multiplied.
@@ -653,7 +664,7 @@ impl Lowering<'_> {
 }
 
 /// A view with its last two axes exchanged.
-fn turned(view: &View) -> Option<View> {
+pub(super) fn turned(view: &View) -> Option<View> {
     let rank = view.shape().rank();
     let (mut dims, mut perm) = (view.shape().to_vec(), (0..rank).collect::<Vec<_>>());
     dims.swap(rank - 1, rank - 2);

@@ -33,9 +33,8 @@ impl Lowering<'_> {
         let free = |index: usize| self.engines[index].multiply.max(self.engines[index].load);
         let candidates =
             (0..self.engines.len()).filter(|&index| !halves || self.engines[index].plane.is_multiple_of(2));
-        let chosen = candidates.min_by_key(|&index| {
-            if halves { free(index).max(free(self.partner(index))) } else { free(index) }
-        });
+        let chosen = candidates
+            .min_by_key(|&index| if halves { free(index).max(free(self.partner(index))) } else { free(index) });
         chosen.ok_or_else(|| lost("there is no plane"))
     }
 
@@ -128,8 +127,8 @@ impl Lowering<'_> {
         let rows = steps.iter().enumerate().map(|(cycle, step)| (cycle as i64, step.planes.clone()));
         let train = flow.load(self.facts.position(Queue::Multiply(side, plane)), rows);
         let multiplies = steps.iter().enumerate();
-        let multiplies =
-            multiplies.map(|(cycle, step)| (cycle as i64, Operation::Multiply { from: flow.take(train), row: step.row }));
+        let multiplies = multiplies
+            .map(|(cycle, step)| (cycle as i64, Operation::Multiply { from: flow.take(train), row: step.row }));
         let multiplies = multiplies.collect();
         flow.unit(Pool::Only(Queue::Multiply(side, plane)), multiplies);
         // Installed in the cycle of the first row.

@@ -12,7 +12,7 @@ use tcc_ir::{DType, Op, TensorType, ValueId, is_view};
 
 use super::chain::{Arg, Chain, Function, Step};
 use super::elementwise::{Leaf, Target, Work, all_vectors, planes};
-use super::{CHUNK, Lease, Lowering, Room, is_elementwise};
+use super::{CHUNK, Lease, Lowering, Room, Thrift, is_elementwise};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::{Constant, Form, Part, Source};
 use crate::lpu::isa::{Alu, AluFn, Hemisphere, Number, Operand, Operation, Queue};
@@ -286,7 +286,7 @@ impl<'a> Lowering<'a> {
         // As many as there are ALUs to combine them and streams to bring them.
         let at_once = (self.facts.vxm.alus.min(self.facts.streams / 4) as usize).max(1);
         // Addresses take memory too.
-        let at_once = if self.twins { at_once } else { at_once.min(FRUGAL_PARTS) };
+        let at_once = if self.thrift == Thrift::Ample { at_once } else { at_once.min(FRUGAL_PARTS) };
         let groups: Vec<&[Piece]> = pieces.chunks(at_once).collect();
         let mut before: Option<Lease> = None;
         for (turn, group) in groups.iter().enumerate() {

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tcc_ir::{DType, View};
 
 use super::access::offsets;
-use super::{Lease, Lowering};
+use super::{Lease, Lowering, Thrift};
 use crate::lpu::isa::{Hemisphere, Operation, Queue};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::{Purpose, Request, Slices};
@@ -258,8 +258,8 @@ impl<'a> Lowering<'a> {
         }
         let (width, per_side) = (self.facts.lanes as usize, self.facts.mem.slices as usize);
         // Some slices must be left for addresses.
-        let sets = (per_side.saturating_sub(4) / width).min(if self.twins { 2 } else { 1 });
-        let deep = if self.twins { 2 } else { 1 };
+        let deep = if self.thrift == Thrift::Ample { 2 } else { 1 };
+        let sets = (per_side.saturating_sub(4) / width).min(deep);
         let depth = self.facts.superlanes as usize + 1;
         for side in Hemisphere::ALL {
             for set in 0..deep * sets {

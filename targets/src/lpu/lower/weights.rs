@@ -91,6 +91,7 @@ impl<'a> Lowering<'a> {
     fn given(&mut self, slices: usize, depth: usize) -> Result<Vec<Place>, TargetError> {
         let avoid = Slices::NONE;
         self.take(Request { slices, depth, purpose: Purpose::Given, avoid, aligned: false, side: None })
+            .or_else(|error| self.memory.take_anywhere(slices, depth).ok_or(error))
     }
 
     /// The tiles of constant weights.

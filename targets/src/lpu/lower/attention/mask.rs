@@ -146,12 +146,7 @@ impl Lowering<'_> {
     }
 
     /// Which keys the queries of a tile may attend to by their places.
-    pub(super) fn visible_rows(
-        &mut self,
-        heads: &Heads,
-        tile: &Tile,
-        keys: Range<usize>,
-    ) -> Result<Leaf, TargetError> {
+    pub(super) fn visible_rows(&mut self, heads: &Heads, tile: &Tile, keys: Range<usize>) -> Result<Leaf, TargetError> {
         let lanes = self.lanes();
         let all = heads.dims.keys;
         let seen: Vec<Range<usize>> = tile.queries.clone().map(|query| heads.op.visible_keys(query, all)).collect();

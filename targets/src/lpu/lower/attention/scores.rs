@@ -274,12 +274,21 @@ impl Lowering<'_> {
             let mut targets = Vec::new();
             for (place, &head) in tile.heads.iter().enumerate().skip(index) {
                 let same = |query| row(head, query) == row(leader, query);
-                let apart = heads.q.at(head, 0).1 / lanes + heads.lane(leader) / lanes == shift + heads.lane(head) / lanes;
-                if done[place] || targets.len() == tile.turns || !same(tile.queries.start) || !same(tile.queries.end - 1) || !apart {
+                let apart =
+                    heads.q.at(head, 0).1 / lanes + heads.lane(leader) / lanes == shift + heads.lane(head) / lanes;
+                if done[place]
+                    || targets.len() == tile.turns
+                    || !same(tile.queries.start)
+                    || !same(tile.queries.end - 1)
+                    || !apart
+                {
                     continue;
                 }
                 done[place] = true;
-                let own = (heads.lane(head).max(first) - first, (heads.lane(head) + depth).min(first + lanes).max(first) - first);
+                let own = (
+                    heads.lane(head).max(first) - first,
+                    (heads.lane(head) + depth).min(first + lanes).max(first) - first,
+                );
                 let mask = self.lane_mask(own)?;
                 let mask = writer.leaf(Leaf { layout: mask, rows: vec![(0, 0); count] });
                 let step = writer.push(Function::Select, &[mask, scaled, float(0.0)], DType::F16);

@@ -1,16 +1,19 @@
 //! From the weights of keys to the result: each query's sum of values, with heads beside each other.
 
 use smallvec::SmallVec;
-use tcc_ir::ops::AttentionDims;
-use tcc_ir::{DType, Shape as Dims};
+use tcc_ir::ops::{AttentionDims, Slice};
+use tcc_ir::{DType, Shape as Dims, ValueId, View};
 
 use super::super::chain::{Arg, Chain, Function, Step as ChainStep};
 use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
+use super::super::product::turned;
 use super::super::strip::{Columns, Step};
-use super::super::{Lease, Lowering, Room, Shape, lost};
+use super::super::transpose::Exchange;
+use super::super::{Lease, Lowering, Room, Shape, Thrift, lost};
 use super::{Heads, Tile};
 use crate::lpu::isa::{Hemisphere, Row};
 use crate::lpu::layout::{Layout, Place};
+use crate::lpu::memory::Slices;
 use crate::target::TargetError;
 
 impl Lowering<'_> {
@@ -18,7 +21,7 @@ impl Lowering<'_> {
     pub(super) fn result_rows(&mut self, heads: &Heads) -> Result<Vec<Lease>, TargetError> {
         let AttentionDims { batch, heads, queries, value_depth, .. } = heads.dims;
         let matrix = (batch * queries, heads * value_depth);
-        let sides = if self.twins { &Hemisphere::ALL[..] } else { &Hemisphere::ALL[..1] };
+        let sides = if self.has_twins() { &Hemisphere::ALL[..] } else { &Hemisphere::ALL[..1] };
         let on = |&side| self.allocate_in(DType::F16, matrix, Room { side: Some(side), ..Room::COMPUTED });
         sides.iter().map(on).collect()
     }
@@ -35,26 +38,62 @@ impl Lowering<'_> {
         Ok(zeros)
     }
 
-    /// Has values as rows along the keys.
-    pub(super) fn turn_values(&mut self, heads: &mut Heads) -> Result<(), TargetError> {
-        if heads.values.is_none() {
-            let AttentionDims { batch, groups, keys, value_depth, .. } = heads.dims;
-            let turned = Dims::new([batch, groups, value_depth, keys]).map_err(|error| lost(&error.to_string()))?;
-            let shape = Shape::Weights(DType::F16);
-            heads.values = Some(self.multiplied(heads.v, &turned, true, DType::F16, shape)?);
+    /// Values of the key heads of some tiles as rows along the keys, with the first of these heads: those of all, which are kept, or,
+    /// where memory is short, of no others.
+    fn turned_values(&mut self, heads: &mut Heads, tiles: &[Tile]) -> Result<(usize, Leaf), TargetError> {
+        let wrong = |error: tcc_ir::ShapeError| lost(&error.to_string());
+        let AttentionDims { batch, groups, keys, value_depth, .. } = heads.dims;
+        if let Some(values) = &heads.values {
+            return Ok((0, values.clone()));
         }
-        Ok(())
+        let whole = Dims::new([batch, groups, value_depth, keys]).map_err(wrong)?;
+        let (first, last) = (tiles.first().map(|tile| tile.heads[0]), tiles.last().and_then(|tile| tile.heads.last()));
+        if let (Some(first), Some(&last), true) = (first, last, self.thrift == Thrift::Frugal) {
+            let ((batch, from), (_, to)) = (heads.key_head(first), heads.key_head(last));
+            let sizes = vec![1, to + 1 - from, value_depth, keys];
+            let shape = Dims::new(sizes.iter().copied()).map_err(wrong)?;
+            let slice = Slice { starts: vec![batch as _, (from % groups) as _, 0, 0], steps: vec![1; 4], sizes };
+            let access = self.plan.access(heads.v).clone();
+            let part = turned(&access.view).and_then(|view| view.slice(&slice, &shape));
+            if let Some(part) = part.filter(|_| !self.is_constant(heads.v))
+                && let Some(leaf) = self.exchanged_part(access.root, &part)?
+            {
+                return Ok((from, leaf));
+            }
+        }
+        let shape = Shape::Weights(DType::F16);
+        let values = self.multiplied(heads.v, &whole, true, DType::F16, shape)?;
+        heads.values = Some(values.clone());
+        self.spend_source(self.plan.access(heads.v).root, heads.node);
+        Ok((0, values))
+    }
+
+    /// Rows of a view of a value that exchanges its rows with its columns, as weights that nobody else has.
+    fn exchanged_part(&mut self, root: ValueId, view: &View) -> Result<Option<Leaf>, TargetError> {
+        let source = self.materialize(root)?;
+        let narrow = self.narrowed(root, source, DType::F16)?;
+        let exchange = Exchange::of(view, narrow.columns, self.lanes());
+        let Some(exchange) = exchange.filter(|exchange| exchange.is_clean(self.facts.lanes as usize)) else {
+            return Ok(None);
+        };
+        let (rows, columns) = Layout::matrix(view.shape());
+        let layout = self.allocate(DType::F16, rows, columns, self.stripes(), Slices::of(&narrow.slices))?;
+        if self.exchange_rows(&narrow, &exchange, &layout)?.is_none() {
+            self.give_back(&layout);
+            return Ok(None);
+        }
+        Ok(Some(Leaf { rows: all_vectors(rows, layout.blocks()), layout }))
     }
 
     /// Multiplies values by the weights of keys of tiles whose heads lie beside each other, and stores the sums.
     pub(super) fn weigh_values(
         &mut self,
-        heads: &Heads,
+        heads: &mut Heads,
         tiles: &[Tile],
         weights: &[Option<Lease>],
         result: &[Lease],
     ) -> Result<(), TargetError> {
-        let Some(values) = heads.values.clone() else { return Ok(()) };
+        let values = self.turned_values(heads, tiles)?;
         let (lanes, AttentionDims { heads: count, queries, value_depth: depth, .. }) = (self.lanes(), heads.dims);
         let own: Vec<(usize, usize)> =
             tiles.iter().enumerate().flat_map(|(tile, own)| own.heads.iter().map(move |&head| (tile, head))).collect();
@@ -96,6 +135,9 @@ impl Lowering<'_> {
                 }
             }
         }
+        if heads.values.is_none() {
+            self.give_back(&values.1.layout);
+        }
         Ok(())
     }
 
@@ -103,7 +145,8 @@ impl Lowering<'_> {
     fn stored(&self, result: &[Lease], count: usize, row: usize, block: usize) -> Work {
         let lanes = self.lanes();
         let sums = Layout { dtype: DType::F32, rows: count, columns: lanes, lanes, stripes: 1, slices: Vec::new() };
-        let copy = ChainStep { function: Function::Copy, args: SmallVec::from_slice(&[Arg::Leaf(0)]), dtype: DType::F16 };
+        let copy =
+            ChainStep { function: Function::Copy, args: SmallVec::from_slice(&[Arg::Leaf(0)]), dtype: DType::F16 };
         let to = |step: usize| Target {
             step,
             layout: result[step].clone(),
@@ -121,7 +164,7 @@ impl Lowering<'_> {
     fn value_columns(
         &self,
         heads: &Heads,
-        values: &Leaf,
+        (first_head, values): &(usize, Leaf),
         head: usize,
         (block, key_block): (usize, usize),
     ) -> Vec<Columns> {
@@ -133,7 +176,7 @@ impl Lowering<'_> {
         let place = |column: usize, plane: usize| -> Place {
             let at = block * lanes + column;
             if (first..first + depth).contains(&at) {
-                let (row, key) = values.rows[(key_head * depth + at - first) * blocks + key_block];
+                let (row, key) = values.rows[((key_head - first_head) * depth + at - first) * blocks + key_block];
                 values.layout.place(row as usize, key as usize, plane)
             } else {
                 heads.zeros.place(column % width, 0, 0)

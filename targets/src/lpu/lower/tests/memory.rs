@@ -6,7 +6,7 @@ use tcc_ir::{DType, Graph, Shape as Dims, Tensor, evaluate};
 use super::{floats, machine, run_on, ty};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::{Form, Source};
-use crate::lpu::lower::Lowered;
+use crate::lpu::lower::{Lowered, Thrift, lower_as};
 
 /// Small whole numbers, of which halves hold all and singles all sums of products.
 fn whole(dims: &[usize], seed: u64) -> Tensor {
@@ -138,19 +138,19 @@ fn a_model_that_fills_memory_is_lowered_without_copies() {
     }
     graph.add_output("y", y);
     let (machine, facts) = machine("lpu-mini");
-    let fits = |facts: &LpuMachine, twins| {
+    let fits = |facts: &LpuMachine, thrift| {
         let graph = crate::lpu::legal::legal(&tcc_passes::clean_up(&graph)).unwrap();
         let limits = tcc_passes::FusionLimits { row_bytes: tcc_ir::Bytes(1 << 20), nodes: 48 };
-        crate::lpu::lower::lower_as(&machine, facts, &tcc_passes::fuse(graph, limits), twins).is_ok()
+        lower_as(&machine, facts, &tcc_passes::fuse(graph, limits), thrift).is_ok()
     };
-    let least = |twins| {
+    let least = |thrift| {
         let mut facts = facts.clone();
         (8..4096).find(|&words| {
             facts.mem.words = words;
-            fits(&facts, twins)
+            fits(&facts, thrift)
         })
     };
-    let (with, without) = (least(true).unwrap(), least(false).unwrap());
+    let (with, without) = (least(Thrift::Ample).unwrap(), least(Thrift::Frugal).unwrap());
     assert!(without < with, "{without} {with}");
     check("lpu-mini", without, &graph, &[whole(&[96, 3], 20)]);
 }
