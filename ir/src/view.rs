@@ -135,7 +135,7 @@ impl View {
             return Some(self.clone());
         }
         let groups = self.groups()?;
-        let lead = shape.rank() - self.shape.rank();
+        let lead = shape.rank().checked_sub(self.shape.rank())?;
         let groups = (0..shape.rank()).map(|axis| match axis.checked_sub(lead) {
             Some(own) if self.shape[own] == shape[axis] => groups[own].clone(),
             _ => SmallVec::from_slice(&[Atom { size: shape[axis], stride: 0 }]),

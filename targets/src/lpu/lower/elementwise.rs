@@ -373,6 +373,12 @@ impl Lowering<'_> {
             if let (true, Def::Node { node: id, .. }) = (inline || inline_column, &self.graph.value(root).def) {
                 let graph = self.graph.clone();
                 let node = graph.node(*id);
+                if let Some((leaf, product)) = gathering.product
+                    && inline
+                    && product == *id
+                {
+                    return Ok(Arg::Leaf(leaf));
+                }
                 if inline && gathering.takes_product && gathering.product.is_none() && self.pending.contains(&root) {
                     let arg = gathering.leaf(self.sums_of(*id)?);
                     if let Arg::Leaf(leaf) = arg {
@@ -466,11 +472,11 @@ impl Lowering<'_> {
         let lanes = self.lanes();
         let no_view = || lost("a value cannot be repeated to the shape of what it meets");
         let key = (access.root, access.view.clone(), Shape::Dense);
-        if let Some(layout) = self.made.get(&key).cloned() {
-            let view = View::dense(access.view.shape().clone()).broadcast(shape).ok_or_else(no_view)?;
-            if let Some(rows) = direct(&view, layout.columns, lanes) {
-                return Ok(Leaf { layout, rows });
-            }
+        if let Some(layout) = self.made.get(&key).cloned()
+            && let Some(view) = View::dense(access.view.shape().clone()).broadcast(shape)
+            && let Some(rows) = direct(&view, layout.columns, lanes)
+        {
+            return Ok(Leaf { layout, rows });
         }
         // Of a constant only what is read need be there.
         let elements = |value: ValueId| self.graph.shape(value).count();

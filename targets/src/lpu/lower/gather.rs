@@ -10,7 +10,7 @@ use super::chain::{Arg, Chain, Function, Step};
 use super::elementwise::{Leaf, Target, Work, all_vectors, planes};
 use super::tables::Table;
 use super::{CHUNK, Lease, Lowering, Room, Shape, clashed, lost};
-use crate::lpu::isa::{Alu, AluFn, Number, Operand, Operation, Queue};
+use crate::lpu::isa::{Alu, AluFn, Direction, Number, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
 use crate::lpu::schedule::{Clash, FlowBuilder, Pool};
@@ -211,7 +211,7 @@ impl Lowering<'_> {
         flow.unit(Pool::Alu(0), operations);
         flow.unit(Pool::Alu(1), offsets);
         let mut end = 0;
-        let mut trains: HashMap<usize, _> = HashMap::new();
+        let mut trains: HashMap<(usize, Direction), _> = HashMap::new();
         for (cycle, &(entry, vector)) in steps.iter().enumerate() {
             let driven = cycle as i64 + 2 * alu;
             flow.drive(addresses, middle, driven, far);
@@ -219,9 +219,9 @@ impl Lowering<'_> {
             for (plane, place) in table.slices.iter().enumerate() {
                 let from = position(place.slice);
                 let to = result.place(row, block, plane);
-                let train = *trains
-                    .entry(plane)
-                    .or_insert_with(|| flow.train(FlowBuilder::direction(from, position(to.slice)), 1, from));
+                // Rows may lie on either side of the slice that is read.
+                let direction = FlowBuilder::direction(from, position(to.slice));
+                let train = *trains.entry((plane, direction)).or_insert_with(|| flow.train(direction, 1, from));
                 let at = driven + from.abs_diff(middle) as i64;
                 flow.gather(*place, 0, at, addresses, from == far, train);
                 flow.store_step(train, from, at + memory, &[to]);

@@ -342,8 +342,19 @@ impl<'a> Lowering<'a> {
         matches!(node.op, Op::MatMul(_))
             && Layout::matrix(graph.shape(node.output())).1 > 1
             && !kernel.outputs.contains(&node.output())
-            && graph.users(id).count() == 1
+            && (graph.users(id).count() == 1 || self.is_one_chain(kernel, id))
             && graph.users(id).all(inside)
+    }
+
+    /// Whether all that follows a product in its kernel is one chain, so that several users of its sums have them at the same time.
+    fn is_one_chain(&self, kernel: &Kernel, product: NodeId) -> bool {
+        let shape = self.graph.shape(self.graph.node(product).output());
+        let joins = |id: NodeId| {
+            let node = self.graph.node(id);
+            let op = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Select(_));
+            op && self.graph.shape(node.output()) == shape && self.graph.ty(node.output()).dtype == DType::F32
+        };
+        kernel.outputs.len() == 1 && kernel.nodes().all(|id| id == product || joins(id))
     }
 
     /// Has a node that is not element-wise computed, if it is not yet.
