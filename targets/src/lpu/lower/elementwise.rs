@@ -242,6 +242,8 @@ impl Lowering<'_> {
             return Err(lost("a value has no node"));
         };
         let dtype = graph.ty(value).dtype;
+        // Operands meet in the node's own shape, which has the same rows and columns.
+        let outer = std::mem::replace(&mut gathering.shape, graph.shape(value).clone());
         let arg = match &node.op {
             Op::Unary(Unary(function)) => {
                 let source = graph.ty(node.inputs[0]).dtype;
@@ -314,6 +316,7 @@ impl Lowering<'_> {
             }
             _ => return Err(lost("a node is not element-wise")),
         };
+        gathering.shape = outer;
         gathering.steps.insert(value, arg);
         Ok(arg)
     }
