@@ -18,7 +18,7 @@ use tcc_ir::ops::{Attention, AttentionDims, Reshape, Transpose};
 use tcc_ir::{DType, Node, NodeId, Op, Shape as Dims, ValueId, View};
 
 use super::elementwise::Leaf;
-use super::{CHUNK, Lease, Lowering, Shape, lost};
+use super::{CHUNK, Lease, Lowering, Shape, is_elementwise, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::isa::Hemisphere;
 use crate::lpu::layout::Layout;
@@ -248,6 +248,9 @@ impl Lowering<'_> {
         let graph = self.graph.clone();
         let producer = graph.producer(value).ok_or_else(|| lost("an attention has no node"))?;
         let mut views: Vec<View> = vec![merged.clone()];
+        // Chains and products read elements of any type; what moves them does not.
+        let reads = |op: &Op| is_elementwise(op) || matches!(op, Op::MatMul(_) | Op::Reduce(_));
+        let as_halves = self.users(producer).iter().all(|&user| reads(&graph.node(user).op));
         for user in self.users(producer) {
             for &input in &graph.node(user).inputs {
                 let access = self.plan.access(input);
@@ -260,7 +263,9 @@ impl Lowering<'_> {
         let matrix = (west.rows, west.columns);
         views.retain(|view| view.atoms() == merged.atoms() && Layout::matrix(view.shape()) == matrix);
         for view in views {
-            self.made.insert((value, view.clone(), Shape::Dense), west.clone());
+            if as_halves {
+                self.made.insert((value, view.clone(), Shape::Dense), west.clone());
+            }
             self.made.insert((value, view.clone(), Shape::Operand(DType::F16)), west.clone());
             if let Some(east) = result.get(1) {
                 self.made.insert((value, view, Shape::Twin(DType::F16)), east.clone());
@@ -278,13 +283,15 @@ impl Lowering<'_> {
         }
         let shape = self.graph.shape(value).clone();
         let merged = merged(&shape).ok_or_else(|| lost("an attention has no heads"))?;
-        let Some(west) = self.made.get(&(value, merged, Shape::Dense)).cloned() else { return Ok(None) };
+        let key = (value, merged, Shape::Operand(DType::F16));
+        let Some(west) = self.made.get(&key).cloned() else { return Ok(None) };
         let [batch, heads, queries, depth] = shape[..] else { return Ok(None) };
         let rows = [batch, queries, heads, depth];
         let rows = Dims::new(rows).map_err(|error| lost(&error.to_string()))?;
         let view = View::dense(rows).through(&Transpose { perm: vec![0, 2, 1, 3] }.into(), &shape);
         let view = view.ok_or_else(|| lost("heads cannot be taken apart"))?;
-        Ok(Some(self.rearrange(&west, &view)?))
+        let apart = self.rearrange(&west, &view)?;
+        Ok(Some(self.widened(apart, self.graph.ty(value).dtype)?))
     }
 }
 

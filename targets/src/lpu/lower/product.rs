@@ -312,6 +312,18 @@ impl Lowering<'_> {
         Ok(layout)
     }
 
+    /// Rows as elements of a type, if they are halves that stand for it.
+    pub(super) fn widened(&mut self, layout: Lease, dtype: DType) -> Result<Lease, TargetError> {
+        if layout.dtype == storage(dtype) {
+            return Ok(layout);
+        }
+        let wide = self.allocate(dtype, layout.rows, layout.columns, 1, Slices::of(&layout.slices))?;
+        let all = all_vectors(layout.rows, layout.blocks());
+        self.convert(Leaf { layout: layout.clone(), rows: all }, &wide, false)?;
+        self.give_back(&layout);
+        Ok(wide)
+    }
+
     /// Copies rows to rows of another type, with zeros behind them if they are ragged.
     pub(super) fn convert(&mut self, leaf: Leaf, layout: &Lease, ragged: bool) -> Result<(), TargetError> {
         let (rows, columns) = (layout.rows, layout.columns);

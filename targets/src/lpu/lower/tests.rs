@@ -1,10 +1,11 @@
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
+mod attention;
 mod memory;
 
 use tcc_ir::ops::*;
-use tcc_ir::{Bytes, DType, Graph, Real, Shape as Dims, Tensor, TensorType, ValueId, evaluate};
+use tcc_ir::{Bytes, DType, Graph, Plan, Real, Shape as Dims, Tensor, TensorType, ValueId, evaluate};
 use tcc_passes::{FusionLimits, clean_up, fuse};
 
 use super::{Lowered, lower};
@@ -31,8 +32,12 @@ fn run(name: &str, graph: &Graph, inputs: &[Tensor]) -> (Vec<Tensor>, u64) {
 /// The same on a machine of one's own, with what the graph was lowered to.
 fn run_on(machine: &Machine, facts: &LpuMachine, graph: &Graph, inputs: &[Tensor]) -> (Vec<Tensor>, u64, Lowered) {
     let graph = legal(&clean_up(graph)).unwrap();
-    let plan = fuse(graph, FusionLimits { row_bytes: Bytes(1 << 20), nodes: 48 });
-    let mut lowered = lower(machine, facts, &plan).unwrap();
+    run_plan(machine, facts, &fuse(graph, FusionLimits { row_bytes: Bytes(1 << 20), nodes: 48 }), inputs)
+}
+
+/// The same for a plan.
+fn run_plan(machine: &Machine, facts: &LpuMachine, plan: &Plan, inputs: &[Tensor]) -> (Vec<Tensor>, u64, Lowered) {
+    let mut lowered = lower(machine, facts, plan).unwrap();
     let emitted = emit(std::mem::take(&mut lowered.placed), facts).unwrap();
     let mut memory = vec![0; facts.memory_bytes() as usize];
     for constant in &lowered.constants {
