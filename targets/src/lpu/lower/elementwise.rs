@@ -242,8 +242,11 @@ impl Lowering<'_> {
             return Err(lost("a value has no node"));
         };
         let dtype = graph.ty(value).dtype;
-        // Operands meet in the node's own shape, which has the same rows and columns.
-        let outer = std::mem::replace(&mut gathering.shape, graph.shape(value).clone());
+        // Operands meet in the node's own shape, if that has the same rows and columns.
+        let own = graph.shape(value);
+        let same = Layout::matrix(own) == Layout::matrix(&gathering.shape);
+        let meets = if same { own.clone() } else { gathering.shape.clone() };
+        let outer = std::mem::replace(&mut gathering.shape, meets);
         let arg = match &node.op {
             Op::Unary(Unary(function)) => {
                 let source = graph.ty(node.inputs[0]).dtype;
