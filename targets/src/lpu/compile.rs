@@ -50,13 +50,13 @@ pub(super) fn plan(
     let searched = integer_products(graph)?;
     let Some(extraction) = extraction(optimization) else {
         let plan = fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES });
-        let outline = Outline::of_fused(&plan, &*searched);
+        let outline = Outline::of_fused(&plan, &searched);
         return Ok(Planned { plan, outline, blocks: vec![Block::not_searched()], explanations: Vec::new() });
     };
     let (costs, judge) = (LpuCosts::new(facts), legal::judge_fused(facts));
     let (optimized, explanations) = match explained {
-        true => optimize_explained(&*searched, &costs, &judge, extraction)?,
-        false => (optimize(&*searched, &costs, &judge, extraction)?, Vec::new()),
+        true => optimize_explained(&searched, &costs, &judge, extraction)?,
+        false => (optimize(&searched, &costs, &judge, extraction)?, Vec::new()),
     };
     let Optimized { graph, groups, places, blocks } = optimized;
     let places = Places::new(&groups, &places);
@@ -76,7 +76,7 @@ pub(super) fn compile(
     planned: Planned,
 ) -> Result<LpuProgram, TargetError> {
     let Planned { plan, blocks, .. } = planned;
-    let Lowered { placed, counts, constants, inputs, outputs, tilings, used_vectors } =
+    let Lowered { placed, counts, constants, inputs, outputs, tilings, used_vectors, frugal } =
         lower(machine, facts, &plan).map_err(|error| with_chips(error, &plan, facts))?;
     let emitted = emit(placed, facts).map_err(|error| TargetError::Fault(error.to_string()))?;
     let port = |name: &str, value: ValueId, layout: Arc<Layout>| {
@@ -109,6 +109,7 @@ pub(super) fn compile(
         weight_vectors_multiplied: bound.weight_vectors,
         used_vectors,
         rounded_tables,
+        frugal,
         host_ops: Vec::new(),
     };
     LpuProgram::new(machine, facts, parts)

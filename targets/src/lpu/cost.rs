@@ -141,8 +141,8 @@ impl CostModel for LpuCosts<'_> {
 impl LpuCosts<'_> {
     /// Whether a slice takes lanes that do not lie where those of rows of its own do.
     fn moves(&self, slice: &tcc_ir::ops::Slice, whole: &tcc_ir::Shape) -> bool {
-        slice.cut_axis(whole).is_some_and(|axis| {
-            axis + 1 == whole.rank() && !(slice.starts[axis] as usize).is_multiple_of(self.machine.vector())
-        })
+        slice
+            .cut_axis(whole)
+            .is_some_and(|axis| axis + 1 == whole.rank() && !slice.starts[axis].is_multiple_of(self.machine.vector()))
     }
 }

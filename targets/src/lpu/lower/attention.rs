@@ -33,7 +33,9 @@ pub(in crate::lpu) fn is_worth(machine: &LpuMachine, dims: &AttentionDims) -> bo
     let least = 2 * machine.lanes as usize;
     // Slices to exchange in, and some for addresses.
     let exchanges = machine.mem.slices as usize >= machine.lanes as usize + 4;
-    exchanges && dims.queries >= least && dims.keys >= least && dims.depth > 0 && dims.value_depth > 0
+    // Heads wider than a vector have no others beside them, and many passes of few lanes.
+    let fits = |depth: usize| depth > 0 && depth <= machine.vector();
+    exchanges && dims.queries >= least && dims.keys >= least && fits(dims.depth) && fits(dims.value_depth)
 }
 
 /// An attention, with its operands in the forms in which they are multiplied.

@@ -59,6 +59,8 @@ pub(super) struct Lowered {
     pub tilings: Vec<String>,
     /// Most vectors of memory in use at a time.
     pub used_vectors: u64,
+    /// Whether memory was short, so that what products and norms hand to each other is kept as halves.
+    pub frugal: bool,
 }
 
 /// Vectors that a flow works on at most, if nothing keeps them together: long enough that streams are used well, short enough
@@ -246,9 +248,18 @@ impl<'a> Lowering<'a> {
         }
         let outputs = self.graph.clone();
         let outputs = outputs.outputs().iter().map(|output| self.result(output.value)).collect::<Result<_, _>>()?;
-        let used_vectors = self.memory.peak;
+        let (used_vectors, frugal) = (self.memory.peak, self.thrift == Thrift::Frugal);
         let (placed, counts) = self.schedule.finish();
-        Ok(Lowered { placed, counts, constants: self.constants, inputs, outputs, tilings: self.tilings, used_vectors })
+        Ok(Lowered {
+            placed,
+            counts,
+            constants: self.constants,
+            inputs,
+            outputs,
+            tilings: self.tilings,
+            used_vectors,
+            frugal,
+        })
     }
 
     /// For each value that lies in memory, the last kernel that reads it; none for those that stay.

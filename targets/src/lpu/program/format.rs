@@ -51,6 +51,7 @@ pub(super) fn encode(parts: &Parts) -> Vec<u8> {
         blocks: parts.blocks.clone(),
         host_ops: parts.host_ops.clone(),
         rounded_tables: parts.rounded_tables,
+        frugal: parts.frugal,
     }
     .encode_to_vec()
 }
@@ -90,6 +91,7 @@ pub(super) fn decode(bytes: &[u8], machine: &LpuMachine) -> Result<Parts, Target
         weight_vectors_multiplied: program.weight_vectors_multiplied,
         used_vectors: chip.used_vectors,
         rounded_tables: program.rounded_tables,
+        frugal: program.frugal,
         host_ops: program.host_ops,
     })
 }

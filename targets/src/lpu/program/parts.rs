@@ -41,6 +41,8 @@ pub(in crate::lpu) struct Parts {
     pub used_vectors: u64,
     /// Whether large tables of wider floats are kept as halves.
     pub rounded_tables: bool,
+    /// Whether, since memory was short, what products and norms hand to each other is kept as halves.
+    pub frugal: bool,
     /// Nodes left to the host.
     pub host_ops: Vec<String>,
 }

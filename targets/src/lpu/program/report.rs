@@ -132,6 +132,13 @@ fn notes(program: &LpuProgram, summary: &Summary) -> Vec<String> {
             "large tables of f32 that are looked up are kept as f16: what is found in them is rounded".to_owned(),
         );
     }
+    if program.parts.frugal {
+        notes.push(
+            "memory is short: floats of 32 bits that products and norms hand to each other are kept as f16, and rows on one side of \
+             the chip, which takes more cycles than a larger memory would"
+                .to_owned(),
+        );
+    }
     // The energies are told with the energy.
     let mut assumed = program.machine.assumed();
     assumed.retain(|field| !field.starts_with("lpu.energy."));

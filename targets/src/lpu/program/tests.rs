@@ -184,6 +184,7 @@ fn parts() -> Parts {
         weight_vectors_multiplied: 8,
         used_vectors: 8 + 4 + 16 + 16,
         rounded_tables: false,
+        frugal: false,
         host_ops: Vec::new(),
     }
 }
