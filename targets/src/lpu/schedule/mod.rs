@@ -105,7 +105,9 @@ impl<'m> Schedule<'m> {
         }
         loop {
             start = self.fixed_fit(flow, start);
-            if let Some((streams, units)) = self.choose(flow, start) {
+            // Where streams are few, those of one flow may fit only from one end.
+            let chosen = self.choose(flow, start, true).or_else(|| self.choose(flow, start, false));
+            if let Some((streams, units)) = chosen {
                 self.commit(flow, start, &streams, &units, kernel);
                 return Start(start);
             }
@@ -137,7 +139,7 @@ impl<'m> Schedule<'m> {
     }
 
     /// Streams and units that are free for a flow which starts in a cycle.
-    fn choose(&self, flow: &Flow, start: i64) -> Option<(Vec<u8>, Vec<Queue>)> {
+    fn choose(&self, flow: &Flow, start: i64, from_both_ends: bool) -> Option<(Vec<u8>, Vec<Queue>)> {
         let mut streams: Vec<u8> = Vec::with_capacity(flow.trains.len());
         for (index, train) in flow.trains.iter().enumerate() {
             if let Some((whole, plane)) = train.part_of {
@@ -158,7 +160,11 @@ impl<'m> Schedule<'m> {
             // Wide trains from one end, narrow ones from the other, so that these leave room for those.
             let all = self.machine.streams as usize;
             let mut places = (0..all.saturating_sub(train.width) + 1).step_by(step);
-            let found = if 4 * train.width > all { places.find(is_free) } else { places.rev().find(is_free) };
+            let found = if 4 * train.width > all || !from_both_ends {
+                places.find(is_free)
+            } else {
+                places.rev().find(is_free)
+            };
             streams.push(found? as u8);
         }
         let mut units: Vec<Queue> = Vec::with_capacity(flow.units.len());
