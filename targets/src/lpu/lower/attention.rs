@@ -33,8 +33,8 @@ pub(in crate::lpu) fn is_worth(machine: &LpuMachine, dims: &AttentionDims) -> bo
     let least = 2 * machine.lanes as usize;
     // Slices to exchange in, and some for addresses.
     let exchanges = machine.mem.slices as usize >= machine.lanes as usize + 4;
-    // Heads wider than a vector have no others beside them, and many passes of few lanes.
-    let fits = |depth: usize| depth > 0 && depth <= machine.vector();
+    // Heads that fill a vector have no others beside them.
+    let fits = |depth: usize| depth > 0 && 2 * depth <= machine.vector();
     exchanges && dims.queries >= least && dims.keys >= least && fits(dims.depth) && fits(dims.value_depth)
 }
 
