@@ -54,7 +54,7 @@ fn check(op: Attention, [heads, groups, queries, keys, depth]: Extents, mask: Op
         let (machine, facts) = machine(name);
         let plan = plan(&machine, &facts, &graph, Optimization::Exact, false).unwrap().plan;
         let whole = plan.graph.nodes().any(|(_, node)| matches!(node.op, Op::Attention(_)));
-        assert_eq!(whole, 2 * depth <= facts.vector(), "{name}");
+        assert_eq!(whole, name == "groq-tsp" && 2 * depth <= facts.vector(), "{name}");
         let (outputs, ..) = run_plan(&machine, &facts, &plan, &inputs);
         for (output, expected) in outputs.iter().zip(&expected) {
             let (a, b) = (output.to_f64s().unwrap(), expected.to_f64s().unwrap());
