@@ -24,9 +24,6 @@ use crate::target::{Optimization, Port, TargetError};
 /// Most nodes in one kernel. What its values are kept in is memory all the same, so that more would only be told together.
 const KERNEL_NODES: usize = 48;
 
-/// Lanes of a vector from which on plans are searched.
-const SEARCHED_LANES: usize = 64;
-
 /// A plan, and how it came about.
 pub(super) struct Planned {
     pub plan: Plan,
@@ -51,8 +48,7 @@ pub(super) fn plan(
 ) -> Result<Planned, TargetError> {
     legal::check(machine, graph)?;
     let searched = integer_products(graph)?;
-    // Vectors of few lanes have room for little beside each other: there the search finds plans that are slow to place.
-    let Some(extraction) = extraction(optimization).filter(|_| facts.vector() >= SEARCHED_LANES) else {
+    let Some(extraction) = extraction(optimization) else {
         let plan = fuse(legal::legal(graph)?, FusionLimits { row_bytes: Bytes(u64::MAX), nodes: KERNEL_NODES });
         let outline = Outline::of_fused(&plan, &searched);
         return Ok(Planned { plan, outline, blocks: vec![Block::not_searched()], explanations: Vec::new() });

@@ -565,7 +565,12 @@ impl Lowering<'_> {
     /// Whether the first steps of a chain have enough ALUs, and their operands and results enough slices, streams and trains.
     pub(super) fn is_small(&self, work: &Work, count: usize) -> bool {
         let steps = &work.chain.steps[..count];
-        let head = Chain { steps: steps.to_vec(), leaves: work.chain.leaves.clone() };
+        let later = &work.chain.steps[count..];
+        let crosses = |step: usize| later.iter().any(|later| later.args.contains(&Arg::Step(step)));
+        let mut head = Chain { steps: steps.to_vec(), leaves: work.chain.leaves.clone() };
+        // What is a result and goes on behind the cut is copied for that.
+        let copied = (0..count).filter(|&step| crosses(step) && work.targets.iter().any(|target| target.step == step));
+        head.steps.extend(copied.map(|step| copy_of(step, work.chain.steps[step].dtype)));
         if head.level().alus() > self.facts.vxm.alus as usize {
             return false;
         }
@@ -573,8 +578,6 @@ impl Lowering<'_> {
         let used = |leaf: usize| steps.iter().any(|step| step.args.contains(&Arg::Leaf(leaf)));
         let leaves = (0..work.leaves.len()).filter(|&leaf| used(leaf)).map(|leaf| bytes(work.chain.leaves[leaf]));
         let stored = work.targets.iter().filter(|target| target.step < count).map(|target| bytes(target.layout.dtype));
-        let later = &work.chain.steps[count..];
-        let crosses = |step: usize| later.iter().any(|later| later.args.contains(&Arg::Step(step)));
         let crossing = (0..count).filter(|&step| crosses(step)).map(|step| bytes(crossing_dtype(&work.chain, step)));
         let planes = leaves.chain(stored).chain(crossing).sum::<usize>();
         // Each operand and result is on one side, so that not all slices can be used.
@@ -615,11 +618,7 @@ impl Lowering<'_> {
                         let step = match targets.iter().any(|target| target.step == other) {
                             false => other,
                             true => {
-                                head.steps.push(Step {
-                                    function: Function::Copy,
-                                    args: SmallVec::from_slice(&[Arg::Step(other)]),
-                                    dtype,
-                                });
+                                head.steps.push(copy_of(other, dtype));
                                 head.steps.len() - 1
                             }
                         };
@@ -794,6 +793,11 @@ pub(super) fn planes(layout: &Layout, row: u32, block: u32) -> Planes {
 /// All rows and blocks, in order.
 pub(super) fn all_vectors(rows: usize, blocks: usize) -> Rows {
     (0..rows as u32).flat_map(|row| (0..blocks as u32).map(move |block| (row, block))).collect()
+}
+
+/// A step that has another's result.
+fn copy_of(step: usize, dtype: DType) -> Step {
+    Step { function: Function::Copy, args: SmallVec::from_slice(&[Arg::Step(step)]), dtype }
 }
 
 /// The type in which a result crosses memory within a chain: floats as they are computed, without rounding.

@@ -11,16 +11,17 @@ use tcc_ir::ops::{MatMul, Transpose};
 use tcc_ir::{DType, NodeId, Shape as Dims, ValueId, View};
 
 use super::access::{direct, distinct, positions};
-use super::chain::{Arg, Function, Input, Output, add_chain};
+use super::chain::{Arg, Function};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
+use super::strip::{Columns, Step, striped};
 use super::transpose::Exchange;
-use super::{Lease, Lowering, Room, Shape, Thrift, clashed, lost};
+use super::{Lease, Lowering, Room, Shape, Thrift, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::Tiles;
-use crate::lpu::isa::{Hemisphere, Number, Operation, Queue, Row};
+use crate::lpu::isa::{Hemisphere, Number, Row};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::Slices;
-use crate::lpu::schedule::{Clash, FlowBuilder, Planes, Pool, TrainId};
+use crate::lpu::schedule::Planes;
 use crate::stored::storage;
 use crate::target::TargetError;
 
@@ -438,15 +439,7 @@ impl Lowering<'_> {
 
     /// Computes one tile of sums on the plane, or pair of planes, that is free first.
     fn item(&mut self, job: &Job, item: &Item, sink: &mut Sink) -> Result<(), TargetError> {
-        let halves = job.dtype == DType::F16;
-        let free = |engine: &Engine| engine.multiply.max(engine.load);
-        let candidates =
-            (0..self.engines.len()).filter(|&index| !halves || self.engines[index].plane.is_multiple_of(2));
-        let chosen = candidates.min_by_key(|&index| {
-            let own = free(&self.engines[index]);
-            if halves { own.max(free(&self.engines[self.partner(index)])) } else { own }
-        });
-        let chosen = chosen.ok_or_else(|| lost("there is no plane"))?;
+        let chosen = self.free_engine(job.dtype == DType::F16)?;
         let passes = self.passes(job, item);
         let last = passes.len() - 1;
         for (index, pass) in passes.iter().enumerate() {
@@ -489,38 +482,18 @@ impl Lowering<'_> {
         passes
     }
 
-    /// The plane that has the high bytes of a plane's halves.
-    pub(super) fn partner(&self, index: usize) -> usize {
-        let Engine { side, plane, .. } = self.engines[index];
-        self.engines.iter().position(|other| other.side == side && other.plane == plane + 1).unwrap_or(index)
-    }
-
     /// Loads the weights of a tile.
     fn load(&mut self, job: &Job, item: &Item, pass: &Pass, engine: usize) -> Result<(), TargetError> {
         let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
         let columns = lanes.min(job.n - item.n_block * lanes);
         let loads = columns.div_ceil(width);
         let planes = job.dtype.bits() / 8;
-        for byte in 0..planes {
-            let own = if byte == 0 { engine } else { self.partner(engine) };
-            let Engine { side, plane, load, .. } = self.engines[own];
-            let at = self.facts.position(Queue::Load(side, plane));
-            let mut flow = FlowBuilder::new(self.facts);
-            let steps: Vec<(i64, SmallVec<[Place; 4]>)> = (0..loads)
-                .map(|load| (load as i64, self.weights(job, item, pass, load, byte).into_iter().collect()))
-                .collect();
-            let train = flow.load(at, steps);
-            let operations = (0..loads)
-                .map(|load| (load as i64, Operation::Load { from: flow.take(train), column: (load * width) as u16 }));
-            let operations = operations.collect();
-            flow.unit(Pool::Only(Queue::Load(side, plane)), operations);
-            let flow = flow.finish().map_err(clashed)?;
-            let start = self.place(&flow, load as i64);
-            let engine = &mut self.engines[own];
-            engine.load = start.0 as u64 + loads as u64;
-            engine.multiply = engine.multiply.max(engine.load);
-        }
-        Ok(())
+        let columns = (0..loads).map(|load| Columns {
+            first: (load * width) as u16,
+            planes: (0..planes).map(|byte| self.weights(job, item, pass, load, byte)).collect(),
+        });
+        let columns: Vec<Columns> = columns.collect();
+        self.load_columns(engine, &columns)
     }
 
     /// The columns that are loaded together.
@@ -533,19 +506,9 @@ impl Lowering<'_> {
             (Weights::Rows(leaf), Part::Block(k_block) | Part::Group(k_block)) => {
                 let (lanes, width) = (self.lanes(), self.facts.mxm.load_streams as usize);
                 let blocks = job.k.div_ceil(lanes);
-                let layout = &leaf.layout;
                 let first = item.n_block * lanes + load * width;
-                let row = |column: usize| leaf.rows[(item.batch * job.n + column) * blocks + k_block];
-                // Rows that follow each other lie in different slices; behind the last column any will do that does so too.
-                let base = row(first).0 as usize;
-                let padded = layout.rows.next_multiple_of(layout.stripes);
-                (0..width)
-                    .map(|index| {
-                        let at = base + index;
-                        let at = if at < padded { at } else { at - layout.stripes };
-                        layout.place(at, row(first).1 as usize, plane)
-                    })
-                    .collect()
+                let (row, block) = leaf.rows[(item.batch * job.n + first) * blocks + k_block];
+                striped(&leaf.layout, (row as usize, block as usize), plane, width)
             }
         }
     }
@@ -559,110 +522,35 @@ impl Lowering<'_> {
         engine: usize,
         sink: Option<&mut Sink>,
     ) -> Result<(), TargetError> {
-        let (side, count) = (self.engines[engine].side, item.rows.len());
-        let turns = own.rows.len();
-        let (at, middle) = (self.facts.position(Queue::Multiply(side, 0)), self.facts.position(Queue::Alu(0)));
-        // When the first row of sums leaves the unit.
-        let leaves = ((turns - 1) * count) as i64 + i64::from(self.facts.mxm.latency) + 1;
+        let (count, turns) = (item.rows.len(), own.rows.len());
+        let blocks = job.k.div_ceil(self.lanes()).max(1);
+        let rows = &job.rows[self.engines[engine].side.index()];
         let row_of = |index: usize| item.batch * job.m + item.rows.start + index;
-        let stores = |layout: &Layout, row: &dyn Fn(usize) -> (u32, u32)| -> Vec<(i64, Planes)> {
-            (0..count).map(|index| (leaves + index as i64, planes(layout, row(index).0, row(index).1))).collect()
-        };
+        let mut steps = Vec::with_capacity(turns * count);
+        for (turn, &half) in own.rows.iter().enumerate() {
+            steps.extend((0..count).map(|index| {
+                let (row, block) = rows.rows[row_of(index) * blocks + own.block];
+                Step {
+                    planes: planes(&rows.layout, row, block),
+                    row: half,
+                    sums: (index as u16, own.add || turn > 0),
+                    complete: sink.is_some() && turn + 1 == turns,
+                }
+            }));
+        }
         match sink {
-            None => self.place_pass(job, item, own, engine, |_| None).map_err(clashed),
+            None => self.multiply_strip(engine, &steps),
             Some(Sink::Store(layout)) => {
-                let steps = stores(layout, &|index| (row_of(index) as u32, item.n_block as u32));
-                self.place_pass(job, item, own, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)
+                let to = (0..count).map(|index| planes(layout, row_of(index) as u32, item.n_block as u32));
+                let to: Vec<Planes> = to.collect();
+                self.multiply_to(engine, &steps, &to)
             }
             Some(Sink::Chain(work, leaf)) => {
                 let blocks = job.n.div_ceil(self.lanes());
                 let part = work.some((0..count).map(|index| row_of(index) * blocks + item.n_block));
-                let levelled = part.chain.level();
-                let level = levelled.leaf_levels[*leaf].unwrap_or(0) as i64;
-                let latency = i64::from(self.facts.vxm.latency);
-                let start = leaves + at.abs_diff(middle) as i64 - level * latency;
-                let facts = self.facts;
-                let placed = self.place_pass(job, item, own, engine, |flow| {
-                    let train = flow.train(FlowBuilder::direction(at, middle), 4, at);
-                    (0..count).for_each(|index| flow.drive(train, at, leaves + index as i64, middle));
-                    let inputs = part.leaves.iter().enumerate();
-                    let inputs: Vec<Input> = inputs
-                        .map(|(own, input)| if own == *leaf { Input::Train(train) } else { input.input() })
-                        .collect();
-                    let outputs: Vec<Output> = part.targets.iter().map(|target| target.output(0..count)).collect();
-                    add_chain(flow, facts, &levelled, start, &inputs, &outputs, &part.first);
-                    Some(train)
-                });
-                if placed.is_ok() {
-                    return Ok(());
-                }
-                // What meets in a slice goes through memory.
-                let avoid = job.slices();
-                let dtype = part.chain.leaves[*leaf];
-                let sums = self.allocate(dtype, count, self.lanes(), 1, avoid)?;
-                let steps = stores(&sums, &|index| (index as u32, 0));
-                self.place_pass(job, item, own, engine, |flow| Some(flow.store(at, steps))).map_err(clashed)?;
-                let mut part = part;
-                part.leaves[*leaf] = Leaf { layout: sums.clone(), rows: all_vectors(count, 1) };
-                self.run_part(&part, 0..count)?;
-                self.give_back(&sums);
-                Ok(())
+                self.multiply_into(engine, &steps, &part, *leaf)
             }
         }
-    }
-
-    /// Places the rows of a pass; `sums` says what becomes of the sums, if they are complete, by the train that they leave on.
-    fn place_pass(
-        &mut self,
-        job: &Job,
-        item: &Item,
-        pass: &Pass,
-        engine: usize,
-        sums: impl FnOnce(&mut FlowBuilder<'_>) -> Option<TrainId>,
-    ) -> Result<(), Clash> {
-        let Engine { side, plane, .. } = self.engines[engine];
-        let at = self.facts.position(Queue::Multiply(side, plane));
-        let latency = i64::from(self.facts.mxm.latency);
-        let (turns, count) = (pass.rows.len(), item.rows.len());
-        let blocks = job.k.div_ceil(self.lanes()).max(1);
-        let rows = &job.rows[side.index()];
-        let mut flow = FlowBuilder::new(self.facts);
-        let steps: Vec<(i64, Planes)> = (0..turns * count)
-            .map(|cycle| {
-                let row = item.batch * job.m + item.rows.start + cycle % count;
-                let (row, block) = rows.rows[row * blocks + pass.block];
-                (cycle as i64, planes(&rows.layout, row, block))
-            })
-            .collect();
-        let train = flow.load(at, steps);
-        let multiplies = (0..turns * count)
-            .map(|cycle| (cycle as i64, Operation::Multiply { from: flow.take(train), row: pass.rows[cycle / count] }));
-        let multiplies = multiplies.collect();
-        flow.unit(Pool::Only(Queue::Multiply(side, plane)), multiplies);
-        // Installed in the cycle of the first row.
-        let partner = if job.dtype == DType::F16 { Some(self.partner(engine)) } else { None };
-        let planes = [Some(engine), partner];
-        for own in planes.into_iter().flatten() {
-            let plane = self.engines[own].plane;
-            flow.unit(Pool::Only(Queue::Load(side, plane)), vec![(0, Operation::Install)]);
-        }
-        let leaving = sums(&mut flow);
-        let accumulates = (0..turns * count).map(|cycle| {
-            let (row, add) = ((cycle % count) as u16, pass.add || cycle >= count);
-            let to = leaving.filter(|_| cycle >= (turns - 1) * count).map(|train| flow.stream(train));
-            (cycle as i64 + latency, Operation::Accumulate { row, add, to })
-        });
-        let accumulates = accumulates.collect();
-        flow.unit(Pool::Only(Queue::Accumulate(side, plane)), accumulates);
-        let flow = flow.finish()?;
-        let earliest = planes.into_iter().flatten().map(|own| self.engines[own].multiply).max();
-        let start = self.place(&flow, earliest.unwrap_or(0) as i64);
-        for own in planes.into_iter().flatten() {
-            let engine = &mut self.engines[own];
-            engine.load = start.0 as u64 + 1;
-            engine.multiply = (start.0 + (turns * count) as i64) as u64;
-        }
-        Ok(())
     }
 
     pub(super) fn say(&mut self, tiling: &str) {

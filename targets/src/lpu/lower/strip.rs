@@ -1,10 +1,11 @@
 //! Strips: rows that go through a plane of the matrix unit, or a pair of planes, with the weights that were loaded before.
 
 use super::chain::{Input, add_chain};
-use super::elementwise::{Leaf, Work, all_vectors};
+use super::elementwise::{Leaf, Work, all_vectors, planes};
+use super::product::Engine;
 use super::{Lowering, clashed, lost};
 use crate::lpu::isa::{Operation, Queue, Row};
-use crate::lpu::layout::Place;
+use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::Slices;
 use crate::lpu::schedule::{Clash, FlowBuilder, Planes, Pool, TrainId};
 use crate::target::TargetError;
@@ -38,6 +39,12 @@ impl Lowering<'_> {
         chosen.ok_or_else(|| lost("there is no plane"))
     }
 
+    /// The plane that has the high bytes of a plane's halves.
+    pub(super) fn partner(&self, index: usize) -> usize {
+        let Engine { side, plane, .. } = self.engines[index];
+        self.engines.iter().position(|other| other.side == side && other.plane == plane + 1).unwrap_or(index)
+    }
+
     /// Loads columns into the weights that wait.
     pub(super) fn load_columns(&mut self, engine: usize, columns: &[Columns]) -> Result<(), TargetError> {
         let bytes = columns.first().map_or(0, |columns| columns.planes.len());
@@ -68,7 +75,17 @@ impl Lowering<'_> {
         self.place_strip(engine, steps, |_, _| None).map_err(clashed)
     }
 
-    /// The same, and has complete sums go through a chain, as this one of its operands. What meets in a slice goes through memory.
+    /// The same, and has complete sums stored, those of each row where it says.
+    pub(super) fn multiply_to(&mut self, engine: usize, steps: &[Step], to: &[Planes]) -> Result<(), TargetError> {
+        let at = self.facts.position(Queue::Multiply(self.engines[engine].side, 0));
+        let stored = self.place_strip(engine, steps, |flow, leaves| {
+            Some(flow.store(at, leaves.iter().copied().zip(to.iter().cloned())))
+        });
+        stored.map_err(clashed)
+    }
+
+    /// The same, and has complete sums go through a chain, as this one of its operands. What meets in a slice, or takes more ALUs
+    /// than there are, goes through memory.
     pub(super) fn multiply_into(
         &mut self,
         engine: usize,
@@ -76,12 +93,29 @@ impl Lowering<'_> {
         work: &Work,
         leaf: usize,
     ) -> Result<(), TargetError> {
+        if self.is_small(work, work.chain.steps.len()) && self.multiply_through(engine, steps, work, leaf).is_ok() {
+            return Ok(());
+        }
+        let rows = steps.iter().fold(Slices::default(), |all, step| all.union(Slices::of(&step.planes)));
+        let all = all_vectors(work.first.len(), 1);
+        let sums = self.allocate(work.chain.leaves[leaf], all.len(), self.lanes(), 1, rows)?;
+        let to: Vec<Planes> = all.iter().map(|&(row, block)| planes(&sums, row, block)).collect();
+        self.multiply_to(engine, steps, &to)?;
+        let mut work = work.clone();
+        work.leaves[leaf] = Leaf { layout: sums.clone(), rows: all };
+        self.run_chain(work)?;
+        self.give_back(&sums);
+        Ok(())
+    }
+
+    /// Has complete sums go through a chain without memory between.
+    fn multiply_through(&mut self, engine: usize, steps: &[Step], work: &Work, leaf: usize) -> Result<(), Clash> {
         let facts = self.facts;
         let middle = facts.position(Queue::Alu(0));
         let at = facts.position(Queue::Multiply(self.engines[engine].side, 0));
         let levelled = work.chain.level();
         let level = levelled.leaf_levels[leaf].unwrap_or(0) as i64;
-        let placed = self.place_strip(engine, steps, |flow, leaves| {
+        self.place_strip(engine, steps, |flow, leaves| {
             let train = flow.train(FlowBuilder::direction(at, middle), 4, at);
             leaves.iter().for_each(|&cycle| flow.drive(train, at, cycle, middle));
             let inputs = work.leaves.iter().enumerate();
@@ -92,25 +126,7 @@ impl Lowering<'_> {
             let start = first - level * i64::from(facts.vxm.latency);
             add_chain(flow, facts, &levelled, start, &inputs, &outputs, &work.first);
             Some(train)
-        });
-        if placed.is_ok() {
-            return Ok(());
-        }
-        let rows = steps.iter().fold(Slices::default(), |all, step| all.union(Slices::of(&step.planes)));
-        let count = work.first.len();
-        let sums = self.allocate(work.chain.leaves[leaf], count, self.lanes(), 1, rows)?;
-        let stored = sums.clone();
-        self.place_strip(engine, steps, |flow, leaves| {
-            let stores = leaves.iter().enumerate();
-            let stores = stores.map(|(row, &cycle)| (cycle, super::elementwise::planes(&stored, row as u32, 0)));
-            Some(flow.store(at, stores))
         })
-        .map_err(clashed)?;
-        let mut work = work.clone();
-        work.leaves[leaf] = Leaf { layout: sums.clone(), rows: all_vectors(count, 1) };
-        self.run_part(&work, 0..count)?;
-        self.give_back(&sums);
-        Ok(())
     }
 
     /// Places a strip; `sums` says what becomes of complete sums, which leave in the given cycles, by their train.
@@ -157,4 +173,12 @@ impl Lowering<'_> {
         }
         Ok(())
     }
+}
+
+/// The vectors of a block of so many rows that follow each other in slices that take turns. Behind the last any will do that lie in
+/// other slices.
+pub(super) fn striped(layout: &Layout, (row, block): (usize, usize), plane: usize, count: usize) -> Vec<Place> {
+    let padded = layout.rows.next_multiple_of(layout.stripes);
+    let place = |at: usize| layout.place(if at < padded { at } else { at - layout.stripes }, block, plane);
+    (row..row + count).map(place).collect()
 }

@@ -51,6 +51,21 @@ pub(in crate::lpu) enum Pool {
     Only(Queue),
 }
 
+impl Pool {
+    /// Units that it has.
+    fn size(self, machine: &LpuMachine) -> usize {
+        let count = match self {
+            Pool::Alu(_) => machine.vxm.alus,
+            Pool::Shift(_) => machine.sxm.shifters,
+            Pool::Distribute(_) => machine.sxm.distributors,
+            Pool::Transpose(_) => machine.sxm.transposers,
+            // Its instructions may be told in several parts.
+            Pool::Only(_) => u32::MAX,
+        };
+        count as usize
+    }
+}
+
 /// A unit's part in a flow.
 #[derive(Clone, Debug)]
 pub(super) struct UnitUse {
@@ -300,6 +315,17 @@ impl<'m> FlowBuilder<'m> {
             Ok(UnitUse { pool, pattern: Pattern::new(cycles).ok_or(Clash::Unit)?, operations })
         });
         let units = units.collect::<Result<Vec<_>, Clash>>()?;
+        // What has more of a kind than there are would be looked for a place for ever.
+        let lacks = |unit: &UnitUse| {
+            let wanted = units.iter().filter(|other| match (unit.pool, other.pool) {
+                (Pool::Alu(_), Pool::Alu(_)) => true,
+                (own, other) => own == other,
+            });
+            wanted.count() > unit.pool.size(machine)
+        };
+        if units.iter().any(lacks) {
+            return Err(Clash::Unit);
+        }
         accesses.sort_by_key(|&(slice, cycle, ..)| (slice, cycle));
         let latency = i64::from(machine.mem.latency);
         let mut slices = Vec::new();

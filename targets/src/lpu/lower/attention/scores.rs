@@ -6,7 +6,7 @@ use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::super::chain::{Arg, Chain, Function, Step as ChainStep};
 use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
-use super::super::strip::{Columns, Step};
+use super::super::strip::{Columns, Step, striped};
 use super::super::{Lease, Lowering};
 use super::{Heads, Tile};
 use crate::lpu::isa::{Accumulation, Number, Row};
@@ -163,7 +163,8 @@ impl Lowering<'_> {
             .iter()
             .map(|layout| {
                 let firsts = (0..tile.columns()).step_by(width);
-                firsts.map(|first| striped_columns(layout, first, first as u16, width)).collect()
+                let planes = |row| (0..layout.planes()).map(|plane| striped(layout, (row, 0), plane, width)).collect();
+                firsts.map(|first| Columns { first: first as u16, planes: planes(first) }).collect()
             })
             .collect();
         let (_, key_head) = heads.key_head(tile.heads[0]);
@@ -338,15 +339,4 @@ impl Lowering<'_> {
         }
         Ok(result)
     }
-}
-
-/// As many columns as are loaded at once, from a row of striped rows on. Behind the last any rows will do that lie in other slices.
-pub(super) fn striped_columns(layout: &Layout, row: usize, first: u16, width: usize) -> Columns {
-    let padded = layout.rows.next_multiple_of(layout.stripes);
-    let place = |index: usize, plane: usize| {
-        let at = row + index;
-        layout.place(if at < padded { at } else { at - layout.stripes }, 0, plane)
-    };
-    let plane = |plane: usize| (0..width).map(|index| place(index, plane)).collect();
-    Columns { first, planes: (0..layout.planes()).map(plane).collect() }
 }
