@@ -258,7 +258,6 @@ impl Lowering<'_> {
         }
         if found.is_none()
             && let Some(exchange) = Exchange::of(view, source.columns, lanes)
-            && (dtype != DType::F16 || exchange.is_clean(self.facts.lanes as usize))
         {
             let narrow = self.narrowed(root, source.clone(), dtype)?;
             let layout = self.allocate(dtype, rows, columns, self.stripes_of(form), Slices::of(&narrow.slices))?;

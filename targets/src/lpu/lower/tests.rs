@@ -81,6 +81,13 @@ fn floats(dims: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(shape, numbers).unwrap()
 }
 
+/// Bytes that look random.
+fn bytes(dims: &[usize], factor: usize, dtype: DType) -> Tensor {
+    let shape = Dims::new(dims.iter().copied()).unwrap();
+    let bytes: Vec<u8> = (0..shape.count()).map(|index| (index * factor + 3) as u8).collect();
+    Tensor::new(TensorType::new(dtype, shape), tcc_ir::Data::from_bytes(bytes)).unwrap()
+}
+
 fn ty(dtype: DType, dims: &[usize]) -> TensorType {
     TensorType::new(dtype, Dims::new(dims.iter().copied()).unwrap())
 }
@@ -198,11 +205,6 @@ fn products() {
 #[test]
 fn integer_products_are_exact() {
     let mut graph = Graph::new("product");
-    let bytes = |dims: &[usize], factor: usize, dtype: DType| {
-        let shape = Dims::new(dims.iter().copied()).unwrap();
-        let bytes: Vec<u8> = (0..shape.count()).map(|index| (index * factor + 3) as u8).collect();
-        Tensor::new(TensorType::new(dtype, shape), tcc_ir::Data::from_bytes(bytes)).unwrap()
-    };
     let x = graph.add_input("x", ty(DType::U8, &[2, 21, 30]));
     let y = graph.add_input("y", ty(DType::I8, &[2, 13, 30]));
     let w = graph.constant(bytes(&[30, 11], 91, DType::I8));
@@ -320,6 +322,30 @@ fn products_of_exchanged_operands() {
     graph.add_output("scores", scores);
     graph.add_output("values", values);
     check(&graph, &[floats(&[48, 64], 22)], 2e-2);
+}
+
+/// What an exchange leaves in memory is not in the lanes behind the rows of a later one that has fewer.
+#[test]
+fn exchanges_of_fewer_rows_leave_zeros_behind() {
+    let mut graph = Graph::new("bytes");
+    let many = graph.add_input("many", ty(DType::U8, &[48, 48]));
+    let few = graph.add_input("few", ty(DType::U8, &[17, 48]));
+    let rows = graph.add_input("rows", ty(DType::U8, &[40, 17]));
+    let three = graph.constant(Tensor::scalar_of(DType::U8, 3.0));
+    // Each workspace is used before.
+    for index in 0..8 {
+        let own = graph.constant(Tensor::scalar_of(DType::U8, f64::from(index)));
+        let other = graph.add(Binary(BinaryFn::Max), &[many, own]).unwrap();
+        let first = graph.add(MatMul::default(), &[many, other]).unwrap();
+        graph.add_output(format!("first{index}"), first);
+    }
+    // Lanes behind these rows are 3.
+    let more = graph.add(Binary(BinaryFn::Max), &[rows, three]).unwrap();
+    let turned = graph.add(Binary(BinaryFn::Max), &[few, three]).unwrap();
+    let second = graph.add(MatMul::default(), &[more, turned]).unwrap();
+    graph.add_output("second", second);
+    let inputs = [([48, 48], 31), ([17, 48], 37), ([40, 17], 41)];
+    check(&graph, &inputs.map(|(dims, step)| bytes(&dims, step, DType::U8)), 0.0);
 }
 
 #[test]

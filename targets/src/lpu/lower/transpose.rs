@@ -78,11 +78,6 @@ impl Exchange {
         }
         Some(Exchange { tiles })
     }
-
-    /// Whether lanes behind the last row that is read are 0 in the result.
-    pub fn is_clean(&self, width: usize) -> bool {
-        self.tiles.values().all(|tile| tile.rows.is_multiple_of(width))
-    }
 }
 
 impl<'a> Lowering<'a> {
@@ -113,6 +108,10 @@ impl<'a> Lowering<'a> {
     /// Exchanges one plane of some rows with lanes: each lane becomes a vector. Says whether there was room for that.
     pub(super) fn exchange_tile(&mut self, rows: &[Place], to: &[(usize, Place)]) -> Result<bool, TargetError> {
         let (width, superlanes) = (self.facts.lanes as usize, self.facts.superlanes as usize);
+        // Lanes behind the last row are zeros up to the end of its superlane too; beyond, zeros are gathered.
+        let zero = self.literal(vec![0; superlanes * width], DType::U8, 1, superlanes * width)?.place(0, 0, 0);
+        let mut rows = rows.to_vec();
+        rows.resize(rows.len().next_multiple_of(width), zero);
         let turn = self.workspace_turn % self.workspaces.len();
         self.workspace_turn += 1;
         let Workspace { side, places } = &self.workspaces[turn];

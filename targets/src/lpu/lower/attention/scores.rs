@@ -321,14 +321,10 @@ impl Lowering<'_> {
             let positions = columns.iter().flat_map(|column| (0..keys).map(move |key| (key * lanes + column) as i64));
             return self.select_elements(weights, &positions.collect::<Vec<_>>(), columns.len(), keys);
         }
-        // Rows of zeros for the lanes behind the last key, up to those of a whole superlane.
-        let zero = self.literal(vec![0; lanes], DType::U8, 1, lanes)?.place(0, 0, 0);
         for (block, start) in (0..keys).step_by(lanes).enumerate() {
-            let own = lanes.min(keys - start);
-            let padded = own.next_multiple_of(self.facts.lanes as usize);
+            let own = start..keys.min(start + lanes);
             for plane in 0..2 {
-                let from = |row: usize| if row < own { weights.place(start + row, 0, plane) } else { zero };
-                let from: Vec<Place> = (0..padded).map(from).collect();
+                let from: Vec<Place> = own.clone().map(|row| weights.place(row, 0, plane)).collect();
                 let to = columns.iter().enumerate();
                 let to: Vec<(usize, Place)> =
                     to.map(|(row, &column)| (column, result.place(row, block, plane))).collect();
