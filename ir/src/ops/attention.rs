@@ -56,6 +56,18 @@ pub struct AttentionDims {
 }
 
 impl Attention {
+    /// Attention of all queries to all keys, with this factor of the scores.
+    pub const fn scaled(scale: f64) -> Self {
+        Attention {
+            scale: Real(scale),
+            softcap: Real(0.0),
+            causal: None,
+            window: None,
+            mask: false,
+            zero_masked_rows: false,
+        }
+    }
+
     /// The extents for q, k and v of the given types.
     pub fn dims(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<AttentionDims, OpError> {
         let four = |operand: usize, ty: &TensorType| {
@@ -304,14 +316,7 @@ mod tests {
     use super::*;
     use crate::testing::{FLOATS, agrees, elements, spread, ty};
 
-    const PLAIN: Attention = Attention {
-        scale: Real(0.5),
-        softcap: Real(0.0),
-        causal: None,
-        window: None,
-        mask: false,
-        zero_masked_rows: false,
-    };
+    const PLAIN: Attention = Attention::scaled(0.5);
 
     fn qkv(dtype: DType, heads: usize, groups: usize) -> Vec<Tensor> {
         vec![

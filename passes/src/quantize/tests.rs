@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 use tcc_ir::ops::{Attention, Conv, Gather, MatMul, Softmax, TopK, Transpose};
-use tcc_ir::{Data, Op, Real, Shape, TensorType, evaluate};
+use tcc_ir::{Data, Op, Shape, TensorType, evaluate};
 
 use super::*;
 
@@ -205,14 +205,7 @@ fn convolutions_become_integer() {
     }
 }
 
-const ATTENTION: Attention = Attention {
-    scale: Real(0.25),
-    softcap: Real(0.0),
-    causal: None,
-    window: None,
-    mask: false,
-    zero_masked_rows: false,
-};
+const ATTENTION: Attention = Attention::scaled(0.25);
 
 #[test]
 fn attention_is_taken_apart_only_where_floats_are_not_multiplied() {

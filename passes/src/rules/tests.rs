@@ -405,14 +405,8 @@ const CASES: &[Write] = &[
         let y = c.product(weights, v);
         c.give(y);
         let truth = c.binary(BinaryFn::Gt, addend, zero);
-        let attention = tcc_ir::ops::Attention {
-            scale: Real(0.5),
-            softcap: Real(0.0),
-            causal: None,
-            window: None,
-            mask: true,
-            zero_masked_rows: true,
-        };
+        let plain = tcc_ir::ops::Attention::scaled(0.5);
+        let attention = tcc_ir::ops::Attention { mask: true, zero_masked_rows: true, ..plain };
         let y = c.add(attention, &[q, k, v, truth]);
         c.give(y);
     },

@@ -201,8 +201,9 @@ impl Memory {
         Some(found.into_iter().map(|(slice, at)| Place { slice: slice as u8, address: at as u16 }).collect())
     }
 
-    /// So many of some slices that are near each other, among them the one with most room, so that all become full together. What is read at once from near slices comes to either
-    /// matrix unit within few cycles, so that gaps of the one are long enough for the other.
+    /// So many of some slices that are near each other, among them the one with most room, so that all become full together. What
+    /// is read at once from near slices comes to either matrix unit within few cycles, so that gaps of the one are long enough for
+    /// the other.
     fn near(&self, found: &[(usize, usize)], count: usize) -> Option<Vec<(usize, usize)>> {
         let within = count + count / 2;
         let room = |&(slice, _): &(usize, usize)| self.slices[slice].room();

@@ -153,7 +153,7 @@ pub(super) struct Lowering<'a> {
     /// For each value that lies in memory, the last kernel that reads it; none for those that stay.
     last_uses: Vec<Option<usize>>,
     /// Rows whose last lanes repeat what is behind their whole vectors.
-    repeated: Vec<Lease>,
+    repeated: HashMap<*const Layout, Lease>,
     /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
     engines: Vec<product::Engine>,
 }
@@ -214,7 +214,7 @@ impl<'a> Lowering<'a> {
             zeros: None,
             pending: HashSet::new(),
             last_uses: Vec::new(),
-            repeated: Vec::new(),
+            repeated: HashMap::new(),
             engines: product::engines(facts),
             graph,
         }

@@ -1,5 +1,6 @@
 //! Constant weights: where they lie, and rows that are multiplied with rests of their columns.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -29,13 +30,14 @@ impl<'a> Lowering<'a> {
         let plan = self.plan;
         let graph = self.graph.clone();
         let mut weights: Vec<(Key, Columns)> = Vec::new();
+        let mut known: HashSet<Key> = HashSet::new();
         for id in plan.kernels.iter().flat_map(|kernel| kernel.nodes()) {
             let node = graph.node(id);
             let Op::MatMul(product) = &node.op else { continue };
             if self.is_constant(node.inputs[1]) {
                 let (_, dtype) = operand_types(graph.ty(node.inputs[0]).dtype, graph.ty(node.inputs[1]).dtype);
                 let key = (node.inputs[1], product.transpose_b, dtype);
-                if !weights.iter().any(|(known, _)| *known == key) {
+                if known.insert(key) {
                     weights.push((key, Columns::of(product, graph.shape(node.inputs[1]))));
                 }
             }
@@ -105,9 +107,9 @@ impl<'a> Lowering<'a> {
         let mut slots = tiles.slots.iter().flatten();
         let Some(slot) = slots.find(|slot| slot.lanes == Lanes::Last) else { return Ok(()) };
         for leaf in rows {
-            if !self.repeated.iter().any(|known| Arc::ptr_eq(known, &leaf.layout)) {
+            let own = leaf.layout.clone();
+            if self.repeated.insert(Arc::as_ptr(&own), own).is_none() {
                 self.repeat(&leaf.layout, slot.count)?;
-                self.repeated.push(leaf.layout.clone());
             }
         }
         Ok(())

@@ -7,14 +7,7 @@ use super::{floats, machine, run_plan, ty};
 use crate::lpu::compile::plan;
 use crate::target::Optimization;
 
-const PLAIN: Attention = Attention {
-    scale: Real(0.25),
-    softcap: Real(0.0),
-    causal: None,
-    window: None,
-    mask: false,
-    zero_masked_rows: false,
-};
+const PLAIN: Attention = Attention::scaled(0.25);
 
 /// Heads, key heads, queries, keys, features.
 type Extents = [usize; 5];
