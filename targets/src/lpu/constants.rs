@@ -174,10 +174,7 @@ impl Constant {
     /// Where its vectors go.
     pub fn stretches(&self) -> Vec<Stretch> {
         let (places, depth) = match &self.form {
-            Form::Rows(layout) => {
-                let Layout { dtype, rows, columns, lanes, stripes, .. } = **layout;
-                (layout.slices.clone(), Layout::depth(dtype, rows, columns, lanes, stripes))
-            }
+            Form::Rows(layout) => (layout.slices.clone(), layout.depth()),
             Form::Tiles(tiles) => {
                 let Tiles { dtype, batch, k, n, lanes, .. } = **tiles;
                 (tiles.slices.clone(), Tiles::depth(dtype, batch, k, n, lanes, tiles.slices.len()))
@@ -303,8 +300,8 @@ impl Part {
 
 /// The vectors of each slice of a layout.
 fn pack_rows(layout: &Layout, elements: &[u8]) -> Vec<Vec<u8>> {
-    let Layout { dtype, rows, columns, lanes, stripes, .. } = *layout;
-    let depth = Layout::depth(dtype, rows, columns, lanes, stripes);
+    let Layout { columns, lanes, .. } = *layout;
+    let depth = layout.depth();
     let planes = layout.planes();
     let mut slices = vec![vec![0u8; depth * lanes]; layout.slices.len()];
     for (place, row, block, plane) in layout.vectors() {

@@ -10,7 +10,7 @@ use tcc_ir::{DType, Shape};
 use super::LpuMachine;
 
 /// An address of a slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The slice.
     pub slice: u8,
@@ -31,7 +31,10 @@ pub struct Layout {
     pub lanes: usize,
     /// How many rows that follow each other lie in different slices, for units that read as many at once.
     pub stripes: usize,
-    /// The first address in each slice: one slice for each byte plane, or those that rows and planes take turns in.
+    /// Into how many lots of rows it is cut, each of which lies elsewhere.
+    pub lots: usize,
+    /// The first address in each slice, for each lot: those that rows and planes take turns in if rows are striped, else sets of
+    /// one for each byte plane, which the blocks of a row take turns in.
     pub slices: Vec<Place>,
 }
 
@@ -51,10 +54,22 @@ impl Layout {
         if stripes == 1 { planes } else { planes.max(stripes) }
     }
 
-    /// Vectors that a value takes in each of its slices.
-    pub fn depth(dtype: DType, rows: usize, columns: usize, lanes: usize, stripes: usize) -> usize {
-        let (planes, blocks) = (dtype.bits() / 8, columns.div_ceil(lanes));
-        if stripes == 1 { rows * blocks } else { rows.div_ceil(stripes) * planes * blocks }
+    /// Vectors that it takes in each of its slices.
+    pub fn depth(&self) -> usize {
+        match self.stripes {
+            1 => self.lot() * self.blocks().div_ceil(self.sets()),
+            stripes => self.lot() / stripes * self.planes() * self.blocks(),
+        }
+    }
+
+    /// Rows of a lot.
+    fn lot(&self) -> usize {
+        self.rows.div_ceil(self.lots.max(1)).next_multiple_of(self.stripes.max(1))
+    }
+
+    /// Sets of slices that blocks take turns in.
+    pub fn sets(&self) -> usize {
+        (self.slices.len() / (self.lots * self.planes()).max(1)).max(1)
     }
 
     /// Vectors of an element's bytes.
@@ -74,14 +89,17 @@ impl Layout {
 
     /// Where a plane of a block of a row lies.
     pub fn place(&self, row: usize, block: usize, plane: usize) -> Place {
-        let (planes, blocks, count) = (self.planes(), self.blocks(), self.slices.len());
+        let (planes, blocks, lot) = (self.planes(), self.blocks(), self.lot().max(1));
+        let count = self.slices.len() / self.lots.max(1);
+        let (first, row) = (row / lot * count, row % lot);
         let (index, offset) = if self.stripes == 1 {
-            (plane, row * blocks + block)
+            let sets = self.sets();
+            (block % sets * planes + plane, row * blocks.div_ceil(sets) + block / sets)
         } else {
             let index = (row % self.stripes + plane * (count / planes)) % count;
             (index, ((row / self.stripes) * planes + plane) * blocks + block)
         };
-        let Place { slice, address } = self.slices[index];
+        let Place { slice, address } = self.slices[first + index];
         Place { slice, address: address + offset as u16 }
     }
 
@@ -143,31 +161,45 @@ mod tests {
     use crate::lpu::machine::tests::small_machine;
 
     fn layout(dtype: DType, rows: usize, columns: usize, stripes: usize) -> Layout {
-        let count = Layout::slice_count(dtype, stripes);
+        spread(dtype, (rows, columns), stripes, (1, 1))
+    }
+
+    fn spread(dtype: DType, (rows, columns): (usize, usize), stripes: usize, (lots, sets): (usize, usize)) -> Layout {
+        let count = lots * sets * Layout::slice_count(dtype, stripes);
         let slices = (0..count as u8).map(|slice| Place { slice, address: 3 + u16::from(slice) }).collect();
-        Layout { dtype, rows, columns, lanes: 8, stripes, slices }
+        Layout { dtype, rows, columns, lanes: 8, stripes, lots, slices }
     }
 
     #[test]
     fn what_is_scattered_is_gathered() {
         let machine = small_machine();
-        for (dtype, rows, columns, stripes) in [
-            (DType::F32, 5, 19, 1),
-            (DType::F32, 5, 19, 4),
-            (DType::F16, 9, 8, 4),
-            (DType::I64, 6, 3, 4),
-            (DType::U8, 7, 1, 1),
-            (DType::I32, 4, 1, 4),
+        for (dtype, rows, columns, stripes, pieces) in [
+            (DType::F32, 5, 19, 1, (1, 1)),
+            (DType::F32, 5, 19, 1, (1, 2)),
+            (DType::F32, 5, 19, 1, (2, 1)),
+            (DType::F16, 3, 24, 1, (1, 3)),
+            (DType::F16, 5, 35, 1, (1, 4)),
+            (DType::F16, 7, 24, 1, (2, 2)),
+            (DType::F32, 5, 19, 4, (1, 1)),
+            (DType::F32, 9, 19, 4, (2, 1)),
+            (DType::F16, 9, 8, 4, (1, 1)),
+            (DType::F16, 33, 8, 4, (2, 1)),
+            (DType::I64, 6, 3, 4, (1, 1)),
+            (DType::U8, 7, 1, 1, (1, 1)),
+            (DType::U8, 7, 1, 1, (3, 1)),
+            (DType::I32, 4, 1, 4, (1, 1)),
         ] {
-            let layout = layout(dtype, rows, columns, stripes);
+            let layout = spread(dtype, (rows, columns), stripes, pieces);
             let elements: Vec<u8> = (0..rows * columns * layout.planes()).map(|i| (i * 7 + 1) as u8).collect();
             let mut memory = vec![0xee; machine.memory_bytes() as usize];
             layout.scatter(&elements, &mut memory, &machine);
             assert_eq!(layout.gather(&memory, &machine), elements, "{layout:?}");
-            let depth = Layout::depth(dtype, rows, columns, 8, stripes);
+            let depth = layout.depth();
             for (place, ..) in layout.vectors() {
                 assert!((usize::from(place.address) - 3 - usize::from(place.slice)) < depth, "{layout:?}");
             }
+            let places: BTreeSet<Place> = layout.vectors().map(|(place, ..)| place).collect();
+            assert_eq!(places.len(), layout.vectors().count(), "{layout:?}");
         }
     }
 

@@ -157,6 +157,29 @@ impl Memory {
         Some(found.into_iter().map(|(slice, at)| Place { slice: slice as u8, address: at as u16 }).collect())
     }
 
+    /// Gives memory of one hemisphere in so many pieces, each as it is asked for; in different slices, if there are enough.
+    pub fn take_pieces(&mut self, request: Request, count: usize) -> Option<Vec<Place>> {
+        let sides = match request.side {
+            Some(side) => vec![side],
+            None => vec![Hemisphere::ALL[1 - self.side], Hemisphere::ALL[self.side]],
+        };
+        sides.into_iter().find_map(|side| {
+            let peak = self.peak;
+            let mut places: Vec<Place> = Vec::with_capacity(count * request.slices);
+            for _ in 0..count {
+                let avoid = request.avoid.union(Slices::of(&places));
+                let Some(own) = self.take(Request { avoid, side: Some(side), ..request }) else {
+                    self.give_back(&places, request.depth);
+                    self.peak = peak;
+                    return None;
+                };
+                places.extend(own);
+            }
+            self.side = side.index();
+            Some(places)
+        })
+    }
+
     fn take_on(&mut self, side: usize, avoiding: bool, request: Request) -> Option<Vec<Place>> {
         let first = side * self.per_side;
         let turn = self.turn[side];

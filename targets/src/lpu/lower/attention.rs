@@ -20,13 +20,12 @@ use tcc_ir::{DType, Node, NodeId, Op, Shape as Dims, ValueId, View};
 use super::elementwise::Leaf;
 use super::{CHUNK, Lease, Lowering, Shape, is_elementwise, lost};
 use crate::lpu::LpuMachine;
-use crate::lpu::isa::Hemisphere;
 use crate::lpu::layout::Layout;
 use crate::target::TargetError;
 use windows::Windows;
 
 /// Tiles whose scores are computed before the values of a tile are multiplied, by how much memory may be spent.
-const AHEAD: [usize; 2] = [4, 1];
+const AHEAD: [usize; 3] = [4, 4, 1];
 
 /// Whether a machine runs an attention of so many queries and keys as one: fewer are not worth to be exchanged.
 pub(in crate::lpu) fn is_worth(machine: &LpuMachine, dims: &AttentionDims) -> bool {
@@ -46,8 +45,7 @@ struct Heads {
     q: Windows,
     k: Windows,
     queries: Lease,
-    /// On either side.
-    keys: [Lease; 2],
+    keys: Lease,
     v: ValueId,
     /// For each key head, feature and block of keys; none before they are wanted first.
     values: Option<Leaf>,
@@ -200,8 +198,7 @@ impl Lowering<'_> {
     ) -> Result<Heads, TargetError> {
         let (q, k) = self.meeting(&dims, q, k);
         let queries = self.matrix(&q)?;
-        let rows = self.operand_rows(k.root, &k.view, DType::F16, Shape::Operand(DType::F16))?;
-        let keys = self.beside(&k, rows)?;
+        let keys = self.operand_rows(k.root, &k.view, DType::F16, Shape::Operand(DType::F16))?;
         let zeros = self.zero_columns()?;
         let chunk = CHUNK.min(self.facts.mxm.accumulators as usize);
         let Op::Attention(op) = self.graph.node(node).op else { return Err(lost("an attention is none")) };
@@ -231,21 +228,8 @@ impl Lowering<'_> {
         Some((k.root, k.view))
     }
 
-    /// Rows on the west side and on the east side.
-    fn beside(&mut self, windows: &Windows, rows: Lease) -> Result<[Lease; 2], TargetError> {
-        if !self.has_twins() {
-            return Ok([rows.clone(), rows]);
-        }
-        let twin = self.twin_of((windows.root, windows.view.clone()), &rows)?;
-        let side = rows.slices.first().map_or(Hemisphere::West, |place| self.facts.side_of(place.slice));
-        Ok(match side {
-            Hemisphere::West => [rows, twin],
-            Hemisphere::East => [twin, rows],
-        })
-    }
-
     /// Gives the result of an attention to those who read it, by the way in which they do.
-    fn keep_result(&mut self, value: ValueId, result: &[Lease]) -> Result<(), TargetError> {
+    fn keep_result(&mut self, value: ValueId, result: &Lease) -> Result<(), TargetError> {
         let merged = merged(self.graph.shape(value)).ok_or_else(|| lost("an attention has no heads"))?;
         let graph = self.graph.clone();
         let producer = graph.producer(value).ok_or_else(|| lost("an attention has no node"))?;
@@ -261,19 +245,15 @@ impl Lowering<'_> {
                 }
             }
         }
-        let Some(west) = result.first() else { return Err(lost("an attention has no result")) };
-        let matrix = (west.rows, west.columns);
+        let matrix = (result.rows, result.columns);
         views.retain(|view| view.atoms() == merged.atoms() && Layout::matrix(view.shape()) == matrix);
         for view in views {
             if as_halves {
-                self.made.insert((value, view.clone(), Shape::Dense), west.clone());
+                self.made.insert((value, view.clone(), Shape::Dense), result.clone());
             }
-            self.made.insert((value, view.clone(), Shape::Operand(DType::F16)), west.clone());
-            if let Some(east) = result.get(1) {
-                self.made.insert((value, view, Shape::Twin(DType::F16)), east.clone());
-            }
+            self.made.insert((value, view, Shape::Operand(DType::F16)), result.clone());
         }
-        self.leases.entry(value).or_default().extend(result.iter().cloned());
+        self.leases.entry(value).or_default().push(result.clone());
         self.merged.insert(value);
         Ok(())
     }
@@ -286,13 +266,13 @@ impl Lowering<'_> {
         let shape = self.graph.shape(value).clone();
         let merged = merged(&shape).ok_or_else(|| lost("an attention has no heads"))?;
         let key = (value, merged, Shape::Operand(DType::F16));
-        let Some(west) = self.made.get(&key).cloned() else { return Ok(None) };
+        let Some(own) = self.made.get(&key).cloned() else { return Ok(None) };
         let [batch, heads, queries, depth] = shape[..] else { return Ok(None) };
         let rows = [batch, queries, heads, depth];
         let rows = Dims::new(rows).map_err(|error| lost(&error.to_string()))?;
         let view = View::dense(rows).through(&Transpose { perm: vec![0, 2, 1, 3] }.into(), &shape);
         let view = view.ok_or_else(|| lost("heads cannot be taken apart"))?;
-        let apart = self.rearrange(&west, &view)?;
+        let apart = self.rearrange(&own, &view)?;
         Ok(Some(self.widened(apart, self.graph.ty(value).dtype)?))
     }
 }

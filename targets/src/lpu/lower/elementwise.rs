@@ -175,7 +175,7 @@ impl Lowering<'_> {
                         Arg::Leaf(_) | Arg::Number(_) => return Err(lost("a step is none")),
                     },
                 };
-                let room = Room { side: form.side, avoid, ..Room::COMPUTED };
+                let room = Room { avoid, ..Room::COMPUTED };
                 let layout = self.allocate_in(form.dtype, (rows, columns), room)?;
                 avoid = avoid.union(Slices::of(&layout.slices));
                 self.record(value, &form, &layout);

@@ -4,9 +4,8 @@ use tcc_ir::ops::MatMul;
 use tcc_ir::{Anchor, DType, Node, NodeId, Op, Shape as Dims, ValueId, View, is_view};
 
 use super::access::distinct;
-use super::product::TWIN_PASSES;
+use super::product::LARGE;
 use super::{Lease, Lowering, Shape, Thrift, is_elementwise};
-use crate::lpu::isa::Hemisphere;
 use crate::lpu::layout::Layout;
 use crate::stored::storage;
 
@@ -14,8 +13,6 @@ use crate::stored::storage;
 pub(super) struct Form {
     /// The elements that are stored.
     pub dtype: DType,
-    /// On which side, if it matters.
-    pub side: Option<Hemisphere>,
     /// As what it is known to products, by the view that they read it with; none for the value itself.
     keys: Vec<(View, Shape)>,
     /// Whether it is the value itself.
@@ -29,28 +26,16 @@ impl Lowering<'_> {
     pub(super) fn forms(&self, value: ValueId) -> Vec<Form> {
         let ty = self.graph.ty(value);
         let native = storage(ty.dtype);
-        let own = |dtype, side, keys| Form { dtype, side, masked: side.is_some(), keys, own: true };
+        let own = |dtype, keys: Vec<_>| Form { dtype, masked: !keys.is_empty(), keys, own: true };
         if !matches!(ty.dtype, DType::F32 | DType::F16) {
-            return vec![own(native, None, Vec::new())];
+            return vec![own(native, Vec::new())];
         }
         let halves = ty.dtype == DType::F16 || self.is_only_multiplied(value) || self.is_halved(value);
-        let streamed = self.streamed(value);
-        if streamed.is_empty() {
-            return vec![own(if halves { DType::F16 } else { native }, None, Vec::new())];
+        let rows: Vec<_> = self.streamed(value).into_iter().map(|view| (view, Shape::Operand(DType::F16))).collect();
+        if halves || rows.is_empty() {
+            return vec![own(if halves { DType::F16 } else { native }, rows)];
         }
-        let other = |side, keys| Form { dtype: DType::F16, side: Some(side), masked: true, keys, own: false };
-        let twins = streamed.iter().map(|(view, _)| (view.clone(), Shape::Twin(DType::F16))).collect();
-        let rows = streamed.into_iter().map(|(_, part)| (part, Shape::Operand(DType::F16))).collect();
-        let twin = other(Hemisphere::East, twins);
-        let mut forms = if halves {
-            vec![own(DType::F16, Some(Hemisphere::West), rows)]
-        } else {
-            vec![own(native, None, Vec::new()), other(Hemisphere::West, rows)]
-        };
-        if self.has_twins() {
-            forms.push(twin);
-        }
-        forms
+        vec![own(native, Vec::new()), Form { dtype: DType::F16, masked: true, keys: rows, own: false }]
     }
 
     /// Remembers where a form of a value lies.
@@ -70,7 +55,7 @@ impl Lowering<'_> {
     fn is_halved(&self, value: ValueId) -> bool {
         let kernel = &self.plan.kernels[self.kernel as usize];
         let between = matches!(kernel.anchor, Anchor::Contraction(_) | Anchor::Reduction(_) | Anchor::Normalization(_));
-        let Some(node) = self.graph.producer(value).filter(|_| self.thrift == Thrift::Frugal && between) else {
+        let Some(node) = self.graph.producer(value).filter(|_| self.thrift != Thrift::Ample && between) else {
             return false;
         };
         let reads = |op: &Op| is_elementwise(op) || matches!(op, Op::MatMul(_) | Op::Attention(_) | Op::Reduce(_));
@@ -109,31 +94,30 @@ impl Lowering<'_> {
         multiplied && !self.copied.contains(&value)
     }
 
-    /// How large products read a value as the rows that are streamed, if it lies as they want it: the view of the operand, and
-    /// what is distinct of it.
-    fn streamed(&self, value: ValueId) -> Vec<(View, View)> {
+    /// How large products read a value as the rows that are streamed, if it lies as they want it: what is distinct of the operand's
+    /// view.
+    fn streamed(&self, value: ValueId) -> Vec<View> {
         let Some(producer) = self.graph.producer(value) else { return Vec::new() };
         let matrix = Layout::matrix(self.graph.shape(value));
-        let mut found: Vec<(View, View)> = Vec::new();
+        let lies = |view: &View| view.is_dense() && Layout::matrix(view.shape()) == matrix;
+        let mut found: Vec<View> = Vec::new();
         for user in self.users(producer) {
             let node = self.graph.node(user);
-            if matches!(node.op, Op::Attention(_)) {
-                let keys = self.key_rows(node).filter(|(root, _)| *root == value);
-                let lies = |view: &View| view.is_dense() && Layout::matrix(view.shape()) == matrix;
-                found.extend(keys.filter(|(_, view)| lies(view)).map(|(_, view)| (view.clone(), view)));
-                continue;
-            }
-            let Some((view, part, passes)) = self.rows_view(node, value) else { continue };
-            let lies = part.is_dense() && Layout::matrix(part.shape()) == matrix;
-            if lies && passes >= TWIN_PASSES && !found.iter().any(|(known, _)| *known == view) {
-                found.push((view, part));
+            let view = match &node.op {
+                Op::Attention(_) => self.key_rows(node).filter(|(root, _)| *root == value).map(|(_, view)| view),
+                _ => self.rows_view(node, value),
+            };
+            if let Some(view) = view.filter(lies)
+                && !found.contains(&view)
+            {
+                found.push(view);
             }
         }
         found
     }
 
-    /// How a product of floats reads a value as its rows, and how often rows go through a plane.
-    fn rows_view(&self, node: &Node, value: ValueId) -> Option<(View, View, usize)> {
+    /// How a large product of floats reads a value as its rows.
+    fn rows_view(&self, node: &Node, value: ValueId) -> Option<View> {
         let Op::MatMul(product) = &node.op else { return None };
         let (a, b) = (*node.inputs.first()?, *node.inputs.get(1)?);
         let access = self.plan.access(a);
@@ -142,9 +126,8 @@ impl Lowering<'_> {
         }
         let dims = MatMul::dims(product, self.graph.ty(a), self.graph.ty(b)).ok()?;
         let shape = Dims::new(dims.batch.iter().copied().chain([dims.m, dims.k])).ok()?;
-        let part = distinct(&access.view.broadcast(&shape)?);
         let passes = dims.batch.count() * dims.m * dims.n.div_ceil(self.lanes());
-        Some((access.view.clone(), part, passes))
+        (passes >= LARGE).then(|| access.view.broadcast(&shape).map(|view| distinct(&view)))?
     }
 
     /// The nodes that use a node's results, seen through views.

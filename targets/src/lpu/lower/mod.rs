@@ -67,6 +67,9 @@ pub(super) struct Lowered {
 /// that what needs the first of them need not wait for all.
 const CHUNK: usize = 128;
 
+/// The part of a side's slices that the blocks of a value are spread over at most.
+const SPREAD: usize = 3;
+
 /// The part of each slice that constants have to themselves which turn up while the program is made.
 const RESERVE: usize = 256;
 
@@ -82,8 +85,6 @@ enum Shape {
     Operand(DType),
     /// The same, striped so that they can be loaded as weights.
     Weights(DType),
-    /// A copy of rows as a matrix unit multiplies them, on the other side.
-    Twin(DType),
     /// Elements of a type, moved to where a view has them.
     Moved(DType),
     /// One number in each row.
@@ -163,9 +164,10 @@ pub(super) struct Lowering<'a> {
 enum Thrift {
     /// As much as helps.
     Ample,
-    /// Less work is done at a time, rows that both matrix units multiply are not kept on both sides, and what products and norms
-    /// hand to each other is rounded to halves.
+    /// What products and norms hand to each other is rounded to halves, and less is exchanged at a time.
     Frugal,
+    /// Besides, attentions work on one tile at a time.
+    Meagre,
 }
 
 /// Lowers a plan.
@@ -173,10 +175,12 @@ enum Thrift {
 /// # Errors
 /// The memory does not hold what the plan needs, or a defect.
 pub(super) fn lower(machine: &Machine, facts: &LpuMachine, plan: &Plan) -> Result<Lowered, TargetError> {
-    match lower_as(machine, facts, plan, Thrift::Ample) {
-        Err(TargetError::DoesNotFit { .. }) => lower_as(machine, facts, plan, Thrift::Frugal),
-        other => other,
-    }
+    let with = |thrift| match lower_as(machine, facts, plan, thrift) {
+        Err(TargetError::DoesNotFit { .. }) => None,
+        other => Some(other),
+    };
+    let found = with(Thrift::Ample).or_else(|| with(Thrift::Frugal));
+    found.unwrap_or_else(|| lower_as(machine, facts, plan, Thrift::Meagre))
 }
 
 fn lower_as(machine: &Machine, facts: &LpuMachine, plan: &Plan, thrift: Thrift) -> Result<Lowered, TargetError> {
@@ -248,7 +252,7 @@ impl<'a> Lowering<'a> {
         }
         let outputs = self.graph.clone();
         let outputs = outputs.outputs().iter().map(|output| self.result(output.value)).collect::<Result<_, _>>()?;
-        let (used_vectors, frugal) = (self.memory.peak, self.thrift == Thrift::Frugal);
+        let (used_vectors, frugal) = (self.memory.peak, self.thrift != Thrift::Ample);
         let (placed, counts) = self.schedule.finish();
         Ok(Lowered {
             placed,
@@ -295,7 +299,7 @@ impl<'a> Lowering<'a> {
         let graph = self.graph.clone();
         let plan = self.plan;
         let nodes = || plan.kernels.iter().flat_map(Kernel::nodes).map(|id| graph.node(id));
-        if self.thrift == Thrift::Frugal {
+        if self.thrift != Thrift::Ample || nodes().any(|node| matches!(node.op, Op::Attention(_))) {
             self.has_workspaces()?;
         }
         self.place_tables()?;
@@ -310,7 +314,7 @@ impl<'a> Lowering<'a> {
         }
         let depth = |value: ValueId| {
             let (rows, columns) = Layout::matrix(graph.shape(value));
-            Layout::depth(storage(graph.ty(value).dtype), rows, columns, self.facts.vector(), 1)
+            rows * columns.div_ceil(self.facts.vector())
         };
         operands.sort_by_key(|&(value, _)| std::cmp::Reverse(depth(value)));
         for (value, shape) in operands {
@@ -482,8 +486,7 @@ impl<'a> Lowering<'a> {
 
     /// Takes back memory that nobody else has.
     fn give_back(&mut self, layout: &Layout) {
-        let depth = Layout::depth(layout.dtype, layout.rows, layout.columns, layout.lanes, layout.stripes);
-        self.memory.give_back(&layout.slices, depth);
+        self.memory.give_back(&layout.slices, layout.depth());
     }
 
     /// Rows that lie beside each other where several are read at once.
@@ -508,26 +511,55 @@ impl<'a> Lowering<'a> {
     }
 
     fn allocate_in(&mut self, dtype: DType, (rows, columns): (usize, usize), room: Room) -> Result<Lease, TargetError> {
-        let lanes = self.lanes();
         let Room { stripes, avoid, aligned, purpose, side } = room;
-        let request = |stripes| {
-            let depth = Layout::depth(dtype, rows, columns, lanes, stripes);
-            Request { slices: Layout::slice_count(dtype, stripes), depth, purpose, avoid, aligned, side }
+        let lanes = self.lanes();
+        let layout = |stripes, lots, sets| {
+            let slices = vec![Place::default(); lots * sets * Layout::slice_count(dtype, stripes)];
+            Layout { dtype, rows, columns, lanes, stripes, lots, slices }
         };
-        let layout = |stripes, slices| Arc::new(Layout { dtype, rows, columns, lanes, stripes, slices });
-        let first = self.take(request(stripes));
-        if first.is_err() && !aligned {
-            // What finds no room in a slice for each plane may find it in more of them, less in each. Rows that are read at once stay in
-            // different slices.
-            let per_side = self.facts.mem.slices as usize;
-            let least = if stripes == 1 { (dtype.bits() / 8).next_power_of_two() } else { stripes };
-            for stripes in (2 * least..=per_side).step_by(least) {
-                if let Ok(slices) = self.take(request(stripes)) {
-                    return Ok(layout(stripes, slices));
-                }
+        let whole = |layout: &Layout| Request {
+            slices: layout.slices.len(),
+            depth: layout.depth(),
+            purpose,
+            avoid,
+            aligned,
+            side,
+        };
+        let placed = |layout: Layout, slices| Ok(Arc::new(Layout { slices, ..layout }));
+        let sets = if stripes == 1 && !aligned { self.sets(dtype, columns.div_ceil(lanes)) } else { 1 };
+        let first = layout(stripes, 1, sets);
+        let error = match self.take(whole(&first)) {
+            Ok(slices) => return placed(first, slices),
+            Err(error) => error,
+        };
+        // What finds no room in one piece may find it in several.
+        let mut lots = 1;
+        while !aligned && purpose == Purpose::Computed && lots * stripes <= rows {
+            let own = layout(stripes, lots, sets);
+            let pieces = lots * sets;
+            let piece = Request { slices: own.slices.len() / pieces, ..whole(&own) };
+            if let Some(slices) = self.memory.take_pieces(piece, pieces) {
+                return placed(own, slices);
+            }
+            lots *= 2;
+        }
+        // Or, in more slices, less in each. Rows that are read at once stay in different slices.
+        let least = if stripes == 1 { (dtype.bits() / 8).next_power_of_two() } else { stripes };
+        for stripes in (least..=self.facts.mem.slices as usize).step_by(least).filter(|_| !aligned) {
+            let own = layout(if stripes == least { room.stripes } else { stripes }, 1, 1);
+            if let Some(slices) = self.memory.take(whole(&own)) {
+                return placed(own, slices);
             }
         }
-        first.map(|slices| layout(stripes, slices))
+        Err(error)
+    }
+
+    /// Sets of slices that the blocks of a row take turns in: as many as waste no memory, and leave most slices of a side to others.
+    /// Matrix units and chains that work on different blocks do not wait for each other then.
+    fn sets(&self, dtype: DType, blocks: usize) -> usize {
+        let planes = dtype.bits() / 8;
+        let most = self.facts.mem.slices as usize / SPREAD / planes;
+        (1..=most.min(blocks)).rev().find(|&sets| blocks.is_multiple_of(sets)).unwrap_or(1)
     }
 
     fn take(&mut self, request: Request) -> Result<Vec<Place>, TargetError> {

@@ -15,7 +15,7 @@ use super::chain::{Arg, Function};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
 use super::strip::{Columns, Step, striped};
 use super::transpose::Exchange;
-use super::{Lease, Lowering, Room, Shape, Thrift, lost};
+use super::{Lease, Lowering, Room, Shape, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::Tiles;
 use crate::lpu::isa::{Hemisphere, Number, Row};
@@ -56,8 +56,7 @@ struct Job {
     /// As what elements are multiplied.
     dtype: DType,
     row: [Row; 2],
-    /// On either side.
-    rows: [Leaf; 2],
+    rows: Leaf,
     weights: Weights,
     batches: usize,
     m: usize,
@@ -73,15 +72,8 @@ enum Sink {
     Chain(Box<Work>, usize),
 }
 
-impl Job {
-    /// The slices that its rows are in.
-    fn slices(&self) -> Slices {
-        self.rows.iter().fold(Slices::default(), |all, rows| all.union(Slices::of(&rows.layout.slices)))
-    }
-}
-
-/// Rows that go through planes, all tiles of columns counted, from which on it is worth it to have them on both sides.
-pub(super) const TWIN_PASSES: usize = 128;
+/// Rows that go through planes, all tiles of columns counted, from which on they are kept as products read them.
+pub(super) const LARGE: usize = 128;
 
 /// One tile of sums: some rows of a batch by the columns of a tile.
 struct Item {
@@ -121,7 +113,7 @@ impl Lowering<'_> {
         let shape = graph.shape(result).clone();
         let (rows, columns) = Layout::matrix(&shape);
         let sums = if job.dtype == DType::F16 { DType::F32 } else { DType::I32 };
-        let avoid = job.slices();
+        let avoid = Slices::of(&job.rows.layout.slices);
         // What has one column is in all lanes; the matrix unit has it in the first alone.
         let width = if columns == 1 { self.lanes() } else { columns };
         let mut layout = self.allocate(sums, rows, width, 1, avoid)?;
@@ -151,8 +143,6 @@ impl Lowering<'_> {
         let shape = |own| extend(own).map_err(|error| lost(&error.to_string()));
         let rows = self.multiplied(a, &shape([dims.m, dims.k])?, false, a_dtype, Shape::Operand(a_dtype))?;
         let batches = dims.batch.count();
-        // Both matrix units read the rows, so that each wants them on its side.
-        let rows = self.on_both_sides(a, rows, batches * dims.m * dims.n.div_ceil(self.lanes()))?;
         let weights = if self.is_constant(b) {
             let tiles = self.tiles(product, b, b_dtype)?;
             self.repeat_rests(&tiles, &rows)?;
@@ -346,44 +336,6 @@ impl Lowering<'_> {
         self.run_chain(Work { chain: gathering.chain, leaves: gathering.leaves, targets: vec![target], first })
     }
 
-    /// Rows on the west side and on the east side; the same for a product that is small.
-    fn on_both_sides(&mut self, value: ValueId, rows: Leaf, passes: usize) -> Result<[Leaf; 2], TargetError> {
-        let twice = |rows: &Leaf| [rows.clone(), rows.clone()];
-        let Some(first) = rows.layout.slices.first().filter(|_| self.has_twins() && passes >= TWIN_PASSES) else {
-            return Ok(twice(&rows));
-        };
-        let side = self.facts.side_of(first.slice);
-        let access = self.plan.access(value).clone();
-        // The form of a view is remembered with the view; what else lies as the product wants it, with the value.
-        let twin = self.twin_of((access.root, access.view), &rows.layout)?;
-        let twin = Leaf { layout: twin, rows: rows.rows.clone() };
-        Ok(match side {
-            Hemisphere::West => [rows, twin],
-            Hemisphere::East => [twin, rows],
-        })
-    }
-
-    /// Whether rows that both matrix units multiply are kept on both sides.
-    pub(super) fn has_twins(&self) -> bool {
-        self.thrift == Thrift::Ample
-    }
-
-    /// A copy, on the other side, of rows as which a view of a value is multiplied.
-    pub(super) fn twin_of(&mut self, (root, view): (ValueId, View), rows: &Lease) -> Result<Lease, TargetError> {
-        let own = (rows.rows, rows.columns);
-        let key = (root, view, Shape::Twin(rows.dtype));
-        if let Some(twin) = self.made.get(&key).filter(|twin| (twin.rows, twin.columns) == own) {
-            return Ok(twin.clone());
-        }
-        let side = rows.slices.first().map(|place| self.facts.side_of(place.slice).other());
-        let avoid = Slices::of(&rows.slices);
-        let twin = self.allocate_in(rows.dtype, own, Room { side, avoid, ..Room::COMPUTED })?;
-        let all = all_vectors(own.0, rows.blocks());
-        self.copy_vectors(Leaf { layout: rows.clone(), rows: all.clone() }, twin.clone(), all)?;
-        self.remember(key, twin.clone());
-        Ok(twin)
-    }
-
     /// What stands for the sums of a product as an operand of a chain.
     pub(super) fn sums_of(&self, id: NodeId) -> Result<Leaf, TargetError> {
         let node = self.graph.node(id);
@@ -391,7 +343,7 @@ impl Lowering<'_> {
         let float = self.graph.ty(node.inputs[0]).dtype.is_float();
         let dtype = if float { DType::F32 } else { DType::I32 };
         let lanes = self.lanes();
-        let layout = Layout { dtype, rows, columns, lanes, stripes: 1, slices: Vec::new() };
+        let layout = Layout { dtype, rows, columns, lanes, stripes: 1, lots: 1, slices: Vec::new() };
         Ok(Leaf { rows: all_vectors(rows, columns.div_ceil(lanes)), layout: Arc::new(layout) })
     }
 
@@ -523,7 +475,7 @@ impl Lowering<'_> {
     ) -> Result<(), TargetError> {
         let (count, turns) = (item.rows.len(), own.rows.len());
         let blocks = job.k.div_ceil(self.lanes()).max(1);
-        let rows = &job.rows[self.engines[engine].side.index()];
+        let rows = &job.rows;
         let row_of = |index: usize| item.batch * job.m + item.rows.start + index;
         let mut steps = Vec::with_capacity(turns * count);
         for (turn, &half) in own.rows.iter().enumerate() {

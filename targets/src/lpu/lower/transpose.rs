@@ -242,6 +242,7 @@ impl<'a> Lowering<'a> {
             columns: superlanes * width,
             lanes: self.lanes(),
             stripes: 1,
+            lots: 1,
             slices,
         };
         let layout = std::sync::Arc::new(layout);

@@ -103,16 +103,14 @@ impl<'a> Lowering<'a> {
     }
 
     /// Where rests of columns lie at the end of a vector, the rows that are multiplied with them must have theirs there too.
-    pub(super) fn repeat_rests(&mut self, tiles: &Tiles, rows: &[Leaf; 2]) -> Result<(), TargetError> {
+    pub(super) fn repeat_rests(&mut self, tiles: &Tiles, rows: &Leaf) -> Result<(), TargetError> {
         let mut slots = tiles.slots.iter().flatten();
         let Some(slot) = slots.find(|slot| slot.lanes == Lanes::Last) else { return Ok(()) };
-        for leaf in rows {
-            let own = leaf.layout.clone();
-            if self.repeated.insert(Arc::as_ptr(&own), own).is_none() {
-                self.repeat(&leaf.layout, slot.count)?;
-            }
+        let own = rows.layout.clone();
+        match self.repeated.insert(Arc::as_ptr(&own), own) {
+            None => self.repeat(&rows.layout, slot.count),
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Copies the first lanes of the last vectors of rows to the last lanes, in place. Nobody minds: what is behind the last

@@ -105,6 +105,7 @@ fn encode_port((port, layout): &(Port, Layout)) -> proto::Port {
         rows: layout.rows as u64,
         columns: layout.columns as u64,
         stripes: layout.stripes as u64,
+        lots: layout.lots as u64,
         slices: layout.slices.iter().map(encode_place).collect(),
     }
 }
@@ -124,6 +125,7 @@ fn decode_port(port: proto::Port, machine: &LpuMachine) -> Result<(Port, Layout)
         columns: number(port.columns)?,
         lanes: machine.vector(),
         stripes: number(port.stripes)?,
+        lots: number(port.lots)?,
         slices: port.slices.iter().map(decode_place).collect::<Result<_, _>>()?,
     };
     Ok((Port { name: port.name, ty: TensorType::new(dtype, shape) }, layout))

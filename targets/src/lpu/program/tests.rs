@@ -126,7 +126,7 @@ fn port(name: &str, dtype: DType, dims: [usize; 2], first: Place) -> (Port, Layo
     let slices = (0..stored.bits() as u8 / 8).map(|plane| place(first.slice + plane, first.address)).collect();
     let ty = TensorType::new(dtype, Shape::new(dims).unwrap());
     let [rows, columns] = dims;
-    (Port { name: name.to_owned(), ty }, Layout { dtype: stored, rows, columns, lanes: 8, stripes: 1, slices })
+    (Port { name: name.to_owned(), ty }, Layout { dtype: stored, rows, columns, lanes: 8, stripes: 1, lots: 1, slices })
 }
 
 /// The weight of a lane of a column.

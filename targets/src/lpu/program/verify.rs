@@ -62,7 +62,7 @@ fn verify_marks(parts: &Parts) -> Result<(), TargetError> {
 }
 
 fn verify_port(port: &Port, layout: &Layout, machine: &LpuMachine) -> Result<(), String> {
-    let Layout { dtype, rows, columns, lanes, stripes, slices } = layout;
+    let Layout { dtype, rows, columns, lanes, stripes, lots, slices } = layout;
     if *dtype != storage(port.ty.dtype) || *lanes != machine.vector() {
         return Err("it is stored as another type, or for another machine".to_owned());
     }
@@ -70,12 +70,18 @@ fn verify_port(port: &Port, layout: &Layout, machine: &LpuMachine) -> Result<(),
     if rows.checked_mul(*columns) != Some(count) {
         return Err(format!("{rows} rows of {columns} columns are not its {count} elements"));
     }
-    // More stripes than slices can never be; the bound keeps the figures below small.
-    if !(1..=usize::from(u8::MAX)).contains(stripes) || slices.len() != Layout::slice_count(*dtype, *stripes) {
-        return Err(format!("{stripes} stripes do not take {} slices", slices.len()));
+    // More stripes than slices, or lots, can never be; the bounds keep the figures below small.
+    let small = |count: &usize| (1..=usize::from(u16::MAX)).contains(count);
+    if !small(stripes) || !small(lots) {
+        return Err(format!("{stripes} stripes and {lots} lots of rows cannot be"));
+    }
+    let least = lots * Layout::slice_count(*dtype, *stripes);
+    let is_whole = !slices.is_empty() && slices.len().is_multiple_of(least) && (*stripes == 1 || slices.len() == least);
+    if !is_whole {
+        return Err(format!("{stripes} stripes and {lots} lots do not take {} slices", slices.len()));
     }
     // Elements of no columns have no vectors; else there are at least as many elements as vectors of a plane.
-    let depth = if count == 0 { 0 } else { Layout::depth(*dtype, *rows, *columns, *lanes, *stripes) };
+    let depth = if count == 0 { 0 } else { layout.depth() };
     slices.iter().try_for_each(|&place| within(place, depth as u64, machine))
 }
 

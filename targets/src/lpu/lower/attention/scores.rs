@@ -86,7 +86,7 @@ impl Lowering<'_> {
     pub(super) fn key_weights(&mut self, heads: &Heads, tile: &Tile) -> Result<Lease, TargetError> {
         let (keys, chunk, lanes) = (heads.dims.keys, heads.chunk, self.lanes());
         let chunks = keys.div_ceil(chunk);
-        let near = Slices::of(&heads.keys[0].slices).union(Slices::of(&heads.keys[1].slices));
+        let near = Slices::of(&heads.keys.slices);
         let scores = self.allocate(DType::F32, keys, lanes, 1, near)?;
         let avoid = Slices::of(&scores.slices);
         let greatest = self.allocate(DType::F32, chunks, lanes, 1, avoid)?;
@@ -171,7 +171,6 @@ impl Lowering<'_> {
         for (index, start) in (0..heads.dims.keys).step_by(heads.chunk).enumerate() {
             let own = start..heads.dims.keys.min(start + heads.chunk);
             let engine = self.free_engine(true)?;
-            let keys = heads.keys[self.engines[engine].side.index()].clone();
             let mut before = false;
             for (place, (&block, loads)) in blocks.iter().zip(&loads).enumerate() {
                 self.load_columns(engine, loads)?;
@@ -185,7 +184,7 @@ impl Lowering<'_> {
                 for (turn, &half) in halves.iter().enumerate() {
                     let complete = place + 1 == blocks.len() && turn + 1 == halves.len();
                     steps.extend(own.clone().map(|key| Step {
-                        planes: planes(&keys, heads.k.at(key_head, key).0 as u32, block as u32),
+                        planes: planes(&heads.keys, heads.k.at(key_head, key).0 as u32, block as u32),
                         row: Row::Halves(half as u8),
                         sums: ((key - start) as u16, before || turn > 0),
                         complete,
@@ -214,7 +213,8 @@ impl Lowering<'_> {
         greatest: &Lease,
     ) -> Result<(Work, usize), TargetError> {
         let (lanes, count) = (self.lanes(), keys.len());
-        let sums = Layout { dtype: DType::F32, rows: count, columns: lanes, lanes, stripes: 1, slices: Vec::new() };
+        let sums =
+            Layout { dtype: DType::F32, rows: count, columns: lanes, lanes, stripes: 1, lots: 1, slices: Vec::new() };
         let mut writer = Writer::default();
         let mut score = writer.leaf(rows(&std::sync::Arc::new(sums), count));
         let cap = heads.op.softcap.0 as f32;

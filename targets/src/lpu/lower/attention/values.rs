@@ -11,19 +11,16 @@ use super::super::strip::{Columns, Step};
 use super::super::transpose::Exchange;
 use super::super::{Lease, Lowering, Room, Shape, Thrift, lost};
 use super::{Heads, Tile};
-use crate::lpu::isa::{Hemisphere, Row};
+use crate::lpu::isa::Row;
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::Slices;
 use crate::target::TargetError;
 
 impl Lowering<'_> {
-    /// Memory for the result, on either side if there is enough: a row for each query, with all heads.
-    pub(super) fn result_rows(&mut self, heads: &Heads) -> Result<Vec<Lease>, TargetError> {
+    /// Memory for the result: a row for each query, with all heads.
+    pub(super) fn result_rows(&mut self, heads: &Heads) -> Result<Lease, TargetError> {
         let AttentionDims { batch, heads, queries, value_depth, .. } = heads.dims;
-        let matrix = (batch * queries, heads * value_depth);
-        let sides = if self.has_twins() { &Hemisphere::ALL[..] } else { &Hemisphere::ALL[..1] };
-        let on = |&side| self.allocate_in(DType::F16, matrix, Room { side: Some(side), ..Room::COMPUTED });
-        sides.iter().map(on).collect()
+        self.allocate_in(DType::F16, (batch * queries, heads * value_depth), Room::COMPUTED)
     }
 
     /// Columns of zeros, as many as are loaded at once.
@@ -48,7 +45,7 @@ impl Lowering<'_> {
         }
         let whole = Dims::new([batch, groups, value_depth, keys]).map_err(wrong)?;
         let (first, last) = (tiles.first().map(|tile| tile.heads[0]), tiles.last().and_then(|tile| tile.heads.last()));
-        if let (Some(first), Some(&last), true) = (first, last, self.thrift == Thrift::Frugal) {
+        if let (Some(first), Some(&last), true) = (first, last, self.thrift == Thrift::Meagre) {
             let ((batch, from), (_, to)) = (heads.key_head(first), heads.key_head(last));
             let sizes = vec![1, to + 1 - from, value_depth, keys];
             let shape = Dims::new(sizes.iter().copied()).map_err(wrong)?;
@@ -88,7 +85,7 @@ impl Lowering<'_> {
         heads: &mut Heads,
         tiles: &[Tile],
         weights: &[Option<Lease>],
-        result: &[Lease],
+        result: &Lease,
     ) -> Result<(), TargetError> {
         let values = self.turned_values(heads, tiles)?;
         let (lanes, AttentionDims { heads: count, queries, value_depth: depth, .. }) = (self.lanes(), heads.dims);
@@ -138,21 +135,18 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Sums that are stored on every side on which the result is.
-    fn stored(&self, result: &[Lease], count: usize, row: usize, block: usize) -> Work {
+    /// Sums that are stored.
+    fn stored(&self, result: &Lease, count: usize, row: usize, block: usize) -> Work {
         let lanes = self.lanes();
-        let sums = Layout { dtype: DType::F32, rows: count, columns: lanes, lanes, stripes: 1, slices: Vec::new() };
+        let sums =
+            Layout { dtype: DType::F32, rows: count, columns: lanes, lanes, stripes: 1, lots: 1, slices: Vec::new() };
         let copy =
             ChainStep { function: Function::Copy, args: SmallVec::from_slice(&[Arg::Leaf(0)]), dtype: DType::F16 };
-        let to = |step: usize| Target {
-            step,
-            layout: result[step].clone(),
-            rows: (0..count).map(|query| Some(((row + query) as u32, block as u32))).collect(),
-        };
+        let rows = (0..count).map(|query| Some(((row + query) as u32, block as u32)));
         Work {
-            chain: Chain { steps: vec![copy; result.len()], leaves: vec![DType::F32] },
+            chain: Chain { steps: vec![copy], leaves: vec![DType::F32] },
             leaves: vec![Leaf { layout: std::sync::Arc::new(sums), rows: all_vectors(count, 1) }],
-            targets: (0..result.len()).map(to).collect(),
+            targets: vec![Target { step: 0, layout: result.clone(), rows: rows.collect() }],
             first: vec![true; count],
         }
     }

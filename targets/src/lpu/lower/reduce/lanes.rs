@@ -284,7 +284,7 @@ fn byte_plane(layout: &Layout, plane: usize, rows: usize) -> Lease {
     let Layout { columns, lanes, stripes, .. } = *layout;
     if stripes == 1 {
         let slices = vec![layout.slices[plane]];
-        return Arc::new(Layout { dtype: DType::U8, rows, columns, lanes, stripes, slices });
+        return Arc::new(Layout { dtype: DType::U8, rows, columns, lanes, stripes, lots: 1, slices });
     }
     // Striped planes stand behind each other in slices that take turns.
     let count = layout.slices.len();
@@ -295,7 +295,7 @@ fn byte_plane(layout: &Layout, plane: usize, rows: usize) -> Lease {
         Place { address: place.address + offset as u16, ..place }
     });
     let slices = slices.collect();
-    Arc::new(Layout { dtype: DType::U8, rows: rows * layout.planes(), columns, lanes, stripes, slices })
+    Arc::new(Layout { dtype: DType::U8, rows: rows * layout.planes(), columns, lanes, stripes, lots: 1, slices })
 }
 
 fn accumulating(function: Accumulation, dtype: DType) -> Chain {

@@ -125,7 +125,7 @@ fn other_tables_are_looked_up_in_parts_too() {
 }
 
 #[test]
-fn a_model_that_fills_memory_is_lowered_without_copies() {
+fn a_model_that_fills_memory_is_lowered_with_halves() {
     let mut graph = Graph::new("full");
     let x = graph.add_input("x", ty(DType::F32, &[96, 3]));
     let mut y = x;
@@ -133,8 +133,10 @@ fn a_model_that_fills_memory_is_lowered_without_copies() {
         let w = graph.constant(whole(&[k, 20], 10 + seed));
         let zero = graph.constant(Tensor::scalar(0f32));
         let product = graph.add(MatMul::default(), &[y, w]).unwrap();
-        y = graph.add(Binary(BinaryFn::Min), &[product, zero]).unwrap();
-        y = graph.add(Unary(UnaryFn::Sign), &[y]).unwrap();
+        let less = graph.add(Binary(BinaryFn::Min), &[product, zero]).unwrap();
+        let sign = graph.add(Unary(UnaryFn::Sign), &[less]).unwrap();
+        // What products hand on besides is small enough to be exact.
+        y = if k == 3 { sign } else { graph.add(Binary(BinaryFn::Add), &[sign, y]).unwrap() };
     }
     graph.add_output("y", y);
     let (machine, facts) = machine("lpu-mini");
@@ -150,7 +152,7 @@ fn a_model_that_fills_memory_is_lowered_without_copies() {
             fits(&facts, thrift)
         })
     };
-    let (with, without) = (least(Thrift::Ample).unwrap(), least(Thrift::Frugal).unwrap());
+    let (with, without) = (least(Thrift::Ample).unwrap(), least(Thrift::Meagre).unwrap());
     assert!(without < with, "{without} {with}");
     check("lpu-mini", without, &graph, &[whole(&[96, 3], 20)]);
 }
