@@ -1,8 +1,8 @@
 //! Which memory holds what: slices and addresses are given to values and taken back, in the order of the program.
 //!
 //! Constants lie at the lower end of slices and must never have held anything else. What the program computes lies at the upper
-//! end; what is taken back is given out again as late as possible, so that new work need not wait for old. Between them lies a
-//! reserve for constants that turn up while the program is made.
+//! end, where memory is free earliest, so that new work need not wait for old. Between them lies a reserve for constants that turn up
+//! while the program is made.
 
 use std::collections::BTreeMap;
 
@@ -34,16 +34,28 @@ impl Slices {
         self.0 & other.0 != 0
     }
 
+    pub fn others(self) -> Self {
+        Slices(!self.0)
+    }
+
     pub fn contains(self, slice: u8) -> bool {
         self.0 >> slice & 1 != 0
     }
 }
+
+/// Cycles that it does not matter to wait for memory.
+const WAIT: u32 = 64;
+
+/// The part of a side's slices that operands have which are there before: room for two of four bytes.
+const HOMES: usize = 5;
 
 /// What memory is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Something that is there before the program starts.
     Given,
+    /// The same, of what chains read beside other operands.
+    Operand,
     /// Something that the program writes.
     Computed,
 }
@@ -58,11 +70,16 @@ pub(super) struct Request {
     pub purpose: Purpose,
     /// Slices that should not be among them.
     pub avoid: Slices,
+    /// Slices that should rather not be, the first more than the second.
+    pub busy: [Slices; 2],
     /// Whether the first address must be the same in all of them.
     pub aligned: bool,
     /// The hemisphere, if it matters.
     pub side: Option<Hemisphere>,
 }
+
+/// From when on so many vectors from a place on may be written.
+pub(super) type FreeFrom<'a> = dyn Fn(Place, usize) -> u32 + 'a;
 
 /// All memory.
 #[derive(Clone, Debug)]
@@ -70,6 +87,9 @@ pub(super) struct Memory {
     slices: Vec<Slice>,
     depth: usize,
     per_side: usize,
+    /// Where operands lie that are there before, if there is room, so that they do not meet with what is computed: those of one
+    /// byte plane, and others.
+    homes: [Slices; 2],
     /// The slice of each side that is tried first.
     turn: [usize; 2],
     side: usize,
@@ -85,8 +105,6 @@ struct Slice {
     free: BTreeMap<usize, usize>,
     /// What the program computes has never been below this address.
     floor: usize,
-    /// The address below which memory is given out next.
-    next: usize,
     /// What the program computes never goes below this address.
     reserved: usize,
 }
@@ -94,9 +112,20 @@ struct Slice {
 impl Memory {
     pub fn new(machine: &LpuMachine) -> Self {
         let depth = (machine.mem.banks * machine.mem.words) as usize;
-        let slice = Slice { free: BTreeMap::from([(0, depth)]), floor: depth, next: depth, reserved: 0 };
+        let slice = Slice { free: BTreeMap::from([(0, depth)]), floor: depth, reserved: 0 };
         let per_side = machine.mem.slices as usize;
-        Memory { slices: vec![slice; 2 * per_side], depth, per_side, turn: [0; 2], side: 0, used: 0, peak: 0 }
+        // Far from the vector unit: these are read long before they meet with others.
+        let far = (per_side / HOMES) as u8;
+        let all = 2 * per_side as u8;
+        let homes = match far {
+            0..4 => [Slices::NONE; 2],
+            _ => {
+                let wide = (0..far).chain(all - far..all).fold(Slices::NONE, Slices::with);
+                let narrow = (far..far + 3).chain(all - far - 3..all - far).fold(Slices::NONE, Slices::with);
+                [narrow, wide]
+            }
+        };
+        Memory { slices: vec![slice; 2 * per_side], depth, per_side, homes, turn: [0; 2], side: 0, used: 0, peak: 0 }
     }
 
     /// Vectors that nobody has, in all slices.
@@ -118,20 +147,33 @@ impl Memory {
     }
 
     /// Gives memory in slices of one hemisphere; slices that should be avoided are taken if there are no others.
-    pub fn take(&mut self, request: Request) -> Option<Vec<Place>> {
+    pub fn take(&mut self, request: Request, free: &FreeFrom<'_>) -> Option<Vec<Place>> {
         let sides = match request.side {
             Some(Hemisphere::West) => [0, 0],
             Some(Hemisphere::East) => [1, 1],
             None => {
                 self.side = match request.purpose {
                     Purpose::Given => usize::from(self.room(1) > self.room(0)),
-                    Purpose::Computed => 1 - self.side,
+                    Purpose::Operand | Purpose::Computed => 1 - self.side,
                 };
                 [self.side, 1 - self.side]
             }
         };
-        let tries = [(sides[0], true), (sides[1], true), (sides[0], false), (sides[1], false)];
-        let places = tries.into_iter().find_map(|(side, avoiding)| self.take_on(side, avoiding, request))?;
+        let all_homes = self.homes[0].union(self.homes[1]);
+        let Request { avoid, busy: [now, next], .. } = request;
+        let avoided = match request.purpose {
+            Purpose::Given => [avoid; 4],
+            Purpose::Operand => {
+                let homes = self.homes[usize::from(request.slices > 1)].others();
+                [avoid.union(homes), avoid, avoid, avoid]
+            }
+            Purpose::Computed => {
+                let homes = avoid.union(all_homes);
+                [homes.union(now).union(next), homes.union(now), avoid.union(now), avoid]
+            }
+        };
+        let mut tries = avoided.into_iter().chain([Slices::NONE]).flat_map(|avoided| sides.map(|side| (side, avoided)));
+        let places = tries.find_map(|(side, avoid)| self.take_on(side, Request { avoid, ..request }, free))?;
         self.used += (request.slices * request.depth) as u64;
         self.peak = self.peak.max(self.used);
         Some(places)
@@ -158,7 +200,7 @@ impl Memory {
     }
 
     /// Gives memory of one hemisphere in so many pieces, each as it is asked for; in different slices, if there are enough.
-    pub fn take_pieces(&mut self, request: Request, count: usize) -> Option<Vec<Place>> {
+    pub fn take_pieces(&mut self, request: Request, count: usize, free: &FreeFrom<'_>) -> Option<Vec<Place>> {
         let sides = match request.side {
             Some(side) => vec![side],
             None => vec![Hemisphere::ALL[1 - self.side], Hemisphere::ALL[self.side]],
@@ -168,7 +210,7 @@ impl Memory {
             let mut places: Vec<Place> = Vec::with_capacity(count * request.slices);
             for _ in 0..count {
                 let avoid = request.avoid.union(Slices::of(&places));
-                let Some(own) = self.take(Request { avoid, side: Some(side), ..request }) else {
+                let Some(own) = self.take(Request { avoid, side: Some(side), ..request }, free) else {
                     self.give_back(&places, request.depth);
                     self.peak = peak;
                     return None;
@@ -180,12 +222,12 @@ impl Memory {
         })
     }
 
-    fn take_on(&mut self, side: usize, avoiding: bool, request: Request) -> Option<Vec<Place>> {
+    fn take_on(&mut self, side: usize, request: Request, free: &FreeFrom<'_>) -> Option<Vec<Place>> {
         let first = side * self.per_side;
         let turn = self.turn[side];
         let order = (0..self.per_side).map(|index| first + (turn + index) % self.per_side);
-        let mut order: Vec<usize> = order.filter(|&slice| !avoiding || !request.avoid.contains(slice as u8)).collect();
-        if request.purpose == Purpose::Given {
+        let mut order: Vec<usize> = order.filter(|&slice| !request.avoid.contains(slice as u8)).collect();
+        if request.purpose != Purpose::Computed {
             // So that all slices become full together, and what takes many of them finds room to the end; of equals those that are
             // farthest from the vector unit.
             let near = |slice: usize| if slice < self.per_side { slice } else { 2 * self.per_side - 1 - slice };
@@ -203,16 +245,15 @@ impl Memory {
             };
             starts.into_iter().map(room).find(|found| found.len() == request.slices).unwrap_or_default()
         } else {
-            let found: Vec<(usize, usize)> =
-                order.iter().filter_map(|&slice| find(slice).map(|at| (slice, at))).collect();
-            let chosen = match request.purpose {
-                Purpose::Computed => {
-                    let beside = |found: &&[(usize, usize)]| found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
-                    found.windows(request.slices.max(1)).find(beside).map(<[_]>::to_vec)
+            match request.purpose {
+                Purpose::Computed => self.earliest(&order, request, free),
+                Purpose::Given | Purpose::Operand => {
+                    let found: Vec<(usize, usize)> =
+                        order.iter().filter_map(|&slice| find(slice).map(|at| (slice, at))).collect();
+                    self.near(&found, request.slices)
+                        .unwrap_or_else(|| found.iter().copied().take(request.slices).collect())
                 }
-                Purpose::Given => self.near(&found, request.slices),
-            };
-            chosen.unwrap_or_else(|| found.iter().copied().take(request.slices).collect())
+            }
         };
         if found.len() < request.slices {
             return None;
@@ -222,6 +263,25 @@ impl Memory {
             self.slices[slice].carve(at, request.depth, request.purpose);
         }
         Some(found.into_iter().map(|(slice, at)| Place { slice: slice as u8, address: at as u16 }).collect())
+    }
+
+    /// Of some slices those in which there is room earliest; of equals so many beside each other, if there are.
+    fn earliest(&self, order: &[usize], request: Request, free: &FreeFrom<'_>) -> Vec<(usize, usize)> {
+        let best = |&slice: &usize| {
+            let from = |at: usize| free(Place { slice: slice as u8, address: at as u16 }, request.depth);
+            self.slices[slice].earliest(request.depth, self.depth, &from).map(|(time, at)| (time, slice, at))
+        };
+        let found: Vec<(u32, usize, usize)> = order.iter().filter_map(best).collect();
+        let mut times: Vec<u32> = found.iter().map(|&(time, ..)| time).collect();
+        times.sort_unstable();
+        let Some(&latest) = times.get(request.slices.max(1) - 1) else { return Vec::new() };
+        let early = found.iter().filter(|&&(time, ..)| time <= latest + WAIT).map(|&(_, slice, at)| (slice, at));
+        let early: Vec<(usize, usize)> = early.collect();
+        let beside = |found: &&[(usize, usize)]| found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
+        match early.windows(request.slices.max(1)).find(beside) {
+            Some(beside) => beside.to_vec(),
+            None => early.into_iter().take(request.slices).collect(),
+        }
     }
 
     /// So many of some slices that are near each other, among them the one with most room, so that all become full together. What
@@ -263,22 +323,39 @@ impl Slice {
             return Some(0);
         }
         match purpose {
-            Purpose::Given => self.free.iter().find_map(|(&at, &length)| {
+            Purpose::Given | Purpose::Operand => self.free.iter().find_map(|(&at, &length)| {
                 let length = length.min(self.floor.saturating_sub(at));
                 (length >= depth).then_some(at)
             }),
-            Purpose::Computed => {
-                let below = |limit: usize, low: usize| {
-                    self.free.range(..limit).rev().find_map(|(&at, &length)| {
-                        let end = (at + length).min(limit);
-                        (end >= depth && end - depth >= at.max(low)).then(|| end - depth)
-                    })
-                };
-                // An eighth of the slice goes round before more is touched.
-                let window = self.floor.min(size - size / 8).max(self.reserved);
-                below(self.next, window).or_else(|| below(size, window)).or_else(|| below(size, self.reserved))
-            }
+            Purpose::Computed => self.earliest(depth, size, &|_| 0).map(|(_, at)| at),
         }
+    }
+
+    /// Where so many vectors are free earliest, and when.
+    fn earliest(&self, depth: usize, size: usize, free: &dyn Fn(usize) -> u32) -> Option<(u32, usize)> {
+        if depth == 0 {
+            return Some((0, 0));
+        }
+        let above = |low: usize| {
+            let mut best: Option<(u32, usize)> = None;
+            for (&at, &length) in self.free.iter().rev() {
+                let (first, mut end) = (at.max(low), at + length);
+                while end >= first + depth {
+                    let time = free(end - depth);
+                    if best.is_none_or(|(least, _)| time < least) {
+                        best = Some((time, end - depth));
+                    }
+                    if time == 0 {
+                        return best;
+                    }
+                    end -= depth;
+                }
+            }
+            best
+        };
+        // An eighth of the slice goes round before more is touched.
+        let window = self.floor.min(size - size / 8).max(self.reserved);
+        above(window).or_else(|| above(self.reserved))
     }
 
     fn has(&self, at: usize, depth: usize, purpose: Purpose) -> bool {
@@ -301,7 +378,6 @@ impl Slice {
         }
         if purpose == Purpose::Computed {
             self.floor = self.floor.min(at);
-            self.next = at;
         }
     }
 
@@ -331,21 +407,29 @@ mod tests {
     use crate::lpu::machine::tests::small_machine;
 
     fn request(slices: usize, depth: usize, purpose: Purpose) -> Request {
-        Request { slices, depth, purpose, avoid: Slices::default(), aligned: false, side: Some(Hemisphere::West) }
+        Request {
+            slices,
+            depth,
+            purpose,
+            avoid: Slices::default(),
+            busy: [Slices::NONE; 2],
+            aligned: false,
+            side: Some(Hemisphere::West),
+        }
     }
 
     #[test]
     fn memory_is_given_once_and_constants_are_never_overwritten() {
         let mut memory = Memory::new(&small_machine());
         let all = memory.left();
-        let computed = memory.take(request(4, 100, Purpose::Computed)).unwrap();
+        let computed = memory.take(request(4, 100, Purpose::Computed), &|_, _| 0).unwrap();
         assert!(computed.iter().all(|place| place.address == 28));
-        let given = memory.take(request(2, 20, Purpose::Given)).unwrap();
+        let given = memory.take(request(2, 20, Purpose::Given), &|_, _| 0).unwrap();
         assert!(given.iter().all(|place| place.address == 0));
         memory.give_back(&computed, 100);
         // What was computed on cannot be given any more.
-        assert_eq!(memory.take(request(4, 20, Purpose::Given)), None);
-        assert!(memory.take(request(2, 28, Purpose::Given)).is_some());
+        assert_eq!(memory.take(request(4, 20, Purpose::Given), &|_, _| 0), None);
+        assert!(memory.take(request(2, 28, Purpose::Given), &|_, _| 0).is_some());
         assert_eq!(memory.left(), all - 2 * 20 - 2 * 28);
         assert_eq!(memory.peak, 440);
     }
@@ -354,11 +438,11 @@ mod tests {
     fn slices_are_avoided_while_there_are_others() {
         let mut memory = Memory::new(&small_machine());
         let avoid = Slices::default().with(0).with(2);
-        let places = memory.take(Request { avoid, ..request(2, 1, Purpose::Computed) }).unwrap();
+        let places = memory.take(Request { avoid, ..request(2, 1, Purpose::Computed) }, &|_, _| 0).unwrap();
         assert_eq!(places.iter().map(|place| place.slice).collect::<Vec<_>>(), [1, 3]);
-        let places = memory.take(Request { avoid, ..request(3, 1, Purpose::Computed) }).unwrap();
+        let places = memory.take(Request { avoid, ..request(3, 1, Purpose::Computed) }, &|_, _| 0).unwrap();
         assert!(places.iter().any(|place| avoid.contains(place.slice)));
-        let places = memory.take(Request { avoid, side: None, ..request(3, 1, Purpose::Computed) }).unwrap();
+        let places = memory.take(Request { avoid, side: None, ..request(3, 1, Purpose::Computed) }, &|_, _| 0).unwrap();
         assert!(places.iter().all(|place| place.slice >= 4));
     }
 }

@@ -18,14 +18,14 @@ use tcc_ir::ops::{Attention, AttentionDims, Reshape, Transpose};
 use tcc_ir::{DType, Node, NodeId, Op, Shape as Dims, ValueId, View};
 
 use super::elementwise::Leaf;
-use super::{CHUNK, Lease, Lowering, Shape, is_elementwise, lost};
+use super::{CHUNK, Lease, Lowering, Shape, Thrift, is_elementwise, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::layout::Layout;
 use crate::target::TargetError;
 use windows::Windows;
 
 /// Tiles whose scores are computed before the values of a tile are multiplied, by how much memory may be spent.
-const AHEAD: [usize; 3] = [4, 4, 1];
+const AHEAD: [usize; 3] = [4, 2, 1];
 
 /// Whether a machine runs an attention of so many queries and keys as one: fewer are not worth to be exchanged.
 pub(in crate::lpu) fn is_worth(machine: &LpuMachine, dims: &AttentionDims) -> bool {
@@ -144,6 +144,10 @@ impl Lowering<'_> {
         let lanes = self.lanes();
         let tiles = heads.tiles(lanes, self.facts.mxm.accumulators as usize, self.stripes());
         let result = self.result_rows(&heads)?;
+        if self.thrift != Thrift::Meagre {
+            // While the first scores are multiplied, switches have nothing else to do.
+            self.turned_values(&mut heads, &[])?;
+        }
         let mut weights: Vec<Option<Lease>> = vec![None; tiles.len()];
         let mut next = 0;
         let ahead = AHEAD[self.thrift as usize];

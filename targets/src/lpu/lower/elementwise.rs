@@ -10,6 +10,7 @@ use tcc_ir::{DType, Def, NodeId, NumberClass, Op, Shape as Dims, Tensor, ValueId
 
 use super::access::{Rows, direct, distinct};
 use super::chain::{Arg, Chain, Function, Input, Output, Step, add_chain};
+use super::lots::Touched;
 use super::{ASAP, CHUNK, Lease, Lowering, Room, Shape, clashed, is_elementwise, lost};
 use crate::lpu::isa::Number;
 use crate::lpu::layout::Layout;
@@ -186,7 +187,7 @@ impl Lowering<'_> {
         let work = Work { chain: gathering.chain, leaves: gathering.leaves, targets, first };
         match gathering.product {
             Some((leaf, product)) => self.product_into(product, work, leaf),
-            None => self.run_chain(work),
+            None => self.run_by_lots(work, rows),
         }
     }
 
@@ -227,8 +228,13 @@ impl Lowering<'_> {
         let value = own.output();
         let is_kept = self.plan.kernels[self.kernel as usize].outputs.contains(&value);
         let users = self.users(node);
-        let has_value =
-            |user: NodeId| self.graph.node(user).outputs.iter().all(|out| self.values[out.index()].is_some());
+        let has_value = |user: NodeId| {
+            self.graph
+                .node(user)
+                .outputs
+                .iter()
+                .all(|&out| self.values[out.index()].is_some() || self.finished.contains(&out))
+        };
         is_elementwise(&own.op)
             && !is_kept
             && !users.is_empty()
@@ -419,7 +425,7 @@ impl Lowering<'_> {
     }
 
     /// Whether a node's result may go on to another in a chain, as it is what it would be if it were stored.
-    fn is_free(&self, op: &Op, inputs: &[ValueId]) -> bool {
+    pub(super) fn is_free(&self, op: &Op, inputs: &[ValueId]) -> bool {
         match op {
             Op::Cast(Cast { to }) => {
                 let from = self.graph.ty(inputs[0]).dtype;
@@ -506,7 +512,7 @@ impl Lowering<'_> {
     }
 
     /// The number that a constant is, if an instruction can carry it.
-    fn number(&self, value: ValueId) -> Option<Number> {
+    pub(super) fn number(&self, value: ValueId) -> Option<Number> {
         let tensor = self.graph.as_constant(self.plan.access(value).root)?;
         if tensor.shape().count() != 1 {
             return None;
@@ -542,6 +548,22 @@ impl Lowering<'_> {
             }
         }
         temporary.iter().for_each(|layout| self.give_back(layout));
+        Ok(())
+    }
+
+    /// The same, of so many rows, lot by lot.
+    fn run_by_lots(&mut self, work: Work, rows: usize) -> Result<(), TargetError> {
+        let blocks = work.first.len() / rows.max(1);
+        let Some(size) = self.lots.size.filter(|&size| size < rows && work.first.iter().all(|&first| first)) else {
+            return self.run_chain(work);
+        };
+        for start in (0..rows).step_by(size) {
+            let end = rows.min(start + size);
+            let vectors: Vec<usize> = (start * blocks..end * blocks).collect();
+            let touched = Touched::by_chain(&work, &vectors, None);
+            let own = work.some(vectors.into_iter());
+            self.in_turn((end - 1, 1), touched, move |lowering| lowering.run_chain(own))?;
+        }
         Ok(())
     }
 
@@ -655,7 +677,7 @@ impl Lowering<'_> {
             add_chain(&mut flow, self.facts, &levelled, 0, &inputs, &outputs, &work.first[range.clone()]);
             let slice = match flow.finish() {
                 Ok(flow) => {
-                    self.place(&flow, ASAP);
+                    self.place(&flow, ASAP)?;
                     moved.iter().for_each(|layout| self.give_back(layout));
                     return Ok(());
                 }
@@ -745,6 +767,13 @@ impl Lowering<'_> {
 }
 
 impl Work {
+    /// The slices that it reads and writes.
+    pub fn slices(&self) -> Slices {
+        let layouts =
+            self.leaves.iter().map(|leaf| &leaf.layout).chain(self.targets.iter().map(|target| &target.layout));
+        layouts.fold(Slices::NONE, |all, layout| all.union(Slices::of(&layout.slices)))
+    }
+
     /// The same work on some of its vectors.
     pub fn some(&self, vectors: impl Iterator<Item = usize> + Clone) -> Work {
         let leaf = |leaf: &Leaf| Leaf {

@@ -155,6 +155,7 @@ impl Lowering<'_> {
         let base = table.slices.first().map_or(0, |place| i64::from(place.address));
         let steps: Vec<(usize, usize)> =
             (0..index.rows).flat_map(|entry| (0..per_index).map(move |vector| (entry, vector))).collect();
+        self.catch_up()?;
         let earliest = self.ready(table);
         let mut until = 0;
         let mut chunks: Vec<&[(usize, usize)]> = steps.rchunks(CHUNK).collect();
@@ -170,7 +171,7 @@ impl Lowering<'_> {
                 }
                 flow => flow.map_err(clashed)?,
             };
-            let start = self.place(&flow, earliest);
+            let start = self.place(&flow, earliest)?;
             until = until.max((start.0 + end) as u64);
         }
         self.hold(table, until);

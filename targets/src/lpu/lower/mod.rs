@@ -10,6 +10,7 @@ mod chain;
 mod elementwise;
 mod forms;
 mod gather;
+mod lots;
 mod movement;
 mod product;
 mod rearrange;
@@ -112,6 +113,8 @@ impl Room {
         Room { stripes: 1, avoid: Slices::NONE, aligned: false, purpose: Purpose::Computed, side: None };
     /// For what is there before.
     const GIVEN: Room = Room { purpose: Purpose::Given, ..Room::COMPUTED };
+    /// For operands of chains that are there before.
+    const OPERAND: Room = Room { purpose: Purpose::Operand, ..Room::COMPUTED };
 }
 
 /// A memory that is taken back when nobody needs it any more.
@@ -149,12 +152,18 @@ pub(super) struct Lowering<'a> {
     merged: HashSet<ValueId>,
     /// Columns of zeros, as many as are loaded at once.
     zeros: Option<Lease>,
+    /// Reductions, and what follows them, that are known only as the last of these.
+    finished: HashSet<ValueId>,
     /// Products that are computed when somebody needs them.
     pending: HashSet<ValueId>,
     /// For each value that lies in memory, the last kernel that reads it; none for those that stay.
     last_uses: Vec<Option<usize>>,
     /// Rows whose last lanes repeat what is behind their whole vectors.
     repeated: HashMap<*const Layout, Lease>,
+    lots: lots::Lots<'a>,
+    /// Slices that matrix units read now, which nothing else should keep from that: rows and weights of this kernel, and weights of
+    /// the next.
+    busy: [Slices; 2],
     /// When each plane of a matrix unit can be loaded, and when its weights may be exchanged.
     engines: Vec<product::Engine>,
 }
@@ -216,9 +225,12 @@ impl<'a> Lowering<'a> {
             gathered: Vec::new(),
             merged: HashSet::new(),
             zeros: None,
+            finished: HashSet::new(),
             pending: HashSet::new(),
             last_uses: Vec::new(),
             repeated: HashMap::new(),
+            lots: lots::Lots::default(),
+            busy: [Slices::NONE; 2],
             engines: product::engines(facts),
             graph,
         }
@@ -245,7 +257,14 @@ impl<'a> Lowering<'a> {
         for (index, kernel) in self.plan.kernels.iter().enumerate() {
             self.kernel = index as u32;
             self.tilings.push(String::new());
+            self.lots.size = self.lot_of(kernel);
+            let weights = |kernel: Option<&Kernel>| kernel.map_or(Slices::NONE, |kernel| self.weight_slices(kernel));
+            self.busy = [weights(Some(kernel)), weights(self.plan.kernels.get(index + 1))];
             self.lower_kernel(kernel)?;
+            let next = self.plan.kernels.get(index + 1);
+            if next.is_none_or(|next| self.multiplied_rows(next) != self.multiplied_rows(kernel)) {
+                self.catch_up()?;
+            }
             for &value in &dying[index] {
                 self.release(value);
             }
@@ -325,6 +344,21 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// The rows that a kernel multiplies with weights: whose, and how many.
+    fn multiplied_rows(&self, kernel: &Kernel) -> Option<(ValueId, usize)> {
+        kernel.nodes().map(|id| self.graph.node(id)).find_map(|node| {
+            let large = matches!(node.op, Op::MatMul(_)) && self.is_constant(node.inputs[1]);
+            let rows = || Layout::matrix(self.graph.shape(node.output())).0;
+            large.then(|| (self.plan.access(node.inputs[0]).root, rows()))
+        })
+    }
+
+    /// Rows of the lots that a kernel's work comes in.
+    fn lot_of(&self, kernel: &Kernel) -> Option<usize> {
+        let (_, rows) = self.multiplied_rows(kernel)?;
+        Some(product::rows_at_a_time(rows, self.facts.mxm.accumulators as usize))
+    }
+
     fn lower_kernel(&mut self, kernel: &Kernel) -> Result<(), TargetError> {
         if let Anchor::Copy { value, source } = &kernel.anchor {
             // It may be wanted longer than what it is made of.
@@ -381,7 +415,7 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         let layout = match &node.op {
-            Op::Reduce(reduce) => self.reduce(reduce, node.inputs[0], result)?,
+            Op::Reduce(reduce) => return self.reduce(reduce, node.inputs[0], result),
             Op::MatMul(_) if self.is_only_multiplied(result) && Layout::matrix(graph.shape(result)).1 > 1 => {
                 return self.store_product(id, result);
             }
@@ -484,11 +518,6 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Takes back memory that nobody else has.
-    fn give_back(&mut self, layout: &Layout) {
-        self.memory.give_back(&layout.slices, layout.depth());
-    }
-
     /// Rows that lie beside each other where several are read at once.
     fn stripes(&self) -> usize {
         self.facts.lanes.max(self.facts.mxm.load_streams) as usize
@@ -517,16 +546,22 @@ impl<'a> Lowering<'a> {
             let slices = vec![Place::default(); lots * sets * Layout::slice_count(dtype, stripes)];
             Layout { dtype, rows, columns, lanes, stripes, lots, slices }
         };
+        let busy = self.busy;
         let whole = |layout: &Layout| Request {
             slices: layout.slices.len(),
             depth: layout.depth(),
             purpose,
             avoid,
+            busy,
             aligned,
             side,
         };
         let placed = |layout: Layout, slices| Ok(Arc::new(Layout { slices, ..layout }));
-        let sets = if stripes == 1 && !aligned { self.sets(dtype, columns.div_ceil(lanes)) } else { 1 };
+        let sets = if stripes == 1 && !aligned && purpose != Purpose::Operand {
+            self.sets(dtype, columns.div_ceil(lanes))
+        } else {
+            1
+        };
         let first = layout(stripes, 1, sets);
         let error = match self.take(whole(&first)) {
             Ok(slices) => return placed(first, slices),
@@ -538,7 +573,7 @@ impl<'a> Lowering<'a> {
             let own = layout(stripes, lots, sets);
             let pieces = lots * sets;
             let piece = Request { slices: own.slices.len() / pieces, ..whole(&own) };
-            if let Some(slices) = self.memory.take_pieces(piece, pieces) {
+            if let Some(slices) = self.given(piece, pieces) {
                 return placed(own, slices);
             }
             lots *= 2;
@@ -547,7 +582,7 @@ impl<'a> Lowering<'a> {
         let least = if stripes == 1 { (dtype.bits() / 8).next_power_of_two() } else { stripes };
         for stripes in (least..=self.facts.mem.slices as usize).step_by(least).filter(|_| !aligned) {
             let own = layout(if stripes == least { room.stripes } else { stripes }, 1, 1);
-            if let Some(slices) = self.memory.take(whole(&own)) {
+            if let Some(slices) = self.given(whole(&own), 1) {
                 return placed(own, slices);
             }
         }
@@ -562,11 +597,22 @@ impl<'a> Lowering<'a> {
         (1..=most.min(blocks)).rev().find(|&sets| blocks.is_multiple_of(sets)).unwrap_or(1)
     }
 
+    /// Memory in so many pieces. Where it is free earliest, if there is enough to choose from; else as high as possible, so that free
+    /// memory stays in one piece.
+    fn given(&mut self, piece: Request, pieces: usize) -> Option<Vec<Place>> {
+        let (schedule, chooses) = (&self.schedule, self.thrift != Thrift::Meagre);
+        let free = |place, depth| if chooses { schedule.free_from(place, depth) } else { 0 };
+        match pieces {
+            1 => self.memory.take(piece, &free),
+            _ => self.memory.take_pieces(piece, pieces, &free),
+        }
+    }
+
     fn take(&mut self, request: Request) -> Result<Vec<Place>, TargetError> {
         let vector = self.lanes() as u64;
         let capacity = self.facts.memory_bytes();
         let needed = (self.memory.used + (request.slices * request.depth) as u64) * vector;
-        self.memory.take(request).ok_or_else(|| TargetError::DoesNotFit {
+        self.given(request, 1).ok_or_else(|| TargetError::DoesNotFit {
             what: format!("model `{}`", self.graph.name()),
             machine: self.machine.name.clone(),
             memory: "sram".to_owned(),
@@ -579,7 +625,7 @@ impl<'a> Lowering<'a> {
     /// A constant as rows of the type that it is stored as.
     fn constant_rows(&mut self, value: ValueId) -> Result<Lease, TargetError> {
         let dtype = storage(self.graph.ty(value).dtype);
-        self.constant_as(value, Shape::Dense, dtype, Room::GIVEN)
+        self.constant_as(value, Shape::Dense, dtype, Room::OPERAND)
     }
 
     /// A constant as rows of a type.
@@ -601,7 +647,7 @@ impl<'a> Lowering<'a> {
         if let Some(layout) = self.literals.get(&key) {
             return Ok(layout.clone());
         }
-        let layout = self.allocate_in(dtype, (rows, columns), Room::GIVEN)?;
+        let layout = self.allocate_in(dtype, (rows, columns), Room::OPERAND)?;
         self.keep(key.0.clone(), layout.clone());
         self.literals.insert(key, layout.clone());
         Ok(layout)
@@ -643,7 +689,7 @@ impl<'a> Lowering<'a> {
     ) -> Result<(), TargetError> {
         match flow(self, steps).finish() {
             Ok(flow) => {
-                self.place(&flow, ASAP);
+                self.place(&flow, ASAP)?;
                 Ok(())
             }
             Err(Clash::Slice(_)) if steps.len() > 1 => {
@@ -655,8 +701,9 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn place(&mut self, flow: &Flow, earliest: i64) -> Start {
-        self.schedule.place(flow, earliest, self.kernel)
+    fn place(&mut self, flow: &Flow, earliest: i64) -> Result<Start, TargetError> {
+        self.catch_up()?;
+        Ok(self.schedule.place(flow, earliest, self.kernel))
     }
 }
 

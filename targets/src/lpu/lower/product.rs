@@ -13,6 +13,7 @@ use tcc_ir::{DType, NodeId, Shape as Dims, ValueId, View};
 use super::access::{direct, distinct, positions};
 use super::chain::{Arg, Function};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
+use super::lots::Touched;
 use super::strip::{Columns, Step, striped};
 use super::transpose::Exchange;
 use super::{Lease, Lowering, Room, Shape, lost};
@@ -72,6 +73,26 @@ enum Sink {
     Chain(Box<Work>, usize),
 }
 
+impl Job {
+    /// What a tile of sums reads and writes.
+    fn touched(&self, item: &Item, sink: &Sink, lanes: usize) -> (Vec<Touched>, Vec<Touched>) {
+        let rows = item.rows.start + item.batch * self.m..item.rows.end + item.batch * self.m;
+        let k_blocks = self.k.div_ceil(lanes).max(1);
+        let operand = &self.rows.rows[rows.start * k_blocks..rows.end * k_blocks];
+        let operand = Touched::new(&self.rows.layout, operand.iter().map(|&(row, _)| row));
+        let (mut reads, writes) = match sink {
+            Sink::Store(layout) => (Vec::new(), Touched::new(layout, rows.map(|row| row as u32)).into_iter().collect()),
+            Sink::Chain(work, leaf) => {
+                let n_blocks = self.n.div_ceil(lanes);
+                let vectors: Vec<usize> = rows.map(|row| row * n_blocks + item.n_block).collect();
+                Touched::by_chain(work, &vectors, Some(*leaf))
+            }
+        };
+        reads.extend(operand);
+        (reads, writes)
+    }
+}
+
 /// Rows that go through planes, all tiles of columns counted, from which on they are kept as products read them.
 pub(super) const LARGE: usize = 128;
 
@@ -117,7 +138,7 @@ impl Lowering<'_> {
         // What has one column is in all lanes; the matrix unit has it in the first alone.
         let width = if columns == 1 { self.lanes() } else { columns };
         let mut layout = self.allocate(sums, rows, width, 1, avoid)?;
-        self.multiply(&job, &mut Sink::Store(layout.clone()))?;
+        self.multiply(job, Sink::Store(layout.clone()))?;
         if columns == 1 {
             let positions: Vec<i64> = (0..rows).map(|row| (row * width) as i64).collect();
             let spread = self.select_elements(&layout, &positions, rows, 1)?;
@@ -363,39 +384,46 @@ impl Lowering<'_> {
             return Ok(());
         }
         let job = self.job(product, node.inputs[0], node.inputs[1])?;
-        self.multiply(&job, &mut Sink::Chain(Box::new(work), leaf))?;
+        self.multiply(job, Sink::Chain(Box::new(work), leaf))?;
         self.spend(id);
         Ok(())
     }
 
     /// Multiplies, and does with the sums what is to be done.
-    fn multiply(&mut self, job: &Job, sink: &mut Sink) -> Result<(), TargetError> {
+    fn multiply(&mut self, job: Job, sink: Sink) -> Result<(), TargetError> {
         let lanes = self.lanes();
         let (blocks, most) = (job.n.div_ceil(lanes), self.facts.mxm.accumulators as usize);
         let chunk = rows_at_a_time(job.m, most);
-        for batch in 0..job.batches {
-            for start in (0..job.m).step_by(chunk) {
+        let (passes, (m, k, n)) = (job.k.div_ceil(lanes), (job.m, job.k, job.n));
+        let chain = match &sink {
+            Sink::Chain(work, _) => work.slices(),
+            Sink::Store(layout) => Slices::of(&layout.slices),
+        };
+        self.busy[0] = self.busy[0].union(chain).union(Slices::of(&job.rows.layout.slices));
+        let work = Arc::new((job, sink));
+        for batch in 0..work.0.batches {
+            for start in (0..m).step_by(chunk) {
                 for n_block in 0..blocks {
-                    let rows = start..job.m.min(start + chunk);
-                    self.item(job, &Item { batch, rows, n_block }, sink)?;
+                    let item = Item { batch, rows: start..m.min(start + chunk), n_block };
+                    let (touched, own) = (work.0.touched(&item, &work.1, lanes), work.clone());
+                    self.in_turn((batch * m + item.rows.end - 1, 0), touched, move |lowering| {
+                        lowering.item(&own.0, &item, &own.1)
+                    })?;
                 }
             }
         }
-        let passes = job.k.div_ceil(lanes);
-        let tiling =
-            format!("{} by {} by {} in tiles of {chunk} by {lanes} by {lanes}, {passes} along K", job.m, job.k, job.n);
-        self.say(&tiling);
+        self.say(&format!("{m} by {k} by {n} in tiles of {chunk} by {lanes} by {lanes}, {passes} along K"));
         Ok(())
     }
 
     /// Computes one tile of sums on the plane, or pair of planes, that is free first.
-    fn item(&mut self, job: &Job, item: &Item, sink: &mut Sink) -> Result<(), TargetError> {
+    fn item(&mut self, job: &Job, item: &Item, sink: &Sink) -> Result<(), TargetError> {
         let chosen = self.free_engine(job.dtype == DType::F16)?;
         let passes = self.passes(job, item);
         let last = passes.len() - 1;
         for (index, pass) in passes.iter().enumerate() {
             self.load(job, item, pass, chosen)?;
-            self.pass(job, item, pass, chosen, (index == last).then_some(&mut *sink))?;
+            self.pass(job, item, pass, chosen, (index == last).then_some(sink))?;
         }
         Ok(())
     }
@@ -471,7 +499,7 @@ impl Lowering<'_> {
         item: &Item,
         own: &Pass,
         engine: usize,
-        sink: Option<&mut Sink>,
+        sink: Option<&Sink>,
     ) -> Result<(), TargetError> {
         let (count, turns) = (item.rows.len(), own.rows.len());
         let blocks = job.k.div_ceil(self.lanes()).max(1);
@@ -530,7 +558,7 @@ pub(super) fn operand_types(a: DType, b: DType) -> (DType, DType) {
 
 /// Rows that go through a plane with the same weights: so many that weights are loaded in their time, and at least two lots,
 /// if there are enough, so that what comes after can begin with the first.
-fn rows_at_a_time(rows: usize, most: usize) -> usize {
+pub(super) fn rows_at_a_time(rows: usize, most: usize) -> usize {
     let lots = if rows < 96 { 1 } else { rows.div_ceil(128).max(2) };
     rows.div_ceil(lots).clamp(1, most)
 }

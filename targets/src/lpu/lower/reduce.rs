@@ -4,12 +4,16 @@
 mod lanes;
 
 pub(super) use lanes::Combining;
-use tcc_ir::ops::{Reduce, ReduceFn};
-use tcc_ir::{DType, NumberClass, ValueId};
+use std::collections::HashSet;
 
-use super::chain::{Arg, Function};
+use smallvec::SmallVec;
+use tcc_ir::ops::{Binary, Reduce, ReduceFn, Unary};
+use tcc_ir::{DType, NumberClass, Op, ValueId};
+
+use super::chain::{Arg, Function, Step};
 use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors};
-use super::{Lease, Lowering, Room};
+use super::lots::Touched;
+use super::{Lease, Lowering, Room, is_elementwise};
 use crate::lpu::isa::{Accumulation, Number};
 use crate::lpu::layout::Layout;
 use crate::lpu::memory::Slices;
@@ -20,7 +24,8 @@ use crate::target::TargetError;
 const LOT: usize = 64;
 
 impl Lowering<'_> {
-    pub(super) fn reduce(&mut self, reduce: &Reduce, input: ValueId, result: ValueId) -> Result<Lease, TargetError> {
+    /// Computes a reduction, and what follows it on each of its numbers.
+    pub(super) fn reduce(&mut self, reduce: &Reduce, input: ValueId, result: ValueId) -> Result<(), TargetError> {
         let shape = self.graph.shape(input).clone();
         let dtype = self.graph.ty(result).dtype;
         let (_, columns) = Layout::matrix(&shape);
@@ -39,6 +44,11 @@ impl Lowering<'_> {
         let group = order.len() / groups.max(1);
         let first: Vec<bool> = (0..order.len()).map(|index| index % group.max(1) == 0).collect();
 
+        // What comes from a product is stored as it comes, and not computed again by everyone who reads it.
+        let root = self.plan.access(input).root;
+        if self.follows_product(root) {
+            self.materialize(root)?;
+        }
         let mut gathering = Gathering::new(&shape);
         let mut arg = self.argument(&mut gathering, input, false)?;
         let ragged = along_lanes && !columns.is_multiple_of(lanes);
@@ -60,7 +70,7 @@ impl Lowering<'_> {
         let avoid = leaves.iter().fold(Slices::default(), |all, leaf| all.union(Slices::of(&leaf.layout.slices)));
         let (rows, own_columns) = Layout::matrix(self.graph.shape(result));
         let stored = storage(dtype);
-        let to = |layout: &Lease, rows: usize, blocks: usize, vectors: usize| {
+        let to = move |layout: &Lease, rows: usize, blocks: usize, vectors: usize| {
             let mut to = all_vectors(rows, blocks).into_iter();
             let is_last = |index: usize| (index + 1).is_multiple_of(group.max(1));
             let rows = (0..vectors).map(|index| if is_last(index) { to.next() } else { None }).collect();
@@ -71,8 +81,11 @@ impl Lowering<'_> {
             let layout = self.allocate(stored, rows, own_columns, 1, avoid)?;
             work.targets.push(to(&layout, rows, own_columns.div_ceil(lanes), order.len()));
             self.run_chain(work)?;
-            return Ok(layout);
+            self.values[result.index()] = Some(layout);
+            return Ok(());
         }
+        let (last, finish) = self.finish(result);
+        self.finished.insert(result);
         let layout = self.allocate(stored, rows, 1, 1, avoid)?;
         let side = self.side_of(&layout);
         // Results of the first rows are there long before the last rows are read.
@@ -80,15 +93,77 @@ impl Lowering<'_> {
         let lot = width * (LOT / (width * group.max(1))).max(1);
         for start in (0..rows).step_by(lot) {
             let count = lot.min(rows - start);
-            let room = Room { stripes: self.stripes(), avoid, side: Some(side), ..Room::COMPUTED };
-            let own = self.allocate_in(running, (count, lanes), room)?;
-            let mut part = work.some(start * group..(start + count) * group);
-            part.targets.push(to(&own, count, 1, count * group));
-            self.run_chain(part)?;
-            self.reduce_rows(&own, Combining::Elements(function), &layout, start, avoid)?;
-            self.give_back(&own);
+            let vectors: Vec<usize> = (start * group..(start + count) * group).collect();
+            let (reads, _) = Touched::by_chain(&work, &vectors, None);
+            let writes = Touched::new(&layout, (start..start + count).map(|row| row as u32));
+            let (mut part, result, finish) = (work.some(vectors.into_iter()), layout.clone(), finish.clone());
+            self.in_turn((start + count - 1, 1), (reads, writes.into_iter().collect()), move |lowering| {
+                let room = Room { stripes: lowering.stripes(), avoid, side: Some(side), ..Room::COMPUTED };
+                let own = lowering.allocate_in(running, (count, lanes), room)?;
+                part.targets.push(to(&own, count, 1, count * group));
+                lowering.run_chain(part)?;
+                let combining = (Combining::Elements(function), &finish[..]);
+                lowering.reduce_rows(&own, combining, &result, start, avoid)?;
+                lowering.give_back(&own);
+                Ok(())
+            })?;
         }
-        Ok(layout)
+        self.values[last.index()] = Some(layout);
+        Ok(())
+    }
+
+    /// Whether a value is element-wise work behind a product of which nothing is computed yet.
+    fn follows_product(&self, value: ValueId) -> bool {
+        let mut waiting = vec![value];
+        let mut seen = HashSet::new();
+        while let Some(value) = waiting.pop() {
+            if !seen.insert(value) {
+                continue;
+            }
+            if self.pending.contains(&value) {
+                return true;
+            }
+            let Some(node) = self.graph.producer(value).map(|id| self.graph.node(id)) else { continue };
+            if self.values[value.index()].is_none() && is_elementwise(&node.op) {
+                waiting.extend(node.inputs.iter().map(|&input| self.plan.access(input).root));
+            }
+        }
+        false
+    }
+
+    /// What follows a reduction on each of its numbers, where that is all that they are wanted for, as steps behind the one that
+    /// reduces, and the value that the last of them is. Done before numbers are spread over lanes, it is done once for many rows.
+    fn finish(&self, result: ValueId) -> (ValueId, Vec<Step>) {
+        let graph = &self.graph;
+        let kernel = &self.plan.kernels[self.kernel as usize];
+        let (mut value, mut steps) = (result, Vec::new());
+        while graph.ty(value).dtype == DType::F32
+            && !kernel.outputs.contains(&value)
+            && let Some(producer) = graph.producer(value)
+            && let [user] = self.users(producer)[..]
+            && kernel.nodes().any(|own| own == user)
+        {
+            let node = graph.node(user);
+            let next = node.output();
+            if graph.ty(next) != graph.ty(value) {
+                break;
+            }
+            let argument = |input: ValueId| {
+                let access = self.plan.access(input);
+                let is_value = access.root == value && access.view.is_dense();
+                if is_value { Some(Arg::Step(steps.len())) } else { self.number(input).map(Arg::Number) }
+            };
+            let args: Option<SmallVec<[Arg; 3]>> = node.inputs.iter().map(|&input| argument(input)).collect();
+            let function = match node.op {
+                Op::Unary(Unary(function)) if self.is_free(&node.op, &node.inputs) => Function::Unary(function),
+                Op::Binary(Binary(function)) => Function::Binary(function),
+                _ => break,
+            };
+            let Some(args) = args else { break };
+            steps.push(Step { function, args, dtype: DType::F32 });
+            value = next;
+        }
+        (value, steps)
     }
 
     /// The number that changes nothing.

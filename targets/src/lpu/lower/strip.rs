@@ -7,7 +7,7 @@ use super::{Lowering, clashed, lost};
 use crate::lpu::isa::{Operation, Queue, Row};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::Slices;
-use crate::lpu::schedule::{Clash, FlowBuilder, Planes, Pool, TrainId};
+use crate::lpu::schedule::{Clash, Flow, FlowBuilder, Planes, Pool, TrainId};
 use crate::target::TargetError;
 
 /// A row in one cycle.
@@ -62,7 +62,7 @@ impl Lowering<'_> {
             let operations = operations.collect();
             flow.unit(Pool::Only(queue), operations);
             let flow = flow.finish().map_err(clashed)?;
-            let start = self.place(&flow, earliest as i64);
+            let start = self.place(&flow, earliest as i64)?;
             let engine = &mut self.engines[own];
             engine.load = start.0 as u64 + columns.len() as u64;
             engine.multiply = engine.multiply.max(engine.load);
@@ -72,16 +72,16 @@ impl Lowering<'_> {
 
     /// Brings the weights that wait into use, and has rows multiplied with them.
     pub(super) fn multiply_strip(&mut self, engine: usize, steps: &[Step]) -> Result<(), TargetError> {
-        self.place_strip(engine, steps, |_, _| None).map_err(clashed)
+        let flow = self.strip(engine, steps, |_, _| None).map_err(clashed)?;
+        self.place_strip(engine, steps, &flow)
     }
 
     /// The same, and has complete sums stored, those of each row where it says.
     pub(super) fn multiply_to(&mut self, engine: usize, steps: &[Step], to: &[Planes]) -> Result<(), TargetError> {
         let at = self.facts.position(Queue::Multiply(self.engines[engine].side, 0));
-        let stored = self.place_strip(engine, steps, |flow, leaves| {
-            Some(flow.store(at, leaves.iter().copied().zip(to.iter().cloned())))
-        });
-        stored.map_err(clashed)
+        let flow = self
+            .strip(engine, steps, |flow, leaves| Some(flow.store(at, leaves.iter().copied().zip(to.iter().cloned()))));
+        self.place_strip(engine, steps, &flow.map_err(clashed)?)
     }
 
     /// The same, and has complete sums go through a chain, as this one of its operands. What meets in a slice, or takes more ALUs
@@ -93,8 +93,10 @@ impl Lowering<'_> {
         work: &Work,
         leaf: usize,
     ) -> Result<(), TargetError> {
-        if self.is_small(work, work.chain.steps.len()) && self.multiply_through(engine, steps, work, leaf).is_ok() {
-            return Ok(());
+        if self.is_small(work, work.chain.steps.len())
+            && let Ok(flow) = self.strip_through(engine, steps, work, leaf)
+        {
+            return self.place_strip(engine, steps, &flow);
         }
         let rows = steps.iter().fold(Slices::default(), |all, step| all.union(Slices::of(&step.planes)));
         let all = all_vectors(work.first.len(), 1);
@@ -108,14 +110,14 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Has complete sums go through a chain without memory between.
-    fn multiply_through(&mut self, engine: usize, steps: &[Step], work: &Work, leaf: usize) -> Result<(), Clash> {
+    /// A strip whose complete sums go through a chain without memory between.
+    fn strip_through(&self, engine: usize, steps: &[Step], work: &Work, leaf: usize) -> Result<Flow, Clash> {
         let facts = self.facts;
         let middle = facts.position(Queue::Alu(0));
         let at = facts.position(Queue::Multiply(self.engines[engine].side, 0));
         let levelled = work.chain.level();
         let level = levelled.leaf_levels[leaf].unwrap_or(0) as i64;
-        self.place_strip(engine, steps, |flow, leaves| {
+        self.strip(engine, steps, |flow, leaves| {
             let train = flow.train(FlowBuilder::direction(at, middle), 4, at);
             leaves.iter().for_each(|&cycle| flow.drive(train, at, cycle, middle));
             let inputs = work.leaves.iter().enumerate();
@@ -129,15 +131,33 @@ impl Lowering<'_> {
         })
     }
 
-    /// Places a strip; `sums` says what becomes of complete sums, which leave in the given cycles, by their train.
-    fn place_strip(
-        &mut self,
+    /// The planes that multiply rows together.
+    fn planes_of(&self, engine: usize, steps: &[Step]) -> [Option<usize>; 2] {
+        let halves = matches!(steps.first(), Some(Step { row: Row::Halves(_), .. }));
+        [Some(engine), halves.then(|| self.partner(engine))]
+    }
+
+    /// Places a strip where its planes are free.
+    fn place_strip(&mut self, engine: usize, steps: &[Step], flow: &Flow) -> Result<(), TargetError> {
+        let planes = self.planes_of(engine, steps);
+        let earliest = planes.into_iter().flatten().map(|own| self.engines[own].multiply).max();
+        let start = self.place(flow, earliest.unwrap_or(0) as i64)?;
+        for own in planes.into_iter().flatten() {
+            let engine = &mut self.engines[own];
+            engine.load = start.0 as u64 + 1;
+            engine.multiply = (start.0 + steps.len() as i64) as u64;
+        }
+        Ok(())
+    }
+
+    /// A strip; `sums` says what becomes of complete sums, which leave in the given cycles, by their train.
+    fn strip(
+        &self,
         engine: usize,
         steps: &[Step],
         sums: impl FnOnce(&mut FlowBuilder<'_>, &[i64]) -> Option<TrainId>,
-    ) -> Result<(), Clash> {
+    ) -> Result<Flow, Clash> {
         let (side, plane) = (self.engines[engine].side, self.engines[engine].plane);
-        let halves = matches!(steps.first(), Some(Step { row: Row::Halves(_), .. }));
         let latency = i64::from(self.facts.mxm.latency);
         let mut flow = FlowBuilder::new(self.facts);
         let rows = steps.iter().enumerate().map(|(cycle, step)| (cycle as i64, step.planes.clone()));
@@ -148,8 +168,7 @@ impl Lowering<'_> {
         let multiplies = multiplies.collect();
         flow.unit(Pool::Only(Queue::Multiply(side, plane)), multiplies);
         // Installed in the cycle of the first row.
-        let planes = [Some(engine), halves.then(|| self.partner(engine))];
-        for own in planes.into_iter().flatten() {
+        for own in self.planes_of(engine, steps).into_iter().flatten() {
             let plane = self.engines[own].plane;
             flow.unit(Pool::Only(Queue::Load(side, plane)), vec![(0, Operation::Install)]);
         }
@@ -163,15 +182,7 @@ impl Lowering<'_> {
         });
         let accumulates = accumulates.collect();
         flow.unit(Pool::Only(Queue::Accumulate(side, plane)), accumulates);
-        let flow = flow.finish()?;
-        let earliest = planes.into_iter().flatten().map(|own| self.engines[own].multiply).max();
-        let start = self.place(&flow, earliest.unwrap_or(0) as i64);
-        for own in planes.into_iter().flatten() {
-            let engine = &mut self.engines[own];
-            engine.load = start.0 as u64 + 1;
-            engine.multiply = (start.0 + steps.len() as i64) as u64;
-        }
-        Ok(())
+        flow.finish()
     }
 }
 

@@ -230,8 +230,16 @@ impl<'a> Lowering<'a> {
         // Beyond all workspaces, as seen from the switch.
         let avoid = self.workspaces.iter().fold(Slices::default(), |all, space| all.union(Slices::of(&space.places)));
         let depth = superlanes;
-        let request = Request { slices: 2, depth, purpose: Purpose::Given, avoid, aligned: false, side: Some(side) };
-        let slices = self.memory.take(request)?;
+        let request = Request {
+            slices: 2,
+            depth,
+            purpose: Purpose::Given,
+            avoid,
+            busy: [Slices::NONE; 2],
+            aligned: false,
+            side: Some(side),
+        };
+        let slices = self.memory.take(request, &|_, _| 0)?;
         if slices.iter().any(|place| avoid.contains(place.slice)) {
             self.memory.give_back(&slices, depth);
             return None;
@@ -271,9 +279,16 @@ impl<'a> Lowering<'a> {
                     (0..width).fold(Slices::default(), |all, lane| all.with(own(set / deep * width + lane) as u8));
                 let others = (0..2 * per_side as u8).filter(|&slice| !wanted.contains(slice));
                 let avoid = others.fold(Slices::default(), Slices::with);
-                let request =
-                    Request { slices: width, depth, purpose: Purpose::Given, avoid, aligned: true, side: Some(side) };
-                match self.memory.take(request) {
+                let request = Request {
+                    slices: width,
+                    depth,
+                    purpose: Purpose::Given,
+                    avoid,
+                    busy: [Slices::NONE; 2],
+                    aligned: true,
+                    side: Some(side),
+                };
+                match self.memory.take(request, &|_, _| 0) {
                     Some(places) if places.iter().all(|place| wanted.contains(place.slice)) => {
                         self.workspaces.push(Workspace { side, places });
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tcc_ir::ops::MatMul;
-use tcc_ir::{DType, Op, ValueId};
+use tcc_ir::{DType, Kernel, Op, ValueId};
 
 use super::elementwise::Leaf;
 use super::product::operand_types;
@@ -23,6 +23,9 @@ type Key = (ValueId, bool, DType);
 
 /// Stretches of the shelf take this part of a slice at most, so that many slices have some of it.
 const STRETCH: usize = 16;
+
+/// Rows of which rests are repeated at once: few, so that the first need not wait for the last.
+const AT_ONCE: usize = 32;
 
 impl<'a> Lowering<'a> {
     /// Gives the weights of all products their places, the deepest first.
@@ -60,7 +63,7 @@ impl<'a> Lowering<'a> {
         let mut shelved = Vec::new();
         for (key, Columns { batch, k, n }, slots) in all {
             let (value, transposed, dtype) = key;
-            let slices = self.given(width, depth(dtype, &Columns { batch, k, n }))?;
+            let slices = self.weight_room(width, depth(dtype, &Columns { batch, k, n }))?;
             let shelf = shelf.clone();
             let tiles = Arc::new(Tiles { dtype, batch, k, n, lanes, slices, slots, shelf });
             let source = match transposed {
@@ -86,14 +89,37 @@ impl<'a> Lowering<'a> {
         let depth = (self.facts.mem.banks * self.facts.mem.words) as usize;
         let count = groups.div_ceil((depth / STRETCH / planes).max(1));
         let groups = groups.div_ceil(count.max(1));
-        let stretches = (0..count).map(|_| self.given(width, groups * planes)).collect::<Result<_, _>>()?;
+        let stretches = (0..count).map(|_| self.weight_room(width, groups * planes)).collect::<Result<_, _>>()?;
         Ok(Shelf { groups, planes, stretches })
     }
 
-    fn given(&mut self, slices: usize, depth: usize) -> Result<Vec<Place>, TargetError> {
+    fn weight_room(&mut self, slices: usize, depth: usize) -> Result<Vec<Place>, TargetError> {
         let avoid = Slices::NONE;
-        self.take(Request { slices, depth, purpose: Purpose::Given, avoid, aligned: false, side: None })
-            .or_else(|error| self.memory.take_anywhere(slices, depth).ok_or(error))
+        self.take(Request {
+            slices,
+            depth,
+            purpose: Purpose::Given,
+            avoid,
+            busy: [Slices::NONE; 2],
+            aligned: false,
+            side: None,
+        })
+        .or_else(|error| self.memory.take_anywhere(slices, depth).ok_or(error))
+    }
+
+    /// The slices of a kernel's constant weights.
+    pub(super) fn weight_slices(&self, kernel: &Kernel) -> Slices {
+        let nodes = kernel.nodes().map(|id| self.graph.node(id));
+        let tiles = nodes.filter_map(|node| {
+            let Op::MatMul(product) = &node.op else { return None };
+            let (_, dtype) = operand_types(self.graph.ty(node.inputs[0]).dtype, self.graph.ty(node.inputs[1]).dtype);
+            self.tiles.get(&(node.inputs[1], product.transpose_b, dtype))
+        });
+        tiles.fold(Slices::NONE, |all, tiles| {
+            let groups = tiles.slots.iter().flatten().map(|slot| slot.group);
+            let rests = groups.filter_map(|group| tiles.shelf.stretches.get(group / tiles.shelf.groups.max(1)));
+            rests.fold(all.union(Slices::of(&tiles.slices)), |all, stretch| all.union(Slices::of(stretch)))
+        })
     }
 
     /// The tiles of constant weights.
@@ -116,9 +142,9 @@ impl<'a> Lowering<'a> {
     /// Copies the first lanes of the last vectors of rows to the last lanes, in place. Nobody minds: what is behind the last
     /// column is in no sum but of these products, as weights are zero there.
     fn repeat(&mut self, layout: &Lease, count: usize) -> Result<(), TargetError> {
-        for plane in 0..layout.planes() {
-            let rows: Vec<usize> = (0..layout.rows).collect();
-            for chunk in rows.chunks(super::CHUNK) {
+        let rows: Vec<usize> = (0..layout.rows).collect();
+        for chunk in rows.chunks(AT_ONCE) {
+            for plane in 0..layout.planes() {
                 self.place_steps(chunk, &|lowering, rows| lowering.repeating(layout, rows, plane, count))?;
             }
         }

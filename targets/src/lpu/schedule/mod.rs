@@ -81,6 +81,12 @@ impl<'m> Schedule<'m> {
         u64::from(self.cells[self.cell(place.slice, place.address)].ready)
     }
 
+    /// From when on so many vectors may be written.
+    pub fn free_from(&self, place: Place, count: usize) -> u32 {
+        let first = self.cell(place.slice, place.address);
+        self.cells[first..first + count].iter().map(|cell| cell.free.max(cell.ready)).max().unwrap_or(0)
+    }
+
     /// Says that a vector is read until a cycle.
     pub fn hold(&mut self, place: Place, until: u64) {
         let cell = self.cell(place.slice, place.address);

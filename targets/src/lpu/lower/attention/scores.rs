@@ -86,7 +86,14 @@ impl Lowering<'_> {
     pub(super) fn key_weights(&mut self, heads: &Heads, tile: &Tile) -> Result<Lease, TargetError> {
         let (keys, chunk, lanes) = (heads.dims.keys, heads.chunk, self.lanes());
         let chunks = keys.div_ceil(chunk);
-        let near = Slices::of(&heads.keys.slices);
+        // What meets scores lies elsewhere.
+        let mut near = Slices::of(&heads.keys.slices);
+        if let Some(mask) = heads.mask {
+            near = near.union(Slices::of(&self.mask_rows(heads, tile, mask, 0..keys)?.layout.slices));
+        }
+        if heads.op.causal.is_some() {
+            near = near.union(Slices::of(&self.visible_rows(heads, tile, 0..keys)?.layout.slices));
+        }
         let scores = self.allocate(DType::F32, keys, lanes, 1, near)?;
         let avoid = Slices::of(&scores.slices);
         let greatest = self.allocate(DType::F32, chunks, lanes, 1, avoid)?;

@@ -37,7 +37,7 @@ impl Lowering<'_> {
 
     /// Values of the key heads of some tiles as rows along the keys, with the first of these heads: those of all, which are kept, or,
     /// where memory is short, of no others.
-    fn turned_values(&mut self, heads: &mut Heads, tiles: &[Tile]) -> Result<(usize, Leaf), TargetError> {
+    pub(super) fn turned_values(&mut self, heads: &mut Heads, tiles: &[Tile]) -> Result<(usize, Leaf), TargetError> {
         let wrong = |error: tcc_ir::ShapeError| lost(&error.to_string());
         let AttentionDims { batch, groups, keys, value_depth, .. } = heads.dims;
         if let Some(values) = &heads.values {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tcc_ir::DType;
 
-use super::super::chain::{Arg, Chain, Function, Step};
+use super::super::chain::{Arg, Chain, Function, Input, Output, Step, add_chain};
 use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
 use super::super::{ASAP, Lease, Lowering, Room, clashed};
-use crate::lpu::isa::{Accumulation, Alu, AluFn, Direction, Hemisphere, MAX_LANES, Operand, Operation, Queue};
+use crate::lpu::isa::{Accumulation, Direction, Hemisphere, MAX_LANES, Operation, Queue};
 use crate::lpu::layout::{Layout, Place};
 use crate::lpu::memory::Slices;
 use crate::lpu::schedule::{FlowBuilder, Pool};
@@ -25,15 +25,15 @@ impl<'a> Lowering<'a> {
         dtype: DType,
     ) -> Result<Lease, TargetError> {
         let result = self.allocate_beside(dtype, (rows.rows, 1), 1, rows, Slices::NONE)?;
-        self.reduce_rows(rows, combining, &result, 0, Slices::NONE)?;
+        self.reduce_rows(rows, (combining, &[]), &result, 0, Slices::NONE)?;
         Ok(result)
     }
 
-    /// The same, to rows of a result from `first` on. Slices of which ports are busy should be avoided.
+    /// The same, to rows of a result from `first` on, after more steps. Slices of which ports are busy should be avoided.
     pub(super) fn reduce_rows(
         &mut self,
         rows: &Lease,
-        combining: Combining,
+        (combining, finish): (Combining, &[Step]),
         result: &Lease,
         first: usize,
         busy: Slices,
@@ -46,7 +46,7 @@ impl<'a> Lowering<'a> {
             let turned = self.allocate_beside(rows.dtype, (width, self.lanes()), self.stripes(), rows, busy)?;
             self.exchange(side, rows, start, &turned)?;
             let folded = self.fold_turned(&turned, combining, busy)?;
-            let total = self.fold_superlanes(side, &folded, combining, result.dtype, busy)?;
+            let total = self.fold_superlanes(side, &folded, (combining, finish), result.dtype, busy)?;
             self.spread(side, &total, result, first + start, width.min(rows.rows - start))?;
             for layout in [turned, folded, total] {
                 self.give_back(&layout);
@@ -195,19 +195,22 @@ impl<'a> Lowering<'a> {
         &mut self,
         side: Hemisphere,
         folded: &Lease,
-        combining: Combining,
+        (combining, finish): (Combining, &[Step]),
         dtype: DType,
         busy: Slices,
     ) -> Result<Lease, TargetError> {
         let total = self.allocate_beside(dtype, (1, self.lanes()), 1, folded, busy)?;
         match combining {
             Combining::Elements(function) => {
-                self.rotate_and_fold(side, folded, &total, (0..folded.planes()).collect(), function)?;
+                let mut chain = accumulating(function, folded.dtype);
+                chain.steps.extend_from_slice(finish);
+                self.rotate_and_fold(side, folded, &total, (0..folded.planes()).collect(), &chain)?;
             }
             Combining::Bytes => {
                 for plane in 0..folded.planes() {
                     let (from, to) = (byte_plane(folded, plane, 1), byte_plane(&total, plane, 1));
-                    self.rotate_and_fold(side, &from, &to, vec![0], Accumulation::Max)?;
+                    let chain = accumulating(Accumulation::Max, DType::U8);
+                    self.rotate_and_fold(side, &from, &to, vec![0], &chain)?;
                 }
             }
         }
@@ -220,13 +223,13 @@ impl<'a> Lowering<'a> {
         from: &Layout,
         to: &Layout,
         plane_list: Vec<usize>,
-        function: Accumulation,
+        chain: &Chain,
     ) -> Result<(), TargetError> {
         let superlanes = self.facts.superlanes as usize;
         let width = self.facts.lanes as usize;
         let at = self.facts.position(Queue::Shift(side, 0));
         let middle = self.facts.position(Queue::Alu(0));
-        let (switch, alu) = (i64::from(self.facts.sxm.latency), i64::from(self.facts.vxm.latency));
+        let switch = i64::from(self.facts.sxm.latency);
         let mut flow = FlowBuilder::new(self.facts);
         let steps = superlanes;
         let arrive = |step: usize| step as i64 + switch + at.abs_diff(middle) as i64;
@@ -246,20 +249,13 @@ impl<'a> Lowering<'a> {
             let operations = operations.collect();
             flow.unit(Pool::Shift(side), operations);
         }
-        let last = |step: usize| step + 1 == superlanes;
-        let stores = (0..steps).filter(|&step| last(step));
-        let stores = stores.map(|step| (arrive(step) + alu, planes(to, 0, 0)));
-        let stored = flow.store(middle, stores);
-        let operations = (0..steps).map(|step| {
-            let operand = Operand::Stream(flow.take(element), from.dtype);
-            let function = AluFn::Accumulate { function, first: step == 0, operand };
-            let result = last(step).then_some((flow.stream(stored), to.dtype));
-            (arrive(step), Operation::Alu(Alu { function, result }))
-        });
-        let operations = operations.collect();
-        flow.unit(Pool::Alu(0), operations);
+        let (inputs, step) = ([Input::Train(element)], chain.steps.len() - 1);
+        let stored = (0..steps).map(|step| (step + 1 == superlanes).then(|| planes(to, 0, 0)));
+        let outputs = [Output { step, dtype: to.dtype, to: stored.collect() }];
+        let first: Vec<bool> = (0..steps).map(|step| step == 0).collect();
+        add_chain(&mut flow, self.facts, &chain.level(), arrive(0), &inputs, &outputs, &first);
         let flow = flow.finish().map_err(clashed)?;
-        self.place(&flow, ASAP);
+        self.place(&flow, ASAP)?;
         Ok(())
     }
 }
