@@ -15,6 +15,7 @@ mod movement;
 mod product;
 mod rearrange;
 mod reduce;
+mod room;
 mod strip;
 mod tables;
 #[cfg(test)]
@@ -30,14 +31,15 @@ use std::sync::Arc;
 use tcc_ir::{Anchor, DType, Def, Graph, Kernel, NodeId, Op, Plan, ValueId, View};
 use tcc_passes::derived_constants;
 
+use room::Room;
 pub(super) use tables::is_rounded_table;
 
 use super::LpuMachine;
 use super::constants::{Constant, Form, Source, Tiles};
 use super::emit::Placed;
 use super::isa::Hemisphere;
-use super::layout::{Layout, Place};
-use super::memory::{Memory, Purpose, Request, Slices};
+use super::layout::Layout;
+use super::memory::{Memory, Slices};
 use super::schedule::{Clash, Flow, FlowBuilder, Schedule, Start};
 use super::simulator::Counts;
 use crate::machine::Machine;
@@ -68,9 +70,6 @@ pub(super) struct Lowered {
 /// that what needs the first of them need not wait for all.
 const CHUNK: usize = 128;
 
-/// The part of a side's slices that the blocks of a value are spread over at most.
-const SPREAD: usize = 3;
-
 /// The part of each slice that constants have to themselves which turn up while the program is made.
 const RESERVE: usize = 256;
 
@@ -92,29 +91,6 @@ enum Shape {
     Column,
     /// What is looked up in: all its slices have the same first address.
     Table,
-}
-
-/// What memory a value is given.
-#[derive(Clone, Copy, Debug)]
-struct Room {
-    /// Rows that follow each other in different slices.
-    stripes: usize,
-    avoid: Slices,
-    /// Whether all slices have the same first address.
-    aligned: bool,
-    purpose: Purpose,
-    /// The side, if it matters.
-    side: Option<Hemisphere>,
-}
-
-impl Room {
-    /// For what the program computes.
-    const COMPUTED: Room =
-        Room { stripes: 1, avoid: Slices::NONE, aligned: false, purpose: Purpose::Computed, side: None };
-    /// For what is there before.
-    const GIVEN: Room = Room { purpose: Purpose::Given, ..Room::COMPUTED };
-    /// For operands of chains that are there before.
-    const OPERAND: Room = Room { purpose: Purpose::Operand, ..Room::COMPUTED };
 }
 
 /// A memory that is taken back when nobody needs it any more.
@@ -525,101 +501,6 @@ impl<'a> Lowering<'a> {
 
     fn lanes(&self) -> usize {
         self.facts.vector()
-    }
-
-    /// Memory for rows that the program computes, over so many stripes.
-    fn allocate(
-        &mut self,
-        dtype: DType,
-        rows: usize,
-        columns: usize,
-        stripes: usize,
-        avoid: Slices,
-    ) -> Result<Lease, TargetError> {
-        self.allocate_in(dtype, (rows, columns), Room { stripes, avoid, ..Room::COMPUTED })
-    }
-
-    fn allocate_in(&mut self, dtype: DType, (rows, columns): (usize, usize), room: Room) -> Result<Lease, TargetError> {
-        let Room { stripes, avoid, aligned, purpose, side } = room;
-        let lanes = self.lanes();
-        let layout = |stripes, lots, sets| {
-            let slices = vec![Place::default(); lots * sets * Layout::slice_count(dtype, stripes)];
-            Layout { dtype, rows, columns, lanes, stripes, lots, slices }
-        };
-        let busy = self.busy;
-        let whole = |layout: &Layout| Request {
-            slices: layout.slices.len(),
-            depth: layout.depth(),
-            purpose,
-            avoid,
-            busy,
-            aligned,
-            side,
-        };
-        let placed = |layout: Layout, slices| Ok(Arc::new(Layout { slices, ..layout }));
-        let sets = if stripes == 1 && !aligned && purpose != Purpose::Operand {
-            self.sets(dtype, columns.div_ceil(lanes))
-        } else {
-            1
-        };
-        let first = layout(stripes, 1, sets);
-        let error = match self.take(whole(&first)) {
-            Ok(slices) => return placed(first, slices),
-            Err(error) => error,
-        };
-        // What finds no room in one piece may find it in several.
-        let mut lots = 1;
-        while !aligned && purpose == Purpose::Computed && lots * stripes <= rows {
-            let own = layout(stripes, lots, sets);
-            let pieces = lots * sets;
-            let piece = Request { slices: own.slices.len() / pieces, ..whole(&own) };
-            if let Some(slices) = self.given(piece, pieces) {
-                return placed(own, slices);
-            }
-            lots *= 2;
-        }
-        // Or, in more slices, less in each. Rows that are read at once stay in different slices.
-        let least = if stripes == 1 { (dtype.bits() / 8).next_power_of_two() } else { stripes };
-        for stripes in (least..=self.facts.mem.slices as usize).step_by(least).filter(|_| !aligned) {
-            let own = layout(if stripes == least { room.stripes } else { stripes }, 1, 1);
-            if let Some(slices) = self.given(whole(&own), 1) {
-                return placed(own, slices);
-            }
-        }
-        Err(error)
-    }
-
-    /// Sets of slices that the blocks of a row take turns in: as many as waste no memory, and leave most slices of a side to others.
-    /// Matrix units and chains that work on different blocks do not wait for each other then.
-    fn sets(&self, dtype: DType, blocks: usize) -> usize {
-        let planes = dtype.bits() / 8;
-        let most = self.facts.mem.slices as usize / SPREAD / planes;
-        (1..=most.min(blocks)).rev().find(|&sets| blocks.is_multiple_of(sets)).unwrap_or(1)
-    }
-
-    /// Memory in so many pieces. Where it is free earliest, if there is enough to choose from; else as high as possible, so that free
-    /// memory stays in one piece.
-    fn given(&mut self, piece: Request, pieces: usize) -> Option<Vec<Place>> {
-        let (schedule, chooses) = (&self.schedule, self.thrift != Thrift::Meagre);
-        let free = |place, depth| if chooses { schedule.free_from(place, depth) } else { 0 };
-        match pieces {
-            1 => self.memory.take(piece, &free),
-            _ => self.memory.take_pieces(piece, pieces, &free),
-        }
-    }
-
-    fn take(&mut self, request: Request) -> Result<Vec<Place>, TargetError> {
-        let vector = self.lanes() as u64;
-        let capacity = self.facts.memory_bytes();
-        let needed = (self.memory.used + (request.slices * request.depth) as u64) * vector;
-        self.given(request, 1).ok_or_else(|| TargetError::DoesNotFit {
-            what: format!("model `{}`", self.graph.name()),
-            machine: self.machine.name.clone(),
-            memory: "sram".to_owned(),
-            needed: needed.max(capacity + 1),
-            capacity,
-            hint: String::new(),
-        })
     }
 
     /// A constant as rows of the type that it is stored as.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
 mod attention;
+mod lots;
 mod memory;
 
 use tcc_ir::ops::*;

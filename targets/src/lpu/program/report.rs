@@ -134,9 +134,7 @@ fn notes(program: &LpuProgram, summary: &Summary) -> Vec<String> {
     }
     if program.parts.frugal {
         notes.push(
-            "memory is short: floats of 32 bits that products and norms hand to each other are kept as f16, and rows on one side of \
-             the chip, which takes more cycles than a larger memory would"
-                .to_owned(),
+            "memory is short: floats of 32 bits that products and norms hand to each other are kept as f16".to_owned(),
         );
     }
     // The energies are told with the energy.
