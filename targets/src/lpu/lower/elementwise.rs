@@ -48,6 +48,7 @@ pub(super) struct Work {
 }
 
 /// A chain that is being gathered, over the vectors of one shape.
+#[derive(Clone)]
 pub(super) struct Gathering {
     shape: Dims,
     pub chain: Chain,
@@ -400,13 +401,21 @@ impl Lowering<'_> {
                     return Ok(arg);
                 }
                 if is_elementwise(&node.op) && self.is_free(&node.op, &node.inputs) {
+                    let integer = dtype.is_integer() && dtype.bits() < 64;
+                    let before = (integer && !ring).then(|| gathering.clone());
                     let arg = match gathering.steps.get(&root) {
                         Some(&arg) => arg,
                         None => self.gather_value(gathering, root, false)?,
                     };
-                    let integer = dtype.is_integer() && dtype.bits() < 64;
-                    if !integer || ring || gathering.bits(arg) <= dtype.bits() as u32 {
-                        return Ok(arg);
+                    match before {
+                        // It is rounded where it is stored, so that what was gathered for it is of no use here.
+                        Some(before) if gathering.bits(arg) > dtype.bits() as u32 => {
+                            if let (None, Some((_, product))) = (before.product, gathering.product) {
+                                self.pending.insert(graph.node(product).output());
+                            }
+                            *gathering = before;
+                        }
+                        _ => return Ok(arg),
                     }
                 }
             }

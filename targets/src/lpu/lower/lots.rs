@@ -78,7 +78,10 @@ impl<'a> Lowering<'a> {
             self.catch_up()?;
             return run(self);
         }
-        self.lots.written.extend(writes.iter().map(|written| (written.layout, after)));
+        for written in &writes {
+            let latest = self.lots.written.entry(written.layout).or_default();
+            *latest = after.max(*latest);
+        }
         self.lots.waiting.push((turn, self.kernel, Box::new(run)));
         Ok(())
     }

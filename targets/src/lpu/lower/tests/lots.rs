@@ -1,9 +1,9 @@
 //! Work in lots of rows: its results are those of the order of the program, and it takes less time.
 
 use tcc_ir::ops::*;
-use tcc_ir::{DType, Graph, Real, Tensor, ValueId};
+use tcc_ir::{DType, Graph, Real, Shape as Dims, Tensor, ValueId};
 
-use super::{check, floats, run, ty};
+use super::{bytes, check, floats, machine, run, run_on, ty};
 
 /// A product of so many rows, with a residual and a norm behind it.
 fn product_and_norm(graph: &mut Graph, rows: usize, columns: usize) -> (ValueId, ValueId) {
@@ -69,6 +69,36 @@ fn numbers_of_rows_that_others_need_are_kept() {
         graph.add_output(name, value);
     }
     check(&graph, &[floats(&[40, 24], 49)], 1e-5);
+}
+
+/// Sums that are rounded to their type before what follows: that does not have them computed again.
+#[test]
+fn products_behind_which_integers_are_rounded_are_computed_once() {
+    let multiplied = |steps: usize| {
+        let mut graph = Graph::new("integers");
+        let x = graph.add_input("x", ty(DType::I8, &[40, 24]));
+        let weights = graph.constant(bytes(&[24, 24], 5, DType::I8));
+        let sums = graph.add(MatMul::default(), &[x, weights]).unwrap();
+        let columns = (0..24).map(|column| column * 7 - 60).collect::<Vec<i32>>();
+        let columns = (0..24).map(|column| column * 7 - 60).collect::<Vec<i32>>();
+        let zero_point = graph.constant(Tensor::from_vec(Dims::new([24]).unwrap(), columns).unwrap());
+        let mut last = sums;
+        if steps > 0 {
+            let corrected = graph.add(Binary(BinaryFn::Sub), &[sums, zero_point]).unwrap();
+            last = graph.add(Cast { to: DType::F32 }, &[corrected]).unwrap();
+        }
+        if steps > 1 {
+            let norm = LayerNorm { axis: 1, epsilon: Real(1e-5), bias: false };
+            let scale = graph.constant(floats(&[24], 51));
+            last = graph.add(norm, &[last, scale]).unwrap();
+        }
+        graph.add_output("last", last);
+        let inputs = [bytes(&[40, 24], 3, DType::I8)];
+        check(&graph, &inputs, 1e-5);
+        let (machine, facts) = machine("groq-tsp");
+        run_on(&machine, &facts, &graph, &inputs).2.counts.byte_macs
+    };
+    assert_eq!([1, 2].map(multiplied), [multiplied(0); 2]);
 }
 
 /// Work on the first rows begins before the last are multiplied.
