@@ -80,7 +80,6 @@ fn products_behind_which_integers_are_rounded_are_computed_once() {
         let weights = graph.constant(bytes(&[24, 24], 5, DType::I8));
         let sums = graph.add(MatMul::default(), &[x, weights]).unwrap();
         let columns = (0..24).map(|column| column * 7 - 60).collect::<Vec<i32>>();
-        let columns = (0..24).map(|column| column * 7 - 60).collect::<Vec<i32>>();
         let zero_point = graph.constant(Tensor::from_vec(Dims::new([24]).unwrap(), columns).unwrap());
         let mut last = sums;
         if steps > 0 {
