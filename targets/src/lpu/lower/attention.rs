@@ -17,7 +17,7 @@ use std::ops::Range;
 use tcc_ir::ops::{Attention, AttentionDims, Reshape, Transpose};
 use tcc_ir::{DType, Node, NodeId, Op, Shape as Dims, ValueId, View};
 
-use super::elementwise::Leaf;
+use super::work::Leaf;
 use super::{CHUNK, Lease, Lowering, Shape, Thrift, is_elementwise, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::layout::Layout;

@@ -7,8 +7,8 @@ use tcc_ir::ops::{BinaryFn, Gather};
 use tcc_ir::{DType, ValueId};
 
 use super::chain::{Arg, Chain, Function, Step};
-use super::elementwise::{Leaf, Target, Work, all_vectors, planes};
 use super::tables::Table;
+use super::work::{Leaf, Target, Work, all_vectors, planes};
 use super::{CHUNK, Lease, Lowering, Room, Shape, clashed, lost};
 use crate::lpu::isa::{Alu, AluFn, Direction, Number, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::elementwise::{Leaf, Work};
+use super::work::{Leaf, Work};
 use super::{Lease, Lowering, Thrift};
 use crate::lpu::layout::Layout;
 use crate::target::TargetError;

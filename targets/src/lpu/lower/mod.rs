@@ -22,6 +22,7 @@ mod tables;
 mod tests;
 mod transpose;
 mod weights;
+mod work;
 
 pub(super) use attention::is_worth;
 

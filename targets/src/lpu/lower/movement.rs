@@ -4,8 +4,8 @@ use smallvec::SmallVec;
 use tcc_ir::ops::{Concat, Pad};
 use tcc_ir::{DType, ValueId};
 
-use super::elementwise::{Leaf, all_vectors};
 use super::rearrange::{Piece, Pieces};
+use super::work::{Leaf, all_vectors};
 use super::{Lease, Lowering, Room, Shape, lost};
 use crate::lpu::constants::{Constant, Form, Source};
 use crate::lpu::layout::Layout;

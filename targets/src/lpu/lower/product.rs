@@ -12,10 +12,11 @@ use tcc_ir::{DType, NodeId, Shape as Dims, ValueId, View};
 
 use super::access::{direct, distinct, positions};
 use super::chain::{Arg, Function};
-use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors, planes};
+use super::elementwise::Gathering;
 use super::lots::Touched;
 use super::strip::{Columns, Step, striped};
 use super::transpose::Exchange;
+use super::work::{Leaf, Target, Work, all_vectors, planes};
 use super::{Lease, Lowering, Room, Shape, lost};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::Tiles;

@@ -7,9 +7,9 @@ use smallvec::SmallVec;
 use tcc_ir::{DType, View};
 
 use super::access::{direct, positions};
-use super::elementwise::{Leaf, all_vectors};
 use super::reduce::Combining;
 use super::transpose::Exchange;
+use super::work::{Leaf, all_vectors};
 use super::{CHUNK, Lease, Lowering};
 use crate::lpu::isa::{Accumulation, Alu, AluFn, Hemisphere, Operand, Operation, Queue};
 use crate::lpu::layout::Layout;

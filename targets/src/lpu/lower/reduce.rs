@@ -11,8 +11,9 @@ use tcc_ir::ops::{Binary, Reduce, ReduceFn, Unary};
 use tcc_ir::{DType, NumberClass, Op, ValueId};
 
 use super::chain::{Arg, Function, Step};
-use super::elementwise::{Gathering, Leaf, Target, Work, all_vectors};
+use super::elementwise::Gathering;
 use super::lots::Touched;
+use super::work::{Leaf, Target, Work, all_vectors};
 use super::{Lease, Lowering, Room, is_elementwise};
 use crate::lpu::isa::{Accumulation, Number};
 use crate::lpu::layout::Layout;

@@ -1,8 +1,8 @@
 //! Strips: rows that go through a plane of the matrix unit, or a pair of planes, with the weights that were loaded before.
 
 use super::chain::{Input, add_chain};
-use super::elementwise::{Leaf, Work, all_vectors, planes};
 use super::product::Engine;
+use super::work::{Leaf, Work, all_vectors, planes};
 use super::{Lowering, clashed, lost};
 use crate::lpu::isa::{Operation, Queue, Row};
 use crate::lpu::layout::{Layout, Place};

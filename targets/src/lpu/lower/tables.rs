@@ -11,7 +11,7 @@ use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, Op, TensorType, ValueId, is_view};
 
 use super::chain::{Arg, Chain, Function, Step};
-use super::elementwise::{Leaf, Target, Work, all_vectors, planes};
+use super::work::{Leaf, Target, Work, all_vectors, planes};
 use super::{CHUNK, Lease, Lowering, Room, Thrift, is_elementwise};
 use crate::lpu::LpuMachine;
 use crate::lpu::constants::{Constant, Form, Part, Source};

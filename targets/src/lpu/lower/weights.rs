@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 use tcc_ir::ops::MatMul;
 use tcc_ir::{DType, Kernel, Op, ValueId};
 
-use super::elementwise::Leaf;
 use super::product::operand_types;
+use super::work::Leaf;
 use super::{Lease, Lowering, lost};
 use crate::lpu::constants::{Constant, Form, Source, Tiles};
 use crate::lpu::isa::{Hemisphere, Operation, Queue, Reads};

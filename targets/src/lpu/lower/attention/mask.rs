@@ -7,7 +7,7 @@ use tcc_ir::ops::{Slice, Transpose};
 use tcc_ir::{DType, Shape as Dims, ValueId, View};
 
 use super::super::access::{direct, distinct, positions};
-use super::super::elementwise::{Leaf, all_vectors};
+use super::super::work::{Leaf, all_vectors};
 use super::super::{Lease, Lowering, Shape, lost};
 use super::{Heads, Tile};
 use crate::lpu::constants::{Constant, Form, Source};

@@ -5,8 +5,8 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::super::chain::{Arg, Chain, Function, Step as ChainStep};
-use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
 use super::super::strip::{Columns, Step, striped};
+use super::super::work::{Leaf, Target, Work, all_vectors, planes};
 use super::super::{Lease, Lowering};
 use super::{Heads, Tile};
 use crate::lpu::isa::{Accumulation, Number, Row};

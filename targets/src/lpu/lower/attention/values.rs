@@ -5,10 +5,10 @@ use tcc_ir::ops::{AttentionDims, Slice};
 use tcc_ir::{DType, Shape as Dims, ValueId, View};
 
 use super::super::chain::{Arg, Chain, Function, Step as ChainStep};
-use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
 use super::super::product::turned;
 use super::super::strip::{Columns, Step};
 use super::super::transpose::Exchange;
+use super::super::work::{Leaf, Target, Work, all_vectors, planes};
 use super::super::{Lease, Lowering, Room, Shape, Thrift, lost};
 use super::{Heads, Tile};
 use crate::lpu::isa::Row;

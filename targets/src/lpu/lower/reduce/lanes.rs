@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tcc_ir::DType;
 
 use super::super::chain::{Arg, Chain, Function, Input, Output, Step, add_chain};
-use super::super::elementwise::{Leaf, Target, Work, all_vectors, planes};
+use super::super::work::{Leaf, Target, Work, all_vectors, planes};
 use super::super::{ASAP, Lease, Lowering, Room, clashed};
 use crate::lpu::isa::{Accumulation, Direction, Hemisphere, MAX_LANES, Operation, Queue};
 use crate::lpu::layout::{Layout, Place};
