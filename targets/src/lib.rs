@@ -16,6 +16,7 @@ mod products;
 pub mod report;
 mod scanner;
 mod stored;
+pub mod simt;
 pub mod systolic;
 pub mod target;
 pub mod trace;
@@ -31,5 +32,6 @@ pub fn target(machine: Machine) -> Result<Box<dyn Target>, TargetError> {
     match machine.kind {
         Kind::Systolic => Ok(Box::new(systolic::Systolic::new(machine)?)),
         Kind::Lpu => Ok(Box::new(lpu::Lpu::new(machine)?)),
+        Kind::Simt => Ok(Box::new(simt::Simt::new(machine)?)),
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lpu::LpuMachine;
+use crate::simt::SimtMachine;
 use crate::systolic::SystolicMachine;
 
 include!(concat!(env!("OUT_DIR"), "/machines.rs"));
@@ -28,6 +29,9 @@ pub struct Machine {
     /// The facts of an LPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lpu: Option<LpuMachine>,
+    /// The facts of a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simt: Option<SimtMachine>,
 }
 
 /// A kind of machine: what `--target` may name.
@@ -38,17 +42,20 @@ pub enum Kind {
     Systolic,
     /// Statically scheduled dataflow chips.
     Lpu,
+    /// GPUs.
+    Simt,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 2] = [Kind::Systolic, Kind::Lpu];
+    pub const ALL: [Kind; 3] = [Kind::Systolic, Kind::Lpu, Kind::Simt];
 
     /// The name in machine files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Systolic => "systolic",
             Kind::Lpu => "lpu",
+            Kind::Simt => "simt",
         }
     }
 }
@@ -103,6 +110,7 @@ impl Machine {
         match machine.kind {
             Kind::Systolic => machine.systolic.as_ref().ok_or(missing)?.check(file)?,
             Kind::Lpu => machine.lpu.as_ref().ok_or(missing)?.check(file)?,
+            Kind::Simt => machine.simt.as_ref().ok_or(missing)?.check(file)?,
         }
         Ok(machine)
     }

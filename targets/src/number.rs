@@ -4,11 +4,13 @@
 use bytemuck::Pod;
 use float8::{F8E4M3, F8E5M2};
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 /// How a reduction combines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FoldFn {
     /// Sum.
     Sum,

@@ -1,0 +1,160 @@
+//! From a graph to a program: legalise, fuse, lower, give everything its place.
+
+use std::collections::HashMap;
+
+use tcc_ir::{Bytes, Graph, Plan, ValueId, evaluate_constant};
+use tcc_passes::{FusionLimits, clean_up, derived_constants, fuse, integer_products, legalize};
+
+use super::lower::{Lowered, lower, stored_type};
+use super::memory::{ALIGNMENT, Arena};
+use super::program::{Buffer, Group, Launch, Parts, Weights};
+use super::simulator::Place;
+use super::{SimtMachine, SimtProgram, legal};
+use crate::machine::Machine;
+use crate::optimizer::Block;
+use crate::target::{Port, TargetError};
+
+/// Most nodes in one kernel.
+const KERNEL_NODES: usize = 24;
+
+/// The plan without search.
+///
+/// # Errors
+/// The machine has no way to compute an operator.
+pub(super) fn plan(graph: &Graph) -> Result<Plan, TargetError> {
+    let legal = clean_up(&legalize(&*integer_products(graph)?, &legal::judge())?);
+    Ok(fuse(legal, FusionLimits { row_bytes: Bytes(1 << 20), nodes: KERNEL_NODES }))
+}
+
+/// Compiles a cleaned-up graph.
+///
+/// # Errors
+/// The machine has no way to compute an operator, or too little memory.
+pub(super) fn compile(machine: &Machine, facts: &SimtMachine, graph: &Graph) -> Result<SimtProgram, TargetError> {
+    let plan = plan(graph)?;
+    let lowered = lower(facts, &plan)?;
+    let placed = place(&plan, &lowered);
+    let port = |name: &str, value: ValueId| {
+        let port = Port { name: name.to_owned(), ty: plan.graph.ty(value).clone() };
+        (port, placed.numbers[&value])
+    };
+    let groups = plan.kernels.iter().enumerate().map(|(index, group)| {
+        let own = lowered.launches.iter().filter(|launch| launch.group as usize == index);
+        Group {
+            name: plan.kernel_name(index),
+            origins: plan.origins(group),
+            macs: plan.macs(group),
+            tiling: own.map(|launch| launch.tiling.as_str()).collect::<Vec<_>>().join("; "),
+        }
+    });
+    let needed = placed.weights_bytes + placed.values_bytes;
+    if needed > facts.dram.bytes {
+        return Err(TargetError::DoesNotFit {
+            what: format!("model `{}`", plan.graph.name()),
+            machine: machine.name.clone(),
+            memory: "dram".to_owned(),
+            needed,
+            capacity: facts.dram.bytes,
+            hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
+        });
+    }
+    let launches = lowered.launches.iter().map(|launch| Launch {
+        kernel: launch.kernel,
+        buffers: launch.arguments.iter().map(|value| placed.numbers[value]).collect(),
+        group: launch.group,
+    });
+    let parts = Parts {
+        model: plan.graph.name().to_string(),
+        inputs: plan.graph.inputs().iter().map(|&id| port(&plan.graph.value(id).name, id)).collect(),
+        outputs: plan.graph.outputs().iter().map(|output| port(&output.name, output.value)).collect(),
+        launches: launches.collect(),
+        groups: groups.collect(),
+        weights_bytes: placed.weights_bytes,
+        values_bytes: placed.values_bytes,
+        weights: Some(weights(&plan.graph, &placed)),
+        buffers: placed.buffers,
+        kernels: lowered.kernels,
+        blocks: vec![Block::not_searched()],
+        host_ops: Vec::new(),
+    };
+    SimtProgram::new(machine, facts, parts)
+}
+
+/// Buffers and where they lie.
+struct Placed {
+    buffers: Vec<Buffer>,
+    numbers: HashMap<ValueId, u32>,
+    /// The values among the weights, in order.
+    constants: Vec<ValueId>,
+    weights_bytes: u64,
+    values_bytes: u64,
+}
+
+/// Gives every value that a launch reads or writes its place.
+fn place(plan: &Plan, lowered: &Lowered) -> Placed {
+    let graph = &plan.graph;
+    let derived = derived_constants(graph);
+    let mut placed = Placed {
+        buffers: Vec::new(),
+        numbers: HashMap::new(),
+        constants: Vec::new(),
+        weights_bytes: 0,
+        values_bytes: 0,
+    };
+    let mut arena = Arena::default();
+    let mut last: HashMap<ValueId, usize> = HashMap::new();
+    for (index, launch) in lowered.launches.iter().enumerate() {
+        launch.arguments.iter().for_each(|&value| drop(last.insert(value, index)));
+    }
+    // Inputs are there before the first launch, outputs after the last.
+    let outputs: Vec<ValueId> = graph.outputs().iter().map(|output| output.value).collect();
+    let stays: Vec<ValueId> = graph.inputs().iter().chain(&outputs).copied().collect();
+    let add = |placed: &mut Placed, arena: &mut Arena, value: ValueId| {
+        if placed.numbers.contains_key(&value) {
+            return;
+        }
+        let dtype = stored_type(graph, &derived, value);
+        let elements = graph.shape(value).count().max(1) as u64;
+        let bytes = (elements * dtype.bits() as u64).div_ceil(8);
+        let place = if derived[value.index()] {
+            let at = placed.weights_bytes;
+            placed.weights_bytes += bytes.next_multiple_of(ALIGNMENT);
+            placed.constants.push(value);
+            Place::Weights(at)
+        } else {
+            Place::Values(arena.take(bytes))
+        };
+        placed.numbers.insert(value, placed.buffers.len() as u32);
+        placed.buffers.push(Buffer { name: graph.value(value).name.to_string(), dtype, elements, place });
+    };
+    stays.iter().for_each(|&value| add(&mut placed, &mut arena, value));
+    for (index, launch) in lowered.launches.iter().enumerate() {
+        launch.arguments.iter().for_each(|&value| add(&mut placed, &mut arena, value));
+        for value in &launch.arguments {
+            let buffer = &placed.buffers[placed.numbers[value] as usize];
+            if let (true, false, Place::Values(at)) = (last[value] == index, stays.contains(value), buffer.place) {
+                arena.give_back(at, (buffer.elements * buffer.dtype.bits() as u64).div_ceil(8));
+            }
+        }
+    }
+    placed.values_bytes = arena.size;
+    placed
+}
+
+/// What writes the weights: each evaluated, if it follows from others, only then.
+fn weights(graph: &Graph, placed: &Placed) -> Weights {
+    let (graph, constants) = (graph.clone(), placed.constants.clone());
+    Weights::new(move |out| {
+        for &value in &constants {
+            let tensor = match graph.as_constant(value) {
+                Some(tensor) => tensor.clone(),
+                None => evaluate_constant(&graph, value).map_err(std::io::Error::other)?,
+            };
+            let bytes = tensor.bytes().map_err(std::io::Error::other)?;
+            out.write_all(bytes)?;
+            let end = (bytes.len().max(1) as u64).next_multiple_of(ALIGNMENT);
+            out.write_all(&vec![0; end as usize - bytes.len()])?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,372 @@
+//! Whether a kernel can be run: names, types, scopes and sizes. Whatever passes can be executed and written as code; where its
+//! indices lead is found out when they are computed.
+
+use tcc_ir::DType;
+
+use super::names::is_name;
+use super::{Buffer, Expr, ExprId, Kernel, Scalar, Shared, Stmt, VarId};
+use crate::number::{binary_is_defined, unary_is_defined};
+
+/// Most threads of a block that any machine has.
+pub const MAX_THREADS: u32 = 1024;
+
+/// Deepest nesting of scopes.
+const MAX_DEPTH: usize = 64;
+
+/// Most elements that are written out for one kernel, in arrays and unrolled loops.
+const MAX_UNROLLED: u64 = 1 << 16;
+
+/// What is wrong with a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("kernel `{kernel}`: {what}")]
+pub struct KernelError {
+    /// The kernel.
+    pub kernel: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Looks at a kernel, whoever made it.
+///
+/// # Errors
+/// It cannot be run.
+pub fn check(kernel: &Kernel) -> Result<(), KernelError> {
+    let checker = Checker { kernel, scalars: Vec::with_capacity(kernel.exprs.len()) };
+    checker.check().map_err(|what| KernelError { kernel: kernel.name.clone(), what })
+}
+
+/// What each expression of a kernel holds, which must have passed [`check`].
+pub fn scalars(kernel: &Kernel) -> Vec<Scalar> {
+    let mut checker = Checker { kernel, scalars: Vec::with_capacity(kernel.exprs.len()) };
+    for expr in &kernel.exprs {
+        let scalar = checker.scalar(expr).unwrap_or(Scalar::I32);
+        checker.scalars.push(scalar);
+    }
+    checker.scalars
+}
+
+struct Checker<'k> {
+    kernel: &'k Kernel,
+    scalars: Vec<Scalar>,
+}
+
+/// A scope that is open.
+struct Scope {
+    /// Whether it may be followed by one for the other threads.
+    is_if: bool,
+    /// Variables that it has declared.
+    declared: Vec<VarId>,
+    /// The index of a loop that is written out, and how often what is in the scope is written.
+    unrolled: Option<VarId>,
+    copies: u64,
+    /// Whether all threads come here.
+    uniform: bool,
+}
+
+impl Checker<'_> {
+    fn check(mut self) -> Result<(), String> {
+        let kernel = self.kernel;
+        if !(1..=MAX_THREADS).contains(&kernel.threads) {
+            return Err(format!("{} threads, but a block has 1 to {MAX_THREADS}", kernel.threads));
+        }
+        let blocks = kernel.grid.iter().try_fold(1u32, |all, &blocks| all.checked_mul(blocks));
+        if blocks.is_none_or(|blocks| blocks == 0 || blocks > i32::MAX as u32) {
+            return Err(format!("a grid of {:?}, but there are 1 to 2^31 - 1 blocks", kernel.grid));
+        }
+        self.check_names()?;
+        for (index, expr) in kernel.exprs.iter().enumerate() {
+            if expr.operands().any(|operand| operand.index() >= index) {
+                return Err(format!("expression {index} is computed from what comes after it"));
+            }
+            let scalar = self.scalar(expr).map_err(|what| format!("expression {index}: {what}"))?;
+            self.scalars.push(scalar);
+        }
+        self.check_body()
+    }
+
+    fn check_names(&self) -> Result<(), String> {
+        let kernel = self.kernel;
+        let buffers = kernel.buffers.iter().map(|Buffer { name, .. }| name);
+        let shared = kernel.shared.iter().map(|Shared { name, .. }| name);
+        let vars = kernel.vars.iter().map(|var| &var.name);
+        let mut names: Vec<&String> = buffers.chain(shared).chain(vars).collect();
+        if let Some(name) = names.iter().copied().chain([&kernel.name]).find(|name| !is_name(name)) {
+            return Err(format!("{name:?} is no name"));
+        }
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("two things are called `{}`", pair[0]));
+        }
+        let too_large = |buffer: &&Buffer| buffer.elements == 0 || buffer.elements > i32::MAX as u64;
+        if let Some(buffer) = kernel.buffers.iter().find(too_large) {
+            return Err(format!("buffer `{}` has {} elements, but indices go to 2^31", buffer.name, buffer.elements));
+        }
+        if let Some(shared) = kernel.shared.iter().find(|shared| shared.elements == 0 || shared.dtype.bits() < 8) {
+            return Err(format!("shared array `{}` has elements of {} bits", shared.name, shared.dtype.bits()));
+        }
+        let arrays: u64 = kernel.vars.iter().map(|var| u64::from(var.array.unwrap_or(1))).sum();
+        if arrays > MAX_UNROLLED || kernel.vars.iter().any(|var| var.array == Some(0)) {
+            return Err(format!("{arrays} registers are more than any machine has, or an array is empty"));
+        }
+        Ok(())
+    }
+
+    fn of(&self, id: ExprId) -> Scalar {
+        self.scalars[id.index()]
+    }
+
+    fn expect(&self, id: ExprId, scalar: Scalar) -> Result<(), String> {
+        let found = self.of(id);
+        if found == scalar { Ok(()) } else { Err(format!("an operand is {found:?}, but must be {scalar:?}")) }
+    }
+
+    /// What an expression holds, given what those before it hold.
+    fn scalar(&self, expr: &Expr) -> Result<Scalar, String> {
+        let kernel = self.kernel;
+        Ok(match *expr {
+            Expr::Integer(_) | Expr::Thread => Scalar::I32,
+            Expr::Block(axis) if axis < 3 => Scalar::I32,
+            Expr::Block(axis) => return Err(format!("a grid has no axis {axis}")),
+            Expr::Number(dtype, _) => Scalar::of(dtype),
+            Expr::Var(var) => match kernel.vars.get(var.index()) {
+                Some(var) if var.array.is_none() => var.scalar,
+                _ => return Err("it reads what is no single variable".to_owned()),
+            },
+            Expr::Element(var, index) => {
+                self.expect(index, Scalar::I32)?;
+                match kernel.vars.get(var.index()) {
+                    Some(var) if var.array.is_some() => var.scalar,
+                    _ => return Err("it reads an element of what is no array".to_owned()),
+                }
+            }
+            Expr::Index(_, a, b) => {
+                self.expect(a, Scalar::I32)?;
+                self.expect(b, Scalar::I32)?;
+                Scalar::I32
+            }
+            Expr::Unary(function, dtype, x) => {
+                self.expect(x, Scalar::of(dtype))?;
+                if !unary_is_defined(function, dtype) {
+                    return Err(format!("{} is not defined on {dtype}", function.name()));
+                }
+                if function.is_predicate() { Scalar::I32 } else { Scalar::of(dtype) }
+            }
+            Expr::Binary(function, dtype, a, b) => {
+                self.expect(a, Scalar::of(dtype))?;
+                self.expect(b, Scalar::of(dtype))?;
+                if !binary_is_defined(function, dtype) {
+                    return Err(format!("{} is not defined on {dtype}", function.name()));
+                }
+                if function.is_comparison() { Scalar::I32 } else { Scalar::of(dtype) }
+            }
+            Expr::MulAdd(dtype, operands) => {
+                operands.iter().try_for_each(|&operand| self.expect(operand, Scalar::of(dtype)))?;
+                Scalar::of(dtype)
+            }
+            Expr::Select([condition, a, b]) => {
+                self.expect(condition, Scalar::I32)?;
+                self.expect(b, self.of(a))?;
+                self.of(a)
+            }
+            Expr::Convert(from, to, x) => {
+                self.expect(x, Scalar::of(from))?;
+                Scalar::of(to)
+            }
+            Expr::Load(buffer, index) => {
+                self.expect(index, Scalar::I32)?;
+                match kernel.buffers.get(buffer.index()) {
+                    Some(buffer) if !buffer.is_written => Scalar::of(buffer.dtype),
+                    _ => return Err("it reads what is no buffer for that".to_owned()),
+                }
+            }
+            Expr::LoadShared(shared, index) => {
+                self.expect(index, Scalar::I32)?;
+                let shared = kernel.shared.get(shared.index()).ok_or("it reads a shared array that is not there")?;
+                Scalar::of(shared.dtype)
+            }
+        })
+    }
+
+    fn check_body(&self) -> Result<(), String> {
+        let kernel = self.kernel;
+        let mut declared = vec![false; kernel.vars.len()];
+        let scope = |is_if, unrolled, copies, uniform| Scope { is_if, declared: Vec::new(), unrolled, copies, uniform };
+        let mut scopes = vec![scope(false, None, 1, true)];
+        let mut written = 0u64;
+        for (place, stmt) in kernel.body.iter().enumerate() {
+            let at = |what: &str| format!("statement {place}: {what}");
+            let Some(open) = scopes.last() else { return Err(at("a scope is closed that is not open")) };
+            let (copies, uniform) = (open.copies, open.uniform);
+            written = written.saturating_add(copies);
+            if written > MAX_UNROLLED {
+                return Err("it is too long when its loops are written out".to_owned());
+            }
+            for operand in stmt.operands() {
+                self.check_reads(operand, &declared, &scopes).map_err(|what| at(&what))?;
+            }
+            let holds = |id: ExprId, scalar: Scalar| self.expect(id, scalar).map_err(|what| at(&what));
+            let var = |id: VarId| kernel.vars.get(id.index()).ok_or_else(|| at("it names a variable that is not there"));
+            match *stmt {
+                Stmt::Let(id, value) => {
+                    holds(value, var(id)?.scalar)?;
+                    if std::mem::replace(&mut declared[id.index()], true) {
+                        return Err(at("a variable is declared again"));
+                    }
+                    if let Some(open) = scopes.last_mut() {
+                        open.declared.push(id);
+                    }
+                }
+                Stmt::Set(id, value) => {
+                    holds(value, var(id)?.scalar)?;
+                    let is_index = scopes.iter().any(|scope| scope.unrolled == Some(id));
+                    if !declared[id.index()] || var(id)?.array.is_some() || is_index {
+                        return Err(at("it sets what is no variable here"));
+                    }
+                }
+                Stmt::SetElement(id, index, value) => {
+                    holds(value, var(id)?.scalar)?;
+                    holds(index, Scalar::I32)?;
+                    self.check_constant(index, &scopes).map_err(|what| at(&what))?;
+                    if !declared[id.index()] || var(id)?.array.is_none() {
+                        return Err(at("it sets an element of what is no array here"));
+                    }
+                }
+                Stmt::For { var: id, from, to, step, unroll } => {
+                    holds(from, Scalar::I32)?;
+                    holds(to, Scalar::I32)?;
+                    if var(id)?.scalar != Scalar::I32 || var(id)?.array.is_some() || step == 0 || step > i32::MAX as u32 {
+                        return Err(at("a loop counts by what is no index"));
+                    }
+                    if std::mem::replace(&mut declared[id.index()], true) {
+                        return Err(at("a variable is declared again"));
+                    }
+                    let times = match (unroll, self.constant(from), self.constant(to)) {
+                        (false, ..) => 1,
+                        (true, Some(from), Some(to)) => (i64::from(to) - i64::from(from)).max(0) as u64 / u64::from(step) + 1,
+                        (true, ..) => return Err(at("a loop is written out whose ends are not known")),
+                    };
+                    let copies = copies.saturating_mul(times);
+                    let mut opened = scope(false, unroll.then_some(id), copies, uniform && self.is_uniform(from) && self.is_uniform(to));
+                    opened.declared.push(id);
+                    scopes.push(opened);
+                }
+                Stmt::If(condition) => {
+                    holds(condition, Scalar::I32)?;
+                    scopes.push(scope(true, None, copies, uniform && self.is_uniform(condition)));
+                }
+                Stmt::Else | Stmt::End => {
+                    let closed = scopes.pop().filter(|_| !scopes.is_empty());
+                    let closed = closed.ok_or_else(|| at("a scope is closed that is not open"))?;
+                    closed.declared.iter().for_each(|id| declared[id.index()] = false);
+                    if *stmt == Stmt::Else {
+                        if !closed.is_if {
+                            return Err(at("there is no `if` that this is the rest of"));
+                        }
+                        scopes.push(scope(false, None, closed.copies, closed.uniform));
+                    }
+                }
+                Stmt::Store(buffer, index, value) => {
+                    holds(index, Scalar::I32)?;
+                    match kernel.buffers.get(buffer.index()) {
+                        Some(buffer) if buffer.is_written && buffer.dtype.bits() >= 8 => {
+                            holds(value, Scalar::of(buffer.dtype))?;
+                        }
+                        _ => return Err(at("it writes what is no buffer for that")),
+                    }
+                }
+                Stmt::StoreShared(shared, index, value) => {
+                    holds(index, Scalar::I32)?;
+                    let shared = kernel.shared.get(shared.index()).ok_or_else(|| at("there is no such shared array"))?;
+                    holds(value, Scalar::of(shared.dtype))?;
+                }
+                Stmt::Barrier if uniform => {}
+                Stmt::Barrier => return Err(at("not all threads come to a barrier")),
+                Stmt::Reduce { var: id, dtype, width, scratch, .. } => {
+                    let divides = width.is_power_of_two() && kernel.threads.is_multiple_of(width);
+                    let scratch = kernel.shared.get(scratch.index());
+                    let holds_all = |scratch: &Shared| scratch.elements >= kernel.threads && wide(dtype) == scratch.dtype;
+                    let fits = var(id)?.scalar == Scalar::of(dtype) && var(id)?.array.is_none() && declared[id.index()];
+                    if !(uniform && divides && fits && scratch.is_some_and(holds_all)) {
+                        return Err(at("threads cannot combine what they hold"));
+                    }
+                }
+            }
+        }
+        if scopes.len() == 1 { Ok(()) } else { Err("a scope is not closed".to_owned()) }
+    }
+
+    /// Whether all threads of a block have the same: nothing in it follows from the thread, a variable or memory.
+    fn is_uniform(&self, id: ExprId) -> bool {
+        let expr = &self.kernel.exprs[id.index()];
+        match expr {
+            Expr::Thread | Expr::Load(..) | Expr::LoadShared(..) | Expr::Element(..) => false,
+            Expr::Var(var) => self.is_counter(*var),
+            _ => expr.operands().all(|operand| self.is_uniform(operand)),
+        }
+    }
+
+    /// Whether a variable is the index of a loop that is the same for all threads.
+    fn is_counter(&self, var: VarId) -> bool {
+        let mut loops = self.kernel.body.iter().filter_map(|stmt| match *stmt {
+            Stmt::For { var: own, from, to, .. } if own == var => Some((from, to)),
+            _ => None,
+        });
+        let is_set = |stmt: &Stmt| matches!(*stmt, Stmt::Set(own, _) if own == var);
+        let known = |id: ExprId| self.constant(id).is_some();
+        loops.next().is_some_and(|(from, to)| known(from) && known(to)) && !self.kernel.body.iter().any(is_set)
+    }
+
+    fn constant(&self, id: ExprId) -> Option<i32> {
+        match self.kernel.exprs[id.index()] {
+            Expr::Integer(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether an index is known when the kernel is compiled.
+    fn check_constant(&self, id: ExprId, scopes: &[Scope]) -> Result<(), String> {
+        let expr = &self.kernel.exprs[id.index()];
+        let known = match expr {
+            Expr::Integer(_) => true,
+            Expr::Var(var) => scopes.iter().any(|scope| scope.unrolled == Some(*var)),
+            Expr::Index(..) => return expr.operands().try_for_each(|operand| self.check_constant(operand, scopes)),
+            _ => false,
+        };
+        if known { Ok(()) } else { Err("an index of an array is not known when the kernel is compiled".to_owned()) }
+    }
+
+    /// Whether all variables that an expression reads are there.
+    fn check_reads(&self, id: ExprId, declared: &[bool], scopes: &[Scope]) -> Result<(), String> {
+        let mut open = vec![(id, 0)];
+        let mut count = 0u64;
+        while let Some((id, depth)) = open.pop() {
+            let expr = self.kernel.exprs.get(id.index()).ok_or("it computes an expression that is not there")?;
+            count += 1;
+            if depth > MAX_DEPTH || count > MAX_UNROLLED {
+                return Err("an expression is too large".to_owned());
+            }
+            if let Expr::Var(var) | Expr::Element(var, _) = expr
+                && !declared[var.index()]
+            {
+                return Err(format!("`{}` is read where it is not declared", self.kernel.vars[var.index()].name));
+            }
+            if let Expr::Element(_, index) = expr {
+                self.check_constant(*index, scopes)?;
+            }
+            open.extend(expr.operands().map(|operand| (operand, depth + 1)));
+        }
+        if scopes.len() > MAX_DEPTH { Err("scopes are nested too deeply".to_owned()) } else { Ok(()) }
+    }
+}
+
+/// The type that a register's elements have in memory.
+pub(in crate::simt) fn wide(dtype: DType) -> DType {
+    match Scalar::of(dtype) {
+        Scalar::I32 => DType::I32,
+        Scalar::U32 => DType::U32,
+        Scalar::I64 => DType::I64,
+        Scalar::U64 => DType::U64,
+        Scalar::F32 => DType::F32,
+        Scalar::F64 => DType::F64,
+    }
+}

@@ -1,0 +1,131 @@
+//! Kernels as the target writes them: what every thread of a grid does, in a structured language that both OpenCL C and CUDA
+//! C++ can say.
+//!
+//! A kernel is flat: expressions refer to expressions before them, and statements that hold others end with
+//! [`Stmt::End`]. So nothing about it is recursive, whoever has written it. [`Builder`] makes kernels, [`check`](check::check)
+//! says whether one that was read can be run.
+
+mod builder;
+pub mod check;
+mod expr;
+pub mod names;
+mod stmt;
+
+pub use builder::Builder;
+pub use expr::{Expr, ExprId, IndexFn, Scalar};
+pub use stmt::Stmt;
+
+use serde::{Deserialize, Serialize};
+use tcc_ir::DType;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $Id:ident),* $(,)?) => {
+        $($(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $Id(pub u32);
+
+        impl $Id {
+            /// The place in the list that it counts.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        })*
+    };
+}
+
+ids! {
+    /// A buffer among a kernel's parameters.
+    BufferId,
+    /// An array in shared memory.
+    SharedId,
+    /// A variable of each thread: one register, or an array of them.
+    VarId,
+}
+
+/// What one kind of launch does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Kernel {
+    /// An identifier, by which the code calls it.
+    pub name: String,
+    /// What it computes and how it is tiled, in lines for people.
+    pub about: Vec<String>,
+    /// Number of blocks along each axis.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Buffers in global memory.
+    pub buffers: Vec<Buffer>,
+    /// Arrays that the threads of a block share.
+    pub shared: Vec<Shared>,
+    /// Variables of each thread.
+    pub vars: Vec<Var>,
+    /// Expressions, operands before users.
+    pub exprs: Vec<Expr>,
+    /// Statements.
+    pub body: Vec<Stmt>,
+}
+
+impl Kernel {
+    /// Number of blocks.
+    pub fn blocks(&self) -> u64 {
+        self.grid.iter().map(|&blocks| u64::from(blocks)).product()
+    }
+
+    /// The same without names and words, which only tell people what it is.
+    pub fn nameless(&self) -> Kernel {
+        let mut kernel = Kernel { name: String::new(), about: Vec::new(), ..self.clone() };
+        let buffers = kernel.buffers.iter_mut().map(|buffer| &mut buffer.name);
+        let shared = kernel.shared.iter_mut().map(|shared| &mut shared.name);
+        let vars = kernel.vars.iter_mut().map(|var| &mut var.name);
+        buffers.chain(shared).chain(vars).for_each(String::clear);
+        kernel
+    }
+
+    /// Bytes that a block takes of shared memory.
+    pub fn shared_bytes(&self) -> u64 {
+        self.shared.iter().map(Shared::bytes).sum()
+    }
+}
+
+/// A parameter: elements in global memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Buffer {
+    /// An identifier.
+    pub name: String,
+    /// How elements are stored; those of four bits two to a byte.
+    pub dtype: DType,
+    /// How many there are.
+    pub elements: u64,
+    /// Whether the kernel writes it; it then never reads what others write in the same launch.
+    pub is_written: bool,
+}
+
+/// An array in shared memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shared {
+    /// An identifier.
+    pub name: String,
+    /// How elements are stored.
+    pub dtype: DType,
+    /// How many there are.
+    pub elements: u32,
+}
+
+impl Shared {
+    /// Bytes that it takes, up to where the next array may begin.
+    pub fn bytes(&self) -> u64 {
+        (self.dtype.bytes(self.elements as usize) as u64).next_multiple_of(16)
+    }
+}
+
+/// A variable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Var {
+    /// An identifier.
+    pub name: String,
+    /// What it holds.
+    pub scalar: Scalar,
+    /// How many elements, if it is an array; their indices are known when the kernel is compiled.
+    pub array: Option<u32>,
+}

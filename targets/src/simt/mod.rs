@@ -1,0 +1,75 @@
+//! GPUs: multiprocessors that run many threads in step, warp by warp.
+//!
+//! A plan becomes launches (`lower`) of kernels (`kernel`), which are written as OpenCL C (`writer`) and executed for what they
+//! compute (`simulator`). Global memory is given out before anything runs (`memory`).
+
+mod compile;
+pub mod kernel;
+mod legal;
+mod lower;
+mod machine;
+mod memory;
+mod program;
+pub mod simulator;
+mod writer;
+
+pub use machine::SimtMachine;
+pub use program::SimtProgram;
+
+use tcc_ir::Graph;
+use tcc_passes::Outline;
+
+use crate::explanation::Explanation;
+use crate::machine::{Machine, MachineError};
+use crate::target::{Optimization, Program, Target, TargetError};
+
+/// The target for one GPU.
+pub struct Simt {
+    machine: Machine,
+    facts: SimtMachine,
+}
+
+impl Simt {
+    /// The target for a machine of this kind.
+    ///
+    /// # Errors
+    /// The machine is of another kind.
+    pub fn new(machine: Machine) -> Result<Self, MachineError> {
+        match machine.simt.clone() {
+            Some(facts) => Ok(Simt { machine, facts }),
+            None => Err(MachineError::MissingTable { file: machine.name, kind: "simt" }),
+        }
+    }
+}
+
+impl Target for Simt {
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn multiplies_floats(&self) -> bool {
+        true
+    }
+
+    fn compile(&self, graph: &Graph, _optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph)?))
+    }
+
+    fn compile_explained(
+        &self,
+        graph: &Graph,
+        optimization: Optimization,
+    ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
+        let _ = (graph, optimization);
+        Err(TargetError::Fault("todo".to_owned()))
+    }
+
+    fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError> {
+        let _ = (graph, optimization);
+        Err(TargetError::Fault("todo".to_owned()))
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {
+        Ok(Box::new(SimtProgram::decode(&self.machine, &self.facts, bytes)?))
+    }
+}

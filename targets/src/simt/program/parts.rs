@@ -1,0 +1,100 @@
+//! What a program consists of.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use tcc_ir::DType;
+
+use crate::optimizer::Block;
+use crate::simt::kernel::Kernel;
+use crate::simt::simulator::Place;
+use crate::target::Port;
+
+/// All of a program but the machine that it is for.
+#[derive(Debug)]
+pub(in crate::simt) struct Parts {
+    /// Name of the model.
+    pub model: String,
+    /// What lies in global memory.
+    pub buffers: Vec<Buffer>,
+    /// The inputs, and the buffers that hold them.
+    pub inputs: Vec<(Port, u32)>,
+    /// The outputs, and the buffers that hold them afterwards.
+    pub outputs: Vec<(Port, u32)>,
+    /// Kernels.
+    pub kernels: Vec<Kernel>,
+    /// What is launched, in order.
+    pub launches: Vec<Launch>,
+    /// The kernels of the plan.
+    pub groups: Vec<Group>,
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+    /// Bytes of the memory for everything else.
+    pub values_bytes: u64,
+    /// What writes the weights; `None` in a program that was decoded.
+    pub weights: Option<Weights>,
+    /// What the optimiser did.
+    pub blocks: Vec<Block>,
+    /// Nodes left to the host.
+    pub host_ops: Vec<String>,
+}
+
+/// Elements in global memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::simt) struct Buffer {
+    /// What it is called in the model.
+    pub name: String,
+    /// How elements are stored.
+    pub dtype: DType,
+    /// How many there are.
+    pub elements: u64,
+    /// Where it lies.
+    pub place: Place,
+}
+
+/// A launch of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::simt) struct Launch {
+    /// The kernel's number.
+    pub kernel: u32,
+    /// The buffer that each parameter is.
+    pub buffers: Vec<u32>,
+    /// The kernel of the plan that it belongs to.
+    pub group: u32,
+}
+
+/// What is told of a kernel of the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::simt) struct Group {
+    /// The name.
+    pub name: String,
+    /// The nodes of the user's model that it computes, in order.
+    pub origins: Vec<String>,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// How its work is shared out, in words.
+    pub tiling: String,
+}
+
+/// What writes the weights.
+pub(in crate::simt) struct Weights(Box<WriteWeights>);
+
+type WriteWeights = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync;
+
+impl Weights {
+    /// Weights that are written by a function.
+    pub fn new(write: impl Fn(&mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Weights(Box::new(write))
+    }
+
+    /// Writes them.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        (self.0)(out)
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Weights")
+    }
+}

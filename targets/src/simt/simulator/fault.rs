@@ -1,0 +1,32 @@
+//! What stops a launch.
+
+/// Why a kernel cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// An index leads nowhere.
+    #[error("thread {thread} of block {block:?} wants element {index} of `{array}`, which has {elements}")]
+    Outside {
+        /// The buffer or shared array.
+        array: String,
+        /// The index.
+        index: i64,
+        /// Elements that there are.
+        elements: u64,
+        /// The thread.
+        thread: usize,
+        /// The block.
+        block: [u32; 3],
+    },
+    /// An index of an array of registers leads nowhere.
+    #[error("array `{0}` has no such element")]
+    Array(String),
+    /// An index is too large.
+    #[error("an index leaves 32 bits")]
+    Overflow,
+    /// An integer is divided by zero.
+    #[error("an integer is divided by zero")]
+    DivisionByZero,
+    /// A buffer does not lie where it could.
+    #[error("buffer `{0}` lies outside the memory that there is for it")]
+    Buffer(String),
+}

@@ -1,0 +1,292 @@
+//! Functions that emitted code calls where the language has none of its own. Only those that are called are written.
+
+use super::dialect::Dialect;
+
+/// A function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Helper {
+    RoundF16,
+    FromBf16,
+    ToBf16,
+    FromF8E4M3,
+    ToF8E4M3,
+    FromF8E5M2,
+    ToF8E5M2,
+    LoadI4,
+    LoadU4,
+    MaxF32,
+    MinF32,
+    MaxF64,
+    MinF64,
+    FloorModF32,
+    FloorModF64,
+    DivSigned,
+    DivUnsigned,
+    RemSigned,
+    RemUnsigned,
+    ModSigned,
+    PowSigned,
+    PowUnsigned,
+    Shl,
+    ShrSigned,
+    ShrUnsigned,
+}
+
+/// What stands before everything else.
+pub(super) fn prelude(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenCl => "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n#pragma OPENCL FP_CONTRACT OFF\n\n",
+    }
+}
+
+impl Helper {
+    /// Its name in the code.
+    pub fn name(self) -> &'static str {
+        match self {
+            Helper::RoundF16 => "round_to_half",
+            Helper::FromBf16 => "float_of_bf16",
+            Helper::ToBf16 => "bf16_of_float",
+            Helper::FromF8E4M3 => "float_of_e4m3",
+            Helper::ToF8E4M3 => "e4m3_of_float",
+            Helper::FromF8E5M2 => "float_of_e5m2",
+            Helper::ToF8E5M2 => "e5m2_of_float",
+            Helper::LoadI4 => "load_i4",
+            Helper::LoadU4 => "load_u4",
+            Helper::MaxF32 => "max_f32",
+            Helper::MinF32 => "min_f32",
+            Helper::MaxF64 => "max_f64",
+            Helper::MinF64 => "min_f64",
+            Helper::FloorModF32 => "floor_mod_f32",
+            Helper::FloorModF64 => "floor_mod_f64",
+            Helper::DivSigned => "div_signed",
+            Helper::DivUnsigned => "div_unsigned",
+            Helper::RemSigned => "rem_signed",
+            Helper::RemUnsigned => "rem_unsigned",
+            Helper::ModSigned => "mod_signed",
+            Helper::PowSigned => "pow_signed",
+            Helper::PowUnsigned => "pow_unsigned",
+            Helper::Shl => "shift_left",
+            Helper::ShrSigned => "shift_right_signed",
+            Helper::ShrUnsigned => "shift_right_unsigned",
+        }
+    }
+
+    /// Functions that it calls, each before it in order.
+    pub fn needs(self) -> &'static [Helper] {
+        match self {
+            Helper::ModSigned => &[Helper::RemSigned],
+            _ => &[],
+        }
+    }
+
+    /// Its definition.
+    pub fn text(self, dialect: Dialect) -> &'static str {
+        match (self, dialect) {
+            (Helper::RoundF16, Dialect::OpenCl) => {
+                "inline float round_to_half(float x)
+{
+    half h;
+    vstore_half_rte(x, 0, &h);
+    return vload_half(0, &h);
+}
+"
+            }
+            (Helper::FromBf16, Dialect::OpenCl) => {
+                "inline float float_of_bf16(ushort bits)
+{
+    return as_float((uint)bits << 16);
+}
+"
+            }
+            (Helper::ToBf16, Dialect::OpenCl) => {
+                "inline ushort bf16_of_float(float x)
+{
+    const uint bits = as_uint(x);
+    return isnan(x) ? 0x7fc0 : (ushort)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+"
+            }
+            // Without infinities; 0x7f is not a number.
+            (Helper::FromF8E4M3, Dialect::OpenCl) => {
+                "inline float float_of_e4m3(uchar bits)
+{
+    const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+    const float size = exponent == 15 && mantissa == 7 ? NAN
+                     : exponent == 0                   ? ldexp((float)mantissa, -9)
+                                                       : ldexp((float)(8 + mantissa), exponent - 10);
+    return bits & 128 ? -size : size;
+}
+"
+            }
+            (Helper::ToF8E4M3, Dialect::OpenCl) => {
+                "inline uchar e4m3_of_float(float x)
+{
+    const uchar minus = signbit(x) ? 128 : 0;
+    const float size = fabs(x);
+    if (isnan(x)) return 127;
+    if (size >= 464.0f) return minus | 126;
+    const int exponent = max(size > 0 ? ilogb(size) : -6, -6);
+    const int steps = (int)rint(ldexp(size, 3 - exponent));
+    return minus | (uchar)(steps + (exponent + 6) * 8);
+}
+"
+            }
+            (Helper::FromF8E5M2, Dialect::OpenCl) => {
+                "inline float float_of_e5m2(uchar bits)
+{
+    const ushort wide = (ushort)((ushort)bits << 8);
+    return vload_half(0, (const half *)&wide);
+}
+"
+            }
+            (Helper::ToF8E5M2, Dialect::OpenCl) => {
+                "inline uchar e5m2_of_float(float x)
+{
+    const uchar minus = signbit(x) ? 128 : 0;
+    const float size = fabs(x);
+    if (isnan(x)) return 127;
+    if (size >= 61440.0f) return minus | (isinf(x) ? 124 : 123);
+    const int exponent = max(size > 0 ? ilogb(size) : -14, -14);
+    const int steps = (int)rint(ldexp(size, 2 - exponent));
+    return minus | (uchar)(steps + (exponent + 14) * 4);
+}
+"
+            }
+            (Helper::LoadI4, Dialect::OpenCl) => {
+                "inline int load_i4(const __global uchar *elements, int at)
+{
+    return (int)((uint)(elements[at / 2] >> at % 2 * 4) << 28) >> 28;
+}
+"
+            }
+            (Helper::LoadU4, Dialect::OpenCl) => {
+                "inline int load_u4(const __global uchar *elements, int at)
+{
+    return elements[at / 2] >> at % 2 * 4 & 15;
+}
+"
+            }
+            (Helper::MaxF32, Dialect::OpenCl) => {
+                "inline float max_f32(float a, float b)
+{
+    return isnan(a) || a >= b ? a : b;
+}
+"
+            }
+            (Helper::MinF32, Dialect::OpenCl) => {
+                "inline float min_f32(float a, float b)
+{
+    return isnan(a) || a <= b ? a : b;
+}
+"
+            }
+            (Helper::MaxF64, Dialect::OpenCl) => {
+                "inline double max_f64(double a, double b)
+{
+    return isnan(a) || a >= b ? a : b;
+}
+"
+            }
+            (Helper::MinF64, Dialect::OpenCl) => {
+                "inline double min_f64(double a, double b)
+{
+    return isnan(a) || a <= b ? a : b;
+}
+"
+            }
+            (Helper::FloorModF32, Dialect::OpenCl) => {
+                "inline float floor_mod_f32(float a, float b)
+{
+    const float rest = fmod(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+"
+            }
+            (Helper::FloorModF64, Dialect::OpenCl) => {
+                "inline double floor_mod_f64(double a, double b)
+{
+    const double rest = fmod(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+"
+            }
+            // By zero nothing is right, but nothing may stop either; by -1 the least number wraps.
+            (Helper::DivSigned, Dialect::OpenCl) => {
+                "inline long div_signed(long a, long b)
+{
+    return b == 0 ? 0 : b == -1 ? (long)(0 - (ulong)a) : a / b;
+}
+"
+            }
+            (Helper::DivUnsigned, Dialect::OpenCl) => {
+                "inline ulong div_unsigned(ulong a, ulong b)
+{
+    return b == 0 ? 0 : a / b;
+}
+"
+            }
+            (Helper::RemSigned, Dialect::OpenCl) => {
+                "inline long rem_signed(long a, long b)
+{
+    return b == 0 || b == -1 ? 0 : a % b;
+}
+"
+            }
+            (Helper::RemUnsigned, Dialect::OpenCl) => {
+                "inline ulong rem_unsigned(ulong a, ulong b)
+{
+    return b == 0 ? 0 : a % b;
+}
+"
+            }
+            (Helper::ModSigned, Dialect::OpenCl) => {
+                "inline long mod_signed(long a, long b)
+{
+    const long rest = rem_signed(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+"
+            }
+            (Helper::PowSigned, Dialect::OpenCl) => {
+                "inline long pow_signed(long base, long exponent)
+{
+    if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent % 2 ? -1 : 1) : 0;
+    ulong result = 1, square = (ulong)base;
+    for (ulong rest = (ulong)exponent; rest; rest >>= 1, square *= square) result = rest & 1 ? result * square : result;
+    return (long)result;
+}
+"
+            }
+            (Helper::PowUnsigned, Dialect::OpenCl) => {
+                "inline ulong pow_unsigned(ulong base, ulong exponent)
+{
+    ulong result = 1;
+    for (; exponent; exponent >>= 1, base *= base) result = exponent & 1 ? result * base : result;
+    return result;
+}
+"
+            }
+            (Helper::Shl, Dialect::OpenCl) => {
+                "inline long shift_left(long a, long by, int width)
+{
+    return by >= 0 && by < width ? (long)((ulong)a << by) : 0;
+}
+"
+            }
+            (Helper::ShrSigned, Dialect::OpenCl) => {
+                "inline long shift_right_signed(long a, long by)
+{
+    return a >> clamp(by, 0L, 63L);
+}
+"
+            }
+            (Helper::ShrUnsigned, Dialect::OpenCl) => {
+                "inline ulong shift_right_unsigned(ulong a, ulong by)
+{
+    return by < 64 ? a >> by : 0;
+}
+"
+            }
+        }
+    }
+}
