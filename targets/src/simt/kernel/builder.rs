@@ -6,7 +6,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::names::name_of;
-use super::{Buffer, BufferId, Expr, ExprId, IndexFn, Kernel, Scalar, Shared, SharedId, Stmt, Var, VarId};
+use super::{Buffer, BufferId, Expr, ExprId, Factor, IndexFn, Kernel, Scalar, Shared, SharedId, Stmt, Var, VarId};
 use crate::number::FoldFn;
 
 /// A kernel that is being made.
@@ -217,6 +217,11 @@ impl Builder {
         if from == to && !(from.is_float() && from.bits() < 32) { x } else { self.expr(Expr::Convert(from, to, x)) }
     }
 
+    /// What a register holds of one type as a number of another that holds all of it; it is not rounded.
+    pub fn convert_register(&mut self, from: DType, to: DType, x: ExprId) -> ExprId {
+        if Scalar::of(from) == Scalar::of(to) { x } else { self.expr(Expr::Convert(from, to, x)) }
+    }
+
     /// An element of a buffer, in a variable of its own.
     pub fn load(&mut self, buffer: BufferId, index: ExprId, name: &str) -> ExprId {
         let dtype = self.kernel.buffers[buffer.index()].dtype;
@@ -308,6 +313,16 @@ impl Builder {
     /// Writes an element of shared memory.
     pub fn store_shared(&mut self, shared: SharedId, index: ExprId, value: ExprId) {
         self.kernel.body.push(Stmt::StoreShared(shared, index, value));
+    }
+
+    /// Adds a statement that needs nothing else.
+    pub fn push(&mut self, stmt: Stmt) {
+        self.kernel.body.push(stmt);
+    }
+
+    /// Adds the products of tiles in shared memory to sums.
+    pub fn multiply(&mut self, sums: VarId, tile: [u32; 3], a: Factor, b: Factor, b_by_rows: bool) {
+        self.push(Stmt::Multiply { sums, tile, a, b, b_by_rows });
     }
 
     /// Waits for all threads of the block.

@@ -4,7 +4,7 @@
 use tcc_ir::DType;
 
 use super::names::is_name;
-use super::{Buffer, Expr, ExprId, Kernel, Scalar, Shared, Stmt, VarId};
+use super::{Buffer, Expr, ExprId, Factor, Kernel, Scalar, Shared, Stmt, VarId};
 use crate::number::{binary_is_defined, unary_is_defined};
 
 /// Most threads of a block that any machine has.
@@ -279,6 +279,38 @@ impl Checker<'_> {
                     let shared = kernel.shared.get(shared.index()).ok_or_else(|| at("there is no such shared array"))?;
                     holds(value, Scalar::of(shared.dtype))?;
                 }
+                Stmt::LoadVector { array, to, buffer, from, count } => {
+                    holds(from, Scalar::I32)?;
+                    let buffer = kernel.buffers.get(buffer.index()).filter(|buffer| !buffer.is_written);
+                    let dtype = buffer.map(|buffer| buffer.dtype).ok_or_else(|| at("it reads what is no buffer"))?;
+                    self.check_vector((array, to, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
+                }
+                Stmt::StoreVector { buffer, to, array, from, count } => {
+                    holds(to, Scalar::I32)?;
+                    let buffer = kernel.buffers.get(buffer.index()).filter(|buffer| buffer.is_written);
+                    let dtype = buffer.map(|buffer| buffer.dtype).ok_or_else(|| at("it writes what is no buffer"))?;
+                    self.check_vector((array, from, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
+                }
+                Stmt::Copy { shared, to, buffer, from, count, when } => {
+                    [to, from, when].into_iter().try_for_each(|id| holds(id, Scalar::I32))?;
+                    let buffer = kernel.buffers.get(buffer.index()).filter(|buffer| !buffer.is_written);
+                    let fits = match (kernel.shared.get(shared.index()), buffer) {
+                        (Some(shared), Some(buffer)) => shared.dtype == buffer.dtype && is_vector(buffer.dtype, count),
+                        _ => false,
+                    };
+                    if !fits {
+                        return Err(at("it copies what it cannot"));
+                    }
+                }
+                Stmt::Commit | Stmt::Await(_) if uniform => {}
+                Stmt::Commit | Stmt::Await(_) => return Err(at("not all threads wait for copies")),
+                Stmt::Multiply { sums, tile, a, b, .. } => {
+                    [a.at, b.at].into_iter().try_for_each(|id| holds(id, Scalar::I32))?;
+                    let fits = declared.get(sums.index()) == Some(&true) && self.multiplies(sums, tile, a, b);
+                    if !(uniform && fits) {
+                        return Err(at("it multiplies what no matrix unit does"));
+                    }
+                }
                 Stmt::Barrier if uniform => {}
                 Stmt::Barrier => return Err(at("not all threads come to a barrier")),
                 Stmt::Reduce { var: id, dtype, width, scratch, .. } => {
@@ -293,6 +325,43 @@ impl Checker<'_> {
             }
         }
         if scopes.len() == 1 { Ok(()) } else { Err("a scope is not closed".to_owned()) }
+    }
+
+    /// Looks at a vector in an array.
+    fn check_vector(
+        &self,
+        (array, index, count): (VarId, ExprId, u32),
+        dtype: DType,
+        declared: &[bool],
+        scopes: &[Scope],
+    ) -> Result<(), String> {
+        self.expect(index, Scalar::I32)?;
+        self.check_constant(index, scopes)?;
+        let var = self.kernel.vars.get(array.index()).filter(|_| declared[array.index()]);
+        let fits = var.is_some_and(|var| var.array.is_some() && var.scalar == Scalar::of(dtype));
+        if fits && is_vector(dtype, count) { Ok(()) } else { Err("it is no vector".to_owned()) }
+    }
+
+    /// Whether a matrix unit multiplies tiles of this size and type.
+    fn multiplies(&self, sums: VarId, [rows, columns, depth]: [u32; 3], a: Factor, b: Factor) -> bool {
+        let kernel = self.kernel;
+        let dtypes = [a, b].map(|factor| kernel.shared.get(factor.shared.index()).map(|shared| shared.dtype));
+        let [Some(a), Some(b)] = dtypes else { return false };
+        let step = match (a, b) {
+            (DType::F16, DType::F16) | (DType::BF16, DType::BF16) => 16,
+            (DType::F32, DType::F32) => 8,
+            (DType::I8 | DType::U8, DType::I8 | DType::U8) => 32,
+            _ => return false,
+        };
+        let scalar = if a.is_float() { Scalar::F32 } else { Scalar::I32 };
+        let sizes = rows.is_multiple_of(16) && columns.is_multiple_of(16) && depth.is_multiple_of(step);
+        let most = [rows, columns, depth].iter().all(|&size| (1..=256).contains(&size));
+        // Warps of 32 lanes have twice as many sums as those of 64.
+        let count = |warp: u32| Some(rows * columns / warp);
+        let holds = kernel.vars.get(sums.index()).is_some_and(|var| {
+            var.scalar == scalar && (var.array == count(32) || var.array == count(64))
+        });
+        sizes && most && holds && kernel.threads.is_multiple_of(32)
     }
 
     /// Whether all threads of a block have the same: nothing in it follows from the thread, a variable or memory.
@@ -357,6 +426,12 @@ impl Checker<'_> {
         }
         if scopes.len() > MAX_DEPTH { Err("scopes are nested too deeply".to_owned()) } else { Ok(()) }
     }
+}
+
+/// Whether so many elements are read or written at once.
+fn is_vector(dtype: DType, count: u32) -> bool {
+    let bits = u64::from(count) * dtype.bits() as u64;
+    matches!(bits, 32 | 64 | 128) && count > 0
 }
 
 /// The type that a register's elements have in memory.

@@ -9,11 +9,13 @@ mod builder;
 pub mod check;
 mod expr;
 pub mod names;
+mod spread;
 mod stmt;
 
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};
-pub use stmt::Stmt;
+pub use spread::Spread;
+pub use stmt::{Factor, Stmt};
 
 use serde::{Deserialize, Serialize};
 use tcc_ir::DType;

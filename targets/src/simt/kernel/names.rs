@@ -2,17 +2,18 @@
 
 /// Words that OpenCL C or CUDA C++ has a meaning for, and those that emitted code uses itself, in order.
 const TAKEN: &[&str] = &[
-    "abs", "alignas", "alignof", "and", "asm", "atomic", "auto", "barrier", "bitand", "bitor", "block", "block_x", "block_y",
-    "block_z", "bool", "break", "case", "catch", "ceil", "char", "char16_t", "char32_t", "class", "clamp", "compl", "complex",
-    "const", "constant", "constexpr", "continue", "convert", "cos", "decltype", "default", "delete", "distance", "do",
-    "double", "else", "enum", "erf", "exp", "explicit", "export", "extern", "fabs", "false", "float", "floor", "fma",
-    "fmax", "fmin", "fmod", "for", "friend", "generic", "global", "goto", "half", "if", "image", "inline", "int", "isinf",
-    "isnan", "kernel", "length", "local", "log", "log1p", "long", "main", "mask", "max", "min", "mix", "mutable",
-    "namespace", "new", "noexcept", "normalize", "not", "nullptr", "operator", "or", "other", "pipe", "pow", "private",
-    "protected", "ptrdiff_t", "public", "quad", "read_only", "read_write", "register", "remainder", "return", "rint",
-    "round", "rsqrt", "sampler_t", "select", "short", "sign", "signed", "sin", "size_t", "sizeof", "sqrt", "static", "step",
+    "abs", "alignas", "alignof", "and", "asm", "atomic", "auto", "barrier", "bitand", "bitor", "block", "block_x",
+    "block_y", "block_z", "bool", "break", "case", "catch", "ceil", "char", "char16_t", "char32_t", "clamp", "class",
+    "compl", "complex", "const", "constant", "constexpr", "continue", "convert", "cos", "decltype", "default",
+    "delete", "distance", "do", "double", "else", "enum", "erf", "exp", "explicit", "export", "extern", "fabs",
+    "false", "float", "floor", "fma", "fmax", "fmin", "fmod", "for", "friend", "generic", "global", "goto", "half",
+    "if", "image", "inline", "int", "isinf", "isnan", "kernel", "length", "local", "log", "log1p", "long", "main",
+    "mask", "max", "min", "mix", "mutable", "namespace", "new", "noexcept", "normalize", "not", "nullptr", "operator",
+    "or", "other", "own_column", "own_k", "own_lane", "own_row", "pipe", "pow", "private", "protected", "ptrdiff_t",
+    "public", "quad", "read_only", "read_write", "register", "remainder", "return", "rint", "round", "rsqrt",
+    "sampler_t", "select", "short", "sign", "signed", "sin", "size_t", "sizeof", "slot", "sqrt", "static", "step",
     "struct", "switch", "tan", "tanh", "template", "this", "thread", "throw", "true", "try", "typedef", "typeid",
-    "typename", "uchar", "uint", "uint8_t", "ulong", "union", "uniform", "unsigned", "ushort", "using", "vec_step",
+    "typename", "uchar", "uint", "uint8_t", "ulong", "uniform", "union", "unsigned", "ushort", "using", "vec_step",
     "virtual", "void", "volatile", "warp", "while", "write_only", "xor",
 ];
 

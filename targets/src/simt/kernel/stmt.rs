@@ -40,6 +40,67 @@ pub enum Stmt {
     Store(BufferId, ExprId, ExprId),
     /// Writes an element of shared memory: where, and what.
     StoreShared(SharedId, ExprId, ExprId),
+    /// Reads so many elements of a buffer that follow each other, into those of an array from an index on that is known when the
+    /// kernel is compiled. They are read at once: together they are 4, 8 or 16 bytes, and lie at a multiple of that.
+    LoadVector {
+        /// The array.
+        array: VarId,
+        /// Where the first of them goes.
+        to: ExprId,
+        /// The buffer.
+        buffer: BufferId,
+        /// Where the first of them lies.
+        from: ExprId,
+        /// How many there are.
+        count: u32,
+    },
+    /// Writes so many elements of an array, from an index on that is known when the kernel is compiled, to a buffer at once.
+    StoreVector {
+        /// The buffer.
+        buffer: BufferId,
+        /// Where the first of them goes.
+        to: ExprId,
+        /// The array.
+        array: VarId,
+        /// Which is the first of them.
+        from: ExprId,
+        /// How many there are.
+        count: u32,
+    },
+    /// Begins to copy so many elements, which are read at once, from a buffer to a shared array of the same type. They are there
+    /// when the thread has waited for the group that the copy is in.
+    Copy {
+        /// The shared array.
+        shared: SharedId,
+        /// Where the first of them goes.
+        to: ExprId,
+        /// The buffer.
+        buffer: BufferId,
+        /// Where the first of them lies.
+        from: ExprId,
+        /// How many there are.
+        count: u32,
+        /// Where this is 0 nothing is read, and zeros are copied.
+        when: ExprId,
+    },
+    /// Makes a group of the copies that the thread has begun since the last.
+    Commit,
+    /// Waits until the thread has at most so many groups whose copies are not all there.
+    Await(u32),
+    /// Multiplies tiles in shared memory, warp by warp, and adds the products to sums that are spread over the lanes of the warp
+    /// as [`Spread`](super::Spread) says.
+    Multiply {
+        /// The array of sums.
+        sums: VarId,
+        /// Rows of A, columns of B, and what is summed over.
+        tile: [u32; 3],
+        /// A: row by row.
+        a: Factor,
+        /// B: column by column, or row by row.
+        b: Factor,
+        /// Whether B lies row by row.
+        b_by_rows: bool,
+    },
     /// Waits until all threads of the block are here; what they have written to shared memory is then seen.
     Barrier,
     /// Combines what a variable holds over neighbouring threads, all of which hold the result.
@@ -57,14 +118,31 @@ pub enum Stmt {
     },
 }
 
+/// A matrix in shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Factor {
+    /// The array that it lies in.
+    pub shared: SharedId,
+    /// Its first element, the same for all lanes of a warp.
+    pub at: ExprId,
+    /// Elements from one row, or column, to the next.
+    pub pitch: u32,
+}
+
 impl Stmt {
     /// The expressions that it computes.
     pub fn operands(&self) -> impl Iterator<Item = ExprId> {
-        let operands: [Option<ExprId>; 2] = match *self {
-            Stmt::Let(_, a) | Stmt::Set(_, a) | Stmt::If(a) => [Some(a), None],
-            Stmt::SetElement(_, a, b) | Stmt::Store(_, a, b) | Stmt::StoreShared(_, a, b) => [Some(a), Some(b)],
-            Stmt::For { from, to, .. } => [Some(from), Some(to)],
-            Stmt::Else | Stmt::End | Stmt::Barrier | Stmt::Reduce { .. } => [None, None],
+        let operands: [Option<ExprId>; 3] = match *self {
+            Stmt::Let(_, a) | Stmt::Set(_, a) | Stmt::If(a) => [Some(a), None, None],
+            Stmt::SetElement(_, a, b)
+            | Stmt::Store(_, a, b)
+            | Stmt::StoreShared(_, a, b)
+            | Stmt::For { from: a, to: b, .. }
+            | Stmt::LoadVector { to: a, from: b, .. }
+            | Stmt::StoreVector { to: a, from: b, .. }
+            | Stmt::Multiply { a: Factor { at: a, .. }, b: Factor { at: b, .. }, .. } => [Some(a), Some(b), None],
+            Stmt::Copy { to, from, when, .. } => [Some(to), Some(from), Some(when)],
+            Stmt::Else | Stmt::End | Stmt::Barrier | Stmt::Reduce { .. } | Stmt::Commit | Stmt::Await(_) => [None; 3],
         };
         operands.into_iter().flatten()
     }

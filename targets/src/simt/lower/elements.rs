@@ -474,15 +474,52 @@ impl<'a> Elements<'a> {
         }
     }
 
-    fn operand_of_product(&mut self, value: ValueId, coords: &[ExprId]) -> Result<ExprId, TargetError> {
-        // Leading dimensions broadcast; the last two are what they are.
+    /// An element of a factor of a product, whose leading dimensions broadcast.
+    pub fn operand_of_product(&mut self, value: ValueId, coords: &[ExprId]) -> Result<ExprId, TargetError> {
+        let coords = self.of_product(value, coords);
+        self.element(value, &coords)
+    }
+
+    /// Coordinates in a factor of a product: leading dimensions broadcast; the last two are what they are.
+    fn of_product(&mut self, value: ValueId, coords: &[ExprId]) -> Coords {
         let shape = self.graph().shape(value);
         let lead = coords.len() - shape.rank();
         let zero = self.builder.integer(0);
         let last = shape.rank() - 2;
         let own = shape.iter().zip(&coords[lead..]).enumerate();
-        let coords: Coords = own.map(|(axis, (&size, &coord))| if size == 1 && axis < last { zero } else { coord }).collect();
-        self.element(value, &coords)
+        own.map(|(axis, (&size, &coord))| if size == 1 && axis < last { zero } else { coord }).collect()
+    }
+
+    /// The buffer in which a factor of a product lies, and where its element is.
+    pub fn source(&mut self, value: ValueId, coords: &[ExprId]) -> (BufferId, ExprId) {
+        let coords = self.of_product(value, coords);
+        let access = self.plan.access(value);
+        let at = self.address(&access.view, &coords);
+        (self.buffer(access.root, false), at)
+    }
+
+    /// Whether a value lies in memory before the kernel starts.
+    pub fn is_plain(&self, value: ValueId) -> bool {
+        !self.graph().producer(value).is_some_and(|id| self.is_own(id))
+    }
+
+    /// What elements of a value are stored as.
+    pub fn stored(&self, value: ValueId) -> DType {
+        stored_type(self.graph(), self.derived, self.plan.access(value).root)
+    }
+
+    /// Does something within a scope that has no statement of its own.
+    pub fn scoped<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.held.push(HashMap::new());
+        let done = work(self);
+        self.held.pop();
+        done
+    }
+
+    /// Closes a scope and goes on with the other threads.
+    pub fn close_with_else(&mut self) {
+        self.held.pop();
+        self.builder.otherwise();
     }
 
     /// An element of a reduction, by this thread alone.

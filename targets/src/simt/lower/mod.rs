@@ -4,6 +4,7 @@
 mod alone;
 mod elements;
 mod piece;
+mod product;
 mod rows;
 
 use std::collections::HashMap;
@@ -13,10 +14,11 @@ use tcc_passes::derived_constants;
 
 use elements::{Elements, defect};
 use piece::{Piece, Work, pieces};
+use product::Product;
 use rows::{Shares, rows};
 
 use super::SimtMachine;
-use super::kernel::check::check;
+use super::kernel::check::{check, wide};
 use super::kernel::names::name_of;
 use super::kernel::{Builder, ExprId, Kernel, Scalar};
 use crate::stored::storage;
@@ -54,6 +56,11 @@ pub(super) fn stored_type(graph: &Graph, derived: &[bool], value: ValueId) -> DT
     if derived[value.index()] { dtype } else { storage(dtype) }
 }
 
+/// The type that sums of a type have in shared memory.
+fn wide_type(dtype: DType) -> DType {
+    wide(dtype)
+}
+
 /// Lowers a plan.
 ///
 /// # Errors
@@ -75,7 +82,7 @@ struct Lowering<'a> {
 }
 
 /// A kernel that is nearly done: how many blocks it takes, and how it is tiled.
-type Written = (u32, String);
+type Written = ([u32; 3], String);
 
 impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Lowered, TargetError> {
@@ -94,14 +101,18 @@ impl<'a> Lowering<'a> {
     }
 
     fn piece(&mut self, group: &Group, piece: &Piece) -> Result<(), TargetError> {
-        let graph = &self.plan.graph;
+        let (graph, facts) = (&self.plan.graph, self.facts);
         let is_empty = |value: &ValueId| graph.shape(*value).count() == 0;
         let outputs: Vec<ValueId> = piece.outputs.iter().copied().filter(|output| !is_empty(output)).collect();
         if outputs.is_empty() {
             return Ok(());
         }
-        match &piece.work {
-            Work::Elements => {
+        let method = Product::of(self.plan, piece).and_then(|product| Some((product.method(graph, self.facts)?, product)));
+        match (&piece.work, method) {
+            (Work::Elements, Some((method, product))) => self.launch(group, piece, method.threads(), |elements| {
+                product::product(elements, &product, &method, &outputs, facts)
+            }),
+            (Work::Elements, None) => {
                 // Values of one shape are computed together.
                 let mut shapes: Vec<Shape> = Vec::new();
                 for shape in outputs.iter().map(|&output| graph.shape(output)) {
@@ -120,14 +131,14 @@ impl<'a> Lowering<'a> {
                 }
                 Ok(())
             }
-            Work::Rows { domain, axes } => {
+            (Work::Rows { domain, axes }, _) => {
                 let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
                 let shares = Shares::new(domain.count() / columns.max(1), columns, self.facts.warp);
                 self.launch(group, piece, shares.threads, |elements| {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })
             }
-            Work::Alone => self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs)),
+            (Work::Alone, _) => self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs)),
         }
     }
 
@@ -163,9 +174,9 @@ impl<'a> Lowering<'a> {
         let named = named.unwrap_or_else(|| plan.graph.value(piece.outputs[0]).name.to_string());
         let builder = Builder::new("k", threads);
         let mut elements = Elements::new(plan, self.derived, piece.nodes.iter().copied(), builder);
-        let (blocks, tiling) = write(&mut elements)?;
+        let (grid, tiling) = write(&mut elements)?;
         let arguments = elements.arguments.clone();
-        let mut kernel = elements.builder.finish([blocks, 1, 1], Vec::new());
+        let mut kernel = elements.builder.finish(grid, Vec::new());
         check(&kernel).map_err(|error| defect(&error.to_string()))?;
         let nameless = kernel.nameless();
         let number = match self.known.get(&nameless) {
@@ -209,5 +220,5 @@ fn each<'a>(
     if guarded {
         elements.close();
     }
-    Ok((count.div_ceil(threads as usize) as u32, format!("{count} elements, one for each thread")))
+    Ok(([count.div_ceil(threads as usize) as u32, 1, 1], format!("{count} elements, one for each thread")))
 }

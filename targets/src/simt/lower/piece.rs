@@ -103,6 +103,11 @@ fn joined(graph: &Graph, piece: &Piece, id: NodeId) -> Option<Work> {
             (same && is_as_is(graph, node.inputs[0], &own)).then(|| piece.work.clone())
         }
         (Work::Rows { domain, axes }, _) => lies_in(graph, id, domain, axes, &own).then(|| piece.work.clone()),
+        // What follows a product is computed with its sums.
+        (Work::Elements, _) if piece.nodes.iter().any(|id| matches!(graph.node(*id).op, Op::MatMul(_))) => {
+            let product = graph.shape(graph.node(piece.nodes[0]).output());
+            lies_in(graph, id, product, &[], &own).then_some(Work::Elements)
+        }
         // What gathers from elements computed here would compute them again and again.
         (_, Op::Gather(_) | Op::Pad(_) | Op::Concat(_)) if uses_own() && piece.nodes.iter().any(is_heavy) => None,
         (Work::Elements, _) => Some(Work::Elements),

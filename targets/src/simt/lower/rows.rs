@@ -63,7 +63,7 @@ pub(super) fn rows(
     nodes: &[NodeId],
     outputs: &[ValueId],
     shares: Shares,
-) -> Result<(u32, String), TargetError> {
+) -> Result<([u32; 3], String), TargetError> {
     let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
     let kept: Vec<usize> = domain.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect();
     let rows: usize = kept.iter().product();
@@ -90,7 +90,7 @@ pub(super) fn rows(
     row.outputs(outputs, is_row)?;
     let blocks = rows.div_ceil(shares.rows() as usize) as u32;
     let tiling = format!("{rows} rows of {columns}, {} threads each, {} rows a block", shares.lanes, shares.rows());
-    Ok((blocks, tiling))
+    Ok(([blocks, 1, 1], tiling))
 }
 
 impl Row<'_, '_> {

@@ -2,12 +2,14 @@
 //!
 //! Kernels have no races, so that nobody can tell in which order threads do what stands between two barriers.
 
+use std::collections::VecDeque;
+
 use tcc_ir::DType;
 
 use super::column::Column;
 use super::fault::Fault;
-use crate::number::encoded_bytes;
-use crate::simt::kernel::{BufferId, Expr, ExprId, IndexFn, Kernel, Stmt, VarId};
+use crate::number::{Number, encoded_bytes};
+use crate::simt::kernel::{BufferId, Expr, ExprId, Factor, IndexFn, Kernel, SharedId, Spread, Stmt, VarId};
 
 /// What a block has written: the buffer, the element, and its bytes.
 #[derive(Debug, Default)]
@@ -30,6 +32,16 @@ pub(super) struct Block<'r> {
     shared: Vec<Vec<u8>>,
     active: Vec<bool>,
     writes: Writes,
+    /// Copies that have begun, and groups of them that nobody has waited for yet.
+    begun: Vec<Copied>,
+    groups: VecDeque<Vec<Copied>>,
+}
+
+/// What is on its way to shared memory.
+struct Copied {
+    shared: SharedId,
+    at: usize,
+    bytes: Vec<u8>,
 }
 
 /// Where the scope that each statement opens ends.
@@ -71,6 +83,8 @@ impl<'r> Block<'r> {
             shared,
             active: vec![true; threads],
             writes: Writes::default(),
+            begun: Vec::new(),
+            groups: VecDeque::new(),
         }
     }
 
@@ -123,6 +137,43 @@ impl<'r> Block<'r> {
                     memory[index as usize * size..][..size].copy_from_slice(&bytes[thread * size..][..size]);
                 }
             }
+            Stmt::LoadVector { array, to, buffer, from, count } => {
+                let from = self.value(from)?;
+                let source = &self.kernel.buffers[buffer.index()];
+                let indices = self.vector(from.indices(), count, source.elements, &source.name)?;
+                let first = self.constant(to)?;
+                for place in 0..count as usize {
+                    let own: Vec<i64> = indices.iter().map(|&index| index + place as i64).collect();
+                    let value = Column::gather(self.buffers[buffer.index()], source.dtype, &own, &self.active);
+                    self.assign(array, first + place, value)?;
+                }
+            }
+            Stmt::StoreVector { buffer, to, array, from, count } => {
+                let to = self.value(to)?;
+                let target = &self.kernel.buffers[buffer.index()];
+                let indices = self.vector(to.indices(), count, target.elements, &target.name)?;
+                let first = self.constant(from)?;
+                for place in 0..count as usize {
+                    let own: Vec<i64> = indices.iter().map(|&index| index + place as i64).collect();
+                    let value = self.held(array, first + place)?.clone();
+                    self.write(buffer, &own, &value);
+                }
+            }
+            Stmt::Copy { shared, to, buffer, from, count, when } => {
+                self.copy((shared, to), (buffer, from), count, when)?;
+            }
+            Stmt::Commit => {
+                let group = std::mem::take(&mut self.begun);
+                self.groups.push_back(group);
+            }
+            Stmt::Await(most) => {
+                while self.groups.len() > most as usize {
+                    for Copied { shared, at, bytes } in self.groups.pop_front().unwrap_or_default() {
+                        self.shared[shared.index()][at..at + bytes.len()].copy_from_slice(&bytes);
+                    }
+                }
+            }
+            Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(sums, tile, (a, b), b_by_rows)?,
             Stmt::Reduce { var, function, dtype, width, .. } => {
                 let value = self.vars[var.index()][0].clone();
                 self.vars[var.index()][0] = value.reduced(function, dtype, width as usize, self.warp);
@@ -192,14 +243,141 @@ impl<'r> Block<'r> {
         let (index, value) = (self.value(index)?, self.value(value)?);
         let to = &self.kernel.buffers[buffer.index()];
         self.check(index.indices(), to.elements, &to.name)?;
-        let size = encoded_bytes(to.dtype);
+        self.write(buffer, index.indices(), &value);
+        Ok(())
+    }
+
+    /// Keeps what is written to elements that are there.
+    fn write(&mut self, buffer: BufferId, indices: &[i64], value: &Column) {
+        let dtype = self.kernel.buffers[buffer.index()].dtype;
+        let size = encoded_bytes(dtype);
         let mut bytes = vec![0; self.threads * size];
-        value.encode(to.dtype, &mut bytes);
-        for (thread, &index) in index.indices().iter().enumerate().filter(|&(thread, _)| self.active[thread]) {
+        value.encode(dtype, &mut bytes);
+        for (thread, &index) in indices.iter().enumerate().filter(|&(thread, _)| self.active[thread]) {
             self.writes.places.push((buffer, index as u64));
             self.writes.bytes.extend_from_slice(&bytes[thread * size..][..size]);
         }
+    }
+
+    /// The indices of first elements of vectors, which must lie where vectors may; threads that do not take part have 0.
+    fn vector(&self, indices: &[i64], count: u32, elements: u64, name: &str) -> Result<Vec<i64>, Fault> {
+        let own: Vec<i64> = indices.iter().zip(&self.active).map(|(&index, &active)| if active { index } else { 0 }).collect();
+        let last: Vec<i64> = own.iter().map(|&index| index + i64::from(count) - 1).collect();
+        self.check(&own, elements, name)?;
+        self.check(&last, elements, name)?;
+        match own.iter().find(|&&index| index % i64::from(count) != 0) {
+            None => Ok(own),
+            Some(&index) => Err(Fault::Unaligned { array: name.to_owned(), index, count }),
+        }
+    }
+
+    /// Begins to copy to shared memory.
+    fn copy(
+        &mut self,
+        (shared, to): (SharedId, ExprId),
+        (buffer, from): (BufferId, ExprId),
+        count: u32,
+        when: ExprId,
+    ) -> Result<(), Fault> {
+        let (to, from, when) = (self.value(to)?, self.value(from)?, self.value(when)?.holds());
+        let target = &self.kernel.shared[shared.index()];
+        let source = &self.kernel.buffers[buffer.index()];
+        let to = self.vector(to.indices(), count, u64::from(target.elements), &target.name)?;
+        let read: Vec<i64> = from.indices().iter().zip(&when).map(|(&index, &reads)| if reads { index } else { 0 }).collect();
+        let from = self.vector(&read, count, source.elements, &source.name)?;
+        // Copies are of whole bytes: vectors of four bits begin with one.
+        let bits = source.dtype.bits();
+        let size = count as usize * bits / 8;
+        for thread in (0..self.threads).filter(|&thread| self.active[thread]) {
+            let first = from[thread] as usize * bits / 8;
+            let bytes = match when[thread] {
+                true => self.buffers[buffer.index()][first..first + size].to_vec(),
+                false => vec![0; size],
+            };
+            self.begun.push(Copied { shared, at: to[thread] as usize * bits / 8, bytes });
+        }
         Ok(())
+    }
+
+    /// Multiplies tiles in shared memory and adds the products to what lanes hold.
+    fn multiply(
+        &mut self,
+        sums: VarId,
+        tile: [u32; 3],
+        (a, b): (Factor, Factor),
+        b_by_rows: bool,
+    ) -> Result<(), Fault> {
+        let [rows, columns, depth] = tile.map(|size| size as usize);
+        let spread = Spread::new(self.warp as u32, tile[1]).ok_or(Fault::NoMatrixUnit)?;
+        let count = spread.count(tile[0]) as usize;
+        if self.vars[sums.index()].len() != count {
+            return Err(Fault::NoMatrixUnit);
+        }
+        let (a_at, b_at) = (self.value(a.at)?, self.value(b.at)?);
+        for first in (0..self.threads).step_by(self.warp) {
+            let lanes = first..(first + self.warp).min(self.threads);
+            let at = |column: &Column| {
+                let own = &column.indices()[lanes.clone()];
+                own.iter().all(|index| *index == own[0]).then_some(own[0]).ok_or(Fault::Divergent)
+            };
+            let (a_first, b_first) = (at(&a_at)?, at(&b_at)?);
+            let left = self.matrix(a, a_first, rows, depth)?;
+            let mut right = match b_by_rows {
+                true => self.matrix(b, b_first, depth, columns)?,
+                false => self.matrix(b, b_first, columns, depth)?,
+            };
+            if !b_by_rows {
+                right = (0..depth * columns).map(|place| right[place % columns * depth + place / columns]).collect();
+            }
+            let mut product = vec![0f64; rows * columns];
+            let places = |lane: usize, sum: usize| {
+                let (row, column) = spread.place(lane as u32, sum as u32);
+                row as usize * columns + column as usize
+            };
+            for (sum, held) in self.vars[sums.index()].iter().enumerate() {
+                for lane in 0..lanes.len() {
+                    product[places(lane, sum)] = held.at(first + lane);
+                }
+            }
+            let is_float = matches!(self.vars[sums.index()].first(), Some(Column::F32(_)));
+            for (row, sums) in product.chunks_mut(columns).enumerate() {
+                for k in 0..depth {
+                    let x = left[row * depth + k];
+                    for (sum, &y) in sums.iter_mut().zip(&right[k * columns..]) {
+                        // Sums of floats are rounded to binary32 after each step.
+                        *sum = if is_float { f64::from((*sum + f64::from(x) * f64::from(y)) as f32) } else { *sum + f64::from(x) * f64::from(y) };
+                    }
+                }
+            }
+            for (sum, held) in self.vars[sums.index()].iter_mut().enumerate() {
+                for lane in 0..lanes.len() {
+                    held.put(first + lane, product[places(lane, sum)]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements of a matrix in shared memory as matrix units take them: binary32 with 10 bits of mantissa.
+    fn matrix(&self, factor: Factor, first: i64, rows: usize, columns: usize) -> Result<Vec<f32>, Fault> {
+        let shared = &self.kernel.shared[factor.shared.index()];
+        let mut elements = Vec::with_capacity(rows * columns);
+        for row in 0..rows {
+            let at = first + row as i64 * i64::from(factor.pitch);
+            let end = at + columns as i64;
+            if at < 0 || end > i64::from(shared.elements) {
+                let (array, elements) = (shared.name.clone(), u64::from(shared.elements));
+                return Err(Fault::Outside { array, index: end - 1, elements, thread: 0, block: self.block });
+            }
+            let mut line = vec![0f32; columns];
+            let step = 2 * encoded_bytes(shared.dtype) as i64;
+            f32::load(&self.shared[factor.shared.index()], shared.dtype, at * step, step, &mut line);
+            if shared.dtype == DType::F32 {
+                line.iter_mut().for_each(|x| *x = tf32(*x));
+            }
+            elements.extend(line);
+        }
+        Ok(elements)
     }
 
     /// Fails if a thread that takes part has an index outside.
@@ -293,6 +471,11 @@ impl<'r> Block<'r> {
         }
         Ok(Column::Signed(result))
     }
+}
+
+/// A binary32 with 10 bits of mantissa, as `cvt.rna.tf32.f32` rounds: to nearest, ties away from zero.
+fn tf32(x: f32) -> f32 {
+    if x.is_finite() { f32::from_bits(x.to_bits().wrapping_add(0x1000) & !0x1fff) } else { x }
 }
 
 /// Bytes of so many elements as buffers hold them.

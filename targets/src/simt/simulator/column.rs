@@ -79,6 +79,27 @@ impl Column {
         }
     }
 
+    /// A thread's number; of integers, which sums of products are, all 32 bits.
+    pub fn at(&self, thread: usize) -> f64 {
+        match self {
+            Column::F32(numbers) => f64::from(numbers[thread]),
+            Column::F64(numbers) => numbers[thread],
+            Column::Signed(numbers) => numbers[thread] as f64,
+            Column::Unsigned(numbers) => numbers[thread] as f64,
+        }
+    }
+
+    /// Sets a thread's number.
+    pub fn put(&mut self, thread: usize, value: f64) {
+        match self {
+            Column::F32(numbers) => numbers[thread] = value as f32,
+            Column::F64(numbers) => numbers[thread] = value,
+            // Sums wrap.
+            Column::Signed(numbers) => numbers[thread] = i64::from(value as i64 as i32),
+            Column::Unsigned(numbers) => numbers[thread] = value as u64,
+        }
+    }
+
     /// Applies a function.
     pub fn unary(mut self, function: UnaryFn, dtype: DType) -> Column {
         each_class!(&mut self, numbers => Number::unary(function, numbers, dtype == DType::Bool));

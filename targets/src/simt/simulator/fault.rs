@@ -20,6 +20,22 @@ pub enum Fault {
     /// An index of an array of registers leads nowhere.
     #[error("array `{0}` has no such element")]
     Array(String),
+    /// A vector does not lie where vectors may.
+    #[error("{count} elements are wanted at once from element {index} of `{array}`, which is no multiple of that")]
+    Unaligned {
+        /// The buffer or shared array.
+        array: String,
+        /// The index of the first.
+        index: i64,
+        /// How many.
+        count: u32,
+    },
+    /// Lanes of a warp want to multiply different tiles.
+    #[error("lanes of a warp multiply different tiles")]
+    Divergent,
+    /// Tiles that the machine's warps do not multiply.
+    #[error("warps of this machine multiply no such tiles")]
+    NoMatrixUnit,
     /// An index is too large.
     #[error("an index leaves 32 bits")]
     Overflow,

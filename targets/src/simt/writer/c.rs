@@ -9,7 +9,7 @@ use super::Written;
 use super::dialect::Dialect;
 use super::helpers::{self, Helper};
 use crate::number::FoldFn;
-use crate::simt::kernel::{Expr, ExprId, IndexFn, Kernel, Scalar, Stmt};
+use crate::simt::kernel::{Expr, ExprId, Factor, IndexFn, Kernel, Scalar, Spread, Stmt};
 
 /// How strongly an expression holds together: what holds less than is wanted is put in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,7 +116,7 @@ impl Writer<'_> {
                     }
                     Some(elements) => {
                         self.line(&format!("{ty} {}[{elements}];", name(var)));
-                        self.line(&format!("for (int i = 0; i < {elements}; ++i) {}[i] = {value};", name(var)));
+                        self.line(&format!("for (int slot = 0; slot < {elements}; ++slot) {}[slot] = {value};", name(var)));
                     }
                 }
             }
@@ -162,12 +162,77 @@ impl Writer<'_> {
                 let text = self.stored(&shared.name, shared.dtype, index, value);
                 self.line(&text);
             }
+            Stmt::LoadVector { array, to, buffer, from, count } => {
+                let buffer = &kernel.buffers[buffer.index()];
+                let (to, from) = (self.expr(to, Binding::Sum), self.expr(from, Binding::Sum));
+                self.line(&format!("for (int slot = 0; slot < {count}; ++slot) {{"));
+                let element = self.element_of(&buffer.name, buffer.dtype, &format!("{from} + slot"));
+                self.line(&format!("    {}[{to} + slot] = {element};", name(array)));
+                self.line("}");
+            }
+            Stmt::StoreVector { buffer, to, array, from, count } => {
+                let buffer = &kernel.buffers[buffer.index()];
+                let (to, from) = (self.expr(to, Binding::Sum), self.expr(from, Binding::Sum));
+                let value = format!("{}[{from} + slot]", name(array));
+                let text = self.assigned(&buffer.name, buffer.dtype, &format!("{to} + slot"), &value);
+                self.line(&format!("for (int slot = 0; slot < {count}; ++slot) {text}"));
+            }
+            Stmt::Copy { shared, to, buffer, from, count, when } => {
+                let (shared, buffer) = (&kernel.shared[shared.index()], &kernel.buffers[buffer.index()]);
+                let (to, from) = (self.expr(to, Binding::Sum), self.expr(from, Binding::Sum));
+                let ty = self.dialect.stored(buffer.dtype);
+                // As bits, whatever they mean: elements of sixteen bits are not numbers everywhere.
+                let bits = if matches!(buffer.dtype, DType::F16) { "ushort" } else { ty };
+                let is_known = matches!(kernel.exprs[when.index()], Expr::Integer(value) if value != 0);
+                let value = format!("((const __global {bits} *){})[{from} + slot]", buffer.name);
+                let value = if is_known { value } else { format!("{} ? {value} : 0", self.expr(when, Binding::Or)) };
+                self.line(&format!("for (int slot = 0; slot < {count}; ++slot) ((__local {bits} *){})[{to} + slot] = {value};", shared.name));
+            }
+            // Copies are made where they begin.
+            Stmt::Commit | Stmt::Await(_) => {}
+            Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(name(sums), tile, a, b, b_by_rows),
             Stmt::Barrier => self.line("barrier(CLK_LOCAL_MEM_FENCE);"),
             Stmt::Reduce { var, function, dtype, width, scratch } => {
                 let scratch = kernel.shared[scratch.index()].name.as_str();
                 self.reduce(name(var), function, dtype, width, scratch);
             }
         }
+    }
+
+    /// Each lane computes the sums that it has of a product of tiles.
+    fn multiply(&mut self, sums: &str, [rows, columns, depth]: [u32; 3], a: Factor, b: Factor, b_by_rows: bool) {
+        let kernel = self.kernel;
+        let Some(spread) = Spread::new(self.warp, columns) else { return };
+        let across = columns / spread.tile_columns();
+        let (a_at, b_at) = (self.expr(a.at, Binding::Sum), self.expr(b.at, Binding::Sum));
+        let [left, right] = [a, b].map(|factor| &kernel.shared[factor.shared.index()]);
+        let (row, column) = match self.warp {
+            64 => ("own_lane / 16 * 4 + slot % 4", "own_lane % 16"),
+            _ => ("own_lane / 4 + slot % 4 / 2 * 8", "own_lane % 4 * 2 + slot % 2"),
+        };
+        self.line(&format!("for (int slot = 0; slot < {}; ++slot) {{", spread.count(rows)));
+        self.depth += 1;
+        self.line(&format!("const int own_lane = thread % {};", self.warp));
+        self.line(&format!("const int own_row = slot / 4 / {across} * 16 + {row};"));
+        self.line(&format!("const int own_column = slot / 4 % {across} * {} + {column};", spread.tile_columns()));
+        self.line(&format!("for (int own_k = 0; own_k < {depth}; ++own_k) {{"));
+        self.depth += 1;
+        let b_index = match b_by_rows {
+            true => format!("{b_at} + own_k * {} + own_column", b.pitch),
+            false => format!("{b_at} + own_column * {} + own_k", b.pitch),
+        };
+        let mut x = self.element_of(&left.name, left.dtype, &format!("{a_at} + own_row * {} + own_k", a.pitch));
+        let mut y = self.element_of(&right.name, right.dtype, &b_index);
+        if left.dtype == DType::F32 {
+            let round = self.helper(Helper::RoundTf32);
+            (x, y) = (format!("{round}({x})"), format!("{round}({y})"));
+        }
+        let next = if left.dtype.is_float() { format!("fma({x}, {y}, {sums}[slot])") } else { format!("{sums}[slot] + {x} * {y}") };
+        self.line(&format!("{sums}[slot] = {next};"));
+        self.depth -= 1;
+        self.line("}");
+        self.depth -= 1;
+        self.line("}");
     }
 
     fn is_set(&self, var: crate::simt::kernel::VarId) -> bool {
@@ -203,9 +268,9 @@ impl Writer<'_> {
             self.line("barrier(CLK_LOCAL_MEM_FENCE);");
             let first = if width == self.kernel.threads { "0".to_owned() } else { format!("thread / {width} * {width}") };
             self.line(&format!("{name} = {scratch}[{first}];"));
-            self.line(&format!("for (int i = {warp}; i < {width}; i += {warp}) {{"));
+            self.line(&format!("for (int slot = {warp}; slot < {width}; slot += {warp}) {{"));
             self.depth += 1;
-            let at = if first == "0" { "i".to_owned() } else { format!("{first} + i") };
+            let at = if first == "0" { "slot".to_owned() } else { format!("{first} + slot") };
             self.line(&format!("const {ty} other = {scratch}[{at}];"));
             let value = combined(self, name, "other");
             self.line(&format!("{name} = {value};"));
@@ -218,6 +283,10 @@ impl Writer<'_> {
     /// An assignment to an element in memory.
     fn stored(&mut self, name: &str, dtype: DType, index: ExprId, value: ExprId) -> String {
         let (at, value) = (self.expr(index, Binding::Ternary), self.expr(value, Binding::Ternary));
+        self.assigned(name, dtype, &at, &value)
+    }
+
+    fn assigned(&mut self, name: &str, dtype: DType, at: &str, value: &str) -> String {
         match dtype {
             DType::F16 => format!("vstore_half_rte({value}, {at}, {name});"),
             DType::BF16 => format!("{name}[{at}] = {}({value});", self.helper(Helper::ToBf16)),
@@ -230,6 +299,10 @@ impl Writer<'_> {
     /// An element in memory.
     fn loaded(&mut self, name: &str, dtype: DType, index: ExprId) -> String {
         let at = self.expr(index, Binding::Ternary);
+        self.element_of(name, dtype, &at)
+    }
+
+    fn element_of(&mut self, name: &str, dtype: DType, at: &str) -> String {
         match dtype {
             DType::F16 => format!("vload_half({at}, {name})"),
             DType::BF16 => format!("{}({name}[{at}])", self.helper(Helper::FromBf16)),

@@ -6,6 +6,7 @@ use super::dialect::Dialect;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Helper {
     RoundF16,
+    RoundTf32,
     FromBf16,
     ToBf16,
     FromF8E4M3,
@@ -44,6 +45,7 @@ impl Helper {
     pub fn name(self) -> &'static str {
         match self {
             Helper::RoundF16 => "round_to_half",
+            Helper::RoundTf32 => "round_to_tf32",
             Helper::FromBf16 => "float_of_bf16",
             Helper::ToBf16 => "bf16_of_float",
             Helper::FromF8E4M3 => "float_of_e4m3",
@@ -88,6 +90,14 @@ impl Helper {
     half h;
     vstore_half_rte(x, 0, &h);
     return vload_half(0, &h);
+}
+"
+            }
+            // As matrix units take binary32: with 10 bits of mantissa, ties away from zero.
+            (Helper::RoundTf32, Dialect::OpenCl) => {
+                "inline float round_to_tf32(float x)
+{
+    return isfinite(x) ? as_float((as_uint(x) + 0x1000) & ~0x1fffu) : x;
 }
 "
             }

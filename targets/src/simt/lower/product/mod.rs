@@ -1,0 +1,145 @@
+//! Matrix products: tiles that blocks compute from panels in shared memory (`tiled`), or rows of few elements that are multiplied
+//! with weights as these come by (`vector`).
+
+mod panel;
+mod tiled;
+mod vector;
+
+use tcc_ir::ops::MatMul;
+use tcc_ir::{DType, Graph, Op, Plan, Shape, ValueId};
+
+use super::elements::{Coords, Elements, defect};
+use super::piece::Piece;
+use crate::simt::SimtMachine;
+use crate::simt::kernel::{Builder, ExprId};
+use crate::target::TargetError;
+
+use tiled::Tiling;
+use vector::Shares;
+
+/// Rows up to which a product is one of vectors.
+const VECTORS: usize = 8;
+
+/// A product that is the anchor of a kernel.
+#[derive(Clone, Debug)]
+pub(super) struct Product {
+    pub op: MatMul,
+    /// Whether elements of each factor that follow each other along what is summed over lie beside each other in memory.
+    pub runs_along_k: [bool; 2],
+    /// A and B.
+    pub factors: [ValueId; 2],
+    pub result: ValueId,
+    /// Leading dimensions.
+    pub batch: Shape,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// What sums are kept as.
+    pub sum: DType,
+}
+
+/// How a product is computed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Method {
+    Tiled(Tiling),
+    Vector(Shares),
+}
+
+impl Product {
+    /// The product of a piece, if that is what it is built around.
+    pub fn of(plan: &Plan, piece: &Piece) -> Option<Product> {
+        let graph = &plan.graph;
+        let node = *piece.nodes.first()?;
+        let Op::MatMul(op) = &graph.node(node).op else { return None };
+        let inputs = &graph.node(node).inputs;
+        let result = graph.node(node).output();
+        let dims = op.dims(graph.ty(inputs[0]), graph.ty(inputs[1])).ok()?;
+        let fits = |value: &ValueId| graph.shape(*value) == graph.shape(result);
+        let plain = !op.a_zero && !op.b_zero && piece.outputs.iter().all(fits) && graph.shape(result).count() > 0;
+        let turned = [op.transpose_a, !op.transpose_b];
+        let runs_along_k = [0, 1].map(|factor| runs(plan, inputs[factor], !turned[factor]));
+        plain.then(|| Product {
+            op: *op,
+            runs_along_k,
+            factors: [inputs[0], inputs[1]],
+            result,
+            batch: dims.batch,
+            m: dims.m,
+            n: dims.n,
+            k: dims.k,
+            sum: MatMul::result_dtype(graph.ty(inputs[0]).dtype),
+        })
+    }
+
+    /// The best way to compute it; `None` where each thread is to compute elements by itself.
+    pub fn method(&self, graph: &Graph, machine: &SimtMachine) -> Option<Method> {
+        let dtypes = self.factors.map(|factor| graph.ty(factor).dtype);
+        let is_narrow = |dtype: DType| matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I4 | DType::U4);
+        let known = dtypes[0] == dtypes[1] && matches!(dtypes[0], DType::F32 | DType::F16 | DType::BF16)
+            || dtypes.iter().all(|&dtype| is_narrow(dtype));
+        if !known || self.k == 0 {
+            return None;
+        }
+        if self.m <= VECTORS && self.n > 1 {
+            return Some(Method::Vector(Shares::new(self, machine)));
+        }
+        Some(Method::Tiled(Tiling::new(self, dtypes, machine)))
+    }
+
+    /// The coordinates of a factor's element, by its place in its matrix: of A a row and what is summed over, of B that and a
+    /// column.
+    pub fn coords(&self, elements: &Elements<'_>, factor: usize, lead: &[ExprId], first: ExprId, second: ExprId) -> Coords {
+        let turned = if factor == 0 { self.op.transpose_a } else { self.op.transpose_b };
+        let pair = if turned { [second, first] } else { [first, second] };
+        let all: Coords = lead.iter().copied().chain(pair).collect();
+        let shape = elements.graph().shape(self.factors[factor]);
+        let lead = all.len() - shape.rank();
+        all[lead..].iter().copied().collect()
+    }
+
+    /// Whether what is summed over is the last dimension of a factor.
+    pub fn sums_along_last(&self, factor: usize) -> bool {
+        if factor == 0 { !self.op.transpose_a } else { self.op.transpose_b }
+    }
+}
+
+/// Whether elements that follow each other along the last dimension of a value, or the one before, lie beside each other.
+fn runs(plan: &Plan, value: ValueId, last: bool) -> bool {
+    let groups = plan.access(value).view.groups().unwrap_or_default();
+    let along = groups.len().checked_sub(if last { 1 } else { 2 }).and_then(|axis| groups[axis].last());
+    along.is_some_and(|atom| atom.stride == 1)
+}
+
+/// Writes the kernel of a product; returns its grid and how it is tiled.
+pub(super) fn product(
+    elements: &mut Elements<'_>,
+    product: &Product,
+    method: &Method,
+    outputs: &[ValueId],
+    machine: &SimtMachine,
+) -> Result<([u32; 3], String), TargetError> {
+    match method {
+        Method::Tiled(tiling) => tiled::tiled(elements, product, tiling, outputs, machine),
+        Method::Vector(shares) => vector::vector(elements, product, *shares, outputs),
+    }
+}
+
+impl Method {
+    /// Threads of a block.
+    pub fn threads(&self) -> u32 {
+        match self {
+            Method::Tiled(tiling) => tiling.threads(),
+            Method::Vector(shares) => shares.threads(),
+        }
+    }
+}
+
+/// A sum's start.
+fn zero(builder: &mut Builder, dtype: DType) -> ExprId {
+    if dtype.is_float() { builder.float(dtype, 0.0) } else { builder.number(dtype, 0) }
+}
+
+/// That tiles do not fit, although they were chosen so that they do.
+fn misfit() -> TargetError {
+    defect("the tiles of a product do not fit")
+}

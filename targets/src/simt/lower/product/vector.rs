@@ -1,0 +1,309 @@
+//! Products of few rows: weights are read once and in order, as fast as memory gives them, and multiplied as they come by.
+//!
+//! Where columns lie beside each other, a thread has some of them and a share of the depth; where the depth does, threads that
+//! share a column have parts of that. Either way their sums are added up in shared memory or by their warp.
+
+use tcc_ir::{DType, ValueId};
+
+use super::super::elements::{Coords, Elements};
+use super::panel::vector_of;
+use super::{Product, zero};
+use crate::simt::SimtMachine;
+use crate::simt::kernel::{ExprId, IndexFn, Scalar, Stmt, VarId};
+use crate::target::TargetError;
+
+/// Threads of a block.
+const THREADS: u32 = 128;
+
+/// How the work is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::simt::lower) struct Shares {
+    /// Threads that have neighbouring columns, or the same.
+    lanes: u32,
+}
+
+impl Shares {
+    /// For a product.
+    pub fn new(product: &Product, machine: &SimtMachine) -> Shares {
+        if product.runs_along_k[1] {
+            let lanes = (product.k / 4).next_power_of_two().clamp(1, machine.warp as usize) as u32;
+            return Shares { lanes };
+        }
+        // As few threads beside each other as read whole sectors, but enough blocks for all multiprocessors.
+        let mut lanes = 32;
+        while lanes > 8 && product.n.div_ceil(lanes as usize * 4) < 2 * machine.multiprocessors as usize {
+            lanes /= 2;
+        }
+        Shares { lanes }
+    }
+
+    pub fn threads(self) -> u32 {
+        THREADS
+    }
+}
+
+/// Writes the kernel.
+pub(super) fn vector(
+    elements: &mut Elements<'_>,
+    product: &Product,
+    shares: Shares,
+    outputs: &[ValueId],
+) -> Result<([u32; 3], String), TargetError> {
+    let block = elements.builder.block(2);
+    let zero_index = elements.builder.integer(0);
+    let lead = if product.batch.count() == 1 {
+        Coords::from_elem(zero_index, product.batch.rank())
+    } else {
+        elements.coords_of(&product.batch.clone(), block)
+    };
+    if product.runs_along_k[1] {
+        along_depth(elements, product, shares, &lead, outputs)
+    } else {
+        along_columns(elements, product, shares, &lead, outputs)
+    }
+}
+
+/// Rows, which a thread computes all of, and what a kernel says of itself.
+fn told(product: &Product, how: &str) -> String {
+    format!("{} rows × {} × {}, {how}", product.m, product.n, product.k)
+}
+
+/// Threads have columns that lie beside each other, and shares of the depth.
+fn along_columns(
+    elements: &mut Elements<'_>,
+    product: &Product,
+    shares: Shares,
+    lead: &[ExprId],
+    outputs: &[ValueId],
+) -> Result<([u32; 3], String), TargetError> {
+    let Product { m, n, k, .. } = *product;
+    let weights = product.factors[1];
+    let stored = elements.stored(weights);
+    let wide = vector_of(elements, weights, stored, !product.sums_along_last(1), 16).filter(|&count| count <= 8);
+    let own = wide.unwrap_or(1);
+    let (lanes, parts) = (shares.lanes, THREADS / shares.lanes);
+    let scalar = Scalar::of(product.sum);
+    let builder = &mut elements.builder;
+    let (thread, block) = (builder.thread(), builder.block(0));
+    let (part, lane) = builder.divided(thread, lanes as i32);
+    let part = builder.keep("part", Scalar::I32, part);
+    let first = builder.scaled(block, (lanes * own) as i32);
+    let within = builder.scaled(lane, own as i32);
+    let column = builder.add(first, within);
+    let column = builder.keep("column", Scalar::I32, column);
+    let count = m as u32 * own;
+    let start = zero(builder, product.sum);
+    let sums = builder.array("sums", scalar, count, start);
+    let is_full = n.is_multiple_of((lanes * own) as usize);
+    if !is_full {
+        let there = builder.below(column, n as i32);
+        builder.when(there);
+        elements.open();
+    }
+    let end = elements.builder.integer(k as i32);
+    let depth = elements.builder.loop_over("k", part, end, parts);
+    elements.open();
+    let held = weights_array(elements, stored, own);
+    let coords = product.coords(elements, 1, lead, depth, column);
+    match wide {
+        Some(count) => {
+            let (buffer, from) = elements.source(weights, &coords);
+            let to = elements.builder.integer(0);
+            elements.builder.push(Stmt::LoadVector { array: held, to, buffer, from, count });
+        }
+        None => {
+            let element = elements.operand_of_product(weights, &coords)?;
+            let to = elements.builder.integer(0);
+            elements.builder.set_element(held, to, element);
+        }
+    }
+    let dtype = elements.graph().ty(weights).dtype;
+    for row in 0..m {
+        let index = elements.builder.integer(row as i32);
+        let x = left(elements, product, lead, index, depth)?;
+        let j = elements.builder.unrolled("j", own);
+        let y = elements.builder.element(held, j);
+        let y = elements.builder.convert_register(dtype, product.sum, y);
+        let base = elements.builder.integer((row as u32 * own) as i32);
+        let place = elements.builder.add(base, j);
+        let so_far = elements.builder.element(sums, place);
+        let next = elements.builder.mul_add(product.sum, x, y, so_far);
+        elements.builder.set_element(sums, place, next);
+        elements.builder.end();
+    }
+    elements.close();
+    if !is_full {
+        elements.close();
+    }
+    // The shares of the depth are added up by those who write.
+    let all = lanes * own;
+    let builder = &mut elements.builder;
+    let partial = builder.shared("partial", super::super::wide_type(product.sum), m as u32 * parts * all);
+    let i = builder.unrolled("i", count);
+    let (row, j) = builder.divided(i, own as i32);
+    let at = builder.scaled(row, parts as i32);
+    let at = builder.add(at, part);
+    let at = builder.scaled(at, all as i32);
+    let within = builder.add(within, j);
+    let at = builder.add(at, within);
+    let value = builder.element(sums, i);
+    builder.store_shared(partial, at, value);
+    builder.end();
+    builder.barrier();
+    let end = builder.integer((m as u32 * all) as i32);
+    let i = builder.loop_over("i", thread, end, THREADS);
+    elements.open();
+    let builder = &mut elements.builder;
+    let (row, within) = builder.divided(i, all as i32);
+    let column = builder.add(first, within);
+    let column = builder.keep("column", Scalar::I32, column);
+    if !is_full {
+        let there = builder.below(column, n as i32);
+        builder.when(there);
+        elements.open();
+    }
+    let builder = &mut elements.builder;
+    let start = zero(builder, product.sum);
+    let total = builder.declare("total", scalar, start);
+    let base = builder.scaled(row, (parts * all) as i32);
+    let base = builder.add(base, within);
+    let p = builder.unrolled("p", parts);
+    let across = builder.scaled(p, all as i32);
+    let at = builder.add(base, across);
+    let value = builder.load_shared(partial, at, "share");
+    let so_far = builder.get(total);
+    let next = builder.binary(tcc_ir::ops::BinaryFn::Add, product.sum, so_far, value);
+    builder.set(total, next);
+    builder.end();
+    let total = builder.get(total);
+    write(elements, product, lead, (row, column), total, outputs)?;
+    if !is_full {
+        elements.close();
+    }
+    elements.close();
+    let text = told(product, &format!("{own} columns and 1/{parts} of the depth each, {lanes} threads beside each other"));
+    let blocks = n.div_ceil(all as usize) as u32;
+    Ok(([blocks, 1, product.batch.count() as u32], text))
+}
+
+/// Threads share a column, each with parts of the depth.
+fn along_depth(
+    elements: &mut Elements<'_>,
+    product: &Product,
+    shares: Shares,
+    lead: &[ExprId],
+    outputs: &[ValueId],
+) -> Result<([u32; 3], String), TargetError> {
+    let Product { m, n, k, .. } = *product;
+    let weights = product.factors[1];
+    let stored = elements.stored(weights);
+    let wide = vector_of(elements, weights, stored, product.sums_along_last(1), 16).filter(|&count| count <= 8);
+    let own = wide.unwrap_or(1);
+    let lanes = shares.lanes;
+    let columns = THREADS / lanes;
+    let scalar = Scalar::of(product.sum);
+    let builder = &mut elements.builder;
+    let (thread, block) = (builder.thread(), builder.block(0));
+    let (within, lane) = builder.divided(thread, lanes as i32);
+    let lane = builder.keep("lane", Scalar::I32, lane);
+    let first = builder.scaled(block, columns as i32);
+    let column = builder.add(first, within);
+    let is_full = n.is_multiple_of(columns as usize);
+    // Threads beyond the last column work on it too, and do not write.
+    let last = builder.integer(n as i32 - 1);
+    let read = if is_full { column } else { builder.index(IndexFn::Min, column, last) };
+    let read = builder.keep("column", Scalar::I32, read);
+    let start = zero(builder, product.sum);
+    let sums: Vec<_> = (0..m).map(|_| builder.declare("sum", scalar, start)).collect();
+    let from = builder.scaled(lane, own as i32);
+    let end = builder.integer(k as i32);
+    let depth = builder.loop_over("k", from, end, lanes * own);
+    elements.open();
+    let held = weights_array(elements, stored, own);
+    let coords = product.coords(elements, 1, lead, depth, read);
+    match wide {
+        Some(count) => {
+            let (buffer, from) = elements.source(weights, &coords);
+            let to = elements.builder.integer(0);
+            elements.builder.push(Stmt::LoadVector { array: held, to, buffer, from, count });
+        }
+        None => {
+            let element = elements.operand_of_product(weights, &coords)?;
+            let to = elements.builder.integer(0);
+            elements.builder.set_element(held, to, element);
+        }
+    }
+    let dtype = elements.graph().ty(weights).dtype;
+    let j = elements.builder.unrolled("j", own);
+    elements.open();
+    let at = elements.builder.add(depth, j);
+    let y = elements.builder.element(held, j);
+    let y = elements.builder.convert_register(dtype, product.sum, y);
+    for (row, &sum) in sums.iter().enumerate() {
+        let index = elements.builder.integer(row as i32);
+        let x = left(elements, product, lead, index, at)?;
+        let so_far = elements.builder.get(sum);
+        let next = elements.builder.mul_add(product.sum, x, y, so_far);
+        elements.builder.set(sum, next);
+    }
+    elements.close();
+    elements.close();
+    if lanes > 1 {
+        let scratch = elements.builder.shared("scratch", super::super::wide_type(product.sum), THREADS);
+        for &sum in &sums {
+            elements.builder.reduce(sum, crate::number::FoldFn::Sum, product.sum, lanes, scratch);
+        }
+    }
+    let builder = &mut elements.builder;
+    let zero_index = builder.integer(0);
+    let mut writes = builder.index(IndexFn::Eq, lane, zero_index);
+    if !is_full {
+        let there = builder.below(column, n as i32);
+        writes = builder.index(IndexFn::And, writes, there);
+    }
+    builder.when(writes);
+    elements.open();
+    for (row, &sum) in sums.iter().enumerate() {
+        let index = elements.builder.integer(row as i32);
+        let total = elements.builder.get(sum);
+        write(elements, product, lead, (index, read), total, outputs)?;
+    }
+    elements.close();
+    let text = told(product, &format!("{lanes} threads for each column, {own} elements at once"));
+    Ok(([n.div_ceil(columns as usize) as u32, 1, product.batch.count() as u32], text))
+}
+
+/// An array for weights that are read at once.
+fn weights_array(elements: &mut Elements<'_>, stored: DType, count: u32) -> VarId {
+    let start = zero(&mut elements.builder, stored);
+    elements.builder.array("weights", Scalar::of(stored), count, start)
+}
+
+/// An element of A, as it is multiplied.
+fn left(
+    elements: &mut Elements<'_>,
+    product: &Product,
+    lead: &[ExprId],
+    row: ExprId,
+    k: ExprId,
+) -> Result<ExprId, TargetError> {
+    let value = product.factors[0];
+    let coords = product.coords(elements, 0, lead, row, k);
+    let element = elements.operand_of_product(value, &coords)?;
+    let dtype = elements.graph().ty(value).dtype;
+    Ok(elements.builder.convert_register(dtype, product.sum, element))
+}
+
+/// Writes what follows from a sum.
+fn write(
+    elements: &mut Elements<'_>,
+    product: &Product,
+    lead: &[ExprId],
+    (row, column): (ExprId, ExprId),
+    total: ExprId,
+    outputs: &[ValueId],
+) -> Result<(), TargetError> {
+    let coords: Coords = lead.iter().copied().chain([row, column]).collect();
+    elements.hold(product.result, &coords, total);
+    outputs.iter().try_for_each(|&output| elements.store(output, &coords))
+}
