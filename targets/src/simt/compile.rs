@@ -3,35 +3,71 @@
 use std::collections::HashMap;
 
 use tcc_ir::{Bytes, Graph, Plan, ValueId, evaluate_constant};
-use tcc_passes::{FusionLimits, clean_up, derived_constants, fuse, integer_products, legalize};
+use tcc_passes::{
+    FusionLimits, KernelExplanation, Optimized, Outline, Places, assemble, clean_up, derived_constants, fuse,
+    integer_products, legalize, optimize, optimize_explained,
+};
 
+use super::cost::SimtCosts;
 use super::lower::{Lowered, lower, stored_type};
 use super::memory::{ALIGNMENT, Arena};
 use super::program::{Buffer, Group, Launch, Parts, Weights};
 use super::simulator::Place;
 use super::{SimtMachine, SimtProgram, legal};
 use crate::machine::Machine;
-use crate::optimizer::Block;
-use crate::target::{Port, TargetError};
+use crate::optimizer::{Block, extraction};
+use crate::target::{Optimization, Port, TargetError};
 
 /// Most nodes in one kernel.
 const KERNEL_NODES: usize = 24;
 
-/// The plan without search.
+/// A plan, and how it came about.
+pub(super) struct Planned {
+    pub plan: Plan,
+    /// Its kernels, as they are told of.
+    pub outline: Outline,
+    /// What the optimiser did.
+    blocks: Vec<Block>,
+    /// Why kernels are as they are, where that was asked for.
+    pub explanations: Vec<Vec<KernelExplanation>>,
+}
+
+/// The plan that is lowered, explained or not.
 ///
 /// # Errors
-/// The machine has no way to compute an operator.
-pub(super) fn plan(graph: &Graph) -> Result<Plan, TargetError> {
-    let legal = clean_up(&legalize(&*integer_products(graph)?, &legal::judge())?);
-    Ok(fuse(legal, FusionLimits { row_bytes: Bytes(1 << 20), nodes: KERNEL_NODES }))
+/// The machine has no way to compute an operator, or a defect of the optimiser.
+pub(super) fn plan(
+    machine: &Machine,
+    facts: &SimtMachine,
+    graph: &Graph,
+    optimization: Optimization,
+    explained: bool,
+) -> Result<Planned, TargetError> {
+    let searched = integer_products(graph)?;
+    let Some(extraction) = extraction(optimization) else {
+        let legal = clean_up(&legalize(&searched, &legal::judge())?);
+        let plan = fuse(legal, FusionLimits { row_bytes: Bytes(1 << 20), nodes: KERNEL_NODES });
+        let outline = Outline::of_fused(&plan, &searched);
+        return Ok(Planned { plan, outline, blocks: vec![Block::not_searched()], explanations: Vec::new() });
+    };
+    let (costs, judge) = (SimtCosts::new(facts, machine.clock_hz), legal::judge());
+    let (optimized, explanations) = match explained {
+        true => optimize_explained(&searched, &costs, &judge, extraction)?,
+        false => (optimize(&searched, &costs, &judge, extraction)?, Vec::new()),
+    };
+    let Optimized { graph, groups, places, blocks } = optimized;
+    let places = Places::new(&groups, &places);
+    let plan = assemble(graph, groups)?;
+    let outline = Outline::of_optimized(&plan, &places, &blocks);
+    Ok(Planned { plan, outline, blocks: blocks.iter().map(Block::from).collect(), explanations })
 }
 
 /// Compiles a cleaned-up graph.
 ///
 /// # Errors
 /// The machine has no way to compute an operator, or too little memory.
-pub(super) fn compile(machine: &Machine, facts: &SimtMachine, graph: &Graph) -> Result<SimtProgram, TargetError> {
-    let plan = plan(graph)?;
+pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) -> Result<SimtProgram, TargetError> {
+    let Planned { plan, blocks, .. } = planned;
     let lowered = lower(facts, &plan)?;
     let placed = place(&plan, &lowered);
     let port = |name: &str, value: ValueId| {
@@ -74,7 +110,7 @@ pub(super) fn compile(machine: &Machine, facts: &SimtMachine, graph: &Graph) -> 
         weights: Some(weights(&plan.graph, &placed)),
         buffers: placed.buffers,
         kernels: lowered.kernels,
-        blocks: vec![Block::not_searched()],
+        blocks,
         host_ops: Vec::new(),
     };
     SimtProgram::new(machine, facts, parts)

@@ -5,6 +5,16 @@ use tcc_passes::Verdict;
 
 use crate::products::{drop_zeros, is_zero};
 
+/// What judges operators with their operands for the optimiser: what one kernel computes row by row stays whole until kernels are
+/// chosen.
+pub(super) fn judge_composite() -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync {
+    let single = judge();
+    move |graph, op, inputs| match op {
+        Op::Softmax(_) | Op::LayerNorm(_) | Op::RmsNorm(_) => Verdict::Keep,
+        _ => single(graph, op, inputs),
+    }
+}
+
 /// What judges operators with their operands.
 pub(super) fn judge() -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync {
     |graph, op, inputs| match op {

@@ -4,6 +4,7 @@
 //! compute (`simulator`). Global memory is given out before anything runs (`memory`).
 
 mod compile;
+mod cost;
 pub mod kernel;
 mod legal;
 mod lower;
@@ -19,7 +20,7 @@ pub use program::SimtProgram;
 use tcc_ir::Graph;
 use tcc_passes::Outline;
 
-use crate::explanation::Explanation;
+use crate::explanation::{Explanation, PlanTaken};
 use crate::machine::{Machine, MachineError};
 use crate::target::{Optimization, Program, Target, TargetError};
 
@@ -51,8 +52,9 @@ impl Target for Simt {
         true
     }
 
-    fn compile(&self, graph: &Graph, _optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
-        Ok(Box::new(compile::compile(&self.machine, &self.facts, graph)?))
+    fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
+        let planned = compile::plan(&self.machine, &self.facts, graph, optimization, false)?;
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, planned)?))
     }
 
     fn compile_explained(
@@ -60,13 +62,15 @@ impl Target for Simt {
         graph: &Graph,
         optimization: Optimization,
     ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
-        let _ = (graph, optimization);
-        Err(TargetError::Fault("todo".to_owned()))
+        let mut planned = compile::plan(&self.machine, &self.facts, graph, optimization, true)?;
+        let taken = if optimization == Optimization::None { PlanTaken::NotSearched } else { PlanTaken::Optimized };
+        let (outline, explanations) = (planned.outline.clone(), std::mem::take(&mut planned.explanations));
+        let program = compile::compile(&self.machine, &self.facts, planned)?;
+        Ok((Box::new(program), Explanation::new(taken, outline, &explanations)))
     }
 
     fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError> {
-        let _ = (graph, optimization);
-        Err(TargetError::Fault("todo".to_owned()))
+        Ok(compile::plan(&self.machine, &self.facts, graph, optimization, false)?.outline)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {

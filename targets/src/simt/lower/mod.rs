@@ -13,7 +13,8 @@ use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Plan, Shape, ValueId
 use tcc_passes::derived_constants;
 
 use elements::{Elements, defect};
-use piece::{Piece, Work, pieces};
+use piece::Work;
+pub(super) use piece::{Piece, pieces};
 use product::Product;
 use rows::{Shares, rows};
 

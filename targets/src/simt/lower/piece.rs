@@ -7,7 +7,7 @@ use tcc_ir::{Graph, Kernel, NodeId, Op, Shape, ValueId, is_view};
 
 /// How the threads of a launch share the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub(in crate::simt) enum Work {
     /// Each computes single elements, whatever they take.
     Elements,
     /// Some work on each row together: on all elements of a domain along some axes.
@@ -18,7 +18,7 @@ pub(super) enum Work {
 
 /// What one launch computes.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
+pub(in crate::simt) struct Piece {
     pub work: Work,
     /// Its nodes, in topological order.
     pub nodes: Vec<NodeId>,
@@ -27,7 +27,7 @@ pub(super) struct Piece {
 }
 
 /// The pieces of a kernel that is no copy.
-pub(super) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
+pub(in crate::simt) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     for id in kernel.nodes() {
         let joins = pieces.last().and_then(|piece| joined(graph, piece, id));

@@ -1,0 +1,103 @@
+//! What kernels cost by reckoning, for the optimiser: the launch, and the slower of multiplying and of reading and writing memory.
+//! The cycle model that follows counts; this only has to order alternatives.
+
+use tcc_ir::{Cycles, DType, Graph, Kernel, Node, Op, TensorType, ValueId};
+use tcc_passes::{CostModel, Group, Verdict, legalize_groups};
+
+use super::lower::{Piece, pieces};
+use super::{SimtMachine, legal};
+use crate::stored::storage;
+
+/// Cycles from the first instruction of a kernel to its last that no work is done in: until first loads are there, and last stores.
+const RAMP: f64 = 2.0;
+
+/// The optimiser's view of a machine.
+pub(super) struct SimtCosts<'m> {
+    machine: &'m SimtMachine,
+    clock_hz: u64,
+}
+
+impl<'m> SimtCosts<'m> {
+    pub fn new(machine: &'m SimtMachine, clock_hz: u64) -> Self {
+        SimtCosts { machine, clock_hz }
+    }
+
+    /// Cycles in which global memory gives or takes so many bytes.
+    fn memory(&self, bytes: usize) -> f64 {
+        bytes as f64 * self.clock_hz as f64 / self.machine.dram.bytes_per_second
+    }
+
+    /// Cycles of all multiprocessors for a node's arithmetic.
+    fn arithmetic(&self, graph: &Graph, node: &Node) -> f64 {
+        let machine = self.machine;
+        let work = graph.node_work(node);
+        let dtype = node.inputs.first().map_or(DType::F32, |&input| graph.ty(input).dtype);
+        let rate = match (&machine.tensor, dtype) {
+            (Some(unit), DType::F16 | DType::BF16) => f64::from(unit.half_macs),
+            (Some(unit), DType::F32) if unit.tf32_macs > 0 => f64::from(unit.tf32_macs),
+            (Some(unit), DType::I8 | DType::U8) if unit.byte_macs > 0 => f64::from(unit.byte_macs),
+            _ => machine.pipes.f32.lanes,
+        };
+        let all = f64::from(machine.multiprocessors);
+        work.macs as f64 / rate / all + work.scalar_ops as f64 / machine.pipes.f32.lanes / all
+    }
+
+    /// What one launch takes.
+    fn launch(&self, graph: &Graph, piece: &Piece) -> f64 {
+        let machine = self.machine;
+        let mut read: Vec<ValueId> = Vec::new();
+        let mut bytes = 0;
+        for node in piece.nodes.iter().map(|&id| graph.node(id)) {
+            for (place, &input) in node.inputs.iter().enumerate() {
+                let own = graph.producer(input).is_some_and(|id| piece.nodes.contains(&id));
+                if own || read.contains(&input) {
+                    continue;
+                }
+                read.push(input);
+                bytes += match &node.op {
+                    // Of a table only what is looked up is read.
+                    Op::Gather(_) if place == 0 => bytes_of(graph.ty(node.output())),
+                    _ => bytes_of(graph.ty(input)),
+                };
+            }
+        }
+        bytes += piece.outputs.iter().map(|&output| bytes_of(graph.ty(output))).sum::<usize>();
+        let arithmetic: f64 = piece.nodes.iter().map(|&id| self.arithmetic(graph, graph.node(id))).sum();
+        let gap = machine.launch_ns * self.clock_hz as f64 / 1e9;
+        gap + RAMP * f64::from(machine.dram.latency) + self.memory(bytes).max(arithmetic)
+    }
+}
+
+/// Bytes of a value as it is stored.
+fn bytes_of(ty: &TensorType) -> usize {
+    storage(ty.dtype).bytes(ty.shape.count())
+}
+
+impl CostModel for SimtCosts<'_> {
+    fn judge(&self, graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
+        legal::judge_composite()(graph, op, inputs)
+    }
+
+    fn kernel_cost(&self, graph: &Graph, group: &Group) -> Option<Cycles> {
+        let (legal, groups) = legalize_groups(graph, std::slice::from_ref(group), &legal::judge()).ok()?;
+        let Group { anchor, prologue, epilogue, segment } = groups.into_iter().next()?;
+        let mut kernel = Kernel { anchor, prologue, epilogue, outputs: Vec::new(), segment };
+        let nodes: Vec<_> = kernel.nodes().collect();
+        let used = |value: &ValueId| nodes.iter().any(|&id| legal.node(id).inputs.contains(value));
+        kernel.outputs =
+            nodes.iter().flat_map(|&id| legal.node(id).outputs.to_vec()).filter(|value| !used(value)).collect();
+        let pieces = pieces(&legal, &kernel);
+        // What would be several launches all the same is chosen as such.
+        if pieces.len() > 1 && group.nodes().count() > 1 {
+            return None;
+        }
+        let cycles: f64 = pieces.iter().map(|piece| self.launch(&legal, piece)).sum();
+        // What is written is reckoned by whoever writes it.
+        let written: usize = kernel.outputs.iter().map(|&output| bytes_of(legal.ty(output))).sum();
+        Some(Cycles((cycles - self.memory(written)).max(1.0).round() as u64))
+    }
+
+    fn write_cost(&self, ty: &TensorType) -> Cycles {
+        Cycles(self.memory(bytes_of(ty)).round() as u64)
+    }
+}
