@@ -50,7 +50,7 @@ pub(super) fn plan(
         let outline = Outline::of_fused(&plan, &searched);
         return Ok(Planned { plan, outline, blocks: vec![Block::not_searched()], explanations: Vec::new() });
     };
-    let (costs, judge) = (SimtCosts::new(facts, machine.clock_hz), legal::judge());
+    let (costs, judge) = (SimtCosts::new(facts, machine.clock_hz), legal::judge_fused(facts));
     let (optimized, explanations) = match explained {
         true => optimize_explained(&searched, &costs, &judge, extraction)?,
         false => (optimize(&searched, &costs, &judge, extraction)?, Vec::new()),

@@ -1,7 +1,7 @@
 //! What kernels cost by reckoning, for the optimiser: the launch, and the slower of multiplying and of reading and writing memory.
 //! The cycle model that follows counts; this only has to order alternatives.
 
-use tcc_ir::{Cycles, DType, Graph, Kernel, Node, Op, TensorType, ValueId};
+use tcc_ir::{Anchor, Cycles, DType, Graph, Kernel, Node, Op, TensorType, ValueId};
 use tcc_passes::{CostModel, Group, Verdict, legalize_groups};
 
 use super::lower::{Piece, pieces};
@@ -75,11 +75,11 @@ fn bytes_of(ty: &TensorType) -> usize {
 
 impl CostModel for SimtCosts<'_> {
     fn judge(&self, graph: &Graph, op: &Op, inputs: &[ValueId]) -> Verdict {
-        legal::judge_composite()(graph, op, inputs)
+        legal::judge_composite(self.machine)(graph, op, inputs)
     }
 
     fn kernel_cost(&self, graph: &Graph, group: &Group) -> Option<Cycles> {
-        let (legal, groups) = legalize_groups(graph, std::slice::from_ref(group), &legal::judge()).ok()?;
+        let (legal, groups) = legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused(self.machine)).ok()?;
         let Group { anchor, prologue, epilogue, segment } = groups.into_iter().next()?;
         let mut kernel = Kernel { anchor, prologue, epilogue, outputs: Vec::new(), segment };
         let nodes: Vec<_> = kernel.nodes().collect();
@@ -88,7 +88,8 @@ impl CostModel for SimtCosts<'_> {
             nodes.iter().flat_map(|&id| legal.node(id).outputs.to_vec()).filter(|value| !used(value)).collect();
         let pieces = pieces(&legal, &kernel);
         // What would be several launches all the same is chosen as such.
-        if pieces.len() > 1 && group.nodes().count() > 1 {
+        let is_attention = matches!(group.anchor, Anchor::Attention(_));
+        if is_attention && !group.epilogue.is_empty() || pieces.len() > 1 && group.nodes().count() > 1 && !is_attention {
             return None;
         }
         let cycles: f64 = pieces.iter().map(|piece| self.launch(&legal, piece)).sum();

@@ -332,6 +332,7 @@ impl<'a> Elements<'a> {
                 let coords: Coords = before.iter().copied().chain([index]).chain(after.iter().copied()).collect();
                 self.element(node.inputs[0], &coords)?
             }
+            Op::Rope(op) => self.rotated(node, op.interleaved, coords)?,
             Op::Concat(op) => self.concatenated(node, op.axis, coords)?,
             Op::Pad(op) => {
                 let shape = graph.shape(node.inputs[0]);
@@ -386,6 +387,36 @@ impl<'a> Elements<'a> {
         let counted = self.builder.add(index, extent);
         let counted = self.builder.select(negative, counted, index);
         self.builder.keep("position", Scalar::I32, counted)
+    }
+
+    /// An element of rotated pairs: its own by the cosine, and the other of its pair by the sine.
+    fn rotated(&mut self, node: &Node, interleaved: bool, coords: &Coords) -> Result<ExprId, TargetError> {
+        let dtype = self.graph().ty(node.output()).dtype;
+        let Some((&own, lead)) = coords.split_last() else { return Err(defect("a rotation of no elements")) };
+        let pairs = (self.graph().shape(node.output()).last().copied().unwrap_or(2) / 2) as i32;
+        let builder = &mut self.builder;
+        let (one, zero) = (builder.integer(1), builder.integer(0));
+        let (pair, second, other) = if interleaved {
+            let (pair, second) = builder.divided(own, 2);
+            (pair, second, builder.index(IndexFn::Xor, own, one))
+        } else {
+            let (second, pair) = builder.divided(own, pairs);
+            let half = builder.integer(pairs);
+            let is_first = builder.index(IndexFn::Eq, second, zero);
+            let (after, before) = (builder.add(pair, half), pair);
+            (pair, second, builder.select(is_first, after, before))
+        };
+        let with = |index: ExprId| -> Coords { lead.iter().copied().chain([index]).collect() };
+        let x = self.element(node.inputs[0], coords)?;
+        let y = self.element(node.inputs[0], &with(other))?;
+        let cos = self.operand(node.inputs[1], &with(pair))?;
+        let sin = self.operand(node.inputs[2], &with(pair))?;
+        let builder = &mut self.builder;
+        let along = builder.binary(BinaryFn::Mul, dtype, x, cos);
+        let across = builder.binary(BinaryFn::Mul, dtype, y, sin);
+        let sum = builder.binary(BinaryFn::Add, dtype, along, across);
+        let difference = builder.binary(BinaryFn::Sub, dtype, along, across);
+        Ok(builder.select(second, sum, difference))
     }
 
     fn concatenated(&mut self, node: &Node, axis: usize, coords: &Coords) -> Result<ExprId, TargetError> {
@@ -514,6 +545,16 @@ impl<'a> Elements<'a> {
         let done = work(self);
         self.held.pop();
         done
+    }
+
+    /// Closes a scope that has no statement of its own.
+    pub fn leave(&mut self) {
+        self.held.pop();
+    }
+
+    /// An element of a value that broadcasts to what has these coordinates.
+    pub fn broadcast_element(&mut self, value: ValueId, coords: &[ExprId]) -> Result<ExprId, TargetError> {
+        self.operand(value, coords)
     }
 
     /// Closes a scope and goes on with the other threads.

@@ -2,6 +2,7 @@
 //! would have to wait for each other.
 
 mod alone;
+mod attention;
 mod elements;
 mod piece;
 mod product;
@@ -14,6 +15,7 @@ use tcc_passes::derived_constants;
 
 use elements::{Elements, defect};
 use piece::Work;
+pub(super) use attention::runs as attends;
 pub(super) use piece::{Piece, pieces};
 use product::Product;
 use rows::{Shares, rows};
@@ -139,6 +141,9 @@ impl<'a> Lowering<'a> {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })
             }
+            (Work::Attention(id), _) => self.launch(group, piece, attention::THREADS, |elements| {
+                attention::attention(elements, *id, &outputs, facts)
+            }),
             (Work::Alone, _) => self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs)),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use tcc_ir::{Graph, Kernel, NodeId, Op, Shape, ValueId, is_view};
+use tcc_ir::{Anchor, Graph, Kernel, NodeId, Op, Shape, ValueId, is_view};
 
 /// How the threads of a launch share the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(in crate::simt) enum Work {
     Elements,
     /// Some work on each row together: on all elements of a domain along some axes.
     Rows { domain: Shape, axes: Vec<usize> },
+    /// Attention, with what makes its operands.
+    Attention(NodeId),
     /// Operators that have a kernel of their own.
     Alone,
 }
@@ -29,6 +31,9 @@ pub(in crate::simt) struct Piece {
 /// The pieces of a kernel that is no copy.
 pub(in crate::simt) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
+    if let Anchor::Attention(anchor) = kernel.anchor {
+        return attention(graph, kernel, anchor);
+    }
     for id in kernel.nodes() {
         let joins = pieces.last().and_then(|piece| joined(graph, piece, id));
         match (joins, pieces.last_mut()) {
@@ -54,6 +59,41 @@ pub(in crate::simt) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
     pieces
 }
 
+/// The pieces of an attention: what of its operands others want too is computed first, the rest where it is wanted.
+fn attention(graph: &Graph, kernel: &Kernel, anchor: NodeId) -> Vec<Piece> {
+    let mut first: HashSet<NodeId> = HashSet::new();
+    for &id in kernel.prologue.iter().rev() {
+        let node = graph.node(id);
+        let wanted = node.outputs.iter().any(|output| kernel.outputs.contains(output));
+        let is_first = |value: &ValueId| graph.producer(*value).is_some_and(|id| first.contains(&id));
+        let needed = graph.users(id).any(|user| {
+            let user = graph.node(user);
+            user.outputs.iter().any(is_first) || is_view(&user.op) && feeds(graph, user.output(), &first)
+        });
+        if wanted || needed {
+            first.insert(id);
+        }
+    }
+    let (before, within): (Vec<NodeId>, Vec<NodeId>) = kernel.prologue.iter().partition(|id| first.contains(id));
+    let outputs = |nodes: &[NodeId]| -> Vec<ValueId> {
+        let all = nodes.iter().flat_map(|&id| graph.node(id).outputs.iter().copied());
+        all.filter(|output| kernel.outputs.contains(output)).collect()
+    };
+    let mut pieces = Vec::new();
+    if !before.is_empty() {
+        pieces.push(Piece { work: Work::Elements, outputs: outputs(&before), nodes: before });
+    }
+    let nodes: Vec<NodeId> = within.into_iter().chain([anchor]).collect();
+    pieces.push(Piece { work: Work::Attention(anchor), outputs: outputs(&nodes), nodes });
+    pieces
+}
+
+/// Whether a view is used, by other views or not, by some nodes.
+fn feeds(graph: &Graph, value: ValueId, nodes: &HashSet<NodeId>) -> bool {
+    let Some(id) = graph.producer(value) else { return false };
+    graph.users(id).any(|user| nodes.contains(&user) || is_view(&graph.node(user).op) && feeds(graph, graph.node(user).output(), nodes))
+}
+
 /// A value and what it is a view of.
 fn through_views(graph: &Graph, value: ValueId) -> Vec<ValueId> {
     let mut chain = vec![value];
@@ -75,6 +115,7 @@ fn first(graph: &Graph, id: NodeId) -> Work {
     let node = graph.node(id);
     match &node.op {
         Op::Reduce(reduce) => Work::Rows { domain: graph.shape(node.inputs[0]).clone(), axes: reduce.axes.clone() },
+        Op::Attention(_) => Work::Attention(id),
         Op::ArgReduce(_) | Op::CumSum(_) | Op::TopK(_) | Op::ScatterNd(_) => Work::Alone,
         _ => Work::Elements,
     }
@@ -83,7 +124,8 @@ fn first(graph: &Graph, id: NodeId) -> Work {
 /// What a piece becomes with a node, if that can join.
 fn joined(graph: &Graph, piece: &Piece, id: NodeId) -> Option<Work> {
     let node = graph.node(id);
-    if piece.work == Work::Alone || first(graph, id) == Work::Alone {
+    let is_single = |work: &Work| matches!(work, Work::Alone | Work::Attention(_));
+    if is_single(&piece.work) || is_single(&first(graph, id)) {
         return None;
     }
     let own: HashSet<NodeId> = piece.nodes.iter().copied().collect();
@@ -111,7 +153,7 @@ fn joined(graph: &Graph, piece: &Piece, id: NodeId) -> Option<Work> {
         // What gathers from elements computed here would compute them again and again.
         (_, Op::Gather(_) | Op::Pad(_) | Op::Concat(_)) if uses_own() && piece.nodes.iter().any(is_heavy) => None,
         (Work::Elements, _) => Some(Work::Elements),
-        (Work::Alone, _) => None,
+        (Work::Alone | Work::Attention(_), _) => None,
     }
 }
 
