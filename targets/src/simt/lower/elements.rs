@@ -12,7 +12,7 @@ use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorTy
 use super::stored_type;
 use crate::number::FoldFn;
 use crate::products::zero_points;
-use crate::simt::kernel::{Builder, BufferId, ExprId, IndexFn, Scalar};
+use crate::simt::kernel::{Builder, BufferId, ExprId, IndexFn, Scalar, SharedId};
 use crate::target::TargetError;
 
 /// An index along each dimension of a shape.
@@ -33,6 +33,8 @@ pub(super) struct Elements<'a> {
     held: Vec<HashMap<(ValueId, Coords), ExprId>>,
     /// Coordinates that follow from one index, which dense values of this shape have at once.
     linear: Option<(Shape, Coords, ExprId)>,
+    /// What threads combine by, kept for the next time.
+    pub scratch: Option<(DType, SharedId)>,
 }
 
 impl<'a> Elements<'a> {
@@ -46,6 +48,7 @@ impl<'a> Elements<'a> {
             buffers: HashMap::new(),
             held: vec![HashMap::new()],
             linear: None,
+            scratch: None,
         }
     }
 

@@ -4,16 +4,18 @@
 mod alone;
 mod attention;
 mod elements;
+mod merge;
 mod piece;
 mod product;
 mod rows;
 
 use std::collections::HashMap;
 
-use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
+use tcc_ir::{Access, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
 use tcc_passes::derived_constants;
 
 use elements::{Elements, defect};
+use merge::{Step, Task, steps};
 use piece::Work;
 pub(super) use attention::runs as attends;
 pub(super) use piece::{Piece, pieces};
@@ -89,15 +91,12 @@ type Written = ([u32; 3], String);
 
 impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Lowered, TargetError> {
-        for (index, group) in self.plan.kernels.iter().enumerate() {
-            self.group = index as u32;
-            match &group.anchor {
-                Anchor::Copy { value, source } => self.copy(group, *value, source)?,
-                _ => {
-                    for piece in pieces(&self.plan.graph, group) {
-                        self.piece(group, &piece)?;
-                    }
-                }
+        for Step { group, task } in steps(self.plan, self.facts) {
+            self.group = group;
+            let group = &self.plan.kernels[group as usize];
+            match task {
+                Task::Copy(value, source) => self.copy(group, value, &source)?,
+                Task::Compute(piece) => self.piece(group, &piece)?,
             }
         }
         Ok(self.lowered)
@@ -110,10 +109,11 @@ impl<'a> Lowering<'a> {
         if outputs.is_empty() {
             return Ok(());
         }
-        let method = Product::of(self.plan, piece).and_then(|product| Some((product.method(graph, self.facts)?, product)));
+        let products = Product::all_of(self.plan, piece);
+        let method = products.and_then(|products| Some((products[0].method(graph, self.facts)?, products)));
         match (&piece.work, method) {
-            (Work::Elements, Some((method, product))) => self.launch(group, piece, method.threads(), |elements| {
-                product::product(elements, &product, &method, &outputs, facts)
+            (Work::Elements, Some((method, products))) => self.launch(group, piece, method.threads(), |elements| {
+                product::product(elements, &products, piece.prologue.as_ref(), &method, &outputs, facts)
             }),
             (Work::Elements, None) => {
                 // Values of one shape are computed together.
@@ -154,7 +154,7 @@ impl<'a> Lowering<'a> {
         if shape.count() == 0 {
             return Ok(());
         }
-        let piece = Piece { work: Work::Elements, nodes: Vec::new(), outputs: vec![value] };
+        let piece = Piece { work: Work::Elements, nodes: Vec::new(), outputs: vec![value], prologue: None };
         self.launch(group, &piece, THREADS, |elements| {
             each(elements, shape.count(), |elements, index| {
                 let coords = elements.walk(&shape, index);
@@ -174,12 +174,12 @@ impl<'a> Lowering<'a> {
         write: impl FnOnce(&mut Elements<'a>) -> Result<Written, TargetError>,
     ) -> Result<(), TargetError> {
         let plan = self.plan;
-        let nodes = piece.nodes.iter().map(|&id| plan.graph.node(id));
+        let nodes = piece.all_nodes().map(|id| plan.graph.node(id));
         let origins: Vec<String> = nodes.clone().flat_map(|node| node.origin.lines().map(str::to_owned)).collect();
         let named = origins.first().or(origins.last()).cloned();
         let named = named.unwrap_or_else(|| plan.graph.value(piece.outputs[0]).name.to_string());
         let builder = Builder::new("k", threads);
-        let mut elements = Elements::new(plan, self.derived, piece.nodes.iter().copied(), builder);
+        let mut elements = Elements::new(plan, self.derived, piece.all_nodes(), builder);
         let (grid, tiling) = write(&mut elements)?;
         let arguments = elements.arguments.clone();
         let mut kernel = elements.builder.finish(grid, Vec::new());

@@ -26,6 +26,33 @@ pub(in crate::simt) struct Piece {
     pub nodes: Vec<NodeId>,
     /// Its values that others use.
     pub outputs: Vec<ValueId>,
+    /// What every block computes by itself first.
+    pub prologue: Option<Prologue>,
+}
+
+/// Rows that every block of a product computes by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::simt) struct Prologue {
+    /// The nodes, in topological order.
+    pub nodes: Vec<NodeId>,
+    /// What they give.
+    pub value: ValueId,
+    /// What they work on, and along which axes.
+    pub domain: Shape,
+    pub axes: Vec<usize>,
+}
+
+impl Piece {
+    /// Its nodes and those that every block computes by itself.
+    pub fn all_nodes(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
+        let before = self.prologue.iter().flat_map(|prologue| &prologue.nodes);
+        before.chain(&self.nodes).copied()
+    }
+}
+
+/// Whether a piece is of elements that take a few operations each.
+pub(super) fn is_plain_work(graph: &Graph, piece: &Piece) -> bool {
+    !piece.nodes.iter().any(|&id| matches!(graph.node(id).op, Op::MatMul(_) | Op::Reduce(_)))
 }
 
 /// The pieces of a kernel that is no copy.
@@ -41,7 +68,7 @@ pub(in crate::simt) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
                 piece.work = work;
                 piece.nodes.push(id);
             }
-            _ => pieces.push(Piece { work: first(graph, id), nodes: vec![id], outputs: Vec::new() }),
+            _ => pieces.push(Piece { work: first(graph, id), nodes: vec![id], outputs: Vec::new(), prologue: None }),
         }
     }
     for place in 0..pieces.len() {
@@ -81,10 +108,10 @@ fn attention(graph: &Graph, kernel: &Kernel, anchor: NodeId) -> Vec<Piece> {
     };
     let mut pieces = Vec::new();
     if !before.is_empty() {
-        pieces.push(Piece { work: Work::Elements, outputs: outputs(&before), nodes: before });
+        pieces.push(Piece { work: Work::Elements, outputs: outputs(&before), nodes: before, prologue: None });
     }
     let nodes: Vec<NodeId> = within.into_iter().chain([anchor]).collect();
-    pieces.push(Piece { work: Work::Attention(anchor), outputs: outputs(&nodes), nodes });
+    pieces.push(Piece { work: Work::Attention(anchor), outputs: outputs(&nodes), nodes, prologue: None });
     pieces
 }
 

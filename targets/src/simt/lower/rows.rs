@@ -93,6 +93,35 @@ pub(super) fn rows(
     Ok(([blocks, 1, 1], tiling))
 }
 
+/// Has all threads of a block compute one row, and hands them its elements one by one: their coordinates and their column.
+pub(super) fn one_row<'a>(
+    elements: &mut Elements<'a>,
+    (domain, axes): (&Shape, &[usize]),
+    nodes: &[NodeId],
+    row: usize,
+    mut take: impl FnMut(&mut Elements<'a>, &Coords, ExprId) -> Result<(), TargetError>,
+) -> Result<(), TargetError> {
+    let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
+    let kept = domain.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size });
+    let kept = Shape::new(kept).unwrap_or_default();
+    let number = elements.builder.integer(row as i32);
+    let coords = elements.coords_of(&kept, number);
+    let threads = elements.builder.threads();
+    let (lane, shares) = (elements.builder.thread(), Shares { lanes: threads, threads });
+    let (domain, axes) = (domain.clone(), axes.to_vec());
+    let scratch = elements.scratch.take().into_iter().collect();
+    let mut row = Row { elements, domain, axes, coords, lane, shares, columns, scratch };
+    for &id in nodes {
+        row.node(id)?;
+    }
+    let (at, column) = row.open_at();
+    take(row.elements, &at, column)?;
+    row.elements.close();
+    let scratch = row.scratch.first().copied();
+    row.elements.scratch = scratch;
+    Ok(())
+}
+
 impl Row<'_, '_> {
     /// Computes what a node makes of whole rows; what is there for each element is computed when it is wanted.
     fn node(&mut self, id: NodeId) -> Result<(), TargetError> {
@@ -129,6 +158,11 @@ impl Row<'_, '_> {
 
     /// Opens a loop over this thread's elements of the row, and returns their coordinates.
     fn open(&mut self) -> Coords {
+        self.open_at().0
+    }
+
+    /// The same, with their number in the row.
+    fn open_at(&mut self) -> (Coords, ExprId) {
         let builder = &mut self.elements.builder;
         let end = builder.integer(self.columns as i32);
         let column = builder.loop_over("column", self.lane, end, self.shares.lanes);
@@ -137,7 +171,7 @@ impl Row<'_, '_> {
         let along = self.elements.coords_of(&Shape::new(sizes).unwrap_or_default(), column);
         let mut coords = self.coords.clone();
         self.axes.iter().zip(along).for_each(|(&axis, coord)| coords[axis] = coord);
-        coords
+        (coords, column)
     }
 
     fn scratch(&mut self, dtype: DType) -> SharedId {

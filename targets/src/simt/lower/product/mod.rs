@@ -6,10 +6,10 @@ mod tiled;
 mod vector;
 
 use tcc_ir::ops::MatMul;
-use tcc_ir::{DType, Graph, Op, Plan, Shape, ValueId};
+use tcc_ir::{DType, Graph, NodeId, Op, Plan, Shape, ValueId};
 
 use super::elements::{Coords, Elements, defect};
-use super::piece::Piece;
+use super::piece::{Piece, Prologue, Work};
 use crate::simt::SimtMachine;
 use crate::simt::kernel::{Builder, ExprId};
 use crate::target::TargetError;
@@ -29,8 +29,10 @@ pub(super) struct Product {
     /// A and B.
     pub factors: [ValueId; 2],
     pub result: ValueId,
-    /// Leading dimensions.
+    /// Leading dimensions of products with factors of their own.
     pub batch: Shape,
+    /// What rows are counted over: the leading dimensions too where all have the same B.
+    rows: Shape,
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -46,29 +48,57 @@ pub(super) enum Method {
 }
 
 impl Product {
-    /// The product of a piece, if that is what it is built around.
-    pub fn of(plan: &Plan, piece: &Piece) -> Option<Product> {
+    /// The products of a piece, if it is built around such: all of the same rows, with results of one shape.
+    pub fn all_of(plan: &Plan, piece: &Piece) -> Option<Vec<Product>> {
         let graph = &plan.graph;
-        let node = *piece.nodes.first()?;
-        let Op::MatMul(op) = &graph.node(node).op else { return None };
-        let inputs = &graph.node(node).inputs;
-        let result = graph.node(node).output();
+        let is_product = |id: &NodeId| matches!(graph.node(*id).op, Op::MatMul(_));
+        let starts = piece.work == Work::Elements && piece.nodes.first().is_some_and(is_product);
+        let nodes = piece.nodes.iter().copied().filter(is_product);
+        let products: Vec<Product> = nodes.map(|id| Product::of(plan, id)).collect::<Option<_>>()?;
+        let shape = graph.shape(products.first().filter(|_| starts)?.result);
+        let fits = piece.outputs.iter().all(|&output| graph.shape(output) == shape);
+        let alike = products.iter().all(|product| product.is_like(&products[0], plan));
+        (fits && alike).then_some(products)
+    }
+
+    fn of(plan: &Plan, id: NodeId) -> Option<Product> {
+        let graph = &plan.graph;
+        let Op::MatMul(op) = &graph.node(id).op else { return None };
+        let inputs = &graph.node(id).inputs;
+        let result = graph.node(id).output();
         let dims = op.dims(graph.ty(inputs[0]), graph.ty(inputs[1])).ok()?;
-        let fits = |value: &ValueId| graph.shape(*value) == graph.shape(result);
-        let plain = !op.a_zero && !op.b_zero && piece.outputs.iter().all(fits) && graph.shape(result).count() > 0;
+        let plain = !op.a_zero && !op.b_zero && graph.shape(result).count() > 0;
         let turned = [op.transpose_a, !op.transpose_b];
         let runs_along_k = [0, 1].map(|factor| runs(plan, inputs[factor], !turned[factor]));
+        let shared = graph.shape(inputs[1]).count() == dims.k * dims.n;
+        let ones = || Shape::new(dims.batch.iter().map(|_| 1)).unwrap_or_default();
+        let lead = if shared { dims.batch.clone() } else { ones() };
+        let rows = Shape::new(lead.iter().copied().chain([dims.m])).ok()?;
         plain.then(|| Product {
             op: *op,
             runs_along_k,
             factors: [inputs[0], inputs[1]],
             result,
-            batch: dims.batch,
-            m: dims.m,
+            batch: if shared { ones() } else { dims.batch.clone() },
+            m: rows.count(),
+            rows,
             n: dims.n,
             k: dims.k,
             sum: MatMul::result_dtype(graph.ty(inputs[0]).dtype),
         })
+    }
+
+    /// Whether it is of the same rows as another, with weights of the same form.
+    pub fn is_like(&self, other: &Product, plan: &Plan) -> bool {
+        let form = |product: &Product| {
+            let weights = product.factors[1];
+            let ty = plan.graph.ty(weights);
+            let access = plan.access(weights);
+            (ty.clone(), access.view.clone(), plan.graph.ty(access.root).dtype)
+        };
+        let same = (self.op, self.factors[0], &self.rows, self.n, self.k, self.sum, &self.batch)
+            == (other.op, other.factors[0], &other.rows, other.n, other.k, other.sum, &other.batch);
+        same && form(self) == form(other)
     }
 
     /// The best way to compute it; `None` where each thread is to compute elements by itself.
@@ -86,15 +116,33 @@ impl Product {
         Some(Method::Tiled(Tiling::new(self, dtypes, machine)))
     }
 
+    /// The leading coordinates and the row that a number of a row stands for.
+    fn row(&self, elements: &mut Elements<'_>, lead: &[ExprId], row: ExprId) -> Coords {
+        if self.rows.count() == self.rows[self.rows.rank() - 1] {
+            return lead.iter().copied().chain([row]).collect();
+        }
+        elements.coords_of(&self.rows.clone(), row)
+    }
+
     /// The coordinates of a factor's element, by its place in its matrix: of A a row and what is summed over, of B that and a
     /// column.
-    pub fn coords(&self, elements: &Elements<'_>, factor: usize, lead: &[ExprId], first: ExprId, second: ExprId) -> Coords {
-        let turned = if factor == 0 { self.op.transpose_a } else { self.op.transpose_b };
-        let pair = if turned { [second, first] } else { [first, second] };
-        let all: Coords = lead.iter().copied().chain(pair).collect();
+    pub fn coords(&self, elements: &mut Elements<'_>, factor: usize, lead: &[ExprId], first: ExprId, second: ExprId) -> Coords {
+        let mut all = if factor == 0 { self.row(elements, lead, first) } else { lead.iter().copied().chain([first]).collect() };
+        all.push(second);
+        let last = all.len() - 1;
+        if if factor == 0 { self.op.transpose_a } else { self.op.transpose_b } {
+            all.swap(last - 1, last);
+        }
         let shape = elements.graph().shape(self.factors[factor]);
         let lead = all.len() - shape.rank();
         all[lead..].iter().copied().collect()
+    }
+
+    /// The coordinates of an element of the result.
+    pub fn result_coords(&self, elements: &mut Elements<'_>, lead: &[ExprId], row: ExprId, column: ExprId) -> Coords {
+        let mut coords = self.row(elements, lead, row);
+        coords.push(column);
+        coords
     }
 
     /// Whether what is summed over is the last dimension of a factor.
@@ -113,14 +161,15 @@ fn runs(plan: &Plan, value: ValueId, last: bool) -> bool {
 /// Writes the kernel of a product; returns its grid and how it is tiled.
 pub(super) fn product(
     elements: &mut Elements<'_>,
-    product: &Product,
+    products: &[Product],
+    prologue: Option<&Prologue>,
     method: &Method,
     outputs: &[ValueId],
     machine: &SimtMachine,
 ) -> Result<([u32; 3], String), TargetError> {
     match method {
-        Method::Tiled(tiling) => tiled::tiled(elements, product, tiling, outputs, machine),
-        Method::Vector(shares) => vector::vector(elements, product, *shares, outputs),
+        Method::Tiled(tiling) => tiled::tiled(elements, &products[0], tiling, outputs, machine),
+        Method::Vector(shares) => vector::vector(elements, products, prologue, *shares, outputs),
     }
 }
 

@@ -382,7 +382,7 @@ impl Core {
             builder.when(inside);
             elements.open();
         }
-        let coords: Coords = lead.iter().copied().chain([row, column]).collect();
+        let coords = product.result_coords(elements, lead, row, column);
         let element = elements.builder.element(self.sums, sum);
         elements.hold(product.result, &coords, element);
         for &output in outputs {

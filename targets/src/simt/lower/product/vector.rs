@@ -3,13 +3,16 @@
 //! Where columns lie beside each other, a thread has some of them and a share of the depth; where the depth does, threads that
 //! share a column have parts of that. Either way their sums are added up in shared memory or by their warp.
 
+use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, ValueId};
 
 use super::super::elements::{Coords, Elements};
+use super::super::piece::Prologue;
+use super::super::rows::one_row;
 use super::panel::vector_of;
 use super::{Product, zero};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{ExprId, IndexFn, Scalar, Stmt, VarId};
+use crate::simt::kernel::{ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Threads of a block.
@@ -42,13 +45,29 @@ impl Shares {
     }
 }
 
+/// Products of the same rows, and where these are.
+struct Rows<'p> {
+    products: &'p [Product],
+    /// The rows in shared memory, if every block has computed them.
+    shared: Option<SharedId>,
+    lead: Coords,
+}
+
+impl Rows<'_> {
+    fn first(&self) -> &Product {
+        &self.products[0]
+    }
+}
+
 /// Writes the kernel.
 pub(super) fn vector(
     elements: &mut Elements<'_>,
-    product: &Product,
+    products: &[Product],
+    prologue: Option<&Prologue>,
     shares: Shares,
     outputs: &[ValueId],
 ) -> Result<([u32; 3], String), TargetError> {
+    let product = &products[0];
     let block = elements.builder.block(2);
     let zero_index = elements.builder.integer(0);
     let lead = if product.batch.count() == 1 {
@@ -56,11 +75,36 @@ pub(super) fn vector(
     } else {
         elements.coords_of(&product.batch.clone(), block)
     };
+    let shared = match prologue {
+        Some(prologue) => Some(computed(elements, product, prologue)?),
+        None => None,
+    };
+    let rows = Rows { products, shared, lead };
     if product.runs_along_k[1] {
-        along_depth(elements, product, shares, &lead, outputs)
+        along_depth(elements, &rows, shares, outputs)
     } else {
-        along_columns(elements, product, shares, &lead, outputs)
+        along_columns(elements, &rows, shares, outputs)
     }
+}
+
+/// Has the block compute the rows that it multiplies.
+fn computed(elements: &mut Elements<'_>, product: &Product, prologue: &Prologue) -> Result<SharedId, TargetError> {
+    let shared = elements.builder.shared("rows", DType::F32, (product.m * product.k) as u32);
+    let Prologue { nodes, value, domain, axes } = prologue;
+    let k = product.k;
+    for row in 0..product.m {
+        elements.scoped(|elements| {
+            one_row(elements, (domain, axes), nodes, row, |elements, coords, column| {
+                let element = elements.element(*value, coords)?;
+                let first = elements.builder.integer((row * k) as i32);
+                let at = elements.builder.add(first, column);
+                elements.builder.store_shared(shared, at, element);
+                Ok(())
+            })
+        })?;
+    }
+    elements.builder.barrier();
+    Ok(shared)
 }
 
 /// Rows, which a thread computes all of, and what a kernel says of itself.
@@ -71,11 +115,11 @@ fn told(product: &Product, how: &str) -> String {
 /// Threads have columns that lie beside each other, and shares of the depth.
 fn along_columns(
     elements: &mut Elements<'_>,
-    product: &Product,
+    rows: &Rows<'_>,
     shares: Shares,
-    lead: &[ExprId],
     outputs: &[ValueId],
 ) -> Result<([u32; 3], String), TargetError> {
+    let product = rows.first();
     let Product { m, n, k, .. } = *product;
     let weights = product.factors[1];
     let stored = elements.stored(weights);
@@ -93,7 +137,7 @@ fn along_columns(
     let column = builder.keep("column", Scalar::I32, column);
     let count = m as u32 * own;
     let start = zero(builder, product.sum);
-    let sums = builder.array("sums", scalar, count, start);
+    let sums: Vec<VarId> = rows.products.iter().map(|_| builder.array("sums", scalar, count, start)).collect();
     let is_full = n.is_multiple_of((lanes * own) as usize);
     if !is_full {
         let there = builder.below(column, n as i32);
@@ -103,32 +147,21 @@ fn along_columns(
     let end = elements.builder.integer(k as i32);
     let depth = elements.builder.loop_over("k", part, end, parts);
     elements.open();
-    let held = weights_array(elements, stored, own);
-    let coords = product.coords(elements, 1, lead, depth, column);
-    match wide {
-        Some(count) => {
-            let (buffer, from) = elements.source(weights, &coords);
-            let to = elements.builder.integer(0);
-            elements.builder.push(Stmt::LoadVector { array: held, to, buffer, from, count });
-        }
-        None => {
-            let element = elements.operand_of_product(weights, &coords)?;
-            let to = elements.builder.integer(0);
-            elements.builder.set_element(held, to, element);
-        }
-    }
+    let held = rows.weights(elements, (stored, wide), depth, column)?;
     let dtype = elements.graph().ty(weights).dtype;
     for row in 0..m {
         let index = elements.builder.integer(row as i32);
-        let x = left(elements, product, lead, index, depth)?;
+        let x = rows.left(elements, index, depth)?;
         let j = elements.builder.unrolled("j", own);
-        let y = elements.builder.element(held, j);
-        let y = elements.builder.convert_register(dtype, product.sum, y);
         let base = elements.builder.integer((row as u32 * own) as i32);
         let place = elements.builder.add(base, j);
-        let so_far = elements.builder.element(sums, place);
-        let next = elements.builder.mul_add(product.sum, x, y, so_far);
-        elements.builder.set_element(sums, place, next);
+        for (&held, &sums) in held.iter().zip(&sums) {
+            let y = elements.builder.element(held, j);
+            let y = elements.builder.convert_register(dtype, product.sum, y);
+            let so_far = elements.builder.element(sums, place);
+            let next = elements.builder.mul_add(product.sum, x, y, so_far);
+            elements.builder.set_element(sums, place, next);
+        }
         elements.builder.end();
     }
     elements.close();
@@ -138,7 +171,9 @@ fn along_columns(
     // The shares of the depth are added up by those who write.
     let all = lanes * own;
     let builder = &mut elements.builder;
-    let partial = builder.shared("partial", super::super::wide_type(product.sum), m as u32 * parts * all);
+    let dtype = super::super::wide_type(product.sum);
+    let size = m as u32 * parts * all;
+    let partial: Vec<SharedId> = sums.iter().map(|_| builder.shared("partial", dtype, size)).collect();
     let i = builder.unrolled("i", count);
     let (row, j) = builder.divided(i, own as i32);
     let at = builder.scaled(row, parts as i32);
@@ -146,8 +181,10 @@ fn along_columns(
     let at = builder.scaled(at, all as i32);
     let within = builder.add(within, j);
     let at = builder.add(at, within);
-    let value = builder.element(sums, i);
-    builder.store_shared(partial, at, value);
+    for (&sums, &partial) in sums.iter().zip(&partial) {
+        let value = builder.element(sums, i);
+        builder.store_shared(partial, at, value);
+    }
     builder.end();
     builder.barrier();
     let end = builder.integer((m as u32 * all) as i32);
@@ -164,19 +201,22 @@ fn along_columns(
     }
     let builder = &mut elements.builder;
     let start = zero(builder, product.sum);
-    let total = builder.declare("total", scalar, start);
     let base = builder.scaled(row, (parts * all) as i32);
     let base = builder.add(base, within);
-    let p = builder.unrolled("p", parts);
-    let across = builder.scaled(p, all as i32);
-    let at = builder.add(base, across);
-    let value = builder.load_shared(partial, at, "share");
-    let so_far = builder.get(total);
-    let next = builder.binary(tcc_ir::ops::BinaryFn::Add, product.sum, so_far, value);
-    builder.set(total, next);
-    builder.end();
-    let total = builder.get(total);
-    write(elements, product, lead, (row, column), total, outputs)?;
+    let mut totals = Vec::with_capacity(partial.len());
+    for &partial in &partial {
+        let total = builder.declare("total", scalar, start);
+        let p = builder.unrolled("p", parts);
+        let across = builder.scaled(p, all as i32);
+        let at = builder.add(base, across);
+        let value = builder.load_shared(partial, at, "share");
+        let so_far = builder.get(total);
+        let next = builder.binary(BinaryFn::Add, product.sum, so_far, value);
+        builder.set(total, next);
+        builder.end();
+        totals.push(builder.get(total));
+    }
+    rows.write(elements, (row, column), &totals, outputs)?;
     if !is_full {
         elements.close();
     }
@@ -189,11 +229,11 @@ fn along_columns(
 /// Threads share a column, each with parts of the depth.
 fn along_depth(
     elements: &mut Elements<'_>,
-    product: &Product,
+    rows: &Rows<'_>,
     shares: Shares,
-    lead: &[ExprId],
     outputs: &[ValueId],
 ) -> Result<([u32; 3], String), TargetError> {
+    let product = rows.first();
     let Product { m, n, k, .. } = *product;
     let weights = product.factors[1];
     let stored = elements.stored(weights);
@@ -214,42 +254,34 @@ fn along_depth(
     let read = if is_full { column } else { builder.index(IndexFn::Min, column, last) };
     let read = builder.keep("column", Scalar::I32, read);
     let start = zero(builder, product.sum);
-    let sums: Vec<_> = (0..m).map(|_| builder.declare("sum", scalar, start)).collect();
+    let all = m * rows.products.len();
+    let sums: Vec<VarId> = (0..all).map(|_| builder.declare("sum", scalar, start)).collect();
     let from = builder.scaled(lane, own as i32);
     let end = builder.integer(k as i32);
     let depth = builder.loop_over("k", from, end, lanes * own);
     elements.open();
-    let held = weights_array(elements, stored, own);
-    let coords = product.coords(elements, 1, lead, depth, read);
-    match wide {
-        Some(count) => {
-            let (buffer, from) = elements.source(weights, &coords);
-            let to = elements.builder.integer(0);
-            elements.builder.push(Stmt::LoadVector { array: held, to, buffer, from, count });
-        }
-        None => {
-            let element = elements.operand_of_product(weights, &coords)?;
-            let to = elements.builder.integer(0);
-            elements.builder.set_element(held, to, element);
-        }
-    }
+    let held = rows.weights(elements, (stored, wide), depth, read)?;
     let dtype = elements.graph().ty(weights).dtype;
     let j = elements.builder.unrolled("j", own);
     elements.open();
     let at = elements.builder.add(depth, j);
-    let y = elements.builder.element(held, j);
-    let y = elements.builder.convert_register(dtype, product.sum, y);
-    for (row, &sum) in sums.iter().enumerate() {
+    for row in 0..m {
         let index = elements.builder.integer(row as i32);
-        let x = left(elements, product, lead, index, at)?;
-        let so_far = elements.builder.get(sum);
-        let next = elements.builder.mul_add(product.sum, x, y, so_far);
-        elements.builder.set(sum, next);
+        let x = rows.left(elements, index, at)?;
+        for (held, sums) in held.iter().zip(sums.chunks(m)) {
+            let y = elements.builder.element(*held, j);
+            let y = elements.builder.convert_register(dtype, product.sum, y);
+            let so_far = elements.builder.get(sums[row]);
+            let next = elements.builder.mul_add(product.sum, x, y, so_far);
+            elements.builder.set(sums[row], next);
+        }
     }
     elements.close();
     elements.close();
     if lanes > 1 {
-        let scratch = elements.builder.shared("scratch", super::super::wide_type(product.sum), THREADS);
+        let dtype = super::super::wide_type(product.sum);
+        let known = elements.scratch.filter(|(known, _)| *known == dtype).map(|(_, scratch)| scratch);
+        let scratch = known.unwrap_or_else(|| elements.builder.shared("scratch", dtype, THREADS));
         for &sum in &sums {
             elements.builder.reduce(sum, crate::number::FoldFn::Sum, product.sum, lanes, scratch);
         }
@@ -263,10 +295,10 @@ fn along_depth(
     }
     builder.when(writes);
     elements.open();
-    for (row, &sum) in sums.iter().enumerate() {
+    for row in 0..m {
         let index = elements.builder.integer(row as i32);
-        let total = elements.builder.get(sum);
-        write(elements, product, lead, (index, read), total, outputs)?;
+        let totals: Vec<ExprId> = sums.chunks(m).map(|sums| elements.builder.get(sums[row])).collect();
+        rows.write(elements, (index, read), &totals, outputs)?;
     }
     elements.close();
     let text = told(product, &format!("{lanes} threads for each column, {own} elements at once"));
@@ -279,31 +311,64 @@ fn weights_array(elements: &mut Elements<'_>, stored: DType, count: u32) -> VarI
     elements.builder.array("weights", Scalar::of(stored), count, start)
 }
 
-/// An element of A, as it is multiplied.
-fn left(
-    elements: &mut Elements<'_>,
-    product: &Product,
-    lead: &[ExprId],
-    row: ExprId,
-    k: ExprId,
-) -> Result<ExprId, TargetError> {
-    let value = product.factors[0];
-    let coords = product.coords(elements, 0, lead, row, k);
-    let element = elements.operand_of_product(value, &coords)?;
-    let dtype = elements.graph().ty(value).dtype;
-    Ok(elements.builder.convert_register(dtype, product.sum, element))
-}
+impl Rows<'_> {
+    /// Reads weights of each product: so many elements at once as there are.
+    fn weights(
+        &self,
+        elements: &mut Elements<'_>,
+        (stored, wide): (DType, Option<u32>),
+        k: ExprId,
+        column: ExprId,
+    ) -> Result<Vec<VarId>, TargetError> {
+        let mut all = Vec::with_capacity(self.products.len());
+        for product in self.products {
+            let weights = product.factors[1];
+            let held = weights_array(elements, stored, wide.unwrap_or(1));
+            let coords = product.coords(elements, 1, &self.lead, k, column);
+            let to = elements.builder.integer(0);
+            match wide {
+                Some(count) => {
+                    let (buffer, from) = elements.source(weights, &coords);
+                    elements.builder.push(Stmt::LoadVector { array: held, to, buffer, from, count });
+                }
+                None => {
+                    let element = elements.operand_of_product(weights, &coords)?;
+                    elements.builder.set_element(held, to, element);
+                }
+            }
+            all.push(held);
+        }
+        Ok(all)
+    }
 
-/// Writes what follows from a sum.
-fn write(
-    elements: &mut Elements<'_>,
-    product: &Product,
-    lead: &[ExprId],
-    (row, column): (ExprId, ExprId),
-    total: ExprId,
-    outputs: &[ValueId],
-) -> Result<(), TargetError> {
-    let coords: Coords = lead.iter().copied().chain([row, column]).collect();
-    elements.hold(product.result, &coords, total);
-    outputs.iter().try_for_each(|&output| elements.store(output, &coords))
+    /// An element of A, as it is multiplied.
+    fn left(&self, elements: &mut Elements<'_>, row: ExprId, k: ExprId) -> Result<ExprId, TargetError> {
+        let product = self.first();
+        if let Some(shared) = self.shared {
+            let builder = &mut elements.builder;
+            let first = builder.scaled(row, product.k as i32);
+            let at = builder.add(first, k);
+            return Ok(builder.load_shared(shared, at, "x"));
+        }
+        let value = product.factors[0];
+        let coords = product.coords(elements, 0, &self.lead, row, k);
+        let element = elements.operand_of_product(value, &coords)?;
+        let dtype = elements.graph().ty(value).dtype;
+        Ok(elements.builder.convert_register(dtype, product.sum, element))
+    }
+
+    /// Writes what follows from the sums of a row and a column.
+    fn write(
+        &self,
+        elements: &mut Elements<'_>,
+        (row, column): (ExprId, ExprId),
+        totals: &[ExprId],
+        outputs: &[ValueId],
+    ) -> Result<(), TargetError> {
+        let coords = self.first().result_coords(elements, &self.lead, row, column);
+        for (product, &total) in self.products.iter().zip(totals) {
+            elements.hold(product.result, &coords, total);
+        }
+        outputs.iter().try_for_each(|&output| elements.store(output, &coords))
+    }
 }
