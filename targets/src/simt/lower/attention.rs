@@ -9,6 +9,7 @@ use tcc_ir::{DType, Graph, Node, NodeId, Op, ValueId};
 
 use super::Written;
 use super::elements::{Coords, Elements, defect};
+use super::piece::ATTENTION_ROWS;
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
 use crate::simt::kernel::{ExprId, IndexFn, Scalar, SharedId, VarId};
@@ -16,9 +17,6 @@ use crate::target::TargetError;
 
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
-
-/// Most rows of a block.
-const ROWS: usize = 8;
 
 /// Most keys of a stretch.
 const KEYS: usize = 512;
@@ -46,7 +44,7 @@ impl Shares {
     /// For a machine; `None` if not even one row fits into its shared memory.
     fn new(machine: &SimtMachine, dims: &AttentionDims) -> Option<Shares> {
         let all = dims.heads / dims.groups * dims.queries;
-        let mut rows = all.next_power_of_two().min(ROWS);
+        let mut rows = all.next_power_of_two().min(ATTENTION_ROWS);
         loop {
             let keys = dims.keys.min(KEYS);
             // Scores, queries, corrections and sums of rows, and what threads combine by.
@@ -129,6 +127,8 @@ pub(super) fn attention(
         total,
         results,
     };
+    let (own, operands): (Vec<ValueId>, Vec<ValueId>) = outputs.iter().partition(|&&output| output == node.output());
+    block.append(&operands)?;
     block.load_queries()?;
     let builder = &mut block.elements.builder;
     let (from, end) = (builder.integer(0), builder.integer(dims.keys as i32));
@@ -141,7 +141,7 @@ pub(super) fn attention(
     block.elements.builder.barrier();
     block.sum(start)?;
     block.elements.close();
-    block.store(&node, outputs)?;
+    block.store(&node, &own)?;
     let tiling = format!(
         "{} × {} heads of keys, {all} rows of {} × {} each: {rows} rows a block, {keys} keys at a time",
         dims.batch, dims.groups, dims.keys, dims.depth
@@ -172,6 +172,20 @@ impl Rows<'_, '_> {
     fn element(&mut self, operand: usize, coords: &[ExprId]) -> Result<ExprId, TargetError> {
         let value = self.inputs[operand];
         self.elements.element(value, coords)
+    }
+
+    /// Writes keys and values that others want too: those of this block's heads.
+    fn append(&mut self, operands: &[ValueId]) -> Result<(), TargetError> {
+        for &operand in operands {
+            let width = self.elements.graph().shape(operand)[3];
+            let end = self.elements.builder.integer((self.dims.keys * width) as i32);
+            let i = self.elements.builder.loop_over("i", self.thread, end, THREADS);
+            self.elements.open();
+            let (key, d) = self.elements.builder.divided(i, width as i32);
+            self.elements.store(operand, &[self.batch, self.group, key, d])?;
+            self.elements.close();
+        }
+        Ok(())
     }
 
     /// Brings queries, scaled, to shared memory.

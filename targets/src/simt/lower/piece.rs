@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use tcc_ir::ops::Attention;
 use tcc_ir::{Anchor, Graph, Kernel, NodeId, Op, Shape, ValueId, is_view};
 
 /// How the threads of a launch share the work.
@@ -86,12 +87,25 @@ pub(in crate::simt) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
     pieces
 }
 
-/// The pieces of an attention: what of its operands others want too is computed first, the rest where it is wanted.
+/// Rows of an attention up to which all that share keys are in one block.
+pub(super) const ATTENTION_ROWS: usize = 8;
+
+/// The pieces of an attention: what of its operands others want too is computed first, the rest where it is wanted. Where one block
+/// has all rows that share keys, it writes keys and values that others want itself.
 fn attention(graph: &Graph, kernel: &Kernel, anchor: NodeId) -> Vec<Piece> {
+    let types = graph.input_types(graph.node(anchor));
+    let written = |value: ValueId| {
+        let dims = Attention::dims(types[0], types[1], types[2]);
+        dims.is_ok_and(|dims| {
+            let all = dims.heads / dims.groups * dims.queries;
+            let lead = graph.shape(value).dims();
+            all <= ATTENTION_ROWS && lead.len() == 4 && lead[..3] == [dims.batch, dims.groups, dims.keys]
+        })
+    };
     let mut first: HashSet<NodeId> = HashSet::new();
     for &id in kernel.prologue.iter().rev() {
         let node = graph.node(id);
-        let wanted = node.outputs.iter().any(|output| kernel.outputs.contains(output));
+        let wanted = node.outputs.iter().any(|output| kernel.outputs.contains(output) && !written(*output));
         let is_first = |value: &ValueId| graph.producer(*value).is_some_and(|id| first.contains(&id));
         let needed = graph.users(id).any(|user| {
             let user = graph.node(user);
