@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use common::models::{folder, load, name, of_onnx_runtime, shipped, weights};
+use common::opencl;
 use rayon::prelude::*;
 use tcc::accuracy::{Tolerance, compare};
 use tcc::tensors::{read_npy, write_npy};
@@ -43,49 +43,6 @@ const SNR_DB: f64 = 90.0;
 /// The same of models that compute in halves.
 const HALVES_SNR_DB: f64 = 55.0;
 
-/// A program that ends well if there is a device.
-const PROBE: &str = "#define CL_TARGET_OPENCL_VERSION 120
-#include <CL/cl.h>
-
-int main()
-{
-    cl_platform_id platforms[16];
-    cl_uint count = 0;
-    if (clGetPlatformIDs(16, platforms, &count) != CL_SUCCESS) return 1;
-    for (cl_uint i = 0; i < count && i < 16; ++i) {
-        cl_device_id device;
-        if (clGetDeviceIDs(platforms[i], CL_DEVICE_TYPE_ALL, 1, &device, nullptr) == CL_SUCCESS) return 0;
-    }
-    return 1;
-}
-";
-
-/// Whether programs can be built and run. Says what is missing if a user has not installed it; in CI nothing may be missing.
-fn is_installed(folder: &Path) -> bool {
-    let (source, binary) = (folder.join("probe.cpp"), folder.join("probe"));
-    fs::write(&source, PROBE).unwrap();
-    let built = Command::new("g++").arg("-o").arg(&binary).arg(&source).arg("-lOpenCL").output();
-    let missing = match built {
-        Err(error) => format!("g++ is not installed ({error})"),
-        Ok(built) if !built.status.success() => "OpenCL's headers and loader are not installed".to_owned(),
-        Ok(_) if !Command::new(&binary).status().unwrap().success() => "there is no OpenCL device".to_owned(),
-        Ok(_) => return true,
-    };
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{missing}; install Debian's g++, ocl-icd-opencl-dev and pocl-opencl-icd for example"
-    );
-    eprintln!("SKIPPED: {missing}; OpenCL programs are not run");
-    false
-}
-
-/// Runs a command that must end well without a word.
-fn quietly(command: &mut Command) {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.is_empty(), "{command:?} ends with {}:\n{said}", output.status);
-}
-
 /// The files in which a program's README says that arrays are, by the names of their ports in the order of the ports.
 fn files_of(readme: &str, heading: &str, count: usize) -> Vec<String> {
     let (_, list) = readme.split_once(heading).unwrap();
@@ -105,18 +62,11 @@ fn run(build: &Build, inputs: &[Tensor], folder: &Path) -> Vec<Tensor> {
     }
     fs::write(folder.join("weights.bin"), weights(build)).unwrap();
     let readme = fs::read_to_string(folder.join("code/README.md")).unwrap();
-    for side in ["inputs", "outputs"] {
-        fs::create_dir(folder.join(side)).unwrap();
-    }
+    fs::create_dir(folder.join("inputs")).unwrap();
     for (file, tensor) in files_of(&readme, "`inputs`", program.inputs().len()).iter().zip(inputs) {
         write_npy(&folder.join("inputs").join(file), tensor).unwrap();
     }
-    let compile = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-o", "model", "code/opencl/main.cpp", "-lOpenCL"];
-    quietly(Command::new("g++").args(compile).current_dir(folder));
-    let arguments = ["code/opencl/kernels.cl", "weights.bin", "inputs", "outputs"];
-    let mut model = Command::new(folder.join("model"));
-    // PoCL keeps compiled kernels; other devices do not look at this.
-    quietly(model.args(arguments).current_dir(folder).env("POCL_CACHE_DIR", folder.join("pocl")));
+    opencl::run(folder);
     let files = files_of(&readme, "`outputs`", program.outputs().len());
     files.iter().map(|file| read_npy(&folder.join("outputs").join(file)).unwrap()).collect()
 }
@@ -152,7 +102,7 @@ fn compared(compiler: &Compiler, folder: &Path) -> (String, Vec<String>) {
 #[test]
 fn models_run_alike_in_opencl() {
     let probe = tempfile::tempdir().unwrap();
-    if !is_installed(probe.path()) {
+    if !opencl::is_installed(probe.path()) {
         return;
     }
     let folders: Vec<PathBuf> = match std::env::var_os("TCC_ALL_MODELS") {

@@ -33,8 +33,7 @@ pub(super) fn kernels(written: &Written<'_>, dialect: Dialect) -> String {
     let mut sections = String::new();
     for kernel in &parts.kernels {
         let (read, scalars) = (read(kernel), scalars(kernel));
-        let mut writer =
-            Writer { kernel, dialect, warp, read, scalars, used: &mut used, out: String::new(), depth: 0 };
+        let mut writer = Writer { kernel, dialect, warp, read, scalars, used: &mut used, out: String::new(), depth: 0 };
         writer.kernel();
         sections.push('\n');
         sections.push_str(&writer.out);
@@ -447,9 +446,10 @@ impl Writer<'_> {
     /// An operand of a function that is there for several types, which must find the register's.
     fn register(&mut self, id: ExprId) -> String {
         let is_narrow = match self.kernel.exprs[id.index()] {
-            Expr::Unary(_, dtype, _) | Expr::Binary(_, dtype, ..) | Expr::MulAdd(dtype, _) | Expr::Convert(_, dtype, _) => {
-                dtype.bits() < 32 && !dtype.is_float()
-            }
+            Expr::Unary(_, dtype, _)
+            | Expr::Binary(_, dtype, ..)
+            | Expr::MulAdd(dtype, _)
+            | Expr::Convert(_, dtype, _) => dtype.bits() < 32 && !dtype.is_float(),
             Expr::Load(..) | Expr::LoadShared(..) => true,
             _ => false,
         };
