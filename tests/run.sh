@@ -14,11 +14,14 @@ if ! sh tests/fetch_onnx_node_tests.sh; then
     [ -z "${CI:-}" ] || exit 1
 fi
 
-# Verilator runs the machine in SystemVerilog, Yosys synthesises parts of it. Without them those tests are skipped, but in CI.
+# Verilator runs the machine in SystemVerilog, Yosys synthesises parts of it, PoCL runs OpenCL. Without them those tests are
+# skipped, but in CI.
 missing=()
 for tool in g++ make verilator yosys; do
     command -v "$tool" > /dev/null || missing+=("$tool")
 done
+ls /usr/include/CL/cl.h /usr/lib/*/libOpenCL.so > /dev/null 2>&1 || missing+=(ocl-icd-opencl-dev)
+ls "${OCL_ICD_VENDORS:-/etc/OpenCL/vendors}"/*.icd > /dev/null 2>&1 || missing+=(pocl-opencl-icd)
 install() {
     [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"

@@ -9,6 +9,7 @@
 )]
 
 pub mod models;
+pub mod opencl;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -79,7 +79,8 @@ impl CostModel for SimtCosts<'_> {
     }
 
     fn kernel_cost(&self, graph: &Graph, group: &Group) -> Option<Cycles> {
-        let (legal, groups) = legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused(self.machine)).ok()?;
+        let (legal, groups) =
+            legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused(self.machine)).ok()?;
         let Group { anchor, prologue, epilogue, segment } = groups.into_iter().next()?;
         let mut kernel = Kernel { anchor, prologue, epilogue, outputs: Vec::new(), segment };
         let nodes: Vec<_> = kernel.nodes().collect();
@@ -89,7 +90,8 @@ impl CostModel for SimtCosts<'_> {
         let pieces = pieces(&legal, &kernel);
         // What would be several launches all the same is chosen as such.
         let is_attention = matches!(group.anchor, Anchor::Attention(_));
-        if is_attention && !group.epilogue.is_empty() || pieces.len() > 1 && group.nodes().count() > 1 && !is_attention {
+        if is_attention && !group.epilogue.is_empty() || pieces.len() > 1 && group.nodes().count() > 1 && !is_attention
+        {
             return None;
         }
         let cycles: f64 = pieces.iter().map(|piece| self.launch(&legal, piece)).sum();

@@ -31,7 +31,9 @@ pub(super) fn judge_fused(machine: &SimtMachine) -> impl Fn(&Graph, &Op, &[Value
 /// What judges operators with their operands.
 pub(super) fn judge() -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync {
     |graph, op, inputs| match op {
-        Op::MatMul(_) if inputs[2..].iter().any(|&zero| is_zero(graph.as_constant(zero))) => Verdict::Rewrite(drop_zeros),
+        Op::MatMul(_) if inputs[2..].iter().any(|&zero| is_zero(graph.as_constant(zero))) => {
+            Verdict::Rewrite(drop_zeros)
+        }
         Op::MatMul(product) if (product.a_zero || product.b_zero) && are_bytes(graph, inputs) => {
             Verdict::Rewrite(apart_from_zeros)
         }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-/// What every buffer is aligned to, so that vectors of any width can be read from its start.
-pub(super) const ALIGNMENT: u64 = 256;
+/// What every buffer is aligned to, so that vectors of any width can be read from its start, and that every device can divide
+/// its memory there: OpenCL asks for 512 bytes on some.
+pub(super) const ALIGNMENT: u64 = 512;
 
 /// Bytes that are given and taken back.
 #[derive(Debug, Default)]
@@ -62,12 +63,12 @@ mod tests {
     fn bytes_are_given_once_and_used_again() {
         let mut arena = Arena::default();
         let [a, b, c] = [1, 300, 256].map(|bytes| arena.take(bytes));
-        assert_eq!([a, b, c, arena.size], [0, 256, 768, 1024]);
+        assert_eq!([a, b, c, arena.size], [0, 512, 1024, 1536]);
         arena.give_back(a, 1);
         arena.give_back(b, 300);
         // The two have become one.
         assert_eq!(arena.take(700), 0);
         arena.give_back(c, 256);
-        assert_eq!((arena.take(1000), arena.size), (768, 1792));
+        assert_eq!((arena.take(1000), arena.size), (1024, 2048));
     }
 }

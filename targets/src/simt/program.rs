@@ -16,8 +16,8 @@ use super::SimtMachine;
 use super::simulator::{Memory, Place, launch};
 use super::writer::{self, Written};
 use crate::machine::Machine;
-use crate::stored::{from_stored, stored_bytes};
 use crate::report::Report;
+use crate::stored::{from_stored, stored_bytes};
 use crate::target::{Port, Program, Simulation, TargetError, TraceSpan};
 
 /// A compiled program with the machine that it is for.
@@ -45,6 +45,12 @@ impl SimtProgram {
         let ports = |ports: &[(Port, u32)]| ports.iter().map(|(port, _)| port.clone()).collect();
         let (inputs, outputs) = (ports(&parts.inputs), ports(&parts.outputs));
         Ok(SimtProgram { machine: machine.clone(), facts: facts.clone(), parts, inputs, outputs })
+    }
+
+    /// What it consists of.
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Reads a program that was written by [`Program::encode`]. The bytes are untrusted.

@@ -12,7 +12,7 @@ use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorTy
 use super::stored_type;
 use crate::number::FoldFn;
 use crate::products::zero_points;
-use crate::simt::kernel::{Builder, BufferId, ExprId, IndexFn, Scalar, SharedId};
+use crate::simt::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar, SharedId};
 use crate::target::TargetError;
 
 /// An index along each dimension of a shape.
@@ -375,7 +375,8 @@ impl<'a> Elements<'a> {
             Op::MatMul(op) => self.dot(node, op, coords)?,
             Op::Reduce(op) => self.reduced(node, op, coords)?,
             op => {
-                let reason = format!("`{}` is no work of single elements; this is a defect in tcc, please report it", op.name());
+                let reason =
+                    format!("`{}` is no work of single elements; this is a defect in tcc, please report it", op.name());
                 return Err(TargetError::Fault(reason));
             }
         })

@@ -14,10 +14,10 @@ use std::collections::HashMap;
 use tcc_ir::{Access, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
 use tcc_passes::derived_constants;
 
+pub(super) use attention::runs as attends;
 use elements::{Elements, defect};
 use merge::{Step, Task, steps};
 use piece::Work;
-pub(super) use attention::runs as attends;
 pub(super) use piece::{Piece, pieces};
 use product::Product;
 use rows::{Shares, rows};
@@ -72,7 +72,8 @@ fn wide_type(dtype: DType) -> DType {
 /// A value is too large, or a defect.
 pub(super) fn lower(facts: &SimtMachine, plan: &Plan) -> Result<Lowered, TargetError> {
     let derived = derived_constants(&plan.graph);
-    let lowering = Lowering { facts, plan, derived: &derived, lowered: Lowered::default(), known: HashMap::new(), group: 0 };
+    let lowering =
+        Lowering { facts, plan, derived: &derived, lowered: Lowered::default(), known: HashMap::new(), group: 0 };
     lowering.run()
 }
 
@@ -124,7 +125,8 @@ impl<'a> Lowering<'a> {
                     }
                 }
                 for shape in shapes {
-                    let own: Vec<ValueId> = outputs.iter().copied().filter(|&value| graph.shape(value) == &shape).collect();
+                    let own: Vec<ValueId> =
+                        outputs.iter().copied().filter(|&value| graph.shape(value) == &shape).collect();
                     self.launch(group, piece, THREADS, |elements| {
                         each(elements, shape.count(), |elements, index| {
                             let coords = elements.walk(&shape, index);
@@ -144,7 +146,9 @@ impl<'a> Lowering<'a> {
             (Work::Attention(id), _) => self.launch(group, piece, attention::THREADS, |elements| {
                 attention::attention(elements, *id, &outputs, facts)
             }),
-            (Work::Alone, _) => self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs)),
+            (Work::Alone, _) => {
+                self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs))
+            }
         }
     }
 
@@ -193,7 +197,11 @@ impl<'a> Lowering<'a> {
                 let ops: Vec<&str> = nodes.map(|node| node.op.name()).collect();
                 kernel.name = format!("k{number}_{}", name_of(&named));
                 kernel.about = vec![
-                    format!("{} of {}", if ops.is_empty() { group.anchor.kind().to_owned() } else { ops.join(", ") }, named),
+                    format!(
+                        "{} of {}",
+                        if ops.is_empty() { group.anchor.kind().to_owned() } else { ops.join(", ") },
+                        named
+                    ),
                     tiling.clone(),
                 ];
                 self.lowered.kernels.push(kernel);

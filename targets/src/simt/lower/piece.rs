@@ -132,7 +132,9 @@ fn attention(graph: &Graph, kernel: &Kernel, anchor: NodeId) -> Vec<Piece> {
 /// Whether a view is used, by other views or not, by some nodes.
 fn feeds(graph: &Graph, value: ValueId, nodes: &HashSet<NodeId>) -> bool {
     let Some(id) = graph.producer(value) else { return false };
-    graph.users(id).any(|user| nodes.contains(&user) || is_view(&graph.node(user).op) && feeds(graph, graph.node(user).output(), nodes))
+    graph.users(id).any(|user| {
+        nodes.contains(&user) || is_view(&graph.node(user).op) && feeds(graph, graph.node(user).output(), nodes)
+    })
 }
 
 /// A value and what it is a view of.
@@ -211,13 +213,12 @@ fn lies_in(graph: &Graph, id: NodeId, domain: &Shape, axes: &[usize], own: &Hash
         shape.rank() == domain.rank()
             && shape.iter().enumerate().all(|(axis, &size)| size == domain[axis] || size == 1 && axes.contains(&axis))
     };
-    let whole_or_row = |shape: &Shape| {
-        shape == domain || fits(shape) && axes.iter().all(|&axis| shape[axis] == 1)
-    };
+    let whole_or_row = |shape: &Shape| shape == domain || fits(shape) && axes.iter().all(|&axis| shape[axis] == 1);
     let element_wise = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_));
     element_wise
         && whole_or_row(shape)
-        && node.inputs.iter().all(|&input| {
-            !is_of(graph, input, own) || is_as_is(graph, input, own) && whole_or_row(graph.shape(input))
-        })
+        && node
+            .inputs
+            .iter()
+            .all(|&input| !is_of(graph, input, own) || is_as_is(graph, input, own) && whole_or_row(graph.shape(input)))
 }

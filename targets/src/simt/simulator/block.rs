@@ -63,13 +63,7 @@ pub(super) fn ends(body: &[Stmt]) -> Vec<usize> {
 }
 
 impl<'r> Block<'r> {
-    pub fn new(
-        kernel: &'r Kernel,
-        ends: &'r [usize],
-        warp: usize,
-        buffers: &'r [&'r [u8]],
-        block: [u32; 3],
-    ) -> Self {
+    pub fn new(kernel: &'r Kernel, ends: &'r [usize], warp: usize, buffers: &'r [&'r [u8]], block: [u32; 3]) -> Self {
         let threads = kernel.threads as usize;
         let shared = kernel.shared.iter().map(|shared| vec![0; shared.dtype.bytes(shared.elements as usize)]).collect();
         Block {
@@ -261,7 +255,8 @@ impl<'r> Block<'r> {
 
     /// The indices of first elements of vectors, which must lie where vectors may; threads that do not take part have 0.
     fn vector(&self, indices: &[i64], count: u32, elements: u64, name: &str) -> Result<Vec<i64>, Fault> {
-        let own: Vec<i64> = indices.iter().zip(&self.active).map(|(&index, &active)| if active { index } else { 0 }).collect();
+        let own: Vec<i64> =
+            indices.iter().zip(&self.active).map(|(&index, &active)| if active { index } else { 0 }).collect();
         let last: Vec<i64> = own.iter().map(|&index| index + i64::from(count) - 1).collect();
         self.check(&own, elements, name)?;
         self.check(&last, elements, name)?;
@@ -283,7 +278,8 @@ impl<'r> Block<'r> {
         let target = &self.kernel.shared[shared.index()];
         let source = &self.kernel.buffers[buffer.index()];
         let to = self.vector(to.indices(), count, u64::from(target.elements), &target.name)?;
-        let read: Vec<i64> = from.indices().iter().zip(&when).map(|(&index, &reads)| if reads { index } else { 0 }).collect();
+        let read: Vec<i64> =
+            from.indices().iter().zip(&when).map(|(&index, &reads)| if reads { index } else { 0 }).collect();
         let from = self.vector(&read, count, source.elements, &source.name)?;
         // Copies are of whole bytes: vectors of four bits begin with one.
         let bits = source.dtype.bits();
@@ -345,7 +341,11 @@ impl<'r> Block<'r> {
                     let x = left[row * depth + k];
                     for (sum, &y) in sums.iter_mut().zip(&right[k * columns..]) {
                         // Sums of floats are rounded to binary32 after each step.
-                        *sum = if is_float { f64::from((*sum + f64::from(x) * f64::from(y)) as f32) } else { *sum + f64::from(x) * f64::from(y) };
+                        *sum = if is_float {
+                            f64::from((*sum + f64::from(x) * f64::from(y)) as f32)
+                        } else {
+                            *sum + f64::from(x) * f64::from(y)
+                        };
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use tcc_ir::DType;
 
-use crate::simt::kernel::Scalar;
+use crate::simt::kernel::{Scalar, Shared};
 
 /// A language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,31 @@ impl Dialect {
             (_, DType::F32) => "float",
             (Dialect::OpenCl, DType::F16) => "half",
             (Dialect::OpenCl, DType::BF16 | DType::U16) => "ushort",
-            (Dialect::OpenCl, DType::F8E4M3 | DType::F8E5M2 | DType::U8 | DType::Bool | DType::I4 | DType::U4) => "uchar",
+            (Dialect::OpenCl, DType::F8E4M3 | DType::F8E5M2 | DType::U8 | DType::Bool | DType::I4 | DType::U4) => {
+                "uchar"
+            }
             (Dialect::OpenCl, DType::I64) => "long",
             (_, DType::I32) => "int",
             (_, DType::I16) => "short",
             (Dialect::OpenCl, DType::I8) => "char",
             (Dialect::OpenCl, DType::U64) => "ulong",
             (Dialect::OpenCl, DType::U32) => "uint",
+        }
+    }
+
+    /// The type of elements in an array in shared memory. Where halves are no type of their own, their bits lie there.
+    pub fn shared(self, dtype: DType) -> &'static str {
+        match (self, dtype) {
+            (Dialect::OpenCl, DType::F16) => self.stored(DType::U16),
+            (Dialect::OpenCl, _) => self.stored(dtype),
+        }
+    }
+
+    /// What an array in shared memory is accessed by.
+    pub fn shared_name(self, shared: &Shared) -> String {
+        match (self, shared.dtype) {
+            (Dialect::OpenCl, DType::F16) => format!("(__local half *){}", shared.name),
+            (Dialect::OpenCl, _) => shared.name.clone(),
         }
     }
 
@@ -78,7 +96,7 @@ impl Dialect {
                 i64::MIN => "(-9223372036854775807L - 1)".to_owned(),
                 value => format!("{value}L"),
             },
-            Scalar::U32 => format!("{bits}u"),
+            Scalar::U32 => format!("{}u", bits as u32),
             Scalar::U64 => format!("{bits}UL"),
         }
     }

@@ -19,6 +19,8 @@ pub(super) enum Helper {
     MinF32,
     MaxF64,
     MinF64,
+    SignF32,
+    SignF64,
     FloorModF32,
     FloorModF64,
     DivSigned,
@@ -26,17 +28,19 @@ pub(super) enum Helper {
     RemSigned,
     RemUnsigned,
     ModSigned,
-    PowSigned,
     PowUnsigned,
-    Shl,
+    PowSigned,
+    ShlSigned,
+    ShlUnsigned,
     ShrSigned,
     ShrUnsigned,
 }
 
-/// What stands before everything else.
-pub(super) fn prelude(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::OpenCl => "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n#pragma OPENCL FP_CONTRACT OFF\n\n",
+/// What stands before everything else. Products are not joined with sums where the kernel does not say so.
+pub(super) fn prelude(dialect: Dialect, has_doubles: bool) -> &'static str {
+    match (dialect, has_doubles) {
+        (Dialect::OpenCl, true) => "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n#pragma OPENCL FP_CONTRACT OFF\n",
+        (Dialect::OpenCl, false) => "#pragma OPENCL FP_CONTRACT OFF\n",
     }
 }
 
@@ -58,6 +62,8 @@ impl Helper {
             Helper::MinF32 => "min_f32",
             Helper::MaxF64 => "max_f64",
             Helper::MinF64 => "min_f64",
+            Helper::SignF32 => "sign_f32",
+            Helper::SignF64 => "sign_f64",
             Helper::FloorModF32 => "floor_mod_f32",
             Helper::FloorModF64 => "floor_mod_f64",
             Helper::DivSigned => "div_signed",
@@ -67,7 +73,8 @@ impl Helper {
             Helper::ModSigned => "mod_signed",
             Helper::PowSigned => "pow_signed",
             Helper::PowUnsigned => "pow_unsigned",
-            Helper::Shl => "shift_left",
+            Helper::ShlSigned => "shift_left_signed",
+            Helper::ShlUnsigned => "shift_left_unsigned",
             Helper::ShrSigned => "shift_right_signed",
             Helper::ShrUnsigned => "shift_right_unsigned",
         }
@@ -77,6 +84,7 @@ impl Helper {
     pub fn needs(self) -> &'static [Helper] {
         match self {
             Helper::ModSigned => &[Helper::RemSigned],
+            Helper::PowSigned => &[Helper::PowUnsigned],
             _ => &[],
         }
     }
@@ -87,9 +95,9 @@ impl Helper {
             (Helper::RoundF16, Dialect::OpenCl) => {
                 "inline float round_to_half(float x)
 {
-    half h;
-    vstore_half_rte(x, 0, &h);
-    return vload_half(0, &h);
+    ushort bits;
+    vstore_half_rte(x, 0, (half *)&bits);
+    return vload_half(0, (const half *)&bits);
 }
 "
             }
@@ -128,6 +136,7 @@ impl Helper {
 }
 "
             }
+            // What is too large becomes the largest number that there is.
             (Helper::ToF8E4M3, Dialect::OpenCl) => {
                 "inline uchar e4m3_of_float(float x)
 {
@@ -144,8 +153,11 @@ impl Helper {
             (Helper::FromF8E5M2, Dialect::OpenCl) => {
                 "inline float float_of_e5m2(uchar bits)
 {
-    const ushort wide = (ushort)((ushort)bits << 8);
-    return vload_half(0, (const half *)&wide);
+    const int exponent = bits >> 2 & 31, mantissa = bits & 3;
+    const float size = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                     : exponent == 0 ? ldexp((float)mantissa, -16)
+                                     : ldexp((float)(4 + mantissa), exponent - 17);
+    return bits & 128 ? -size : size;
 }
 "
             }
@@ -154,8 +166,8 @@ impl Helper {
 {
     const uchar minus = signbit(x) ? 128 : 0;
     const float size = fabs(x);
-    if (isnan(x)) return 127;
-    if (size >= 61440.0f) return minus | (isinf(x) ? 124 : 123);
+    if (isnan(x)) return 126;
+    if (size >= 61440.0f) return minus | 123;
     const int exponent = max(size > 0 ? ilogb(size) : -14, -14);
     const int steps = (int)rint(ldexp(size, 2 - exponent));
     return minus | (uchar)(steps + (exponent + 14) * 4);
@@ -201,6 +213,20 @@ impl Helper {
                 "inline double min_f64(double a, double b)
 {
     return isnan(a) || a <= b ? a : b;
+}
+"
+            }
+            (Helper::SignF32, Dialect::OpenCl) => {
+                "inline float sign_f32(float x)
+{
+    return x > 0 ? 1.0f : x < 0 ? -1.0f : x;
+}
+"
+            }
+            (Helper::SignF64, Dialect::OpenCl) => {
+                "inline double sign_f64(double x)
+{
+    return x > 0 ? 1.0 : x < 0 ? -1.0 : x;
 }
 "
             }
@@ -261,9 +287,7 @@ impl Helper {
                 "inline long pow_signed(long base, long exponent)
 {
     if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent % 2 ? -1 : 1) : 0;
-    ulong result = 1, square = (ulong)base;
-    for (ulong rest = (ulong)exponent; rest; rest >>= 1, square *= square) result = rest & 1 ? result * square : result;
-    return (long)result;
+    return (long)pow_unsigned((ulong)base, (ulong)exponent);
 }
 "
             }
@@ -271,15 +295,23 @@ impl Helper {
                 "inline ulong pow_unsigned(ulong base, ulong exponent)
 {
     ulong result = 1;
-    for (; exponent; exponent >>= 1, base *= base) result = exponent & 1 ? result * base : result;
+    for (uint rest = (uint)min(exponent, 0xffffffffUL); rest; rest >>= 1, base *= base)
+        if (rest & 1) result *= base;
     return result;
 }
 "
             }
-            (Helper::Shl, Dialect::OpenCl) => {
-                "inline long shift_left(long a, long by, int width)
+            (Helper::ShlSigned, Dialect::OpenCl) => {
+                "inline long shift_left_signed(long a, long by, int width)
 {
     return by >= 0 && by < width ? (long)((ulong)a << by) : 0;
+}
+"
+            }
+            (Helper::ShlUnsigned, Dialect::OpenCl) => {
+                "inline ulong shift_left_unsigned(ulong a, ulong by, int width)
+{
+    return by < width ? a << by : 0;
 }
 "
             }

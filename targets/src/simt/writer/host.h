@@ -4,6 +4,7 @@
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -34,13 +35,26 @@ inline Bytes read_file(const std::string &path)
     return Bytes(std::istreambuf_iterator<char>(file), {});
 }
 
-// The elements of an array in a .npy file, which must be as many bytes as wanted.
-inline Bytes read_npy(const std::string &path, size_t bytes)
+inline Bytes read_weights(const std::string &path, size_t bytes)
+{
+    Bytes weights = read_file(path);
+    if (weights.size() != bytes)
+        fail(path + " holds " + std::to_string(weights.size()) + " bytes and not " + std::to_string(bytes));
+    return weights;
+}
+
+// The elements of an array in a .npy file, which must be of the type that is wanted, row by row, and as many bytes.
+inline Bytes read_npy(const std::string &path, const std::string &descr, size_t bytes)
 {
     const Bytes file = read_file(path);
-    if (file.size() < 10 || std::memcmp(file.data(), "\x93NUMPY", 6) != 0) fail(path + " is no .npy file");
+    if (file.size() < 12 || std::memcmp(file.data(), "\x93NUMPY", 6) != 0) fail(path + " is no .npy file");
     const auto byte = [&](size_t at) { return size_t(uint8_t(file[at])); };
-    const size_t header = file[6] == 1 ? 10 + byte(8) + byte(9) * 256 : 12 + byte(8) + byte(9) * 256 + byte(10) * 65536;
+    const size_t start = file[6] == 1 ? 10 : 12;
+    const size_t header = start + byte(8) + byte(9) * 256 + (start == 12 ? byte(10) * 65536 : 0);
+    if (file.size() < header) fail(path + " ends in its header");
+    const std::string text(file.begin() + start, file.begin() + header);
+    if (text.find("'" + descr + "'") == std::string::npos) fail(path + " must hold elements of type " + descr);
+    if (text.find("'fortran_order': True") != std::string::npos) fail(path + " must hold its elements row by row");
     if (file.size() != header + bytes)
         fail(path + " holds " + std::to_string(file.size() - header) + " bytes and not " + std::to_string(bytes));
     return Bytes(file.begin() + header, file.end());
@@ -48,7 +62,7 @@ inline Bytes read_npy(const std::string &path, size_t bytes)
 
 inline void write_npy(const std::string &path, const char *descr, const std::string &shape, const Bytes &elements)
 {
-    std::string header = std::string("{'descr': '") + descr + "', 'fortran_order': False, 'shape': (" + shape + "), }";
+    std::string header = std::string("{'descr': '") + descr + "', 'fortran_order': False, 'shape': " + shape + ", }";
     header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 10 - 1, ' ');
     header += '\n';
     std::ofstream file(path, std::ios::binary);
@@ -63,84 +77,101 @@ inline void write_npy(const std::string &path, const char *descr, const std::str
 // The first device of the first platform that has one, and memory for the model's weights and for its values.
 class Device {
 public:
-    Device(const std::string &source, size_t weights, size_t values)
+    Device(const std::string &source, const Bytes &weights, size_t values)
     {
-        cl_platform_id platforms[16];
-        cl_uint count = 0;
-        check(clGetPlatformIDs(16, platforms, &count), "looking for platforms");
-        bool found = false;
-        for (cl_uint i = 0; i < count && i < 16 && !found; ++i)
-            found = clGetDeviceIDs(platforms[i], CL_DEVICE_TYPE_ALL, 1, &device, nullptr) == CL_SUCCESS;
-        if (!found) fail("there is no OpenCL device");
+        find();
         cl_int code;
         context = clCreateContext(nullptr, 1, &device, nullptr, nullptr, &code);
         check(code, "making a context");
         queue = clCreateCommandQueue(context, device, 0, &code);
         check(code, "making a queue");
-        const Bytes text = read_file(source);
+        build(read_file(source));
+        constant = clCreateBuffer(context, CL_MEM_READ_ONLY, weights.empty() ? 1 : weights.size(), nullptr, &code);
+        check(code, "making room for weights");
+        variable = clCreateBuffer(context, CL_MEM_READ_WRITE, values ? values : 1, nullptr, &code);
+        check(code, "making room for values");
+        write(constant, weights);
+    }
+
+    // A part of the weights.
+    cl_mem weights(size_t offset, size_t bytes) const { return part(constant, offset, bytes); }
+
+    // A part of the memory for values.
+    cl_mem values(size_t offset, size_t bytes) const { return part(variable, offset, bytes); }
+
+    void write(cl_mem buffer, const Bytes &bytes) const
+    {
+        if (bytes.empty()) return;
+        check(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 0, bytes.size(), bytes.data(), 0, nullptr, nullptr),
+              "writing memory");
+    }
+
+    Bytes read(cl_mem buffer, size_t size) const
+    {
+        Bytes bytes(size);
+        if (bytes.empty()) return bytes;
+        check(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, size, bytes.data(), 0, nullptr, nullptr), "reading memory");
+        return bytes;
+    }
+
+    // Launches so many blocks of so many threads. Launches run one after another.
+    void launch(const char *name, const std::array<size_t, 3> &blocks, size_t threads,
+                std::initializer_list<cl_mem> buffers) const
+    {
+        cl_int code;
+        const cl_kernel kernel = clCreateKernel(program, name, &code);
+        check(code, name);
+        cl_uint place = 0;
+        for (const cl_mem &buffer : buffers) check(clSetKernelArg(kernel, place++, sizeof buffer, &buffer), name);
+        const size_t global[3] = {blocks[0] * threads, blocks[1], blocks[2]}, local[3] = {threads, 1, 1};
+        check(clEnqueueNDRangeKernel(queue, kernel, 3, nullptr, global, local, 0, nullptr, nullptr), name);
+        // It is kept until it has run.
+        clReleaseKernel(kernel);
+    }
+
+private:
+    void find()
+    {
+        cl_platform_id platforms[16];
+        cl_uint count = 0;
+        check(clGetPlatformIDs(16, platforms, &count), "looking for platforms");
+        for (cl_uint i = 0; i < count && i < 16; ++i)
+            if (clGetDeviceIDs(platforms[i], CL_DEVICE_TYPE_ALL, 1, &device, nullptr) == CL_SUCCESS) return;
+        fail("there is no OpenCL device");
+    }
+
+    void build(const Bytes &text)
+    {
+        cl_int code;
         const char *start = text.data();
         const size_t length = text.size();
         program = clCreateProgramWithSource(context, 1, &start, &length, &code);
         check(code, "reading kernels");
-        if (clBuildProgram(program, 1, &device, "-cl-std=CL1.2", nullptr, nullptr) != CL_SUCCESS) {
-            size_t size = 0;
-            clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_LOG, 0, nullptr, &size);
-            Bytes log(size + 1, '\0');
-            clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_LOG, size, log.data(), nullptr);
-            fail(std::string("the kernels do not compile:\n") + log.data());
-        }
-        memory[0] = clCreateBuffer(context, CL_MEM_READ_ONLY, weights ? weights : 1, nullptr, &code);
-        check(code, "making room for weights");
-        memory[1] = clCreateBuffer(context, CL_MEM_READ_WRITE, values ? values : 1, nullptr, &code);
-        check(code, "making room for values");
+        // Quotients and roots are rounded as the model wants them where the device can do that.
+        cl_device_fp_config floats = 0;
+        clGetDeviceInfo(device, CL_DEVICE_SINGLE_FP_CONFIG, sizeof floats, &floats, nullptr);
+        std::string options = "-cl-std=CL1.2";
+        if (floats & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) options += " -cl-fp32-correctly-rounded-divide-sqrt";
+        if (clBuildProgram(program, 1, &device, options.c_str(), nullptr, nullptr) == CL_SUCCESS) return;
+        size_t size = 0;
+        clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_LOG, 0, nullptr, &size);
+        Bytes log(size + 1, '\0');
+        clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_LOG, size, log.data(), nullptr);
+        fail(std::string("the kernels do not compile:\n") + log.data());
     }
 
-    // A part of the memory for weights (0) or for values (1).
-    cl_mem part(int of, size_t offset, size_t bytes) const
+    cl_mem part(cl_mem memory, size_t offset, size_t bytes) const
     {
         cl_int code;
         const cl_buffer_region region = {offset, bytes};
-        cl_mem buffer = clCreateSubBuffer(memory[of], 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &code);
+        const cl_mem buffer = clCreateSubBuffer(memory, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &code);
         check(code, "dividing memory");
         return buffer;
     }
 
-    void write(int of, size_t offset, const Bytes &bytes) const
-    {
-        if (bytes.empty()) return;
-        check(clEnqueueWriteBuffer(queue, memory[of], CL_TRUE, offset, bytes.size(), bytes.data(), 0, nullptr, nullptr),
-              "writing memory");
-    }
-
-    Bytes read(int of, size_t offset, size_t size) const
-    {
-        Bytes bytes(size);
-        check(clEnqueueReadBuffer(queue, memory[of], CL_TRUE, offset, size, bytes.data(), 0, nullptr, nullptr),
-              "reading memory");
-        return bytes;
-    }
-
-    cl_kernel kernel(const char *name) const
-    {
-        cl_int code;
-        cl_kernel kernel = clCreateKernel(program, name, &code);
-        check(code, name);
-        return kernel;
-    }
-
-    // Launches so many blocks of so many threads. Launches run one after another.
-    void launch(cl_kernel kernel, size_t x, size_t y, size_t z, size_t threads, std::initializer_list<cl_mem> buffers) const
-    {
-        cl_uint place = 0;
-        for (const cl_mem &buffer : buffers) check(clSetKernelArg(kernel, place++, sizeof buffer, &buffer), "passing a buffer");
-        const size_t global[3] = {x * threads, y, z}, local[3] = {threads, 1, 1};
-        check(clEnqueueNDRangeKernel(queue, kernel, 3, nullptr, global, local, 0, nullptr, nullptr), "launching a kernel");
-    }
-
-private:
     cl_device_id device = nullptr;
     cl_context context = nullptr;
     cl_command_queue queue = nullptr;
     cl_program program = nullptr;
-    cl_mem memory[2] = {};
+    cl_mem constant = nullptr, variable = nullptr;
 };

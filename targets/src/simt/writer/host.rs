@@ -1,28 +1,19 @@
 //! The program that runs kernels: it loads weights and inputs, launches, and writes the outputs.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 use tcc_ir::DType;
 
 use super::Written;
 use super::c::comment;
+use crate::simt::kernel::Kernel;
 use crate::simt::kernel::names::name_of;
-use crate::simt::program::{Buffer, Parts};
+use crate::simt::program::Parts;
 use crate::simt::simulator::Place;
 use crate::target::Port;
 
 /// What every host program includes.
 pub(super) const HEADER: &str = include_str!("host.h");
-
-/// Where a buffer lies: in weights or values, at which byte, and how many bytes it has.
-fn place_of(buffer: &Buffer) -> (u32, u64, u64) {
-    let bytes = (buffer.elements * buffer.dtype.bits() as u64).div_ceil(8);
-    match buffer.place {
-        Place::Weights(at) => (0, at, bytes),
-        Place::Values(at) => (1, at, bytes),
-    }
-}
 
 /// The names of a program's ports as files: different from each other, whatever the model calls them.
 pub(in crate::simt) fn file_names(parts: &Parts) -> (Vec<String>, Vec<String>) {
@@ -60,102 +51,142 @@ fn descr(dtype: DType) -> &'static str {
     }
 }
 
+/// A host program that is being written.
+struct Host<'p> {
+    parts: &'p Parts,
+    /// Buffers that have a name in the program already.
+    named: HashSet<u32>,
+    text: String,
+}
+
+impl Host<'_> {
+    fn line(&mut self, text: &str) {
+        self.text.push_str("    ");
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    /// A buffer's name: its place among those of the program.
+    fn name(&self, number: u32) -> String {
+        match self.parts.buffers[number as usize].place {
+            Place::Weights(_) => format!("weight_{number}"),
+            Place::Values(_) => format!("value_{number}"),
+        }
+    }
+
+    /// Names a buffer where it is first used.
+    fn declare(&mut self, number: u32) {
+        if !self.named.insert(number) {
+            return;
+        }
+        let buffer = &self.parts.buffers[number as usize];
+        let (of, at) = match buffer.place {
+            Place::Weights(at) => ("weights", at),
+            Place::Values(at) => ("values", at),
+        };
+        let bytes = (buffer.elements * buffer.dtype.bits() as u64).div_ceil(8).max(1);
+        let (name, about) = (self.name(number), format!("{}: {}", buffer.dtype, comment(&buffer.name)));
+        self.line(&format!("const cl_mem {name} = device.{of}({at}, {bytes}); // {about}"));
+    }
+
+    fn inputs(&mut self, names: &[String]) {
+        for ((port, number), name) in self.parts.inputs.iter().zip(names) {
+            self.declare(*number);
+            let dtype = self.parts.buffers[*number as usize].dtype;
+            let read = format!("read_npy(inputs + \"/{name}.npy\", \"{}\", {})", descr(dtype), bytes_of(port, dtype));
+            let buffer = self.name(*number);
+            self.line(&format!("device.write({buffer}, {read});"));
+        }
+    }
+
+    fn launches(&mut self) {
+        let parts = self.parts;
+        let mut group = None;
+        for launch in &parts.launches {
+            if group != Some(launch.group) {
+                group = Some(launch.group);
+                let of = &parts.groups[launch.group as usize];
+                let first = of.origins.first().map_or("", String::as_str);
+                let about = format!("{}: {}", comment(&of.name), comment(first));
+                self.text.push('\n');
+                self.line(&format!("// {about}"));
+            }
+            launch.buffers.iter().for_each(|&buffer| self.declare(buffer));
+            let buffers: Vec<String> = launch.buffers.iter().map(|&buffer| self.name(buffer)).collect();
+            let Kernel { name, grid: [x, y, z], threads, .. } = &parts.kernels[launch.kernel as usize];
+            let buffers = buffers.join(", ");
+            self.line(&format!("device.launch(\"{name}\", {{{x}, {y}, {z}}}, {threads}, {{{buffers}}});"));
+        }
+    }
+
+    fn outputs(&mut self, names: &[String]) {
+        for ((port, number), name) in self.parts.outputs.iter().zip(names) {
+            self.declare(*number);
+            let dtype = self.parts.buffers[*number as usize].dtype;
+            let read = format!("device.read({}, {})", self.name(*number), bytes_of(port, dtype));
+            let (descr, shape) = (descr(dtype), shape_of(port));
+            self.line(&format!("write_npy(outputs + \"/{name}.npy\", \"{descr}\", \"{shape}\", {read});"));
+        }
+    }
+}
+
 /// The host program for OpenCL.
 pub(super) fn main(written: &Written<'_>) -> String {
-    let parts = written.parts;
-    let mut text = format!(
-        "// Runs {} for {}; see README.md beside this folder.\n#include \"host.h\"\n\n\
-         int main(int argc, char **argv)\n{{\n    \
-         if (argc != 5) fail(\"usage: model KERNELS.cl WEIGHTS.bin INPUT_FOLDER OUTPUT_FOLDER\");\n    \
-         const std::string inputs = argv[3], outputs = argv[4];\n    \
-         const Device device(argv[1], {}, {});\n    \
-         device.write(0, 0, read_file(argv[2]));\n\n",
-        comment(&parts.model),
-        written.machine,
-        parts.weights_bytes,
-        parts.values_bytes
-    );
-    // Writing to a string cannot fail.
+    let Written { parts, machine, .. } = *written;
     let (inputs, outputs) = file_names(parts);
-    for ((port, buffer), name) in parts.inputs.iter().zip(&inputs) {
-        let buffer = &parts.buffers[*buffer as usize];
-        let (of, at, _) = place_of(buffer);
-        let bytes = bytes_of(port, buffer);
-        let _ = writeln!(text, "    device.write({of}, {at}, read_npy(inputs + \"/{name}.npy\", {bytes}));");
-    }
-    text.push_str("\n    // What lies in memory.\n");
-    for (number, buffer) in parts.buffers.iter().enumerate() {
-        let (of, at, bytes) = place_of(buffer);
-        let _ = writeln!(
-            text,
-            "    const cl_mem b{number} = device.part({of}, {at}, {}); // {} {}",
-            bytes.max(1),
-            buffer.dtype,
-            comment(&buffer.name)
-        );
-    }
-    text.push('\n');
-    for kernel in &parts.kernels {
-        let _ = writeln!(text, "    const cl_kernel {0} = device.kernel(\"{0}\");", kernel.name);
-    }
-    let mut group = None;
-    for launch in &parts.launches {
-        let kernel = &parts.kernels[launch.kernel as usize];
-        if group != Some(launch.group) {
-            group = Some(launch.group);
-            let of = &parts.groups[launch.group as usize];
-            let first = of.origins.first().map_or("", String::as_str);
-            let _ = writeln!(text, "\n    // {}: {}", comment(&of.name), comment(first));
-        }
-        let buffers: Vec<String> = launch.buffers.iter().map(|buffer| format!("b{buffer}")).collect();
-        let [x, y, z] = kernel.grid;
-        let _ = writeln!(
-            text,
-            "    device.launch({}, {x}, {y}, {z}, {}, {{{}}});",
-            kernel.name,
-            kernel.threads,
-            buffers.join(", ")
-        );
-    }
-    text.push('\n');
-    for ((port, buffer), name) in parts.outputs.iter().zip(&outputs) {
-        let buffer = &parts.buffers[*buffer as usize];
-        let (of, at, _) = place_of(buffer);
-        let bytes = bytes_of(port, buffer);
-        let shape: String = port.ty.shape.iter().map(|dim| format!("{dim}, ")).collect();
-        let _ = writeln!(
-            text,
-            "    write_npy(outputs + \"/{name}.npy\", \"{}\", \"{}\", device.read({of}, {at}, {bytes}));",
-            descr(buffer.dtype),
-            shape.trim_end()
-        );
-    }
-    text.push_str("    return 0;\n}\n");
-    text
+    let mut host = Host { parts, named: HashSet::new(), text: String::new() };
+    let (model, machine) = (comment(&parts.model), comment(machine));
+    host.text.push_str(&format!("// Runs {model} for {machine}; README.md in the folder above says how.\n"));
+    host.text.push_str("#include \"host.h\"\n\nint main(int argc, char **argv)\n{\n");
+    host.line("if (argc != 5) fail(\"usage: model KERNELS.cl WEIGHTS.bin INPUT_FOLDER OUTPUT_FOLDER\");");
+    host.line("const std::string inputs = argv[3], outputs = argv[4];");
+    let (weights, values) = (parts.weights_bytes, parts.values_bytes);
+    host.line(&format!("const Device device(argv[1], read_weights(argv[2], {weights}), {values});\n"));
+    host.line("// Inputs.");
+    host.inputs(&inputs);
+    host.launches();
+    host.text.push('\n');
+    host.line("// Outputs.");
+    host.outputs(&outputs);
+    host.text + "}\n"
 }
 
 /// Bytes of a port's elements as they are stored.
-fn bytes_of(port: &Port, buffer: &Buffer) -> u64 {
-    (port.ty.shape.count() as u64 * buffer.dtype.bits() as u64).div_ceil(8)
+fn bytes_of(port: &Port, stored: DType) -> u64 {
+    (port.ty.shape.count() as u64 * stored.bits() as u64).div_ceil(8)
+}
+
+/// A port's shape as NumPy writes it.
+fn shape_of(port: &Port) -> String {
+    let extents: Vec<String> = port.ty.shape.iter().map(|extent| extent.to_string()).collect();
+    match extents.as_slice() {
+        [extent] => format!("({extent},)"),
+        extents => format!("({})", extents.join(", ")),
+    }
 }
 
 /// How to build and run it.
 pub(super) fn readme(written: &Written<'_>) -> String {
-    let (inputs, outputs) = file_names(written.parts);
+    let Written { parts, machine, .. } = *written;
+    let (inputs, outputs) = file_names(parts);
     let list = |names: &[String], ports: &[(Port, u32)]| {
-        let line = |(name, (port, _)): (&String, &(Port, u32))| {
-            format!("- `{name}.npy`: {} {}\n", comment(&port.name), port.ty)
+        let line = |(name, (port, number)): (&String, &(Port, u32))| {
+            let stored = parts.buffers[*number as usize].dtype;
+            let (own, shape) = (comment(&port.name).replace('`', "_"), shape_of(port));
+            format!("- `{name}.npy`: `{own}`, {} of shape {shape}, stored as `{}`\n", port.ty.dtype, descr(stored))
         };
         names.iter().zip(ports).map(line).collect::<String>()
     };
     format!(
-        "# {} for {}\n\nBuild and run it on any OpenCL device:\n\n```sh\n\
+        "# `{}` for {}\n\nBuild and run it in this folder, with any OpenCL device:\n\n```sh\n\
          g++ -std=c++17 -O2 -Wall -o model opencl/main.cpp -lOpenCL\n\
+         mkdir -p outputs\n\
          ./model opencl/kernels.cl ../weights.bin inputs outputs\n```\n\n\
-         The folder `inputs` holds an array for each input, as NumPy saves it:\n\n{}\nThe outputs are written to `outputs`:\n\n{}",
-        comment(&written.parts.model),
-        written.machine,
-        list(&inputs, &written.parts.inputs),
-        list(&outputs, &written.parts.outputs)
+         The folder `inputs` holds an array for each input, as NumPy saves it:\n\n{}\n\
+         The outputs are written to `outputs`:\n\n{}",
+        comment(&parts.model).replace('`', "_"),
+        comment(machine),
+        list(&inputs, &parts.inputs),
+        list(&outputs, &parts.outputs)
     )
 }

@@ -4,6 +4,8 @@ mod c;
 mod dialect;
 mod helpers;
 mod host;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -104,7 +104,8 @@ impl Product {
     /// The best way to compute it; `None` where each thread is to compute elements by itself.
     pub fn method(&self, graph: &Graph, machine: &SimtMachine) -> Option<Method> {
         let dtypes = self.factors.map(|factor| graph.ty(factor).dtype);
-        let is_narrow = |dtype: DType| matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I4 | DType::U4);
+        let is_narrow =
+            |dtype: DType| matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I4 | DType::U4);
         let known = dtypes[0] == dtypes[1] && matches!(dtypes[0], DType::F32 | DType::F16 | DType::BF16)
             || dtypes.iter().all(|&dtype| is_narrow(dtype));
         if !known || self.k == 0 {
@@ -126,8 +127,16 @@ impl Product {
 
     /// The coordinates of a factor's element, by its place in its matrix: of A a row and what is summed over, of B that and a
     /// column.
-    pub fn coords(&self, elements: &mut Elements<'_>, factor: usize, lead: &[ExprId], first: ExprId, second: ExprId) -> Coords {
-        let mut all = if factor == 0 { self.row(elements, lead, first) } else { lead.iter().copied().chain([first]).collect() };
+    pub fn coords(
+        &self,
+        elements: &mut Elements<'_>,
+        factor: usize,
+        lead: &[ExprId],
+        first: ExprId,
+        second: ExprId,
+    ) -> Coords {
+        let mut all =
+            if factor == 0 { self.row(elements, lead, first) } else { lead.iter().copied().chain([first]).collect() };
         all.push(second);
         let last = all.len() - 1;
         if if factor == 0 { self.op.transpose_a } else { self.op.transpose_b } {

@@ -87,7 +87,8 @@ impl Tiling {
     /// Cycles by reckoning: waves of blocks, each limited by multiplying or by reading panels.
     fn reckoned(&self, product: &Product, machine: &SimtMachine) -> f64 {
         let [rows, columns, depth] = self.block.map(f64::from);
-        let tiles = (product.m as f64 / rows).ceil() * (product.n as f64 / columns).ceil() * product.batch.count() as f64;
+        let tiles =
+            (product.m as f64 / rows).ceil() * (product.n as f64 / columns).ceil() * product.batch.count() as f64;
         let units = f64::from(machine.multiprocessors);
         let rate = match (self.matrix_units, &machine.tensor) {
             (true, Some(unit)) => f64::from(match self.dtype {
@@ -98,7 +99,8 @@ impl Tiling {
             _ => machine.pipes.f32.lanes,
         };
         // What reuse there is in registers decides how much shared memory is read for each product.
-        let reads = (f64::from(self.part[0]) + f64::from(self.part[1])) / (f64::from(self.part[0]) * f64::from(self.part[1]));
+        let reads =
+            (f64::from(self.part[0]) + f64::from(self.part[1])) / (f64::from(self.part[0]) * f64::from(self.part[1]));
         let bytes = rows * columns * depth * reads * self.dtype.bits() as f64 / 8.0;
         let shared = bytes / f64::from(4 * machine.shared.banks) * if self.matrix_units { 1.0 } else { 0.5 };
         let panel = (rows + columns) * depth * self.dtype.bits() as f64 / 8.0;

@@ -221,7 +221,8 @@ fn along_columns(
         elements.close();
     }
     elements.close();
-    let text = told(product, &format!("{own} columns and 1/{parts} of the depth each, {lanes} threads beside each other"));
+    let text =
+        told(product, &format!("{own} columns and 1/{parts} of the depth each, {lanes} threads beside each other"));
     let blocks = n.div_ceil(all as usize) as u32;
     Ok(([blocks, 1, product.batch.count() as u32], text))
 }
