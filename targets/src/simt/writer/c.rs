@@ -182,8 +182,10 @@ impl Writer<'_> {
                     }
                     Some(elements) => {
                         self.line(&format!("{ty} {}[{elements}];", name(var)));
-                        let i = self.counter();
-                        self.line(&format!("for (int {i} = 0; {i} < {elements}; ++{i}) {}[{i}] = {value};", name(var)));
+                        self.line(&format!(
+                            "for (int slot = 0; slot < {elements}; ++slot) {}[slot] = {value};",
+                            name(var)
+                        ));
                     }
                 }
             }
@@ -332,19 +334,6 @@ impl Writer<'_> {
         format!("{name} = {value};")
     }
 
-    /// A name for a counter that nothing in the kernel has.
-    fn counter(&self) -> String {
-        let kernel = self.kernel;
-        let buffers = kernel.buffers.iter().map(|buffer| &buffer.name);
-        let shared = kernel.shared.iter().map(|shared| &shared.name);
-        let taken: HashSet<&String> = buffers.chain(shared).chain(kernel.vars.iter().map(|var| &var.name)).collect();
-        let mut name = "i".to_owned();
-        while taken.contains(&name) {
-            name.push('i');
-        }
-        name
-    }
-
     fn is_set(&self, var: VarId) -> bool {
         self.kernel.body.iter().any(|stmt| match *stmt {
             Stmt::Set(own, _) | Stmt::Reduce { var: own, .. } => own == var,
@@ -368,10 +357,9 @@ impl Writer<'_> {
             let is_whole = width == self.kernel.threads;
             let first = if is_whole { "0".to_owned() } else { format!("thread / {width} * {width}") };
             self.line(&format!("{name} = {scratch}[{first}];"));
-            let i = self.counter();
-            self.line(&format!("for (int {i} = {warp}; {i} < {width}; {i} += {warp}) {{"));
+            self.line(&format!("for (int slot = {warp}; slot < {width}; slot += {warp}) {{"));
             self.depth += 1;
-            let at = if is_whole { i } else { format!("{first} + {i}") };
+            let at = if is_whole { "slot".to_owned() } else { format!("{first} + slot") };
             self.line(&format!("const {ty} other = {scratch}[{at}];"));
             self.combine(name, function, dtype);
             self.depth -= 1;
@@ -398,14 +386,15 @@ impl Writer<'_> {
                 return self.line(&format!("{name} = {value};"));
             }
         };
-        if wraps(dtype) {
-            let unsigned = self.dialect.unsigned(Scalar::of(dtype));
-            let (value, _) = self.signed(dtype, format!("({unsigned}){name} {sign} other"));
-            self.line(&format!("{name} = {value};"));
-        } else {
-            let (value, _) = self.narrowed(dtype, (format!("{name} {sign} other"), Binding::Sum));
-            self.line(&format!("{name} = {value};"));
+        if dtype.is_float() {
+            return self.line(&format!("{name} {sign}= other;"));
         }
+        let unsigned = self.dialect.unsigned(Scalar::of(dtype));
+        let (value, _) = match wraps(dtype) {
+            true => self.signed(dtype, format!("({unsigned}){name} {sign} other")),
+            false => self.narrowed(dtype, (format!("{name} {sign} other"), Binding::Sum)),
+        };
+        self.line(&format!("{name} = {value};"));
     }
 
     /// An assignment to an element in memory.
