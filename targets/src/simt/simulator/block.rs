@@ -33,7 +33,7 @@ pub(super) struct Block<'r> {
 }
 
 /// Where the scope that each statement opens ends.
-pub(super) fn ends(body: &[Stmt]) -> Vec<usize> {
+pub(in crate::simt) fn ends(body: &[Stmt]) -> Vec<usize> {
     let mut ends = vec![0; body.len()];
     let mut open = Vec::new();
     for (place, stmt) in body.iter().enumerate() {
@@ -296,6 +296,6 @@ impl<'r> Block<'r> {
 }
 
 /// Bytes of so many elements as buffers hold them.
-pub(super) fn buffer_bytes(dtype: DType, elements: u64) -> u64 {
+pub(in crate::simt) fn buffer_bytes(dtype: DType, elements: u64) -> u64 {
     (elements * dtype.bits() as u64).div_ceil(8)
 }
