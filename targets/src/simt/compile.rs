@@ -104,7 +104,7 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
     let mut arena = Arena::default();
     let mut last: HashMap<ValueId, usize> = HashMap::new();
     for (index, launch) in lowered.launches.iter().enumerate() {
-        launch.arguments.iter().for_each(|&value| drop(last.insert(value, index)));
+        last.extend(launch.arguments.iter().map(|&value| (value, index)));
     }
     // Inputs are there before the first launch, outputs after the last.
     let outputs: Vec<ValueId> = graph.outputs().iter().map(|output| output.value).collect();

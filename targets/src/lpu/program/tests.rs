@@ -109,6 +109,7 @@ fn machine() -> Machine {
         default: false,
         systolic: None,
         lpu: Some(LpuMachine { energy: Some(energy_costs()), ..small_machine() }),
+        simt: None,
     }
 }
 

@@ -27,12 +27,7 @@ pub(super) fn assigned(stmt: &Stmt) -> Option<(VarId, Option<ExprId>)> {
         Stmt::Let(var, value) | Stmt::Set(var, value) | Stmt::SetElement(var, _, value) => Some((var, Some(value))),
         Stmt::For { var, from, .. } => Some((var, Some(from))),
         Stmt::Reduce { var, .. } => Some((var, None)),
-        Stmt::If(_)
-        | Stmt::Else
-        | Stmt::End
-        | Stmt::Store(..)
-        | Stmt::StoreShared(..)
-        | Stmt::Barrier => None,
+        Stmt::If(_) | Stmt::Else | Stmt::End | Stmt::Store(..) | Stmt::StoreShared(..) | Stmt::Barrier => None,
     }
 }
 

@@ -98,7 +98,13 @@ impl Lanes {
     /// The lanes that do not hold 0.
     pub fn holds(&self, lanes: usize) -> u64 {
         match self.form {
-            Form::Line { first, step: 0 } => if first == 0 { 0 } else { full(lanes) },
+            Form::Line { first, step: 0 } => {
+                if first == 0 {
+                    0
+                } else {
+                    full(lanes)
+                }
+            }
             _ => (0..lanes).filter(|&lane| self.at(lane) != 0).fold(0, |mask, lane| mask | 1 << lane),
         }
     }
@@ -106,7 +112,13 @@ impl Lanes {
     /// The lanes that hold less than another has.
     pub fn below(&self, other: &Lanes, lanes: usize) -> u64 {
         match (self.as_line(), other.as_line()) {
-            (Some((a, 0)), Some((b, 0))) => if a < b { full(lanes) } else { 0 },
+            (Some((a, 0)), Some((b, 0))) => {
+                if a < b {
+                    full(lanes)
+                } else {
+                    0
+                }
+            }
             _ => (0..lanes).filter(|&lane| self.at(lane) < other.at(lane)).fold(0, |mask, lane| mask | 1 << lane),
         }
     }

@@ -19,7 +19,7 @@ use super::signature::signature;
 const MAX_GROUPS: usize = 12;
 
 /// Instructions after which waves are left out although they differ.
-const MAX_INSTRUCTIONS: u64 = 1 << 20;
+const MAX_INSTRUCTIONS: u64 = 1 << 19;
 
 /// What came of a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,10 @@ struct Wave {
     at: u64,
     cycles: u64,
     counters: Vec<Counters>,
+    /// What the first group has done in it.
     first: Counters,
+    /// How far its servers were behind at the end.
+    backlog: [u64; 4],
 }
 
 struct Launch<'p> {
@@ -172,14 +175,15 @@ impl Launch<'_> {
             return;
         }
         let counters: Vec<Counters> = self.groups.iter().map(|group| group.multiprocessor.counters.clone()).collect();
+        let backlog = self.groups[0].multiprocessor.memory.backlog(at);
         let simulated: u64 = counters.iter().map(Counters::instructions).sum();
         let Some(before) = self.wave.take() else {
             let first = counters[0].clone();
-            self.wave = Some(Wave { at, cycles: 0, counters, first });
+            self.wave = Some(Wave { at, cycles: 0, counters, first, backlog });
             return;
         };
         let (cycles, own) = (at.saturating_sub(before.at), counters[0].since(&before.counters[0]));
-        let repeats = cycles == before.cycles && own == before.first;
+        let repeats = cycles == before.cycles && own == before.first && backlog == before.backlog;
         let per_wave = each * self.setting.occupancy.active;
         let same = self.classes.as_ref().map_or(0, |classes| classes.same_from(self.setting, self.next));
         let is_long = simulated > MAX_INSTRUCTIONS;
@@ -200,7 +204,7 @@ impl Launch<'_> {
             self.next += times * per_wave;
             return;
         }
-        self.wave = Some(Wave { at, cycles, counters, first: own });
+        self.wave = Some(Wave { at, cycles, counters, first: own, backlog });
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each level is a server: what it hands on takes time by its bandwidth, and comes its latency after it was begun. Of the
 //! bandwidth of what all share a multiprocessor has its part, the whole over the number of those that have blocks. Sectors that
-//! are on their way are waited for, not fetched again. Stores go through to the common cache and are not waited for.
+//! are on their way are waited for, not fetched again. Stores go through to the common cache and are not waited for, but no
+//! more are taken when what is to be moved takes longer than a load from memory does.
 
 use super::cache::Cache;
 use super::pattern::Sectors;
@@ -24,6 +25,8 @@ pub(super) struct Rates {
     shared_latency: u64,
     /// Sectors of its part of the common cache.
     l2_sectors: u64,
+    /// Sectors of all of it.
+    all_l2_sectors: u64,
 }
 
 impl Rates {
@@ -41,6 +44,7 @@ impl Rates {
             dram_latency: u64::from(machine.dram.latency),
             shared_latency: u64::from(machine.shared.latency),
             l2_sectors: machine.l2.bytes / active / u64::from(machine.sector),
+            all_l2_sectors: machine.l2.bytes / u64::from(machine.sector),
         }
     }
 }
@@ -67,11 +71,17 @@ pub(super) struct Memory<'p> {
 impl<'p> Memory<'p> {
     /// An empty one, with so many sectors in the multiprocessor's cache.
     pub fn new(rates: &'p Rates, sharing: &'p Sharing, l1_sectors: u64) -> Memory<'p> {
+        // What a multiprocessor has read stays in the common cache until all have filled it with what nobody had read.
+        let (blocks, distinct) = sharing
+            .accesses
+            .iter()
+            .fold((0, 0), |(blocks, distinct), share| (blocks + share.blocks * 1024 / share.distinct, distinct + 1024));
+        let read = (rates.l2_sectors * blocks / distinct.max(1)).clamp(rates.l2_sectors, rates.all_l2_sectors);
         Memory {
             rates,
             sharing,
             l1: Cache::new(l1_sectors),
-            read: Cache::new(rates.l2_sectors),
+            read: Cache::new(read),
             written: Cache::new(rates.l2_sectors),
             shared_free: 0,
             l1_free: 0,
@@ -108,39 +118,40 @@ impl<'p> Memory<'p> {
     fn fetch(&mut self, start: u64, access: usize, sector: u64, is_data: bool, counters: &mut Counters) -> u64 {
         let rates = self.rates;
         let start = self.common(start, counters);
-        if !is_data && (self.read.find(sector).is_some() || !self.is_first(access, counters)) {
-            self.read.insert_new(sector);
-            return start.div_ceil(TICKS) + rates.l2_latency;
-        }
+        let is_here = !is_data && (self.read.find(sector).is_some() || !self.is_first(access, counters));
         if !is_data {
             self.read.insert_new(sector);
         }
+        if is_here {
+            return start.div_ceil(TICKS) + rates.l2_latency;
+        }
+        counters.fetched[self.sharing.accesses[access].buffer as usize] += 1;
         let start = self.dram(start, counters);
         start.div_ceil(TICKS) + rates.dram_latency
     }
 
     /// Whether this multiprocessor is the one that fetches what it has not had yet.
-    fn is_first(&mut self, access: usize, counters: &mut Counters) -> bool {
+    fn is_first(&mut self, access: usize, counters: &Counters) -> bool {
         let share = &self.sharing.accesses[access];
-        let fetched = &mut counters.fetched[share.buffer as usize];
-        if share.limit.is_some_and(|limit| *fetched >= limit) {
+        if share.limit.is_some_and(|limit| counters.fetched[share.buffer as usize] >= limit) {
             return false;
         }
         self.owed[access] += share.distinct;
-        if self.owed[access] < share.blocks {
-            return false;
+        let is_first = self.owed[access] >= share.blocks;
+        if is_first {
+            self.owed[access] -= share.blocks;
         }
-        self.owed[access] -= share.blocks;
-        *fetched += 1;
-        true
+        is_first
     }
 
     /// How often what was fetched in a time can be fetched again until the common cache has all.
     pub fn room(&self, in_time: &Counters, counters: &Counters) -> u64 {
         let limits = self.sharing.accesses.iter().filter_map(|share| Some((share.buffer as usize, share.limit?)));
-        let rooms = limits.map(|(buffer, limit)| match (in_time.fetched[buffer], limit.saturating_sub(counters.fetched[buffer])) {
-            (0, _) | (_, 0) => u64::MAX,
-            (each, left) => left / each,
+        let rooms = limits.map(|(buffer, limit)| {
+            match (in_time.fetched[buffer], limit.saturating_sub(counters.fetched[buffer])) {
+                (0, _) | (_, 0) => u64::MAX,
+                (each, left) => left / each,
+            }
         });
         rooms.min().unwrap_or(u64::MAX)
     }
@@ -161,8 +172,8 @@ impl<'p> Memory<'p> {
         start
     }
 
-    /// Stores sectors. Those that are still in the common cache go to memory once.
-    pub fn store(&mut self, now: u64, sectors: &Sectors, is_data: bool, counters: &mut Counters) {
+    /// Stores sectors, and says when they are taken. Those that are still in the common cache go to memory once.
+    pub fn store(&mut self, now: u64, sectors: &Sectors, is_data: bool, counters: &mut Counters) -> u64 {
         for &sector in sectors {
             let start = self.l1_free.max(now * TICKS);
             self.l1_free = start + self.rates.l1;
@@ -175,6 +186,13 @@ impl<'p> Memory<'p> {
                 }
             }
         }
+        self.drained().saturating_sub(self.rates.dram_latency).max(now)
+    }
+
+    /// How far each server is behind, in ticks.
+    pub fn backlog(&self, now: u64) -> [u64; 4] {
+        let servers = [self.shared_free, self.l1_free, self.l2_free, self.dram_free];
+        servers.map(|free| free.saturating_sub(now * TICKS))
     }
 
     /// Reads or writes shared memory, whose banks are asked so often, and says when that is done.

@@ -56,6 +56,8 @@ pub struct KernelTime {
     pub dram_bytes: u64,
     /// Bytes read from and written to the common cache.
     pub l2_bytes: u64,
+    /// Bytes read from memory, by the kernel's buffers.
+    pub read_bytes: Vec<u64>,
 }
 
 impl KernelTime {
@@ -93,5 +95,6 @@ fn measure(setting: &Setting<'_>) -> KernelTime {
         issued: counters.issued,
         dram_bytes: counters.dram_sectors * u64::from(machine.sector),
         l2_bytes: counters.l2_sectors * u64::from(machine.sector),
+        read_bytes: counters.fetched.iter().map(|sectors| sectors * u64::from(machine.sector)).collect(),
     }
 }

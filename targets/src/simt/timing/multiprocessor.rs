@@ -88,16 +88,6 @@ impl<'p> Multiprocessor<'p> {
         Walk { compiled: &self.setting.compiled, lanes: self.setting.machine.warp as usize }
     }
 
-    /// Whether a place for a block is free.
-    pub fn has_room(&self) -> bool {
-        self.blocks.iter().any(|block| block.left == 0)
-    }
-
-    /// Whether nothing runs.
-    pub fn is_idle(&self) -> bool {
-        self.blocks.iter().all(|block| block.left == 0)
-    }
-
     /// Starts a block in a free place.
     pub fn start(&mut self, number: u64, at: u64) {
         let Some(slot) = self.blocks.iter().position(|block| block.left == 0) else { return };
@@ -111,10 +101,14 @@ impl<'p> Multiprocessor<'p> {
             let warp_place = slot * each + index;
             let warp = Warp::new(self.walk(), Lanes::line(i64::from(first), 1), block.clone(), active, at);
             let scheduler = warp_place % self.schedulers.len();
-            let nothing = Instruction { unit: Unit::Control, sources: [super::code::NOTHING; 3], target: super::code::NOTHING, access: None };
+            let nothing = Instruction {
+                unit: Unit::Control,
+                sources: [super::code::NOTHING; 3],
+                target: super::code::NOTHING,
+                access: None,
+            };
             self.ages += 1;
-            self.warps[warp_place] =
-                Some(Resident { warp, block: slot, scheduler, next: nothing, at, age: self.ages });
+            self.warps[warp_place] = Some(Resident { warp, block: slot, scheduler, next: nothing, at, age: self.ages });
             self.schedulers[scheduler].warps.push(warp_place);
             self.proceed(warp_place, at);
         }
@@ -174,13 +168,13 @@ impl<'p> Multiprocessor<'p> {
         if let Some(resource) = instruction.unit.resource() {
             self.counters.busy[resource.index()] += cycles * TICKS;
         }
-        let ready = match instruction.access {
+        let (ready, taken) = match instruction.access {
             Some(number) => self.access(at, place, number as usize),
-            None => at + latency,
+            None => (at + latency, at),
         };
         let scheduler = &mut self.schedulers[index];
         scheduler.free = at + 1;
-        scheduler.pipes[instruction.unit.index()] = at + cycles;
+        scheduler.pipes[instruction.unit.index()] = taken.max(at + cycles);
         scheduler.last = Some(place);
         scheduler.choice = None;
         if let Some(resident) = &mut self.warps[place] {
@@ -237,25 +231,24 @@ impl<'p> Multiprocessor<'p> {
         }
     }
 
-    /// Does what an access to memory does, and says when its result is there.
-    fn access(&mut self, now: u64, place: usize, number: usize) -> u64 {
+    /// Does what an access to memory does, and says when its result is there, and when another can follow.
+    fn access(&mut self, now: u64, place: usize, number: usize) -> (u64, u64) {
         let Setting { compiled, machine, .. } = self.setting;
         let Access { space, is_store, bits, .. } = compiled.accesses[number];
-        let Some(resident) = &self.warps[place] else { return now };
+        let Some(resident) = &self.warps[place] else { return (now, now) };
         let index = resident.warp.address(&compiled.accesses[number]);
         let active = resident.warp.active;
         match space {
             Space::Shared(offset) => {
                 let times = conflicts(offset, &index, bits, active, machine.shared.banks);
-                self.memory.shared(now, times, &mut self.counters)
+                (self.memory.shared(now, times, &mut self.counters), now)
             }
             Space::Global(buffer) => {
                 let sectors = sectors(buffer, &index, bits, active, u64::from(machine.sector));
                 if is_store {
-                    self.memory.store(now, &sectors, index.is_unknown, &mut self.counters);
-                    now
+                    (now, self.memory.store(now, &sectors, index.is_unknown, &mut self.counters))
                 } else {
-                    self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters)
+                    (self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters), now)
                 }
             }
         }

@@ -43,6 +43,8 @@ pub struct Occupancy {
     pub limit: Limit,
     /// Registers of a thread.
     pub registers: u32,
+    /// Whether a thread would take more than it can have.
+    pub is_short_of_registers: bool,
     /// Multiprocessors that have blocks.
     pub active: u64,
     /// Bytes of shared memory of a block, with what is reserved for it.
@@ -56,6 +58,7 @@ impl Occupancy {
         // counted.
         let most = (machine.registers / warps / machine.register_unit * machine.register_unit / machine.warp).max(1);
         let registers = compiled.registers.min(machine.thread_registers).min(most);
+        let is_short_of_registers = registers < compiled.registers;
         let of_warp = (registers * machine.warp).next_multiple_of(machine.register_unit);
         let shared_bytes = kernel.shared_bytes() + machine.shared.reserved;
         let per_multiprocessor = kernel.blocks().div_ceil(u64::from(machine.multiprocessors));
@@ -71,7 +74,7 @@ impl Occupancy {
         let (limit, blocks) = least.unwrap_or((Limit::Grid, 1));
         let blocks = blocks.max(1) as u32;
         let active = kernel.blocks().min(u64::from(machine.multiprocessors));
-        Occupancy { blocks, warps: blocks * warps, limit, registers, active, shared_bytes }
+        Occupancy { blocks, warps: blocks * warps, limit, registers, is_short_of_registers, active, shared_bytes }
     }
 
     /// Blocks that run at a time.

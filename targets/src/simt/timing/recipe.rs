@@ -186,11 +186,19 @@ pub(super) fn convert(from: DType, to: DType) -> Recipe {
         (Scalar::F32, Scalar::F32) if to.bits() < 32 => &[(I32, 2)],
         (Scalar::F32, Scalar::F32) => FREE,
         (Scalar::I32 | Scalar::U32, Scalar::I32 | Scalar::U32) => {
-            if to.bits() < from.bits() || to == DType::Bool { ONE_I32 } else { FREE }
+            if to.bits() < from.bits() || to == DType::Bool {
+                ONE_I32
+            } else {
+                FREE
+            }
         }
         (Scalar::I64 | Scalar::U64, Scalar::I64 | Scalar::U64) => FREE,
         (Scalar::I64 | Scalar::U64, Scalar::I32 | Scalar::U32) => {
-            if to.bits() < 32 { ONE_I32 } else { FREE }
+            if to.bits() < 32 {
+                ONE_I32
+            } else {
+                FREE
+            }
         }
         // The sign is spread.
         (Scalar::I32 | Scalar::U32, Scalar::I64 | Scalar::U64) => ONE_I32,
