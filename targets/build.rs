@@ -25,11 +25,9 @@ fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=proto");
     let folder = Path::new(&root).join("proto");
     let parsed = |files: &[&str]| protox::compile(files, [&folder]).map_err(io::Error::other);
-    prost_build::Config::new().extern_path(".tcc.optimizer", "crate::optimizer").compile_fds(parsed(&[
-        "systolic.proto",
-        "lpu.proto",
-        "simt.proto",
-    ])?)?;
+    prost_build::Config::new()
+        .extern_path(".tcc.optimizer", "crate::optimizer")
+        .compile_fds(parsed(&["systolic.proto", "lpu.proto", "simt.proto"])?)?;
     // What those have in common, once.
     prost_build::Config::new().compile_fds(parsed(&["optimizer.proto"])?)
 }

@@ -8,9 +8,7 @@ use crate::products::{drop_zeros, is_zero};
 /// What judges operators with their operands.
 pub(super) fn judge() -> impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync {
     |graph, op, inputs| match op {
-        Op::MatMul(_) if inputs[2..].iter().any(|&zero| is_zero(graph.as_constant(zero))) => {
-            Verdict::Rewrite(drop_zeros)
-        }
+        Op::MatMul(_) if inputs[2..].iter().any(|&zero| is_zero(graph.as_constant(zero))) => Verdict::Rewrite(drop_zeros),
         Op::ScatterNd(_) => {
             let indices = graph.shape(inputs[1]);
             if indices.last() == Some(&1) && indices.rank() == 2 { Verdict::Keep } else { Verdict::Decompose }

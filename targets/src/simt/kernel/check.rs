@@ -205,8 +205,7 @@ impl Checker<'_> {
                 self.check_reads(operand, &declared, &scopes).map_err(|what| at(&what))?;
             }
             let holds = |id: ExprId, scalar: Scalar| self.expect(id, scalar).map_err(|what| at(&what));
-            let var =
-                |id: VarId| kernel.vars.get(id.index()).ok_or_else(|| at("it names a variable that is not there"));
+            let var = |id: VarId| kernel.vars.get(id.index()).ok_or_else(|| at("it names a variable that is not there"));
             match *stmt {
                 Stmt::Let(id, value) => {
                     holds(value, var(id)?.scalar)?;
@@ -235,8 +234,7 @@ impl Checker<'_> {
                 Stmt::For { var: id, from, to, step, unroll } => {
                     holds(from, Scalar::I32)?;
                     holds(to, Scalar::I32)?;
-                    if var(id)?.scalar != Scalar::I32 || var(id)?.array.is_some() || step == 0 || step > i32::MAX as u32
-                    {
+                    if var(id)?.scalar != Scalar::I32 || var(id)?.array.is_some() || step == 0 || step > i32::MAX as u32 {
                         return Err(at("a loop counts by what is no index"));
                     }
                     if std::mem::replace(&mut declared[id.index()], true) {
@@ -244,18 +242,11 @@ impl Checker<'_> {
                     }
                     let times = match (unroll, self.constant(from), self.constant(to)) {
                         (false, ..) => 1,
-                        (true, Some(from), Some(to)) => {
-                            (i64::from(to) - i64::from(from)).max(0) as u64 / u64::from(step) + 1
-                        }
+                        (true, Some(from), Some(to)) => (i64::from(to) - i64::from(from)).max(0) as u64 / u64::from(step) + 1,
                         (true, ..) => return Err(at("a loop is written out whose ends are not known")),
                     };
                     let copies = copies.saturating_mul(times);
-                    let mut opened = scope(
-                        false,
-                        unroll.then_some(id),
-                        copies,
-                        uniform && self.is_uniform(from) && self.is_uniform(to),
-                    );
+                    let mut opened = scope(false, unroll.then_some(id), copies, uniform && self.is_uniform(from) && self.is_uniform(to));
                     opened.declared.push(id);
                     scopes.push(opened);
                 }
@@ -285,8 +276,7 @@ impl Checker<'_> {
                 }
                 Stmt::StoreShared(shared, index, value) => {
                     holds(index, Scalar::I32)?;
-                    let shared =
-                        kernel.shared.get(shared.index()).ok_or_else(|| at("there is no such shared array"))?;
+                    let shared = kernel.shared.get(shared.index()).ok_or_else(|| at("there is no such shared array"))?;
                     holds(value, Scalar::of(shared.dtype))?;
                 }
                 Stmt::Barrier if uniform => {}
@@ -294,8 +284,7 @@ impl Checker<'_> {
                 Stmt::Reduce { var: id, dtype, width, scratch, .. } => {
                     let divides = width.is_power_of_two() && kernel.threads.is_multiple_of(width);
                     let scratch = kernel.shared.get(scratch.index());
-                    let holds_all =
-                        |scratch: &Shared| scratch.elements >= kernel.threads && wide(dtype) == scratch.dtype;
+                    let holds_all = |scratch: &Shared| scratch.elements >= kernel.threads && wide(dtype) == scratch.dtype;
                     let fits = var(id)?.scalar == Scalar::of(dtype) && var(id)?.array.is_none() && declared[id.index()];
                     if !(uniform && divides && fits && scratch.is_some_and(holds_all)) {
                         return Err(at("threads cannot combine what they hold"));

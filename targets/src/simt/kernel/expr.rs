@@ -45,9 +45,14 @@ impl Scalar {
             DType::I64 => Scalar::I64,
             DType::U64 => Scalar::U64,
             DType::U32 => Scalar::U32,
-            DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::U16 | DType::U8 | DType::U4 | DType::Bool => {
-                Scalar::I32
-            }
+            DType::I32
+            | DType::I16
+            | DType::I8
+            | DType::I4
+            | DType::U16
+            | DType::U8
+            | DType::U4
+            | DType::Bool => Scalar::I32,
         }
     }
 

@@ -12,7 +12,7 @@ use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorTy
 use super::stored_type;
 use crate::number::FoldFn;
 use crate::products::zero_points;
-use crate::simt::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar};
+use crate::simt::kernel::{Builder, BufferId, ExprId, IndexFn, Scalar};
 use crate::target::TargetError;
 
 /// An index along each dimension of a shape.
@@ -371,8 +371,7 @@ impl<'a> Elements<'a> {
             Op::MatMul(op) => self.dot(node, op, coords)?,
             Op::Reduce(op) => self.reduced(node, op, coords)?,
             op => {
-                let reason =
-                    format!("`{}` is no work of single elements; this is a defect in tcc, please report it", op.name());
+                let reason = format!("`{}` is no work of single elements; this is a defect in tcc, please report it", op.name());
                 return Err(TargetError::Fault(reason));
             }
         })
@@ -482,8 +481,7 @@ impl<'a> Elements<'a> {
         let zero = self.builder.integer(0);
         let last = shape.rank() - 2;
         let own = shape.iter().zip(&coords[lead..]).enumerate();
-        let coords: Coords =
-            own.map(|(axis, (&size, &coord))| if size == 1 && axis < last { zero } else { coord }).collect();
+        let coords: Coords = own.map(|(axis, (&size, &coord))| if size == 1 && axis < last { zero } else { coord }).collect();
         self.element(value, &coords)
     }
 

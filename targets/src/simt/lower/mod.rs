@@ -60,8 +60,7 @@ pub(super) fn stored_type(graph: &Graph, derived: &[bool], value: ValueId) -> DT
 /// A value is too large, or a defect.
 pub(super) fn lower(facts: &SimtMachine, plan: &Plan) -> Result<Lowered, TargetError> {
     let derived = derived_constants(&plan.graph);
-    let lowering =
-        Lowering { facts, plan, derived: &derived, lowered: Lowered::default(), known: HashMap::new(), group: 0 };
+    let lowering = Lowering { facts, plan, derived: &derived, lowered: Lowered::default(), known: HashMap::new(), group: 0 };
     lowering.run()
 }
 
@@ -111,8 +110,7 @@ impl<'a> Lowering<'a> {
                     }
                 }
                 for shape in shapes {
-                    let own: Vec<ValueId> =
-                        outputs.iter().copied().filter(|&value| graph.shape(value) == &shape).collect();
+                    let own: Vec<ValueId> = outputs.iter().copied().filter(|&value| graph.shape(value) == &shape).collect();
                     self.launch(group, piece, THREADS, |elements| {
                         each(elements, shape.count(), |elements, index| {
                             let coords = elements.walk(&shape, index);
@@ -129,9 +127,7 @@ impl<'a> Lowering<'a> {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })
             }
-            Work::Alone => {
-                self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs))
-            }
+            Work::Alone => self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs)),
         }
     }
 
@@ -180,11 +176,7 @@ impl<'a> Lowering<'a> {
                 let ops: Vec<&str> = nodes.map(|node| node.op.name()).collect();
                 kernel.name = format!("k{number}_{}", name_of(&named));
                 kernel.about = vec![
-                    format!(
-                        "{} of {}",
-                        if ops.is_empty() { group.anchor.kind().to_owned() } else { ops.join(", ") },
-                        named
-                    ),
+                    format!("{} of {}", if ops.is_empty() { group.anchor.kind().to_owned() } else { ops.join(", ") }, named),
                     tiling.clone(),
                 ];
                 self.lowered.kernels.push(kernel);

@@ -123,12 +123,13 @@ fn lies_in(graph: &Graph, id: NodeId, domain: &Shape, axes: &[usize], own: &Hash
         shape.rank() == domain.rank()
             && shape.iter().enumerate().all(|(axis, &size)| size == domain[axis] || size == 1 && axes.contains(&axis))
     };
-    let whole_or_row = |shape: &Shape| shape == domain || fits(shape) && axes.iter().all(|&axis| shape[axis] == 1);
+    let whole_or_row = |shape: &Shape| {
+        shape == domain || fits(shape) && axes.iter().all(|&axis| shape[axis] == 1)
+    };
     let element_wise = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_));
     element_wise
         && whole_or_row(shape)
-        && node
-            .inputs
-            .iter()
-            .all(|&input| !is_of(graph, input, own) || is_as_is(graph, input, own) && whole_or_row(graph.shape(input)))
+        && node.inputs.iter().all(|&input| {
+            !is_of(graph, input, own) || is_as_is(graph, input, own) && whole_or_row(graph.shape(input))
+        })
 }

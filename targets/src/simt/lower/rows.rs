@@ -65,8 +65,7 @@ pub(super) fn rows(
     shares: Shares,
 ) -> Result<(u32, String), TargetError> {
     let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
-    let kept: Vec<usize> =
-        domain.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect();
+    let kept: Vec<usize> = domain.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect();
     let rows: usize = kept.iter().product();
     let builder = &mut elements.builder;
     let (thread, block) = (builder.thread(), builder.block(0));

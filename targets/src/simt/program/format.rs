@@ -32,9 +32,7 @@ pub(super) fn encode(parts: &Parts) -> Vec<u8> {
             .iter()
             .map(|launch| proto::Launch { kernel: launch.kernel, buffers: launch.buffers.clone(), group: launch.group })
             .collect(),
-        groups: groups
-            .map(|Group { name, origins, macs, tiling }| proto::Group { name, origins, macs, tiling })
-            .collect(),
+        groups: groups.map(|Group { name, origins, macs, tiling }| proto::Group { name, origins, macs, tiling }).collect(),
         weights_bytes: parts.weights_bytes,
         values_bytes: parts.values_bytes,
         blocks: parts.blocks.clone(),
@@ -60,9 +58,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Parts, TargetError> {
             .into_iter()
             .map(|proto::Launch { kernel, buffers, group }| Launch { kernel, buffers, group })
             .collect(),
-        groups: groups
-            .map(|proto::Group { name, origins, macs, tiling }| Group { name, origins, macs, tiling })
-            .collect(),
+        groups: groups.map(|proto::Group { name, origins, macs, tiling }| Group { name, origins, macs, tiling }).collect(),
         weights_bytes: program.weights_bytes,
         values_bytes: program.values_bytes,
         weights: None,

@@ -34,8 +34,7 @@ pub(super) fn verify(parts: &Parts, machine: &SimtMachine) -> Result<(), TargetE
         }
     }
     for launch in &parts.launches {
-        let kernel =
-            parts.kernels.get(launch.kernel as usize).ok_or_else(|| damaged("it launches no kernel of its own"))?;
+        let kernel = parts.kernels.get(launch.kernel as usize).ok_or_else(|| damaged("it launches no kernel of its own"))?;
         let fits = |(wanted, number): (&crate::simt::kernel::Buffer, &u32)| {
             parts.buffers.get(*number as usize).is_some_and(|Buffer { dtype, elements, place, .. }| {
                 *dtype == wanted.dtype

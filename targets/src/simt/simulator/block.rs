@@ -51,7 +51,13 @@ pub(in crate::simt) fn ends(body: &[Stmt]) -> Vec<usize> {
 }
 
 impl<'r> Block<'r> {
-    pub fn new(kernel: &'r Kernel, ends: &'r [usize], warp: usize, buffers: &'r [&'r [u8]], block: [u32; 3]) -> Self {
+    pub fn new(
+        kernel: &'r Kernel,
+        ends: &'r [usize],
+        warp: usize,
+        buffers: &'r [&'r [u8]],
+        block: [u32; 3],
+    ) -> Self {
         let threads = kernel.threads as usize;
         let shared = kernel.shared.iter().map(|shared| vec![0; shared.dtype.bytes(shared.elements as usize)]).collect();
         Block {

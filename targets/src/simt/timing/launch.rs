@@ -19,7 +19,7 @@ use super::signature::signature;
 const MAX_GROUPS: usize = 12;
 
 /// Instructions after which waves are left out although they differ.
-const MAX_INSTRUCTIONS: u64 = 1 << 19;
+const MAX_INSTRUCTIONS: u64 = 1 << 18;
 
 /// What came of a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +44,19 @@ struct Group<'p> {
 /// The end of a wave of the first group.
 struct Wave {
     at: u64,
-    cycles: u64,
+    /// The next block.
+    next: u64,
+    /// What each group has done so far.
     counters: Vec<Counters>,
+}
+
+/// How a wave went.
+#[derive(PartialEq, Eq)]
+struct Course {
+    cycles: u64,
+    blocks: u64,
     /// What the first group has done in it.
-    first: Counters,
+    counters: Counters,
     /// How far its servers were behind at the end.
     backlog: [u64; 4],
 }
@@ -58,13 +67,17 @@ struct Launch<'p> {
     groups: Vec<Group<'p>>,
     /// The next block.
     next: u64,
+    /// The wave before, and how it went.
     wave: Option<Wave>,
+    course: Option<Course>,
+    /// The first wave since groups were last split.
+    origin: Option<Wave>,
 }
 
 /// Runs a launch.
 pub(super) fn run(setting: &Setting<'_>) -> Outcome {
     let classes = setting.leaves_out.then(|| Classes::new(setting));
-    let mut launch = Launch { setting, classes, groups: Vec::new(), next: 0, wave: None };
+    let mut launch = Launch { setting, classes, groups: Vec::new(), next: 0, wave: None, course: None, origin: None };
     launch.begin();
     while let Some(first) = launch.first() {
         launch.hand_out(first);
@@ -175,36 +188,52 @@ impl Launch<'_> {
             return;
         }
         let counters: Vec<Counters> = self.groups.iter().map(|group| group.multiprocessor.counters.clone()).collect();
-        let backlog = self.groups[0].multiprocessor.memory.backlog(at);
         let simulated: u64 = counters.iter().map(Counters::instructions).sum();
-        let Some(before) = self.wave.take() else {
-            let first = counters[0].clone();
-            self.wave = Some(Wave { at, cycles: 0, counters, first, backlog });
+        let now = Wave { at, next: self.next, counters };
+        let is_split = |before: &Wave| before.counters.len() != now.counters.len();
+        let Some(before) = self.wave.take().filter(|before| !is_split(before)) else {
+            (self.wave, self.course, self.origin) = (Some(now), None, None);
             return;
         };
-        let (cycles, own) = (at.saturating_sub(before.at), counters[0].since(&before.counters[0]));
-        let repeats = cycles == before.cycles && own == before.first && backlog == before.backlog;
-        let per_wave = each * self.setting.occupancy.active;
+        let course = Course {
+            cycles: at.saturating_sub(before.at),
+            blocks: now.next - before.next,
+            counters: now.counters[0].since(&before.counters[0]),
+            backlog: self.groups[0].multiprocessor.memory.backlog(at),
+        };
+        let repeats = self.course.as_ref() == Some(&course);
+        let left = self.blocks() - self.next;
         let same = self.classes.as_ref().map_or(0, |classes| classes.same_from(self.setting, self.next));
-        let is_long = simulated > MAX_INSTRUCTIONS;
-        let left = if is_long { self.blocks() - self.next } else { same };
-        let mut times = (left / per_wave).saturating_sub(1);
-        let is_split = before.counters.len() != counters.len();
-        if cycles == 0 || is_split || !(repeats || is_long) {
-            times = 0;
+        let origin = self.origin.take();
+        let leaves = match &origin {
+            _ if repeats => self.leave_out(&before, &now, same),
+            Some(origin) if simulated > MAX_INSTRUCTIONS => self.leave_out(origin, &now, left),
+            _ => false,
+        };
+        if !leaves {
+            (self.wave, self.course, self.origin) = (Some(now), Some(course), origin.or(Some(before)));
         }
-        times = times.min(self.groups[0].multiprocessor.memory.room(&own, &counters[0]));
-        if times > 0 {
-            for (index, group) in self.groups.iter_mut().enumerate() {
-                let wave = counters[index].since(&before.counters[index]);
-                group.multiprocessor.counters.add(&wave, times);
-                group.multiprocessor.delay(cycles * times);
-                group.over = group.over.map(|over| over + cycles * times);
-            }
-            self.next += times * per_wave;
-            return;
+    }
+
+    /// Counts what was done between two waves again, as often as so many blocks allow, and says whether they do.
+    fn leave_out(&mut self, before: &Wave, now: &Wave, blocks: u64) -> bool {
+        let (span, cycles) = (now.next - before.next, now.at.saturating_sub(before.at));
+        // The last waves are simulated.
+        let times = (blocks / span.max(1)).saturating_sub(1);
+        let own = now.counters[0].since(&before.counters[0]);
+        let times = times.min(self.groups[0].multiprocessor.memory.room(&own, &now.counters[0]));
+        if times == 0 || cycles == 0 {
+            return false;
         }
-        self.wave = Some(Wave { at, cycles, counters, first: own, backlog });
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let done = now.counters[index].since(&before.counters[index]);
+            group.multiprocessor.counters.add(&done, times);
+            group.multiprocessor.delay(cycles * times);
+            group.over = group.over.map(|over| over + cycles * times);
+        }
+        self.next += times * span;
+        self.course = None;
+        true
     }
 }
 

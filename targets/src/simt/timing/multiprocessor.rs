@@ -1,7 +1,7 @@
 //! One multiprocessor: which of its warps issue what when.
 //!
 //! Each scheduler issues at most one instruction of a warp in a cycle, in the order of the warp, when what it waits for is
-//! there and its pipeline is free: of those that can the one that issued last, else the oldest. Time goes from one issue to the
+//! there and its pipeline is free: of those that can the one that could first, so that warps stay together. Time goes from one issue to the
 //! next. Where all warps are in long loops and go through them at a steady pace, iterations are left out (see `steady`).
 
 use super::code::{Access, Instruction, Space};
@@ -39,7 +39,6 @@ struct Scheduler {
     free: u64,
     /// The cycle in which each pipeline can take an instruction again.
     pipes: [u64; Unit::ALL.len()],
-    last: Option<usize>,
     /// What it issues next: when, and the warp's place. `None` if it has to be looked for.
     choice: Option<Option<(u64, usize)>>,
 }
@@ -139,7 +138,7 @@ impl<'p> Multiprocessor<'p> {
         if let Some(choice) = scheduler.choice {
             return choice;
         }
-        let mut best: Option<(u64, bool, u64, usize)> = None;
+        let mut best: Option<(u64, u64, u64, usize)> = None;
         for &place in &scheduler.warps {
             let Some(resident) = &self.warps[place] else { continue };
             if resident.at == NEVER {
@@ -147,7 +146,7 @@ impl<'p> Multiprocessor<'p> {
             }
             let pipe = scheduler.pipes[resident.next.unit.index()];
             let at = resident.at.max(pipe).max(scheduler.free);
-            let key = (at, scheduler.last != Some(place), resident.age, place);
+            let key = (at, resident.at, resident.age, place);
             if best.is_none_or(|best| key < best) {
                 best = Some(key);
             }
@@ -175,7 +174,6 @@ impl<'p> Multiprocessor<'p> {
         let scheduler = &mut self.schedulers[index];
         scheduler.free = at + 1;
         scheduler.pipes[instruction.unit.index()] = taken.max(at + cycles);
-        scheduler.last = Some(place);
         scheduler.choice = None;
         if let Some(resident) = &mut self.warps[place] {
             resident.warp.issued(&instruction, ready);

@@ -26,7 +26,7 @@ pub(super) fn sectors(buffer: u32, index: &Lanes, bits: u64, mask: u64, sector: 
             return sectors;
         }
         // Neighbours touch, so that all sectors between the first and the last lane's are touched.
-        if step >= 0 && step <= 1 && mask.count_ones() as i64 == high - low + 1 {
+        if (0..=1).contains(&step) && mask.count_ones() as i64 == high - low + 1 {
             let last = (first + step * high + 1) * bits - 1;
             sectors.extend(of((first + step * low) * bits)..=of(last));
             return sectors;

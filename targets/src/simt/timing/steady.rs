@@ -2,8 +2,8 @@
 //!
 //! A window is a time in which every warp of a multiprocessor stays in one loop and begins some of its iterations anew. If two
 //! windows of the same length follow each other at the same pace, to within a thirty-second, what comes after is taken to go
-//! on like the second, as often as every warp has iterations left: warps, counters and time leap by whole windows, and what is
-//! left is executed again. Windows grow until paces agree. Loops are looked at depth by depth, so that an inner loop is cut
+//! on like the second, as often as every warp has iterations left, but not for more than a few times as long as the loop has
+//! taken so far: warps, counters and time leap by whole windows, and what is left is executed again. Windows grow until paces agree. Loops are looked at depth by depth, so that an inner loop is cut
 //! short in each iteration of the outer one that is executed.
 
 use super::multiprocessor::{Multiprocessor, Resident};
@@ -14,6 +14,9 @@ const FIRST: u64 = 16;
 
 /// Iterations after which a pace is taken as it is.
 const LAST: u64 = 128;
+
+/// Most iterations that are left out at a time, as a multiple of those that are over.
+const MOST: u64 = 4;
 
 /// Depths of loops that are looked at.
 const DEPTHS: usize = 4;
@@ -150,6 +153,8 @@ impl Depth {
             let each = frame.done - mark.done;
             // The last iterations are executed.
             times = times.min((frame.total - frame.done).saturating_sub(2) / each.max(1));
+            // What is far away is looked at again on the way there.
+            times = times.min((MOST * frame.done / each.max(1)).max(1));
             iterations.push((mark.place, each));
         }
         let counters = all.counters.since(&window.counters);

@@ -291,7 +291,7 @@ fn one_multiprocessor_stands_for_those_that_do_the_same() {
         copy(DType::F32, 128, 300, 1),
         copy(DType::F16, 64, 45, 3),
         product(16, 128, 30),
-        product(10, 100, 20),
+        product(9, 64, 20),
         sums(40, 200, 64),
         sums(25, 104, 32),
         gather(60),

@@ -201,8 +201,7 @@ impl Writer<'_> {
             self.line("barrier(CLK_LOCAL_MEM_FENCE);");
             self.line(&format!("{scratch}[thread] = {name};"));
             self.line("barrier(CLK_LOCAL_MEM_FENCE);");
-            let first =
-                if width == self.kernel.threads { "0".to_owned() } else { format!("thread / {width} * {width}") };
+            let first = if width == self.kernel.threads { "0".to_owned() } else { format!("thread / {width} * {width}") };
             self.line(&format!("{name} = {scratch}[{first}];"));
             self.line(&format!("for (int i = {warp}; i < {width}; i += {warp}) {{"));
             self.depth += 1;
@@ -527,8 +526,7 @@ impl Writer<'_> {
                 };
                 let (name, a, b) = called(self, helper);
                 let ty = self.dialect.scalar(scalar);
-                let width =
-                    if matches!(function, BinaryFn::Shl) { format!(", {}", dtype.bits()) } else { String::new() };
+                let width = if matches!(function, BinaryFn::Shl) { format!(", {}", dtype.bits()) } else { String::new() };
                 (self.narrowed(dtype, format!("({ty}){name}({a}, {b}{width})")), Binding::Unary)
             }
         }
@@ -541,12 +539,8 @@ impl Writer<'_> {
             (_, DType::Bool) => format!("({x} != 0)"),
             (_, DType::F16) => format!("{}({x})", self.helper(Helper::RoundF16)),
             (_, DType::BF16) => format!("{}({}({x}))", self.helper(Helper::FromBf16), self.helper(Helper::ToBf16)),
-            (_, DType::F8E4M3) => {
-                format!("{}({}({x}))", self.helper(Helper::FromF8E4M3), self.helper(Helper::ToF8E4M3))
-            }
-            (_, DType::F8E5M2) => {
-                format!("{}({}({x}))", self.helper(Helper::FromF8E5M2), self.helper(Helper::ToF8E5M2))
-            }
+            (_, DType::F8E4M3) => format!("{}({}({x}))", self.helper(Helper::FromF8E4M3), self.helper(Helper::ToF8E4M3)),
+            (_, DType::F8E5M2) => format!("{}({}({x}))", self.helper(Helper::FromF8E5M2), self.helper(Helper::ToF8E5M2)),
             (_, DType::F32 | DType::F64) => format!("({ty}){x}"),
             (true, DType::I4) => format!("clamp(convert_int_sat_rtz({x}), -8, 7)"),
             (true, DType::U4) => format!("clamp(convert_int_sat_rtz({x}), 0, 15)"),

@@ -30,9 +30,7 @@ impl Dialect {
             (_, DType::F32) => "float",
             (Dialect::OpenCl, DType::F16) => "half",
             (Dialect::OpenCl, DType::BF16 | DType::U16) => "ushort",
-            (Dialect::OpenCl, DType::F8E4M3 | DType::F8E5M2 | DType::U8 | DType::Bool | DType::I4 | DType::U4) => {
-                "uchar"
-            }
+            (Dialect::OpenCl, DType::F8E4M3 | DType::F8E5M2 | DType::U8 | DType::Bool | DType::I4 | DType::U4) => "uchar",
             (Dialect::OpenCl, DType::I64) => "long",
             (_, DType::I32) => "int",
             (_, DType::I16) => "short",
