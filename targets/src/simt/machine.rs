@@ -27,6 +27,10 @@ pub struct SimtMachine {
     pub thread_registers: u32,
     /// Registers that a warp is given at a time.
     pub register_unit: u32,
+    /// Bytes of a sector: what caches and memory hand on at a time.
+    pub sector: u32,
+    /// Cycles from the last arrival at a barrier to the first instruction after it.
+    pub barrier_latency: u32,
     /// Nanoseconds from the end of a kernel to the first instruction of the next one in the same stream.
     pub launch_ns: f64,
     /// Shared memory.
@@ -52,6 +56,10 @@ pub struct Shared {
     pub bytes: u64,
     /// Most bytes of one block.
     pub block_bytes: u64,
+    /// Bytes that every block takes beyond its own.
+    pub reserved: u64,
+    /// Whether it is a part of the multiprocessor's cache, which then holds less by what blocks take.
+    pub in_l1: bool,
     /// Banks of four bytes.
     pub banks: u32,
     /// Cycles from a load to its result.
@@ -147,6 +155,12 @@ impl SimtMachine {
             ("register_unit", self.register_unit, 1 << 14),
             ("shared.banks", shared.banks, 1 << 10),
             ("shared.latency", shared.latency, 1 << 16),
+            ("barrier_latency", self.barrier_latency, 1 << 16),
+            ("pipes.f32.latency", pipes.f32.latency, 1 << 16),
+            ("pipes.f64.latency", pipes.f64.latency, 1 << 16),
+            ("pipes.i32.latency", pipes.i32.latency, 1 << 16),
+            ("pipes.special.latency", pipes.special.latency, 1 << 16),
+            ("pipes.memory.latency", pipes.memory.latency, 1 << 16),
             ("l1.latency", l1.latency, 1 << 16),
             ("l2.latency", l2.latency, 1 << 16),
             ("dram.latency", dram.latency, 1 << 16),
@@ -176,8 +190,12 @@ impl SimtMachine {
                 return Err(wrong(field, value.to_string(), "4 KiB to 1 PiB"));
             }
         }
-        if shared.block_bytes > shared.bytes {
-            return Err(wrong("shared.block_bytes", shared.block_bytes.to_string(), "at most shared.bytes"));
+        if shared.block_bytes.saturating_add(shared.reserved) > shared.bytes {
+            let expected = "at most shared.bytes without shared.reserved";
+            return Err(wrong("shared.block_bytes", shared.block_bytes.to_string(), expected));
+        }
+        if !self.sector.is_power_of_two() || !(16..=256).contains(&self.sector) {
+            return Err(wrong("sector", self.sector.to_string(), "a power of two from 16 to 256"));
         }
         let rates = [
             ("l1.bytes_per_cycle", l1.bytes_per_cycle),

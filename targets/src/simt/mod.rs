@@ -1,7 +1,8 @@
 //! GPUs: multiprocessors that run many threads in step, warp by warp.
 //!
 //! A plan becomes launches (`lower`) of kernels (`kernel`), which are written as OpenCL C (`writer`) and executed for what they
-//! compute (`simulator`). Global memory is given out before anything runs (`memory`).
+//! compute (`simulator`) and how long
+//! they take (`timing`). Global memory is given out before anything runs (`memory`).
 
 mod compile;
 mod cost;
@@ -12,6 +13,7 @@ mod machine;
 mod memory;
 mod program;
 pub mod simulator;
+pub mod timing;
 mod writer;
 
 pub use machine::SimtMachine;

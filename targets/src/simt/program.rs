@@ -2,18 +2,23 @@
 
 mod format;
 mod parts;
+mod report;
+mod schedule;
 mod verify;
 
 pub(super) use parts::{Buffer, Group, Launch, Parts, Weights};
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
+use rayon::prelude::*;
 use tcc_ir::{Tensor, TensorType};
 
 use self::verify::verify;
 use super::SimtMachine;
 use super::simulator::{Memory, Place, launch};
+use super::timing::{KernelTime, time};
 use super::writer::{self, Written};
 use crate::machine::Machine;
 use crate::report::Report;
@@ -28,6 +33,8 @@ pub struct SimtProgram {
     parts: Parts,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    /// How long each kernel takes, once that was asked.
+    times: OnceLock<Vec<KernelTime>>,
 }
 
 /// That a program does not hold together.
@@ -44,7 +51,14 @@ impl SimtProgram {
         verify(&parts, facts)?;
         let ports = |ports: &[(Port, u32)]| ports.iter().map(|(port, _)| port.clone()).collect();
         let (inputs, outputs) = (ports(&parts.inputs), ports(&parts.outputs));
-        Ok(SimtProgram { machine: machine.clone(), facts: facts.clone(), parts, inputs, outputs })
+        Ok(SimtProgram {
+            machine: machine.clone(),
+            facts: facts.clone(),
+            parts,
+            inputs,
+            outputs,
+            times: OnceLock::new(),
+        })
     }
 
     /// What it consists of.
@@ -56,6 +70,23 @@ impl SimtProgram {
     /// Reads a program that was written by [`Program::encode`]. The bytes are untrusted.
     pub(super) fn decode(machine: &Machine, facts: &SimtMachine, bytes: &[u8]) -> Result<Self, TargetError> {
         SimtProgram::new(machine, facts, format::decode(bytes)?)
+    }
+
+    /// How long each kernel takes. Launches of one kernel take as long, wherever their buffers lie.
+    fn times(&self) -> &[KernelTime] {
+        let of = |kernel| time(kernel, &self.facts, self.machine.clock_hz);
+        self.times.get_or_init(|| self.parts.kernels.par_iter().map(of).collect())
+    }
+
+    /// Cycles from the end of one launch to the start of the next; before the first there are as many.
+    fn gap(&self) -> u64 {
+        (self.facts.launch_ns * self.machine.clock_hz as f64 / 1e9).ceil() as u64
+    }
+
+    /// Cycles of all launches.
+    fn cycles(&self) -> u64 {
+        let times = self.times();
+        self.parts.launches.iter().map(|launch| self.gap() + times[launch.kernel as usize].cycles).sum()
     }
 
     /// Executes the program for its values.
@@ -126,7 +157,7 @@ impl Program for SimtProgram {
     }
 
     fn schedule_text(&self) -> String {
-        String::new()
+        schedule::text(self)
     }
 
     fn code(&self) -> Vec<(PathBuf, String)> {
@@ -134,33 +165,14 @@ impl Program for SimtProgram {
     }
 
     fn report(&self) -> Report {
-        Report {
-            model: self.parts.model.clone(),
-            target: self.machine.kind.name().to_owned(),
-            machine: self.machine.name.clone(),
-            clock_hz: self.machine.clock_hz,
-            cycles: 0,
-            seconds: 0.0,
-            macs: 0,
-            utilization: 0.0,
-            lower_bound_cycles: 0,
-            dram_bytes: 0,
-            breakdown: Vec::new(),
-            units: Vec::new(),
-            memory: Vec::new(),
-            energy: None,
-            optimizer: Vec::new(),
-            host_ops: Vec::new(),
-            kernels: Vec::new(),
-            notes: Vec::new(),
-        }
+        report::report(self)
     }
 
     fn trace(&self) -> Vec<TraceSpan> {
-        Vec::new()
+        schedule::trace(self)
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
-        Ok(Simulation { outputs: self.execute(weights, inputs)?, cycles: 0 })
+        Ok(Simulation { outputs: self.execute(weights, inputs)?, cycles: self.cycles() })
     }
 }

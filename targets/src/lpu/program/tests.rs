@@ -110,6 +110,7 @@ fn machine() -> Machine {
         systolic: None,
         simt: None,
         lpu: Some(LpuMachine { energy: Some(energy_costs()), ..small_machine() }),
+        simt: None,
     }
 }
 

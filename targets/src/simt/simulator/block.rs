@@ -45,7 +45,7 @@ struct Copied {
 }
 
 /// Where the scope that each statement opens ends.
-pub(super) fn ends(body: &[Stmt]) -> Vec<usize> {
+pub(in crate::simt) fn ends(body: &[Stmt]) -> Vec<usize> {
     let mut ends = vec![0; body.len()];
     let mut open = Vec::new();
     for (place, stmt) in body.iter().enumerate() {
@@ -479,6 +479,6 @@ fn tf32(x: f32) -> f32 {
 }
 
 /// Bytes of so many elements as buffers hold them.
-pub(super) fn buffer_bytes(dtype: DType, elements: u64) -> u64 {
+pub(in crate::simt) fn buffer_bytes(dtype: DType, elements: u64) -> u64 {
     (elements * dtype.bits() as u64).div_ceil(8)
 }

@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 pub use fault::Fault;
 
-use block::{Block, buffer_bytes, ends};
+use block::Block;
+pub(super) use block::{buffer_bytes, ends};
 
 use super::kernel::Kernel;
 use crate::number::encoded_bytes;

@@ -1,0 +1,190 @@
+//! The report of a program.
+
+use super::SimtProgram;
+use super::parts::Buffer;
+use crate::optimizer;
+use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
+use crate::simt::SimtMachine;
+use crate::simt::simulator::{Place, buffer_bytes};
+use crate::simt::timing::{KernelTime, Resource, Unit};
+
+/// The part of the breakdown for the time between kernels.
+const LAUNCHES: &str = "launches";
+
+/// What is known of a program.
+pub(super) fn report(program: &SimtProgram) -> Report {
+    let SimtProgram { machine, facts, parts, .. } = program;
+    let times = program.times();
+    let cycles = program.cycles();
+    let kernels: Vec<KernelReport> = (0..parts.groups.len()).map(|group| kernel(program, group)).collect();
+    let macs = kernels.iter().fold(0, |sum: u64, kernel| sum.saturating_add(kernel.macs));
+    // Kernels may multiply on different units: what counts is the time that each needs at the rate of its own.
+    let needed = (0..parts.groups.len()).map(|group| needed(program, group)).fold(0.0, |sum, needed| sum + needed);
+    let launched = || parts.launches.iter().map(|launch| &times[launch.kernel as usize]);
+    Report {
+        model: parts.model.clone(),
+        target: machine.kind.name().to_owned(),
+        machine: machine.name.clone(),
+        clock_hz: machine.clock_hz,
+        cycles,
+        seconds: cycles as f64 / machine.clock_hz as f64,
+        macs,
+        utilization: share(needed, cycles),
+        lower_bound_cycles: lower_bound(program, macs),
+        dram_bytes: launched().map(|time| time.dram_bytes).sum(),
+        breakdown: breakdown(program),
+        units: units(launched()),
+        memory: vec![
+            MemoryUse {
+                name: "DRAM".to_owned(),
+                peak_bytes: parts.weights_bytes + parts.values_bytes,
+                capacity_bytes: facts.dram.bytes,
+            },
+            MemoryUse {
+                name: "shared memory of a block".to_owned(),
+                peak_bytes: parts.kernels.iter().map(|kernel| kernel.shared_bytes()).max().unwrap_or(0),
+                capacity_bytes: facts.shared.block_bytes,
+            },
+        ],
+        energy: None,
+        optimizer: parts.blocks.iter().map(optimizer::report).collect(),
+        host_ops: parts.host_ops.clone(),
+        kernels,
+        notes: notes(program),
+    }
+}
+
+/// Multiply-accumulates in a cycle of the units that a kernel multiplies on.
+fn peak(facts: &SimtMachine, time: &KernelTime) -> f64 {
+    let each = match (&facts.tensor, time.issued[Unit::Tensor.index()]) {
+        (Some(tensor), 1..) => f64::from(tensor.half_macs),
+        _ => facts.pipes.f32.lanes,
+    };
+    each * f64::from(facts.multiprocessors)
+}
+
+/// Multiply-accumulates in a cycle of the fastest units that there are.
+fn highest_peak(facts: &SimtMachine) -> f64 {
+    let tensor = facts.tensor.as_ref();
+    let tensor = tensor.map_or(0, |tensor| tensor.half_macs.max(tensor.tf32_macs).max(tensor.byte_macs));
+    f64::from(tensor).max(facts.pipes.f32.lanes) * f64::from(facts.multiprocessors)
+}
+
+/// The times of the launches of a kernel of the plan.
+fn of_group(program: &SimtProgram, group: usize) -> impl Iterator<Item = &KernelTime> {
+    let own = program.parts.launches.iter().filter(move |launch| launch.group as usize == group);
+    own.map(|launch| &program.times()[launch.kernel as usize])
+}
+
+/// Cycles that the products of a kernel of the plan need at the peak of the fastest units that it uses.
+fn needed(program: &SimtProgram, group: usize) -> f64 {
+    let peaks = of_group(program, group).map(|time| peak(&program.facts, time));
+    match peaks.fold(0.0, f64::max) {
+        0.0 => 0.0,
+        peak => program.parts.groups[group].macs as f64 / peak,
+    }
+}
+
+/// A share of so many cycles.
+fn share(needed: f64, cycles: u64) -> f64 {
+    if cycles == 0 { 0.0 } else { needed / cycles as f64 }
+}
+
+fn kernel(program: &SimtProgram, group: usize) -> KernelReport {
+    let part = &program.parts.groups[group];
+    let cycles: u64 = of_group(program, group).map(|time| program.gap() + time.cycles).sum();
+    // What bounds the launch that takes longest.
+    let longest = of_group(program, group).max_by_key(|time| time.cycles);
+    KernelReport {
+        name: part.name.clone(),
+        origins: part.origins.clone(),
+        cycles,
+        macs: part.macs,
+        dram_bytes: of_group(program, group).map(|time| time.dram_bytes).sum(),
+        bound_by: longest.map_or("latency", KernelTime::bound_by).to_owned(),
+        utilization: share(needed(program, group), cycles),
+        tiling: part.tiling.clone(),
+    }
+}
+
+/// The cycles of kernels by what bounds them, and those between them.
+fn breakdown(program: &SimtProgram) -> Vec<BreakdownPart> {
+    let bounds = Resource::ALL.into_iter().map(Some).chain([None]);
+    let mut parts = Vec::new();
+    for bound in bounds {
+        let times = program.parts.launches.iter().map(|launch| &program.times()[launch.kernel as usize]);
+        let cycles = times.filter(|time| time.bound() == bound).map(|time| time.cycles).sum();
+        if cycles > 0 {
+            let name = bound
+                .map_or("kernels bound by latency".to_owned(), |bound| format!("kernels bound by {}", bound.name()));
+            parts.push(BreakdownPart { name, cycles, kind: Certainty::Modelled });
+        }
+    }
+    let cycles = program.gap() * program.parts.launches.len() as u64;
+    parts.push(BreakdownPart { name: LAUNCHES.to_owned(), cycles, kind: Certainty::Assumed });
+    parts
+}
+
+fn units<'t>(launched: impl Iterator<Item = &'t KernelTime>) -> Vec<UnitUse> {
+    let mut busy = [0; Resource::ALL.len()];
+    for time in launched {
+        busy.iter_mut().zip(time.busy).for_each(|(all, own)| *all += own);
+    }
+    let named = Resource::ALL.into_iter().zip(busy);
+    named.map(|(resource, busy_cycles)| UnitUse { name: resource.name().to_owned(), busy_cycles }).collect()
+}
+
+/// The larger of products over the peak, and bytes that have to be moved over the bandwidth: inputs that are read, outputs,
+/// and what is read of weights.
+fn lower_bound(program: &SimtProgram, macs: u64) -> u64 {
+    let SimtProgram { machine, facts, parts, .. } = program;
+    let mut read = vec![0u64; parts.buffers.len()];
+    for launch in &parts.launches {
+        let time = &program.times()[launch.kernel as usize];
+        for (&buffer, bytes) in launch.buffers.iter().zip(&time.read_bytes) {
+            read[buffer as usize] = read[buffer as usize].saturating_add(*bytes);
+        }
+    }
+    let bytes = |buffer: &Buffer| buffer_bytes(buffer.dtype, buffer.elements);
+    let is_input = |number: usize| parts.inputs.iter().any(|(_, buffer)| *buffer as usize == number);
+    let given = parts.buffers.iter().enumerate();
+    let given = given.filter(|(number, buffer)| matches!(buffer.place, Place::Weights(_)) || is_input(*number));
+    let given: u64 = given.map(|(number, buffer)| read[number].min(bytes(buffer))).sum();
+    let outputs = parts.outputs.iter().map(|(_, buffer)| *buffer as usize);
+    let outputs: u64 = outputs.filter(|&number| !is_input(number)).map(|number| bytes(&parts.buffers[number])).sum();
+    let seconds = (given + outputs) as f64 / facts.dram.bytes_per_second;
+    (macs as f64 / highest_peak(facts)).max(seconds * machine.clock_hz as f64) as u64
+}
+
+/// What the figures rest on, in sentences.
+fn notes(program: &SimtProgram) -> Vec<String> {
+    let SimtProgram { machine, parts, .. } = program;
+    let mut notes = vec![
+        "cycles come from a simulation of each kernel's warps, instruction by instruction, on a model of the multiprocessor; \
+         numbers of instructions are estimates of what the vendor's compiler writes"
+            .to_owned(),
+        "a kernel starts with empty caches; the bandwidth of the common cache and of memory is shared evenly by the \
+         multiprocessors that have blocks"
+            .to_owned(),
+        "addresses that depend on data are taken to miss all caches, and conditions on data to hold for some threads of \
+         each warp and not for others"
+            .to_owned(),
+        "repeating iterations and waves of blocks are left out of the simulation and counted as those before them".to_owned(),
+        "inputs are in memory before the first cycle and outputs after the last: transfers over PCIe are not counted"
+            .to_owned(),
+        "the lower bound is the larger of multiply-accumulates over the peak of the machine's fastest units, and bytes of \
+         weights and inputs that are read and of outputs over the bandwidth of memory"
+            .to_owned(),
+    ];
+    let spilled = parts.kernels.iter().zip(program.times()).filter(|(_, time)| time.occupancy.is_short_of_registers);
+    for (kernel, _) in spilled {
+        let name = &kernel.name;
+        notes.push(format!("kernel `{name}` needs more registers than a thread has; what that costs is not modelled"));
+    }
+    let name = &machine.name;
+    notes.push(match machine.assumed().as_slice() {
+        [] => format!("the figures of {name} are those of its machine file"),
+        assumed => format!("the figures of {name} are those of its machine file, which assumes {}", assumed.join(", ")),
+    });
+    notes
+}

@@ -1,0 +1,348 @@
+//! Expands kernels into what warps go through.
+//!
+//! What a compiler for the machine is known to do is done here too: an expression is computed once in its scope, what does not
+//! change in a loop is computed before it, loops that are to be written out are, constants are folded, and constants that are
+//! added to an index are a part of the access. Loops that are not marked are not unrolled, and instructions stay in the order
+//! of the kernel.
+
+mod statements;
+
+use std::collections::HashMap;
+
+use super::analysis::Analysis;
+use super::code::{Access, Address, Code, Compiled, Instruction, NOTHING, Slot, Source, Space};
+use super::recipe::{self, Recipe};
+use super::registers::Lives;
+use super::resource::Unit;
+use crate::simt::kernel::check::scalars;
+use crate::simt::kernel::{Expr, ExprId, IndexFn, Kernel, Scalar, VarId};
+use crate::simt::simulator::ends;
+
+/// Expands a kernel, which must have passed [`check`](crate::simt::kernel::check::check).
+pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
+    let mut first = kernel.exprs.len() as u32;
+    let mut vars = Vec::with_capacity(kernel.vars.len());
+    for var in &kernel.vars {
+        vars.push(first);
+        first += var.array.unwrap_or(1);
+    }
+    let mut offsets = Vec::new();
+    let mut offset = 0;
+    for shared in &kernel.shared {
+        offsets.push(offset);
+        offset += shared.bytes();
+    }
+    let mut compiler = Compiler {
+        kernel,
+        warp,
+        analysis: Analysis::new(kernel),
+        scalars: scalars(kernel),
+        ends: ends(&kernel.body),
+        vars,
+        offsets,
+        is_there: vec![false; kernel.exprs.len()],
+        scopes: vec![Vec::new()],
+        addresses: HashMap::new(),
+        counters: HashMap::new(),
+        lives: Lives::default(),
+        compiled: Compiled { slots: first as usize, ..Compiled::default() },
+    };
+    compiler.statements(0, kernel.body.len());
+    // The end is an instruction too.
+    compiler.issue(Unit::Control, [NOTHING; 3], NOTHING, None);
+    compiler.compiled.registers = compiler.lives.most();
+    compiler.compiled
+}
+
+/// What an address is computed from: the memory, and the index without what is added to it.
+type AddressKey = (bool, u32, ExprId);
+
+struct Compiler<'k> {
+    kernel: &'k Kernel,
+    warp: u32,
+    analysis: Analysis,
+    scalars: Vec<Scalar>,
+    /// Where the scope that each statement opens ends.
+    ends: Vec<usize>,
+    /// The first slot of each variable.
+    vars: Vec<Slot>,
+    /// The first byte of each shared array.
+    offsets: Vec<u64>,
+    /// Which expressions are computed.
+    is_there: Vec<bool>,
+    /// What was computed in each scope.
+    scopes: Vec<Vec<ExprId>>,
+    addresses: HashMap<AddressKey, Slot>,
+    /// What the indices of loops that are written out are now.
+    counters: HashMap<VarId, i32>,
+    lives: Lives,
+    compiled: Compiled,
+}
+
+impl Compiler<'_> {
+    fn emit(&mut self, code: Code) {
+        self.compiled.code.push(code);
+    }
+
+    fn here(&self) -> usize {
+        self.compiled.code.len()
+    }
+
+    fn slot(&mut self) -> Slot {
+        self.compiled.slots += 1;
+        self.compiled.slots as Slot - 1
+    }
+
+    fn issue(&mut self, unit: Unit, sources: [Slot; 3], target: Slot, access: Option<u32>) {
+        let at = self.here();
+        sources.iter().chain([&target]).for_each(|&slot| self.lives.touch(slot, at));
+        self.emit(Code::Issue(Instruction { unit, sources, target, access }));
+    }
+
+    /// Issues a chain of instructions; an empty one is a modifier of what uses it.
+    fn chain(&mut self, recipe: Recipe, mut sources: [Slot; 3], target: Slot) {
+        if recipe.is_empty() {
+            self.alias(sources[0], target);
+        }
+        for &(unit, count) in recipe {
+            for _ in 0..count {
+                self.issue(unit, sources, target, None);
+                sources = [target, NOTHING, NOTHING];
+            }
+        }
+    }
+
+    fn alias(&mut self, from: Slot, to: Slot) {
+        let at = self.here();
+        [from, to].iter().for_each(|&slot| self.lives.touch(slot, at));
+        self.emit(Code::Alias { from, to });
+    }
+
+    /// The value of an index that is known now.
+    fn known(&self, id: ExprId) -> Option<i32> {
+        match self.kernel.exprs[id.index()] {
+            Expr::Integer(value) => Some(value),
+            Expr::Var(var) => self.counters.get(&var).copied(),
+            Expr::Index(function, a, b) => function.of(self.known(a)?, self.known(b)?),
+            _ => None,
+        }
+    }
+
+    /// The slot of an element of a variable.
+    fn element(&self, var: VarId, index: Option<ExprId>) -> Slot {
+        let elements = self.kernel.vars[var.index()].array.unwrap_or(1);
+        let index = index.and_then(|index| self.known(index)).map_or(0, |index| index as u32);
+        self.vars[var.index()] + index.min(elements - 1)
+    }
+
+    /// Where the value of an expression comes from, for those that are needed.
+    fn source(&self, id: ExprId) -> Source {
+        match (self.known(id), self.kernel.exprs[id.index()]) {
+            (Some(value), _) => Source::Known(i64::from(value)),
+            (None, Expr::Thread) => Source::Thread,
+            (None, Expr::Block(axis)) => Source::Block(axis),
+            (None, Expr::Var(var)) => Source::Slot(self.element(var, None)),
+            (None, Expr::Element(var, index)) => Source::Slot(self.element(var, Some(index))),
+            (None, Expr::Number(dtype, bits)) if !dtype.is_float() => Source::Known(bits as i64),
+            (None, Expr::Index(..) | Expr::Select(_)) => Source::Slot(id.0),
+            (None, _) => Source::Data,
+        }
+    }
+
+    /// Computes an expression unless it is there, and says what to wait for.
+    fn demand(&mut self, id: ExprId) -> Slot {
+        if self.known(id).is_some() {
+            return NOTHING;
+        }
+        match self.kernel.exprs[id.index()] {
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) => NOTHING,
+            Expr::Var(var) => self.element(var, None),
+            Expr::Element(var, index) => self.element(var, Some(index)),
+            expr => {
+                if !self.is_there[id.index()] {
+                    self.compute(id, expr);
+                }
+                id.0
+            }
+        }
+    }
+
+    fn operands(&mut self, operands: &[ExprId]) -> [Slot; 3] {
+        let mut slots = [NOTHING; 3];
+        for (slot, &operand) in slots.iter_mut().zip(operands) {
+            *slot = self.demand(operand);
+        }
+        slots
+    }
+
+    fn begin(&mut self, slot: Slot, registers: u32) {
+        let at = self.here();
+        self.lives.begin(slot, registers, at);
+    }
+
+    fn compute(&mut self, id: ExprId, expr: Expr) {
+        let target = id.0;
+        let registers = self.scalars[id.index()].registers();
+        let (recipe, sources): (Recipe, [Slot; 3]) = match expr {
+            Expr::Index(function, a, b) => self.index(function, a, b),
+            Expr::Unary(function, dtype, x) => (recipe::unary(function, dtype), self.operands(&[x])),
+            Expr::Binary(function, dtype, a, b) => (recipe::binary(function, dtype), self.operands(&[a, b])),
+            Expr::MulAdd(dtype, operands) => (recipe::mul_add(dtype), self.operands(&operands)),
+            Expr::Select(operands) => (recipe::select(self.scalars[id.index()]), self.operands(&operands)),
+            Expr::Convert(from, to, x) => (recipe::convert(from, to), self.operands(&[x])),
+            Expr::Load(buffer, index) => {
+                let dtype = self.kernel.buffers[buffer.index()].dtype;
+                let address = self.address((false, buffer.0), index);
+                self.begin(target, registers);
+                self.access(Space::Global(buffer.0), index, dtype.bits() as u64, [address, NOTHING, NOTHING], target);
+                let recipe = recipe::widened(dtype);
+                if !recipe.is_empty() {
+                    self.chain(recipe, [target, NOTHING, NOTHING], target);
+                }
+                return self.done(id);
+            }
+            Expr::LoadShared(shared, index) => {
+                let dtype = self.kernel.shared[shared.index()].dtype;
+                let address = self.address((true, shared.0), index);
+                self.begin(target, registers);
+                let space = Space::Shared(self.offsets[shared.index()]);
+                self.access(space, index, dtype.bits() as u64, [address, NOTHING, NOTHING], target);
+                let recipe = recipe::widened(dtype);
+                if !recipe.is_empty() {
+                    self.chain(recipe, [target, NOTHING, NOTHING], target);
+                }
+                return self.done(id);
+            }
+            // These are demanded without being computed.
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::Var(_) | Expr::Element(..) => {
+                return;
+            }
+        };
+        self.begin(target, registers);
+        if self.analysis.is_needed[id.index()] {
+            self.value(id, expr);
+        }
+        self.chain(recipe, sources, target);
+        self.done(id);
+    }
+
+    fn done(&mut self, id: ExprId) {
+        self.is_there[id.index()] = true;
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.push(id);
+        }
+    }
+
+    /// What follows for indices from an expression.
+    fn value(&mut self, id: ExprId, expr: Expr) {
+        let code = match expr {
+            Expr::Index(function, a, b) => Code::Index { function, a: self.source(a), b: self.source(b), to: id.0 },
+            Expr::Select([condition, a, b]) => {
+                let [condition, a, b] = [condition, a, b].map(|operand| self.source(operand));
+                Code::Choose { condition, a, b, to: id.0 }
+            }
+            _ => return,
+        };
+        self.emit(code);
+    }
+
+    fn index(&mut self, function: IndexFn, a: ExprId, b: ExprId) -> (Recipe, [Slot; 3]) {
+        // A product that is only added to something is one instruction with the sum.
+        if function == IndexFn::Add {
+            for (product, other) in [(a, b), (b, a)] {
+                let expr = self.kernel.exprs[product.index()];
+                let is_own = self.analysis.uses[product.index()] == 1 && !self.is_there[product.index()];
+                if let (Expr::Index(IndexFn::Mul, x, y), true, None) = (expr, is_own, self.known(product)) {
+                    let sources = self.operands(&[x, y, other]);
+                    if self.analysis.is_needed[product.index()] {
+                        self.value(product, expr);
+                    }
+                    return (recipe::index(function, None), sources);
+                }
+            }
+        }
+        let by = self.known(b);
+        // What a quotient leaves takes the quotient.
+        if let (IndexFn::Mod, Some(known)) = (function, by)
+            && known.count_ones() != 1
+            && let Some(place) = self.kernel.exprs.iter().position(|&expr| expr == Expr::Index(IndexFn::Div, a, b))
+        {
+            let quotient = self.demand(ExprId(place as u32));
+            return (recipe::index(IndexFn::Sub, None), [self.demand(a), quotient, NOTHING]);
+        }
+        (recipe::index(function, by), self.operands(&[a, b]))
+    }
+
+    /// Computes where an access goes: one instruction, unless the index is known or another access goes to the same place but
+    /// for what is added.
+    fn address(&mut self, (is_shared, memory): (bool, u32), index: ExprId) -> Slot {
+        self.demand_value(index);
+        let base = match self.kernel.exprs[index.index()] {
+            Expr::Index(IndexFn::Add, a, b) if self.known(b).is_some() => a,
+            Expr::Index(IndexFn::Add, a, b) if self.known(a).is_some() => b,
+            _ => index,
+        };
+        if self.known(base).is_some() {
+            return NOTHING;
+        }
+        let key = (is_shared, memory, base);
+        if let Some(&known) = self.addresses.get(&key) {
+            let at = self.here();
+            self.lives.touch(known, at);
+            return known;
+        }
+        let from = self.demand(base);
+        let slot = self.slot();
+        self.begin(slot, if is_shared { 1 } else { 2 });
+        self.issue(Unit::I32, [from, NOTHING, NOTHING], slot, None);
+        self.addresses.insert(key, slot);
+        slot
+    }
+
+    /// Has the value of an index, which may cost nothing where its last sum is a part of the access.
+    fn demand_value(&mut self, index: ExprId) {
+        let expr = self.kernel.exprs[index.index()];
+        match expr {
+            Expr::Index(IndexFn::Add, a, b)
+                if self.known(index).is_none() && (self.known(a).is_some() || self.known(b).is_some()) =>
+            {
+                let other = if self.known(a).is_some() { b } else { a };
+                self.demand(other);
+                self.value(index, expr);
+            }
+            _ => {
+                self.demand(index);
+            }
+        }
+    }
+
+    fn access(&mut self, space: Space, index: ExprId, bits: u64, sources: [Slot; 3], target: Slot) {
+        let address = Address::Index(self.source(index));
+        self.access_at(Access { space, is_store: target == NOTHING, address, bits }, sources, target);
+    }
+
+    fn access_at(&mut self, access: Access, sources: [Slot; 3], target: Slot) {
+        let number = self.compiled.accesses.len() as u32;
+        self.compiled.accesses.push(access);
+        self.issue(Unit::Memory, sources, target, Some(number));
+    }
+
+    /// Forgets what was computed from a variable.
+    fn forget(&mut self, var: VarId) {
+        for id in &self.analysis.readers[var.index()] {
+            self.is_there[id.index()] = false;
+        }
+        let readers = &self.analysis.readers[var.index()];
+        self.addresses.retain(|(_, _, base), _| !readers.contains(base));
+    }
+
+    fn open(&mut self) {
+        self.scopes.push(Vec::new());
+    }
+
+    fn close(&mut self) {
+        let computed = self.scopes.pop().unwrap_or_default();
+        computed.iter().for_each(|id| self.is_there[id.index()] = false);
+        self.addresses.clear();
+    }
+}

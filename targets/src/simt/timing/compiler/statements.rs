@@ -1,0 +1,275 @@
+//! Statements.
+
+use super::super::analysis::assigned;
+use super::super::code::{Access, Address, Code, NOTHING, Slot, Source, Space};
+use super::super::recipe::{self, Recipe};
+use super::super::resource::Unit;
+use super::Compiler;
+use crate::simt::kernel::{Expr, ExprId, Scalar, Stmt, VarId};
+
+impl Compiler<'_> {
+    pub(super) fn statements(&mut self, mut at: usize, end: usize) {
+        while at < end {
+            at = self.statement(at);
+        }
+    }
+
+    /// Expands a statement with all in its scope, and returns the place of the next.
+    fn statement(&mut self, at: usize) -> usize {
+        match self.kernel.body[at] {
+            Stmt::Let(var, value) => {
+                let elements = self.kernel.vars[var.index()].array.unwrap_or(1);
+                let from = self.demand(value);
+                let source = self.source(value);
+                self.forget(var);
+                for element in 0..elements {
+                    let slot = self.vars[var.index()] + element;
+                    self.begin(slot, self.kernel.vars[var.index()].scalar.registers());
+                    self.assign(var, slot, (value, from, source), elements > 1);
+                }
+            }
+            Stmt::Set(var, value) => {
+                let (from, source) = (self.demand(value), self.source(value));
+                self.assign(var, self.element(var, None), (value, from, source), false);
+                self.forget(var);
+            }
+            Stmt::SetElement(var, index, value) => {
+                let (from, source) = (self.demand(value), self.source(value));
+                self.assign(var, self.element(var, Some(index)), (value, from, source), false);
+                self.forget(var);
+            }
+            Stmt::For { var, from, to, step, unroll } => {
+                let end = self.ends[at];
+                match (unroll, self.known(from), self.known(to)) {
+                    (true, Some(from), Some(to)) => self.written_out(var, (from, to, step), (at + 1, end)),
+                    _ => self.repeated(var, (from, to, step), (at + 1, end)),
+                }
+                return end + 1;
+            }
+            Stmt::If(condition) => return self.branch(condition, at),
+            Stmt::Store(buffer, index, value) => {
+                let dtype = self.kernel.buffers[buffer.index()].dtype;
+                let value = self.demand(value);
+                let value = self.narrowed(recipe::narrowed(dtype), value);
+                let address = self.address((false, buffer.0), index);
+                let bits = dtype.bits() as u64;
+                self.access(Space::Global(buffer.0), index, bits, [address, value, NOTHING], NOTHING);
+            }
+            Stmt::StoreShared(shared, index, value) => {
+                let dtype = self.kernel.shared[shared.index()].dtype;
+                let value = self.demand(value);
+                let value = self.narrowed(recipe::narrowed(dtype), value);
+                let address = self.address((true, shared.0), index);
+                let space = Space::Shared(self.offsets[shared.index()]);
+                self.access(space, index, dtype.bits() as u64, [address, value, NOTHING], NOTHING);
+                self.forget_shared();
+            }
+            Stmt::Barrier => self.barrier(),
+            Stmt::Reduce { .. } => self.reduce(at),
+            Stmt::Else | Stmt::End => {}
+        }
+        at + 1
+    }
+
+    fn narrowed(&mut self, recipe: Recipe, value: Slot) -> Slot {
+        if recipe.is_empty() || value == NOTHING {
+            return value;
+        }
+        let slot = self.slot();
+        self.begin(slot, 1);
+        self.chain(recipe, [value, NOTHING, NOTHING], slot);
+        slot
+    }
+
+    /// Gives a variable a value: a register takes over what was computed for it; a constant, or what another variable goes on
+    /// holding, is moved.
+    fn assign(&mut self, var: VarId, slot: Slot, (value, from, source): (ExprId, Slot, Source), is_array: bool) {
+        let is_computed = !matches!(
+            self.kernel.exprs[value.index()],
+            Expr::Integer(_) | Expr::Number(..) | Expr::Var(_) | Expr::Element(..) | Expr::Thread | Expr::Block(_)
+        );
+        let is_moved = is_array || !is_computed && self.analysis.is_set[var.index()];
+        if is_moved {
+            let recipe = recipe::moved(self.kernel.vars[var.index()].scalar);
+            self.chain(recipe, [from, NOTHING, NOTHING], slot);
+        } else {
+            self.alias(from, slot);
+        }
+        if self.analysis.is_needed_var[var.index()] {
+            self.emit(Code::Copy { from: source, to: slot });
+        }
+    }
+
+    fn written_out(&mut self, var: VarId, (from, to, step): (i32, i32, u32), (first, end): (usize, usize)) {
+        for index in (from..to).step_by(step as usize) {
+            self.forget(var);
+            self.counters.insert(var, index);
+            self.open();
+            self.statements(first, end);
+            self.close();
+        }
+        self.forget(var);
+        self.counters.remove(&var);
+    }
+
+    fn repeated(&mut self, var: VarId, (from, to, step): (ExprId, ExprId, u32), (first, end): (usize, usize)) {
+        let (start, limit) = (self.demand(from), self.demand(to));
+        let (from, to) = (self.source(from), self.source(to));
+        let body = &self.kernel.body[first..end];
+        let mut changes = vec![false; self.kernel.vars.len()];
+        body.iter().filter_map(assigned).for_each(|(changed, _)| changes[changed.index()] = true);
+        changes[var.index()] = true;
+        self.hoist((first, end), &changes);
+        let is_carried = |stmt: &Stmt| match assigned(stmt) {
+            Some((changed, _)) => {
+                let declared = body.iter().any(|stmt| matches!(*stmt, Stmt::Let(own, _) if own == changed));
+                let is_index = matches!(stmt, Stmt::For { .. });
+                let index = changed.index();
+                !declared && !is_index && self.analysis.is_needed_var[index] && !self.analysis.depends_on_data[index]
+            }
+            None => false,
+        };
+        let is_regular = !body.iter().any(is_carried);
+        let counter = self.vars[var.index()];
+        let condition = self.slot();
+        self.begin(counter, 1);
+        self.begin(condition, 1);
+        self.issue(Unit::I32, [start, NOTHING, NOTHING], counter, None);
+        self.issue(Unit::I32, [counter, limit, NOTHING], condition, None);
+        self.issue(Unit::Control, [condition, NOTHING, NOTHING], NOTHING, None);
+        (0..changes.len()).filter(|&changed| changes[changed]).for_each(|changed| self.forget(VarId(changed as u32)));
+        self.forget_shared();
+        let opened = self.here();
+        self.emit(Code::Loop { counter, from, to, step, after: 0, is_regular });
+        self.open();
+        self.addresses.clear();
+        self.statements(first, end);
+        self.close();
+        self.issue(Unit::I32, [counter, NOTHING, NOTHING], counter, None);
+        self.issue(Unit::I32, [counter, limit, NOTHING], condition, None);
+        self.issue(Unit::Control, [condition, NOTHING, NOTHING], NOTHING, None);
+        self.emit(Code::EndLoop { first: opened + 1 });
+        let closed = self.here();
+        if let Code::Loop { after, .. } = &mut self.compiled.code[opened] {
+            *after = closed;
+        }
+        self.lives.repeat(opened, closed);
+        (0..changes.len()).filter(|&changed| changes[changed]).for_each(|changed| self.forget(VarId(changed as u32)));
+    }
+
+    /// Computes before a loop what in it is always the same.
+    fn hoist(&mut self, (first, end): (usize, usize), changes: &[bool]) {
+        let mut stays: Vec<Option<bool>> = vec![None; self.kernel.exprs.len()];
+        let kernel = self.kernel;
+        let mut seen = vec![false; kernel.exprs.len()];
+        for stmt in &kernel.body[first..end] {
+            let mut open: Vec<ExprId> = stmt.operands().collect();
+            open.reverse();
+            while let Some(id) = open.pop() {
+                if std::mem::replace(&mut seen[id.index()], true) {
+                    continue;
+                }
+                if self.stays(id, changes, &mut stays) {
+                    self.demand(id);
+                } else {
+                    let operands: Vec<ExprId> = kernel.exprs[id.index()].operands().collect();
+                    open.extend(operands.into_iter().rev());
+                }
+            }
+        }
+    }
+
+    fn stays(&self, id: ExprId, changes: &[bool], known: &mut [Option<bool>]) -> bool {
+        if let Some(known) = known[id.index()] {
+            return known;
+        }
+        let expr = self.kernel.exprs[id.index()];
+        let stays = match expr {
+            Expr::Load(..) | Expr::LoadShared(..) => false,
+            Expr::Var(var) | Expr::Element(var, _) if changes[var.index()] => false,
+            _ => expr.operands().all(|operand| self.stays(operand, changes, known)),
+        };
+        known[id.index()] = Some(stays);
+        stays
+    }
+
+    fn branch(&mut self, condition: ExprId, at: usize) -> usize {
+        let slot = self.demand(condition);
+        let condition = self.source(condition);
+        self.issue(Unit::Control, [slot, NOTHING, NOTHING], NOTHING, None);
+        let opened = self.here();
+        self.emit(Code::If { condition, middle: 0 });
+        let middle = self.ends[at];
+        self.open();
+        self.statements(at + 1, middle);
+        self.close();
+        let mut next = middle + 1;
+        let mut place = self.here();
+        if self.kernel.body[middle] == Stmt::Else {
+            self.emit(Code::Else { end: 0 });
+            self.open();
+            self.statements(middle + 1, self.ends[middle]);
+            self.close();
+            next = self.ends[middle] + 1;
+            let end = self.here();
+            self.compiled.code[place] = Code::Else { end };
+        } else {
+            place = self.here();
+        }
+        if let Code::If { middle, .. } = &mut self.compiled.code[opened] {
+            *middle = place;
+        }
+        self.emit(Code::EndIf);
+        next
+    }
+
+    fn barrier(&mut self) {
+        self.issue(Unit::Control, [NOTHING; 3], NOTHING, None);
+        self.emit(Code::Barrier);
+        self.forget_shared();
+    }
+
+    /// Forgets what follows from shared memory, which is not the same from here on.
+    fn forget_shared(&mut self) {
+        for (is_there, reads) in self.is_there.iter_mut().zip(&self.analysis.reads_shared) {
+            *is_there &= !reads;
+        }
+    }
+
+    /// Combines what threads hold: within warps by shuffles, each followed by one step; then across warps by shared memory.
+    fn reduce(&mut self, at: usize) {
+        let Stmt::Reduce { var, function, dtype, width, scratch } = self.kernel.body[at] else { return };
+        let scalar = Scalar::of(dtype);
+        let value = self.element(var, None);
+        let other = self.slot();
+        self.begin(other, scalar.registers());
+        let mut mask = width.min(self.warp) / 2;
+        while mask > 0 {
+            self.chain(recipe::shuffled(scalar), [value, NOTHING, NOTHING], other);
+            self.chain(recipe::fold(function, dtype), [value, other, NOTHING], value);
+            mask /= 2;
+        }
+        if width > self.warp {
+            let (space, bits) = (Space::Shared(self.offsets[scratch.index()]), u64::from(scalar.registers()) * 32);
+            let access = |is_store, address| Access { space, is_store, address, bits };
+            self.access_at(access(true, Address::Thread), [value, NOTHING, NOTHING], NOTHING);
+            self.barrier();
+            let partial: Vec<Slot> = (0..width / self.warp).map(|_| self.slot()).collect();
+            for &slot in &partial {
+                self.begin(slot, scalar.registers());
+                self.access_at(access(false, Address::Same), [NOTHING; 3], slot);
+            }
+            for (place, &slot) in partial.iter().enumerate() {
+                match place {
+                    0 => self.alias(slot, value),
+                    _ => self.chain(recipe::fold(function, dtype), [value, slot, NOTHING], value),
+                }
+            }
+            self.barrier();
+        }
+        if self.analysis.is_needed_var[var.index()] {
+            self.emit(Code::Copy { from: Source::Data, to: value });
+        }
+        self.forget(var);
+    }
+}

@@ -1,0 +1,116 @@
+//! What an access of a warp touches: sectors of global memory, and how often banks of shared memory are asked.
+
+use smallvec::SmallVec;
+
+use super::lanes::Lanes;
+
+/// Sectors that one access touches, in order, each once.
+pub(super) type Sectors = SmallVec<[u64; 32]>;
+
+/// Bits of an address that are within one buffer. Buffers lie apart, each aligned to sectors.
+const BUFFER_BITS: u32 = 40;
+
+/// Bytes of a bank's word.
+const WORD: i64 = 4;
+
+/// The sectors of so many bytes that lanes of a mask touch in a buffer by elements of so many bits.
+pub(super) fn sectors(buffer: u32, index: &Lanes, bits: u64, mask: u64, sector: u64) -> Sectors {
+    let base = u64::from(buffer) << BUFFER_BITS >> sector.trailing_zeros();
+    let of = |bit: i64| base + ((bit.max(0) as u64 / 8) >> sector.trailing_zeros());
+    let bits = bits as i64;
+    let mut sectors = Sectors::new();
+    let mut rest = mask;
+    if let Some((first, step)) = index.as_line() {
+        let (low, high) = (mask.trailing_zeros() as i64, 63 - i64::from(mask.leading_zeros()));
+        if mask == 0 {
+            return sectors;
+        }
+        // Neighbours touch, so that all sectors between the first and the last lane's are touched.
+        if (0..=1).contains(&step) && mask.count_ones() as i64 == high - low + 1 {
+            let last = (first + step * high + 1) * bits - 1;
+            sectors.extend(of((first + step * low) * bits)..=of(last));
+            return sectors;
+        }
+    }
+    while rest != 0 {
+        let at = index.at(rest.trailing_zeros() as usize) * bits;
+        rest &= rest - 1;
+        for sector in of(at)..=of(at + bits - 1) {
+            if sectors.last() != Some(&sector) {
+                sectors.push(sector);
+            }
+        }
+    }
+    if !sectors.is_sorted() {
+        sectors.sort_unstable();
+    }
+    sectors.dedup();
+    sectors
+}
+
+/// How often the bank that is asked most is asked, by lanes of a mask for elements of so many bits: a word that several want is
+/// read once for all.
+pub(super) fn conflicts(offset: u64, index: &Lanes, bits: u64, mask: u64, banks: u32) -> u64 {
+    let bytes = (bits as i64 / 8).max(1);
+    let banks = i64::from(banks);
+    if mask == 0 {
+        return 1;
+    }
+    if let Some((_, step)) = index.as_line() {
+        if step == 0 {
+            return ((bytes / WORD).max(1) as u64).div_ceil(banks as u64);
+        }
+        let span = step.abs() * bytes * i64::from(64 - mask.leading_zeros());
+        // All within one row of banks, and aligned.
+        if span <= WORD * banks && bytes <= WORD {
+            return 1;
+        }
+    }
+    let mut words: SmallVec<[i64; 64]> = SmallVec::new();
+    let mut rest = mask;
+    while rest != 0 {
+        let at = offset as i64 + index.at(rest.trailing_zeros() as usize) * bytes;
+        rest &= rest - 1;
+        words.extend(at.div_euclid(WORD)..=(at + bytes - 1).div_euclid(WORD));
+    }
+    words.sort_unstable();
+    words.dedup();
+    let mut asked: SmallVec<[u64; 64]> = SmallVec::from_elem(0, banks as usize);
+    words.iter().for_each(|word| asked[word.rem_euclid(banks) as usize] += 1);
+    asked.into_iter().max().unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_share_sectors() {
+        let all = u64::from(u32::MAX);
+        let count = |index: &Lanes, bits| sectors(0, index, bits, all, 32).len();
+        assert_eq!(count(&Lanes::line(0, 1), 32), 4);
+        assert_eq!(count(&Lanes::line(1, 1), 32), 5);
+        assert_eq!(count(&Lanes::line(0, 1), 16), 2);
+        assert_eq!(count(&Lanes::line(0, 1), 4), 1);
+        assert_eq!(count(&Lanes::line(0, 1), 128), 16);
+        assert_eq!(count(&Lanes::line(0, 2), 32), 8);
+        assert_eq!(count(&Lanes::line(0, 100), 32), 32);
+        assert_eq!(count(&Lanes::same(7), 32), 1);
+        assert_eq!(count(&Lanes::each(|lane| 31 - lane as i64), 32), 4);
+        assert_eq!(sectors(1, &Lanes::line(0, 1), 32, 0, 32).len(), 0);
+        assert_ne!(sectors(1, &Lanes::same(0), 32, all, 32), sectors(0, &Lanes::same(0), 32, all, 32));
+    }
+
+    #[test]
+    fn words_of_one_bank_are_asked_for_one_by_one() {
+        let all = u64::from(u32::MAX);
+        let count = |index: &Lanes, bits| conflicts(0, index, bits, all, 32);
+        assert_eq!(count(&Lanes::line(0, 1), 32), 1);
+        assert_eq!(count(&Lanes::line(0, 2), 32), 2);
+        assert_eq!(count(&Lanes::line(0, 32), 32), 32);
+        assert_eq!(count(&Lanes::line(0, 33), 32), 1);
+        assert_eq!(count(&Lanes::same(5), 32), 1);
+        assert_eq!(count(&Lanes::line(0, 1), 64), 2);
+        assert_eq!(count(&Lanes::line(0, 1), 16), 1);
+    }
+}

@@ -1,0 +1,70 @@
+//! How many registers a thread takes.
+//!
+//! What is computed lives from there to its last use, and through a whole loop if it comes from before it. The most that live
+//! at a time, and a few more, are what a compiler is assumed to need: it may do better by computing things again, and worse by
+//! moving loads forward.
+
+use super::code::{NOTHING, Slot};
+
+/// Registers that every thread takes beyond what it computes: assumed, about what the smallest kernels have.
+pub(super) const OVERHEAD: u32 = 10;
+
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    registers: u32,
+    first: usize,
+    last: usize,
+}
+
+/// What lives from which step to which.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lives {
+    all: Vec<Live>,
+    /// What each slot holds now.
+    current: Vec<Option<usize>>,
+}
+
+impl Lives {
+    /// A slot holds something new, in so many registers.
+    pub fn begin(&mut self, slot: Slot, registers: u32, at: usize) {
+        let index = slot as usize;
+        if self.current.len() <= index {
+            self.current.resize(index + 1, None);
+        }
+        self.current[index] = Some(self.all.len());
+        self.all.push(Live { registers, first: at, last: at });
+    }
+
+    /// What a slot holds is used.
+    pub fn touch(&mut self, slot: Slot, at: usize) {
+        if slot == NOTHING {
+            return;
+        }
+        if let Some(Some(live)) = self.current.get(slot as usize) {
+            self.all[*live].last = at;
+        }
+    }
+
+    /// What stands between two places is repeated: what comes from before it and is used in it stays until its end.
+    pub fn repeat(&mut self, first: usize, end: usize) {
+        let across = self.all.iter_mut().filter(|live| live.first < first && live.last >= first);
+        across.for_each(|live| live.last = live.last.max(end));
+    }
+
+    /// The most registers at a time.
+    pub fn most(&self) -> u32 {
+        let mut changes: Vec<(usize, i64)> = Vec::with_capacity(2 * self.all.len());
+        for live in &self.all {
+            changes.push((live.first, i64::from(live.registers)));
+            changes.push((live.last + 1, -i64::from(live.registers)));
+        }
+        // What ends makes room for what begins in the same place.
+        changes.sort_unstable();
+        let (mut now, mut most) = (0, 0);
+        for (_, change) in changes {
+            now += change;
+            most = most.max(now);
+        }
+        most as u32 + OVERHEAD
+    }
+}
