@@ -11,6 +11,8 @@ pub(super) struct Cache {
     entries: Vec<Entry>,
     newest: u32,
     oldest: u32,
+    /// Entries that hold nothing.
+    unused: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,7 +29,14 @@ impl Cache {
     /// A cache that holds so many sectors.
     pub fn new(capacity: u64) -> Cache {
         let capacity = usize::try_from(capacity).unwrap_or(usize::MAX).min(1 << 22);
-        Cache { capacity, places: HashMap::default(), entries: Vec::new(), newest: NONE, oldest: NONE }
+        Cache {
+            capacity,
+            places: HashMap::default(),
+            entries: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+            unused: Vec::new(),
+        }
     }
 
     /// When a sector is there, if it is or comes; it is then the one that was used last.
@@ -38,10 +47,25 @@ impl Cache {
         Some(self.entries[place as usize].ready)
     }
 
-    /// Takes a sector in if it is not there.
-    pub fn insert_new(&mut self, sector: u64) {
-        if !self.places.contains_key(&sector) {
+    /// Takes a sector in if it is not there, and says whether it was not.
+    pub fn insert_new(&mut self, sector: u64) -> bool {
+        let is_new = !self.places.contains_key(&sector);
+        if is_new {
             self.insert(sector, 0);
+        }
+        is_new
+    }
+
+    /// Forgets as much as so many new sectors would take the room of, but none of those that were used last.
+    pub fn forget(&mut self, sectors: u64, kept: u64) {
+        let free = (self.capacity - self.places.len()) as u64;
+        let count = sectors.saturating_sub(free).min((self.places.len() as u64).saturating_sub(kept));
+        for _ in 0..count {
+            let place = self.oldest;
+            self.unlink(place);
+            let sector = self.entries[place as usize].sector;
+            self.places.remove(&sector);
+            self.unused.push(place);
         }
     }
 
@@ -51,7 +75,10 @@ impl Cache {
             return;
         }
         let entry = Entry { sector, ready, newer: NONE, older: NONE };
-        let place = if self.entries.len() < self.capacity {
+        let place = if let Some(place) = self.unused.pop() {
+            self.entries[place as usize] = entry;
+            place
+        } else if self.entries.len() < self.capacity {
             self.entries.push(entry);
             self.entries.len() as u32 - 1
         } else {
@@ -122,6 +149,10 @@ mod tests {
         assert_eq!([cache.find(1), cache.find(2), cache.find(3)], [Some(10), None, Some(30)]);
         cache.insert(4, 40);
         assert_eq!([cache.find(1), cache.find(4)], [None, Some(40)]);
+        cache.forget(1, 1);
+        assert_eq!([cache.find(3), cache.find(4)], [None, Some(40)]);
+        cache.insert(5, 50);
+        assert_eq!([cache.find(4), cache.find(5)], [Some(40), Some(50)]);
         let mut none = Cache::new(0);
         none.insert(1, 1);
         assert_eq!(none.find(1), None);

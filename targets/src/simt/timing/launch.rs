@@ -228,6 +228,7 @@ impl Launch<'_> {
         for (index, group) in self.groups.iter_mut().enumerate() {
             let done = now.counters[index].since(&before.counters[index]);
             group.multiprocessor.counters.add(&done, times);
+            group.multiprocessor.memory.age(&done, times);
             group.multiprocessor.delay(cycles * times);
             group.over = group.over.map(|over| over + cycles * times);
         }

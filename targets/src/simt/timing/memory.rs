@@ -106,6 +106,7 @@ impl<'p> Memory<'p> {
                     let there = self.fetch(start, access, sector, is_data, counters);
                     if !is_data {
                         self.l1.insert(sector, there);
+                        counters.inserted[0] += 1;
                     }
                     there
                 }
@@ -119,8 +120,8 @@ impl<'p> Memory<'p> {
         let rates = self.rates;
         let start = self.common(start, counters);
         let is_here = !is_data && (self.read.find(sector).is_some() || !self.is_first(access, counters));
-        if !is_data {
-            self.read.insert_new(sector);
+        if !is_data && self.read.insert_new(sector) {
+            counters.inserted[1] += 1;
         }
         if is_here {
             return start.div_ceil(TICKS) + rates.l2_latency;
@@ -183,6 +184,7 @@ impl<'p> Memory<'p> {
                 self.dram(start, counters);
                 if !is_data {
                     self.written.insert(sector, 0);
+                    counters.inserted[2] += 1;
                 }
             }
         }
@@ -206,6 +208,14 @@ impl<'p> Memory<'p> {
     /// The cycle in which all that was stored is in memory.
     pub fn drained(&self) -> u64 {
         self.l2_free.max(self.dram_free).div_ceil(TICKS)
+    }
+
+    /// Forgets what would have made room if what was counted in a time were done so many times.
+    pub fn age(&mut self, in_time: &Counters, times: u64) {
+        let caches = [&mut self.l1, &mut self.read, &mut self.written];
+        for (cache, inserted) in caches.into_iter().zip(in_time.inserted) {
+            cache.forget(inserted.saturating_mul(times), inserted);
+        }
     }
 
     /// Moves all that is on its way into the future.

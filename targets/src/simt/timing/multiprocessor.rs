@@ -260,6 +260,7 @@ impl<'p> Multiprocessor<'p> {
         let mut steady = std::mem::take(&mut self.steady);
         if let Some(leap) = steady.turn(place, self) {
             self.counters.add(&leap.counters, leap.times);
+            self.memory.age(&leap.counters, leap.times);
             for (place, iterations) in leap.iterations {
                 if let Some(resident) = &mut self.warps[place] {
                     resident.warp.skip(leap.depth, iterations * leap.times);

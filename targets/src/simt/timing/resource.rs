@@ -155,6 +155,8 @@ pub(super) struct Counters {
     pub dram_sectors: u64,
     /// Sectors that were read from memory by buffer.
     pub fetched: Vec<u64>,
+    /// Sectors that came into each cache of the memory's.
+    pub inserted: [u64; 3],
 }
 
 impl Counters {
@@ -165,6 +167,7 @@ impl Counters {
 
     fn each(&mut self, other: &Counters, f: impl Fn(u64, u64) -> u64) {
         let pairs = self.busy.iter_mut().zip(&other.busy).chain(self.issued.iter_mut().zip(&other.issued));
+        let pairs = pairs.chain(self.inserted.iter_mut().zip(&other.inserted));
         let pairs = pairs.chain(self.fetched.iter_mut().zip(&other.fetched));
         pairs.for_each(|(a, &b)| *a = f(*a, b));
         self.l2_sectors = f(self.l2_sectors, other.l2_sectors);

@@ -13,7 +13,7 @@ use super::resource::Counters;
 const FIRST: u64 = 16;
 
 /// Iterations after which a pace is taken as it is.
-const LAST: u64 = 128;
+const LAST: u64 = 64;
 
 /// Most iterations that are left out at a time, as a multiple of those that are over.
 const MOST: u64 = 4;
