@@ -14,7 +14,7 @@ mod stmt;
 
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};
-pub use spread::Spread;
+pub use spread::{SUMS, Spread};
 pub use stmt::{Factor, Stmt};
 
 use serde::{Deserialize, Serialize};

@@ -26,8 +26,11 @@ pub(super) fn assigned(stmt: &Stmt) -> Option<(VarId, Option<ExprId>)> {
     match *stmt {
         Stmt::Let(var, value) | Stmt::Set(var, value) | Stmt::SetElement(var, _, value) => Some((var, Some(value))),
         Stmt::For { var, from, .. } => Some((var, Some(from))),
-        Stmt::Reduce { var, .. } => Some((var, None)),
+        Stmt::Reduce { var, .. } | Stmt::LoadVector { array: var, .. } | Stmt::Multiply { sums: var, .. } => {
+            Some((var, None))
+        }
         Stmt::If(_) | Stmt::Else | Stmt::End | Stmt::Store(..) | Stmt::StoreShared(..) | Stmt::Barrier => None,
+        Stmt::StoreVector { .. } | Stmt::Copy { .. } | Stmt::Commit | Stmt::Await(_) => None,
     }
 }
 
@@ -49,8 +52,13 @@ impl Analysis {
             analysis.reads_shared.push(reads);
         }
         for stmt in &kernel.body {
-            if let Stmt::Set(var, _) | Stmt::SetElement(var, ..) | Stmt::Reduce { var, .. } = *stmt {
-                analysis.is_set[var.index()] = true;
+            match *stmt {
+                Stmt::Set(var, _)
+                | Stmt::SetElement(var, ..)
+                | Stmt::Reduce { var, .. }
+                | Stmt::LoadVector { array: var, .. }
+                | Stmt::Multiply { sums: var, .. } => analysis.is_set[var.index()] = true,
+                _ => {}
             }
         }
         analysis.count(kernel);
@@ -86,6 +94,9 @@ impl Analysis {
             match *stmt {
                 Stmt::Store(_, index, _) | Stmt::StoreShared(_, index, _) | Stmt::If(index) => open.push(index),
                 Stmt::For { from, to, .. } => open.extend([from, to]),
+                Stmt::LoadVector { from: index, .. } | Stmt::StoreVector { to: index, .. } => open.push(index),
+                Stmt::Copy { to, from, when, .. } => open.extend([to, from, when]),
+                Stmt::Multiply { a, b, .. } => open.extend([a.at, b.at]),
                 _ => {}
             }
         }

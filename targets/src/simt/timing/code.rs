@@ -66,6 +66,10 @@ pub(super) enum Code {
     EndIf,
     /// Waits for all warps of the block.
     Barrier,
+    /// Makes a group of the copies that were begun.
+    Commit,
+    /// So many groups may be on their way; what waits for the others waits for the slot.
+    Await { groups: u32, slot: Slot },
 }
 
 /// Which memory.
@@ -86,6 +90,9 @@ pub(super) enum Address {
     Thread,
     /// The same element for all lanes.
     Same,
+    /// Lines of a matrix that lanes address: from an index and a known number on, each lane that of its number in so many lines,
+    /// which lie apart by a pitch; the next lanes begin at the first line again, so many elements further.
+    Lines { from: Source, offset: u32, lines: u32, pitch: u32, next: u32 },
 }
 
 /// An access to memory.
@@ -96,10 +103,14 @@ pub(super) struct Access {
     pub address: Address,
     /// Bits of an element.
     pub bits: u64,
+    /// Bits that each lane accesses from there on.
+    pub width: u64,
+    /// What is copied to shared memory, if it is: from which byte on, the index there, and the lanes that read something.
+    pub copied: Option<(u64, Source, Source)>,
 }
 
 /// A kernel as its warps go through it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Compiled {
     pub code: Vec<Code>,
     pub accesses: Vec<Access>,
@@ -107,4 +118,6 @@ pub(super) struct Compiled {
     pub slots: usize,
     /// Registers that a thread holds where it holds most.
     pub registers: u32,
+    /// What copies to shared memory that are on their way are held in, if there are any.
+    pub copies: Slot,
 }

@@ -5,7 +5,10 @@
 //! added to an index are a part of the access. Loops that are not marked are not unrolled, and instructions stay in the order
 //! of the kernel.
 
+mod product;
 mod statements;
+
+pub(super) use product::step;
 
 use std::collections::HashMap;
 
@@ -45,7 +48,13 @@ pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
         addresses: HashMap::new(),
         counters: HashMap::new(),
         lives: Lives::default(),
-        compiled: Compiled { slots: first as usize, ..Compiled::default() },
+        compiled: Compiled {
+            code: Vec::new(),
+            accesses: Vec::new(),
+            slots: first as usize + 1,
+            registers: 0,
+            copies: first,
+        },
     };
     compiler.statements(0, kernel.body.len());
     // The end is an instruction too.
@@ -318,7 +327,8 @@ impl Compiler<'_> {
 
     fn access(&mut self, space: Space, index: ExprId, bits: u64, sources: [Slot; 3], target: Slot) {
         let address = Address::Index(self.source(index));
-        self.access_at(Access { space, is_store: target == NOTHING, address, bits }, sources, target);
+        let access = Access { space, is_store: target == NOTHING, address, bits, width: bits, copied: None };
+        self.access_at(access, sources, target);
     }
 
     fn access_at(&mut self, access: Access, sources: [Slot; 3], target: Slot) {

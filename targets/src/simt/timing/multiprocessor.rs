@@ -232,17 +232,27 @@ impl<'p> Multiprocessor<'p> {
     /// Does what an access to memory does, and says when its result is there, and when another can follow.
     fn access(&mut self, now: u64, place: usize, number: usize) -> (u64, u64) {
         let Setting { compiled, machine, .. } = self.setting;
-        let Access { space, is_store, bits, .. } = compiled.accesses[number];
+        let access = &compiled.accesses[number];
+        let Access { space, is_store, bits, width, copied, .. } = *access;
         let Some(resident) = &self.warps[place] else { return (now, now) };
-        let index = resident.warp.address(&compiled.accesses[number]);
+        let index = resident.warp.address(access);
         let active = resident.warp.active;
         match space {
             Space::Shared(offset) => {
-                let times = conflicts(offset, &index, bits, active, machine.shared.banks);
+                let times = conflicts(offset, &index, (bits, width), active, machine.shared.banks);
                 (self.memory.shared(now, times, &mut self.counters), now)
             }
             Space::Global(buffer) => {
-                let sectors = sectors(buffer, &index, bits, active, u64::from(machine.sector));
+                let reading = resident.warp.reading(access, active, machine.warp as usize);
+                let sectors = sectors(buffer, &index, (bits, width), reading, u64::from(machine.sector));
+                if let Some((offset, to, _)) = copied {
+                    // What arrives is written to shared memory, which is busy with it then; here it is when it is asked for.
+                    let to = resident.warp.value(to);
+                    let times = conflicts(offset, &to, (bits, width), active, machine.shared.banks);
+                    let written = self.memory.shared(now, times, &mut self.counters);
+                    let there = self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters);
+                    return (written.max(there), now);
+                }
                 if is_store {
                     (now, self.memory.store(now, &sectors, index.is_unknown, &mut self.counters))
                 } else {

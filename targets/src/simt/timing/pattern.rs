@@ -13,11 +13,11 @@ const BUFFER_BITS: u32 = 40;
 /// Bytes of a bank's word.
 const WORD: i64 = 4;
 
-/// The sectors of so many bytes that lanes of a mask touch in a buffer by elements of so many bits.
-pub(super) fn sectors(buffer: u32, index: &Lanes, bits: u64, mask: u64, sector: u64) -> Sectors {
+/// The sectors of so many bytes that lanes of a mask touch in a buffer, each so many bits from its element of so many bits on.
+pub(super) fn sectors(buffer: u32, index: &Lanes, (bits, width): (u64, u64), mask: u64, sector: u64) -> Sectors {
     let base = u64::from(buffer) << BUFFER_BITS >> sector.trailing_zeros();
     let of = |bit: i64| base + ((bit.max(0) as u64 / 8) >> sector.trailing_zeros());
-    let bits = bits as i64;
+    let (bits, width) = (bits as i64, width as i64);
     let mut sectors = Sectors::new();
     let mut rest = mask;
     if let Some((first, step)) = index.as_line() {
@@ -26,8 +26,8 @@ pub(super) fn sectors(buffer: u32, index: &Lanes, bits: u64, mask: u64, sector: 
             return sectors;
         }
         // Neighbours touch, so that all sectors between the first and the last lane's are touched.
-        if (0..=1).contains(&step) && mask.count_ones() as i64 == high - low + 1 {
-            let last = (first + step * high + 1) * bits - 1;
+        if (0..=width).contains(&(step * bits)) && mask.count_ones() as i64 == high - low + 1 {
+            let last = (first + step * high) * bits + width - 1;
             sectors.extend(of((first + step * low) * bits)..=of(last));
             return sectors;
         }
@@ -35,7 +35,7 @@ pub(super) fn sectors(buffer: u32, index: &Lanes, bits: u64, mask: u64, sector: 
     while rest != 0 {
         let at = index.at(rest.trailing_zeros() as usize) * bits;
         rest &= rest - 1;
-        for sector in of(at)..=of(at + bits - 1) {
+        for sector in of(at)..=of(at + width - 1) {
             if sectors.last() != Some(&sector) {
                 sectors.push(sector);
             }
@@ -48,10 +48,10 @@ pub(super) fn sectors(buffer: u32, index: &Lanes, bits: u64, mask: u64, sector: 
     sectors
 }
 
-/// How often the bank that is asked most is asked, by lanes of a mask for elements of so many bits: a word that several want is
-/// read once for all.
-pub(super) fn conflicts(offset: u64, index: &Lanes, bits: u64, mask: u64, banks: u32) -> u64 {
-    let bytes = (bits as i64 / 8).max(1);
+/// How often the bank that is asked most is asked, by lanes of a mask, each for so many bits from its element of so many bits on: a
+/// word that several want is read once for all.
+pub(super) fn conflicts(offset: u64, index: &Lanes, (bits, width): (u64, u64), mask: u64, banks: u32) -> u64 {
+    let (element, bytes) = ((bits as i64 / 8).max(1), (width as i64 / 8).max(1));
     let banks = i64::from(banks);
     if mask == 0 {
         return 1;
@@ -60,7 +60,7 @@ pub(super) fn conflicts(offset: u64, index: &Lanes, bits: u64, mask: u64, banks:
         if step == 0 {
             return ((bytes / WORD).max(1) as u64).div_ceil(banks as u64);
         }
-        let span = step.abs() * bytes * i64::from(64 - mask.leading_zeros());
+        let span = step.abs() * element * i64::from(64 - mask.leading_zeros());
         // All within one row of banks, and aligned.
         if span <= WORD * banks && bytes <= WORD {
             return 1;
@@ -69,7 +69,7 @@ pub(super) fn conflicts(offset: u64, index: &Lanes, bits: u64, mask: u64, banks:
     let mut words: SmallVec<[i64; 64]> = SmallVec::new();
     let mut rest = mask;
     while rest != 0 {
-        let at = offset as i64 + index.at(rest.trailing_zeros() as usize) * bytes;
+        let at = offset as i64 + index.at(rest.trailing_zeros() as usize) * element;
         rest &= rest - 1;
         words.extend(at.div_euclid(WORD)..=(at + bytes - 1).div_euclid(WORD));
     }
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn lanes_share_sectors() {
         let all = u64::from(u32::MAX);
-        let count = |index: &Lanes, bits| sectors(0, index, bits, all, 32).len();
+        let count = |index: &Lanes, bits| sectors(0, index, (bits, bits), all, 32).len();
         assert_eq!(count(&Lanes::line(0, 1), 32), 4);
         assert_eq!(count(&Lanes::line(1, 1), 32), 5);
         assert_eq!(count(&Lanes::line(0, 1), 16), 2);
@@ -97,14 +97,17 @@ mod tests {
         assert_eq!(count(&Lanes::line(0, 100), 32), 32);
         assert_eq!(count(&Lanes::same(7), 32), 1);
         assert_eq!(count(&Lanes::each(|lane| 31 - lane as i64), 32), 4);
-        assert_eq!(sectors(1, &Lanes::line(0, 1), 32, 0, 32).len(), 0);
-        assert_ne!(sectors(1, &Lanes::same(0), 32, all, 32), sectors(0, &Lanes::same(0), 32, all, 32));
+        // Vectors of four: side by side, and apart.
+        assert_eq!(sectors(0, &Lanes::line(0, 4), (32, 128), all, 32).len(), 16);
+        assert_eq!(sectors(0, &Lanes::line(0, 64), (32, 128), all, 32).len(), 32);
+        assert_eq!(sectors(1, &Lanes::line(0, 1), (32, 32), 0, 32).len(), 0);
+        assert_ne!(sectors(1, &Lanes::same(0), (32, 32), all, 32), sectors(0, &Lanes::same(0), (32, 32), all, 32));
     }
 
     #[test]
     fn words_of_one_bank_are_asked_for_one_by_one() {
         let all = u64::from(u32::MAX);
-        let count = |index: &Lanes, bits| conflicts(0, index, bits, all, 32);
+        let count = |index: &Lanes, bits| conflicts(0, index, (bits, bits), all, 32);
         assert_eq!(count(&Lanes::line(0, 1), 32), 1);
         assert_eq!(count(&Lanes::line(0, 2), 32), 2);
         assert_eq!(count(&Lanes::line(0, 32), 32), 32);
@@ -112,5 +115,9 @@ mod tests {
         assert_eq!(count(&Lanes::same(5), 32), 1);
         assert_eq!(count(&Lanes::line(0, 1), 64), 2);
         assert_eq!(count(&Lanes::line(0, 1), 16), 1);
+        // Lines of 16 halves, read by eight halves at a time: side by side all banks meet, skewed by eight none.
+        let lines = |pitch: i64| Lanes::each(move |lane| lane as i64 % 16 * pitch + lane as i64 / 16 * 8);
+        assert_eq!(conflicts(0, &lines(32), (16, 128), all, 32), 8);
+        assert_eq!(conflicts(0, &lines(40), (16, 128), all, 32), 4);
     }
 }

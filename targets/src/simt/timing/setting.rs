@@ -1,13 +1,15 @@
 //! All that stays the same while a kernel is timed.
 
+use tcc_ir::DType;
+
 use super::code::Compiled;
-use super::compiler::compile;
+use super::compiler::{compile, step};
 use super::memory::Rates;
 use super::occupancy::Occupancy;
 use super::resource::Unit;
 use super::sharing::Sharing;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::Kernel;
+use crate::simt::kernel::{Kernel, Spread, Stmt};
 
 /// A kernel on a machine.
 #[derive(Debug)]
@@ -33,10 +35,33 @@ impl<'p> Setting<'p> {
             machine,
             sharing: Sharing::new(kernel, &compiled, machine, &occupancy),
             rates: Rates::new(machine, clock_hz, occupancy.active),
-            times: Unit::ALL.map(|unit| unit.times(machine)),
+            times: Unit::ALL.map(|unit| match unit {
+                Unit::Tensor => tensor_times(kernel, machine),
+                _ => unit.times(machine),
+            }),
             compiled,
             occupancy,
             leaves_out: true,
         }
     }
+}
+
+/// Cycles for which an instruction of matrix units occupies that of a scheduler, and cycles until its result can be used: by the
+/// type that the kernel multiplies.
+fn tensor_times(kernel: &Kernel, machine: &SimtMachine) -> (u64, u64) {
+    let multiplied = kernel.body.iter().find_map(|stmt| match stmt {
+        Stmt::Multiply { tile, a, .. } => Some((tile[1], kernel.shared[a.shared.index()].dtype)),
+        _ => None,
+    });
+    let (Some((columns, dtype)), Some(unit)) = (multiplied, &machine.tensor) else {
+        return Unit::Tensor.times(machine);
+    };
+    let rate = match dtype {
+        DType::F32 => unit.tf32_macs,
+        DType::F16 | DType::BF16 => unit.half_macs,
+        _ => unit.byte_macs,
+    };
+    let across = Spread::new(machine.warp, columns).map_or(8, Spread::tile_columns);
+    let macs = u64::from(Spread::ROWS * across * step(dtype));
+    (macs.div_ceil((u64::from(rate) / u64::from(machine.schedulers)).max(1)), u64::from(unit.latency))
 }

@@ -143,8 +143,15 @@ fn straightened(compiled: &Compiled) -> Compiled {
         Code::EndLoop { .. } | Code::Barrier | Code::EndIf | Code::Else { .. } | Code::If { .. } => {
             Code::Copy { from: Source::Known(0), to: compiled.slots as u32 }
         }
-        Code::Issue(_) | Code::Alias { .. } | Code::Index { .. } | Code::Choose { .. } | Code::Copy { .. } => code,
+        Code::Issue(_)
+        | Code::Alias { .. }
+        | Code::Index { .. }
+        | Code::Choose { .. }
+        | Code::Copy { .. }
+        | Code::Commit
+        | Code::Await { .. } => code,
     };
     let code = compiled.code.iter().map(step).collect();
-    Compiled { code, slots: compiled.slots + 1, accesses: compiled.accesses.clone(), registers: compiled.registers }
+    let Compiled { accesses, registers, copies, .. } = compiled;
+    Compiled { code, slots: compiled.slots + 1, accesses: accesses.clone(), registers: *registers, copies: *copies }
 }

@@ -27,10 +27,12 @@ pub(super) fn signature(setting: &Setting<'_>, block: [Lanes; 3]) -> u64 {
                         let asked = match access.space {
                             Space::Global(buffer) => {
                                 let sector = u64::from(setting.machine.sector);
-                                sectors(buffer, &index, access.bits, warp.active, sector).len() as u64
+                                let mask = warp.reading(access, warp.active, walk.lanes);
+                                sectors(buffer, &index, (access.bits, access.width), mask, sector).len() as u64
                             }
                             Space::Shared(offset) => {
-                                conflicts(offset, &index, access.bits, warp.active, setting.machine.shared.banks)
+                                let banks = setting.machine.shared.banks;
+                                conflicts(offset, &index, (access.bits, access.width), warp.active, banks)
                             }
                         };
                         (number, warp.active.count_ones(), asked).hash(&mut hasher);

@@ -1,6 +1,8 @@
 //! One warp that walks what its kernel was expanded to: where it is, which lanes take part, what it knows of indices, and when
 //! what it has issued is there.
 
+use std::collections::VecDeque;
+
 use super::code::{Access, Address, Code, Compiled, Instruction, NOTHING, Slot, Source};
 use super::lanes::{Lanes, full};
 
@@ -59,6 +61,9 @@ pub(super) struct Warp {
     serials: u64,
     /// Whether it has come to the start or the end of an iteration since this was last asked.
     has_turned: bool,
+    /// What holds copies that were begun, and when each group of them is there that nobody has waited for.
+    copies: Slot,
+    groups: VecDeque<u64>,
 }
 
 impl Warp {
@@ -75,10 +80,12 @@ impl Warp {
             frames: Vec::new(),
             serials: 0,
             has_turned: false,
+            copies: walk.compiled.copies,
+            groups: VecDeque::new(),
         }
     }
 
-    fn value(&self, source: Source) -> Lanes {
+    pub fn value(&self, source: Source) -> Lanes {
         match source {
             Source::Known(value) => Lanes::same(value),
             Source::Thread => self.thread.clone(),
@@ -94,6 +101,21 @@ impl Warp {
             Address::Index(source) => self.value(source),
             Address::Thread => self.thread.clone(),
             Address::Same => Lanes::same(0),
+            Address::Lines { from, offset, lines, pitch, next } => {
+                let first = self.value(from).plus(i64::from(offset));
+                let [lines, pitch, next] = [lines, pitch, next].map(i64::from);
+                // All lanes have the same first element.
+                let first = first.at(0);
+                Lanes::each(move |lane| first + lane as i64 % lines * pitch + lane as i64 / lines * next)
+            }
+        }
+    }
+
+    /// The lanes that read something of those that take part: what is copied may be zeros instead.
+    pub fn reading(&self, access: &Access, active: u64, lanes: usize) -> u64 {
+        match access.copied {
+            Some((_, _, when)) => active & self.value(when).holds(lanes),
+            None => active,
         }
     }
 
@@ -106,7 +128,9 @@ impl Warp {
     /// Says when what an instruction gives is there, and goes on.
     pub fn issued(&mut self, instruction: &Instruction, ready: u64) {
         if instruction.target != NOTHING {
-            self.ready[instruction.target as usize] = ready;
+            let held = &mut self.ready[instruction.target as usize];
+            // Copies are waited for together.
+            *held = if instruction.target == self.copies { ready.max(*held) } else { ready };
         }
         self.place += 1;
     }
@@ -199,6 +223,16 @@ impl Warp {
                         self.place = end;
                     }
                 }
+                Code::Commit => {
+                    self.groups.push_back(std::mem::take(&mut self.ready[self.copies as usize]));
+                }
+                Code::Await { groups, slot } => {
+                    let mut there = 0;
+                    while self.groups.len() > groups as usize {
+                        there = there.max(self.groups.pop_front().unwrap_or(0));
+                    }
+                    self.ready[slot as usize] = there;
+                }
                 Code::EndIf => self.active = self.masks.pop().map_or(self.active, |(outside, _)| outside),
             }
         }
@@ -241,7 +275,7 @@ impl Warp {
 
     /// Moves all that it waits for into the future.
     pub fn delay(&mut self, cycles: u64) {
-        self.ready.iter_mut().for_each(|ready| *ready += cycles);
+        self.ready.iter_mut().chain(&mut self.groups).for_each(|ready| *ready += cycles);
     }
 }
 

@@ -5,6 +5,8 @@ use super::super::code::{Access, Address, Code, NOTHING, Slot, Source, Space};
 use super::super::recipe::{self, Recipe};
 use super::super::resource::Unit;
 use super::Compiler;
+use tcc_ir::DType;
+
 use crate::simt::kernel::{Expr, ExprId, Scalar, Stmt, VarId};
 
 impl Compiler<'_> {
@@ -64,11 +66,78 @@ impl Compiler<'_> {
                 self.access(space, index, dtype.bits() as u64, [address, value, NOTHING], NOTHING);
                 self.forget_shared();
             }
+            Stmt::LoadVector { array, to, buffer, from, count } => {
+                let dtype = self.kernel.buffers[buffer.index()].dtype;
+                let base = self.address((false, buffer.0), from);
+                let (slots, registers) = self.elements(array, to, count);
+                let held = slots[0];
+                // What is read lies in whole registers until each element is taken out.
+                self.begin(held, registers);
+                let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
+                self.access_at(access, [base, NOTHING, NOTHING], held);
+                for &slot in slots.iter().rev() {
+                    if slot != held {
+                        self.begin(slot, registers);
+                    }
+                    self.chain(recipe::widened(dtype), [held, NOTHING, NOTHING], slot);
+                    if self.analysis.is_needed_var[array.index()] {
+                        self.emit(Code::Copy { from: Source::Data, to: slot });
+                    }
+                }
+                self.forget(array);
+            }
+            Stmt::StoreVector { buffer, to, array, from, count } => {
+                let dtype = self.kernel.buffers[buffer.index()].dtype;
+                let (slots, _) = self.elements(array, from, count);
+                let mut last = NOTHING;
+                for slot in slots {
+                    last = self.narrowed(recipe::narrowed(dtype), slot);
+                }
+                let base = self.address((false, buffer.0), to);
+                let access = self.vector(Space::Global(buffer.0), to, (dtype, count), true);
+                self.access_at(access, [base, last, NOTHING], NOTHING);
+            }
+            Stmt::Copy { shared, to, buffer, from, count, when } => {
+                let dtype = self.kernel.buffers[buffer.index()].dtype;
+                let condition = self.demand(when);
+                let target = self.address((true, shared.0), to);
+                let base = self.address((false, buffer.0), from);
+                let copied = Some((self.offsets[shared.index()], self.source(to), self.source(when)));
+                let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
+                let copies = self.compiled.copies;
+                self.access_at(Access { copied, ..access }, [base, target, condition], copies);
+                self.forget_shared();
+            }
+            Stmt::Commit => {
+                self.issue(Unit::Control, [NOTHING; 3], NOTHING, None);
+                self.emit(Code::Commit);
+            }
+            Stmt::Await(groups) => {
+                let slot = self.slot();
+                self.emit(Code::Await { groups, slot });
+                self.issue(Unit::Control, [slot, NOTHING, NOTHING], NOTHING, None);
+                self.forget_shared();
+            }
+            Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(sums, tile, [a, b], b_by_rows),
             Stmt::Barrier => self.barrier(),
             Stmt::Reduce { .. } => self.reduce(at),
             Stmt::Else | Stmt::End => {}
         }
         at + 1
+    }
+
+    /// The slots of so many elements of an array, and the registers that each takes.
+    fn elements(&self, array: VarId, first: ExprId, count: u32) -> (Vec<Slot>, u32) {
+        let first = self.element(array, Some(first));
+        let slots = (first..first + count).collect();
+        (slots, self.kernel.vars[array.index()].scalar.registers())
+    }
+
+    /// An access to so many elements at once.
+    fn vector(&self, space: Space, index: ExprId, (dtype, count): (DType, u32), is_store: bool) -> Access {
+        let bits = dtype.bits() as u64;
+        let address = Address::Index(self.source(index));
+        Access { space, is_store, address, bits, width: bits * u64::from(count), copied: None }
     }
 
     fn narrowed(&mut self, recipe: Recipe, value: Slot) -> Slot {
@@ -251,7 +320,7 @@ impl Compiler<'_> {
         }
         if width > self.warp {
             let (space, bits) = (Space::Shared(self.offsets[scratch.index()]), u64::from(scalar.registers()) * 32);
-            let access = |is_store, address| Access { space, is_store, address, bits };
+            let access = |is_store, address| Access { space, is_store, address, bits, width: bits, copied: None };
             self.access_at(access(true, Address::Thread), [value, NOTHING, NOTHING], NOTHING);
             self.barrier();
             let partial: Vec<Slot> = (0..width / self.warp).map(|_| self.slot()).collect();
