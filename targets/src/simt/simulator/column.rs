@@ -196,7 +196,7 @@ impl Column {
     /// Combines the numbers of so many neighbours, as a machine with warps of so many threads does it: within warps by
     /// exchanging with ever nearer neighbours, then the results of warps in their order.
     pub fn reduced(mut self, function: FoldFn, dtype: DType, width: usize, warp: usize) -> Column {
-        fn fold<N: Number>(numbers: &mut Vec<N>, function: FoldFn, width: usize, warp: usize) {
+        fn fold<N: Number>(numbers: &mut [N], function: FoldFn, width: usize, warp: usize) {
             let mut mask = width.min(warp) / 2;
             while mask > 0 {
                 let others: Vec<N> = (0..numbers.len()).map(|thread| numbers[thread ^ mask]).collect();
