@@ -212,6 +212,19 @@ impl SimtMachine {
                 return Err(wrong(field, value.to_string(), "a positive number"));
             }
         }
+        if let Some(tensor) = &self.tensor {
+            let Tensor { half_macs, tf32_macs, byte_macs, latency } = *tensor;
+            let least = [("half_macs", half_macs, 1), ("tf32_macs", tf32_macs, 0), ("byte_macs", byte_macs, 0)];
+            for (field, value, least) in least.into_iter().chain([("latency", latency, 1)]) {
+                if !(least..=1 << 20).contains(&value) {
+                    return Err(wrong(
+                        &format!("tensor.{field}"),
+                        value.to_string(),
+                        &format!("{least} to {}", 1 << 20),
+                    ));
+                }
+            }
+        }
         if !(dram.efficiency > 0.0 && dram.efficiency <= 1.0) {
             return Err(wrong("dram.efficiency", dram.efficiency.to_string(), "above 0, and at most 1"));
         }

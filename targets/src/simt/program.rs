@@ -4,6 +4,8 @@ mod format;
 mod parts;
 mod report;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub(super) use parts::{Buffer, Group, Launch, Parts, Weights};

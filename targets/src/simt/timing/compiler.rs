@@ -152,7 +152,9 @@ impl Compiler<'_> {
             (None, Expr::Block(axis)) => Source::Block(axis),
             (None, Expr::Var(var)) => Source::Slot(self.element(var, None)),
             (None, Expr::Element(var, index)) => Source::Slot(self.element(var, Some(index))),
-            (None, Expr::Number(dtype, bits)) if !dtype.is_float() => Source::Known(bits as i64),
+            (None, Expr::Number(dtype, bits)) if !dtype.is_float() => {
+                Source::Known(i32::try_from(bits as i64).map_or(0, i64::from))
+            }
             (None, Expr::Index(..) | Expr::Select(_)) => Source::Slot(id.0),
             (None, _) => Source::Data,
         }

@@ -77,6 +77,14 @@ impl Lanes {
             (Some(a), Some(b)) => of_lines(function, a, b, lanes as i64),
             _ => None,
         };
+        let fits = |form: &Form| match form {
+            Form::Line { first, step } => {
+                [*first, first + step * (lanes as i64 - 1)].iter().all(|&end| i32::try_from(end).is_ok())
+            }
+            Form::Each(_) => true,
+        };
+        // What leaves 32 bits stops a launch; here it is found lane by lane, and is 0.
+        let form = form.filter(fits);
         let form = form.unwrap_or_else(|| {
             Form::Each(Rc::new(std::array::from_fn(|lane| {
                 if lane < lanes { function_of(function, a.at(lane), b.at(lane)) } else { 0 }
@@ -190,12 +198,15 @@ mod tests {
             IndexFn::And,
             IndexFn::Or,
         ];
-        let numbers = [-7, 0, 1, 3, 31, 32, 64, 100];
+        let numbers = [-7, 0, 1, 3, 31, 32, 64, 100, i64::from(i32::MAX), i64::from(i32::MIN)];
         for function in functions {
             for a in numbers {
                 for b in numbers {
                     for (s, t) in [(0, 0), (1, 0), (0, 1), (4, 0), (-1, 2), (32, 0), (1, 1)] {
                         let (x, y) = (Lanes::line(a, s), Lanes::line(b, t));
+                        if [x.at(31), y.at(31)].iter().any(|&end| i32::try_from(end).is_err()) {
+                            continue;
+                        }
                         let found = Lanes::index(function, &x, &y, 32);
                         for lane in 0..32 {
                             let wanted = function_of(function, x.at(lane), y.at(lane));

@@ -309,15 +309,14 @@ fn what_is_left_out_takes_as_long_as_what_is_not() {
     let near = |kernel: &Kernel, machine: &SimtMachine, percent: u64| {
         let (found, wanted) = (timed(kernel, machine), all(kernel, machine));
         let off = found.cycles.abs_diff(wanted.cycles);
-        println!("{} {} {}, {} {}", kernel.name, found.cycles, wanted.cycles, found.dram_bytes, wanted.dram_bytes);
         assert!(off * 100 <= wanted.cycles * percent, "{} {found:?} {wanted:?}", kernel.name);
         let bytes = found.dram_bytes.abs_diff(wanted.dram_bytes);
         assert!(bytes * 100 <= wanted.dram_bytes * percent, "{} {found:?} {wanted:?}", kernel.name);
     };
     near(&chain(256, 500, 20), &mini(), 0);
-    near(&product(16, 128, 2000), &mini(), 5);
-    near(&product(64, 128, 500), &mini(), 5);
-    near(&sums(16, 20000, 128), &mini(), 3);
+    near(&product(16, 128, 2000), &mini(), 1);
+    near(&product(64, 128, 500), &mini(), 2);
+    near(&sums(16, 20000, 128), &mini(), 1);
     near(&copy(DType::F32, 128, 3000, 1), &mini(), 1);
 }
 
@@ -345,24 +344,5 @@ fn time_is_the_same_every_time() {
     let (h100, clock) = machine("h100");
     for kernel in [product(100, 100, 100), sums(1000, 300, 128), copy(DType::F32, 128, 10000, 2)] {
         assert_eq!(time(&kernel, &h100, clock), time(&kernel, &h100, clock));
-    }
-}
-
-#[test]
-#[ignore = "says how long it takes to time kernels"]
-fn speed() {
-    let (h100, clock) = machine("h100");
-    for kernel in [
-        chain(256, 1 << 20, 10),
-        copy(DType::F32, 256, 1 << 20, 1),
-        product(2048, 4096, 4096),
-        product(1, 4096, 4096),
-        sums(1 << 20, 768, 128),
-        sums(16, 1 << 20, 256),
-        sums(1 << 20, 32, 32),
-    ] {
-        let start = std::time::Instant::now();
-        let time = time(&kernel, &h100, clock);
-        println!("{} {:?} {:?}", kernel.name, start.elapsed(), time);
     }
 }
