@@ -11,6 +11,7 @@ use tcc::accuracy::{Tolerance, compare};
 use tcc_ir::{DType, Graph, Tensor, TensorType, evaluate, text, verify};
 use tcc_passes::clean_up;
 use tcc_targets::lpu::Lpu;
+use tcc_targets::simt::Simt;
 use tcc_targets::systolic::Systolic;
 use tcc_targets::{Kind, Optimization};
 
@@ -47,6 +48,7 @@ fn plans_and_schedules() {
         let plan = match machine.kind {
             Kind::Systolic => Systolic::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
             Kind::Lpu => Lpu::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
+            Kind::Simt => Simt::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
         };
         verify(&plan.graph).unwrap();
         let program = target.compile(&graph, Optimization::None).unwrap();

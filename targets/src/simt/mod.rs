@@ -19,7 +19,7 @@ mod writer;
 pub use machine::SimtMachine;
 pub use program::SimtProgram;
 
-use tcc_ir::Graph;
+use tcc_ir::{Graph, Plan};
 use tcc_passes::Outline;
 
 use crate::explanation::{Explanation, PlanTaken};
@@ -42,6 +42,14 @@ impl Simt {
             Some(facts) => Ok(Simt { machine, facts }),
             None => Err(MachineError::MissingTable { file: machine.name, kind: "simt" }),
         }
+    }
+
+    /// The plan that a cleaned-up graph is lowered by.
+    ///
+    /// # Errors
+    /// The machine has no way to compute an operator.
+    pub fn plan(&self, graph: &Graph, optimization: Optimization) -> Result<Plan, TargetError> {
+        Ok(compile::plan(&self.machine, &self.facts, graph, optimization, false)?.plan)
     }
 }
 

@@ -13,7 +13,7 @@ use super::product::{Method, Product};
 use crate::simt::SimtMachine;
 
 /// The share of a block's shared memory that rows of a product may take.
-const ROWS_SHARE: u64 = 2;
+const ROWS_SHARE: u64 = 4;
 
 /// What one launch does.
 #[derive(Clone, Debug)]

@@ -102,6 +102,10 @@ impl Column {
 
     /// Applies a function.
     pub fn unary(mut self, function: UnaryFn, dtype: DType) -> Column {
+        if let (UnaryFn::Not, DType::Bool, Column::Signed(numbers)) = (function, dtype, &mut self) {
+            numbers.iter_mut().for_each(|x| *x ^= 1);
+            return self;
+        }
         each_class!(&mut self, numbers => Number::unary(function, numbers, dtype == DType::Bool));
         if function.is_predicate() {
             return match self {

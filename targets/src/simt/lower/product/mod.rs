@@ -178,7 +178,9 @@ pub(super) fn product(
 ) -> Result<([u32; 3], String), TargetError> {
     match method {
         Method::Tiled(tiling) => tiled::tiled(elements, &products[0], tiling, outputs, machine),
-        Method::Vector(shares) => vector::vector(elements, products, prologue, *shares, outputs),
+        Method::Vector(shares) => {
+            vector::vector(elements, products, prologue, *shares, outputs, machine.shared.block_bytes)
+        }
     }
 }
 

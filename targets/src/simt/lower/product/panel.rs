@@ -110,13 +110,21 @@ impl Panel {
         elements.open();
         let first = elements.builder.scaled(round, threads as i32);
         let vector = elements.builder.add(first, thread);
+        let even = threads.is_multiple_of(per_line);
         let partial = !vectors.is_multiple_of(threads);
         if partial {
             let there = elements.builder.below(vector, vectors as i32);
             elements.builder.when(there);
             elements.open();
         }
-        let (line, within) = elements.builder.divided(vector, per_line as i32);
+        // Where threads fill whole lines, their places in them are the same in each round.
+        let (line, within) = if even {
+            let (line, within) = elements.builder.divided(thread, per_line as i32);
+            let before = elements.builder.scaled(round, (threads / per_line) as i32);
+            (elements.builder.add(line, before), within)
+        } else {
+            elements.builder.divided(vector, per_line as i32)
+        };
         let within = elements.builder.scaled(within, count as i32);
         let (coords, inside) = self.place(elements, product, lead, corner, (line, within));
         let (buffer, from) = elements.source(product.factors[self.factor], &coords);

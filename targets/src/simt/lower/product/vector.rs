@@ -18,6 +18,9 @@ use crate::target::TargetError;
 /// Threads of a block.
 const THREADS: u32 = 128;
 
+/// Bytes that the sums of a block's threads take at most, unless columns are multiplied one by one.
+const SUMS: u64 = 32 << 10;
+
 /// How the work is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::simt::lower) struct Shares {
@@ -66,6 +69,7 @@ pub(super) fn vector(
     prologue: Option<&Prologue>,
     shares: Shares,
     outputs: &[ValueId],
+    shared_bytes: u64,
 ) -> Result<([u32; 3], String), TargetError> {
     let product = &products[0];
     let block = elements.builder.block(2);
@@ -83,7 +87,8 @@ pub(super) fn vector(
     if product.runs_along_k[1] {
         along_depth(elements, &rows, shares, outputs)
     } else {
-        along_columns(elements, &rows, shares, outputs)
+        let held = prologue.map_or(0, |_| 4 * (product.m * product.k) as u64);
+        along_columns(elements, &rows, shares, outputs, shared_bytes.saturating_sub(held))
     }
 }
 
@@ -118,12 +123,19 @@ fn along_columns(
     rows: &Rows<'_>,
     shares: Shares,
     outputs: &[ValueId],
+    room: u64,
 ) -> Result<([u32; 3], String), TargetError> {
     let product = rows.first();
     let Product { m, n, k, .. } = *product;
     let weights = product.factors[1];
     let stored = elements.stored(weights);
     let wide = vector_of(elements, weights, stored, !product.sums_along_last(1), 16).filter(|&count| count <= 8);
+    // As many as leave room for the sums of all threads, and for other blocks.
+    let sums = 4 * (m * rows.products.len()) as u64 * u64::from(THREADS);
+    let fits = |count: u32| sums * u64::from(count) <= room.min(SUMS);
+    let widths = [1, 2, 4].map(|part| wide.map(|count| count / part));
+    let is_vector = |count: u32| count as usize * stored.bits() >= 32;
+    let wide = widths.into_iter().flatten().find(|&count| is_vector(count) && fits(count));
     let own = wide.unwrap_or(1);
     let (lanes, parts) = (shares.lanes, THREADS / shares.lanes);
     let scalar = Scalar::of(product.sum);

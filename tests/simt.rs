@@ -1,0 +1,87 @@
+//! Real exports through the GPU target: built, executed on its simulator, and compared with the reference evaluation and with
+//! ONNX Runtime. What the emitted programs compute on real devices is held in `opencl.rs`.
+
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::models::{Bounds, INTEGER_MODELS, INTEGER_SNR_DB, run_all, same_each_time};
+use tcc::accuracy::Tolerance;
+use tcc::onnx::import::ImportOptions;
+use tcc::onnx::tensor::Weights;
+use tcc::{Compiler, ImportedModel};
+use tcc_targets::Target as _;
+use tcc_targets::simt::Simt;
+
+/// Models that find scales of 8-bit integers at run time: a float that rounds otherwise tips an activation to the next integer,
+/// which is a step of 1/256 of its range.
+const QUANTIZED_AT_RUN_TIME: [&str; 2] = ["bert.legacy-dynq-i8", "genai-llama-int4"];
+
+/// Least signal-to-noise ratio of products of numbers with 11 bits, in decibels.
+const HALVES_SNR_DB: f64 = 40.0;
+
+fn every_model_runs_on(machine: &str) {
+    let compiler = Compiler::for_target(machine).unwrap();
+    let target = Simt::new(compiler.machine().clone()).unwrap();
+    let general = Tolerance::of(compiler.machine());
+    let at_least = |snr_db: f64| Tolerance { snr_db, ..general };
+    let bounds = |name: &str| {
+        if INTEGER_MODELS.contains(&name) {
+            Bounds { reference: at_least(INTEGER_SNR_DB), onnx_runtime: Some(general) }
+        } else if QUANTIZED_AT_RUN_TIME.contains(&name) {
+            Bounds { reference: general, onnx_runtime: Some(general) }
+        } else {
+            Bounds { reference: at_least(HALVES_SNR_DB), onnx_runtime: Some(at_least(HALVES_SNR_DB)) }
+        }
+    };
+    run_all(
+        &compiler,
+        |build, weights, inputs| {
+            // As it is read from its file.
+            target.decode(&build.program().encode())?.simulate(weights, inputs)
+        },
+        bounds,
+    );
+}
+
+#[test]
+fn every_model_runs_with_matrix_units() {
+    every_model_runs_on("h100");
+}
+
+#[test]
+fn every_model_runs_without_matrix_units() {
+    every_model_runs_on("simt-mini");
+}
+
+#[test]
+fn builds_and_outputs_do_not_depend_on_the_run_or_the_number_of_threads() {
+    same_each_time("h100", &["bert.legacy", "llama-kv.op23", "vit.legacy-qop", "genai-llama-int4"]);
+}
+
+/// A layer that decodes is five launches: the norm with the projections, attention with its cache, and the three products
+/// behind it, of which two are one.
+#[test]
+fn a_layer_that_decodes_is_five_launches() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/topologies/llama-3.2-1b-kv.fp16.dynamo/model.onnx");
+    let dims = [("batch", 1), ("sequence", 1), ("past_sequence_length", 1023), ("total_sequence_length", 1024)];
+    let dims = dims.map(|(name, extent)| (name.to_owned(), extent)).into();
+    let options = ImportOptions { dims, weights: Weights::Absent, ..ImportOptions::default() };
+    let model = ImportedModel::import(&path, &options).unwrap();
+    let began = Instant::now();
+    let compiler = Compiler::for_target("h100").unwrap();
+    let build = compiler.with_model(model).compile().unwrap();
+    let report = build.report();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let code = build.program().code();
+    let (_, main) = code.iter().find(|(path, _)| path.ends_with("main.cpp")).unwrap();
+    let launches = main.matches(".launch(").count();
+    // 16 layers, and a few launches for tokens, positions, the mask and the logits.
+    assert!((16 * 5 + 1..=16 * 5 + 8).contains(&launches), "{launches} launches");
+    // All weights are read once, each two bytes.
+    assert!(report.dram_bytes > 2_400_000_000, "{} bytes", report.dram_bytes);
+}
