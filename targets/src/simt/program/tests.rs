@@ -6,7 +6,8 @@ use tcc_ir::{Tensor, text};
 
 use super::*;
 use crate::machine::Kind;
-use crate::simt::compile::compile;
+use crate::simt::compile::{compile, plan};
+use crate::target::Optimization;
 
 /// A product, what follows from it along rows, and a copy that no kernel can go without.
 const TEXT: &str = r#"graph "small" {
@@ -24,9 +25,15 @@ const TEXT: &str = r#"graph "small" {
 }
 "#;
 
+fn compiled(machine: &Machine, text: &str) -> SimtProgram {
+    let (facts, graph) = (machine.simt.clone().unwrap(), text::parse(text).unwrap());
+    let planned = plan(machine, &facts, &graph, Optimization::Exact, false).unwrap();
+    compile(machine, &facts, planned).unwrap()
+}
+
 fn programs() -> impl Iterator<Item = SimtProgram> {
     let machines = Machine::built_in().unwrap().into_iter().filter(|machine| machine.kind == Kind::Simt);
-    machines.map(|machine| compile(&machine, &machine.simt.clone().unwrap(), &text::parse(TEXT).unwrap()).unwrap())
+    machines.map(|machine| compiled(&machine, TEXT))
 }
 
 #[test]
