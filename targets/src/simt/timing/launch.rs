@@ -3,7 +3,7 @@
 //! Multiprocessors that do the same at the same time are simulated once, as a group: blocks are of one class if their warps go
 //! through the same instructions with as many sectors and conflicts each, and a group is split as soon as its members are
 //! given blocks of different classes. Which class a block is of follows from where it lies along each axis of the grid: first,
-//! last, or between. When waves repeat those that follow are left out: exactly when two waves in a row take as long and do as
+//! last, or between; all that lie between are taken to do what the middle one does. When waves repeat those that follow are left out: exactly when two waves in a row take as long and do as
 //! much; and after a number of simulated instructions also when they differ, so that time to compile has a bound.
 
 use std::collections::HashMap;

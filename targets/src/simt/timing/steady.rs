@@ -2,9 +2,10 @@
 //!
 //! A window is a time in which every warp of a multiprocessor stays in one loop and begins some of its iterations anew. If two
 //! windows of the same length follow each other at the same pace, to within a thirty-second, what comes after is taken to go
-//! on like the second, as often as every warp has iterations left, but not for more than a few times as long as the loop has
-//! taken so far: warps, counters and time leap by whole windows, and what is left is executed again. Windows grow until paces agree. Loops are looked at depth by depth, so that an inner loop is cut
-//! short in each iteration of the outer one that is executed.
+//! on like the second: warps, counters and time leap by whole windows, as often as every warp has iterations left, but not for
+//! more than a few times as long as the longest of the loops has taken so far, and what is left is executed again. Windows grow
+//! until paces agree. Loops are looked at depth by depth, so that an inner loop is cut short in each iteration of the outer one
+//! that is executed.
 
 use super::multiprocessor::{Multiprocessor, Resident};
 use super::resource::Counters;
@@ -147,16 +148,17 @@ impl Depth {
             return None;
         }
         let mut iterations = Vec::with_capacity(window.marks.len());
-        let mut times = u64::MAX;
+        let (mut times, mut longest) = (u64::MAX, 1);
         for mark in &window.marks {
             let frame = all.warps[mark.place].as_ref()?.warp.frames.get(depth)?;
             let each = frame.done - mark.done;
             // The last iterations are executed.
             times = times.min((frame.total - frame.done).saturating_sub(2) / each.max(1));
-            // What is far away is looked at again on the way there.
-            times = times.min((MOST * frame.done / each.max(1)).max(1));
+            longest = longest.max(frame.done / each.max(1));
             iterations.push((mark.place, each));
         }
+        // What is far away is looked at again on the way there.
+        times = times.min(MOST * longest);
         let counters = all.counters.since(&window.counters);
         times = times.min(all.memory.room(&counters, &all.counters));
         self.before = Some(cycles);
