@@ -37,10 +37,15 @@ const REPRESENTATIVE: [&str; 12] = [
     "whisper-encoder.dynamo",
 ];
 
-/// Least signal-to-noise ratio to the simulator, in decibels: devices have other exponentials, and halves tip where these do.
+/// Models that are run as programs without matrix units too.
+const PLAIN: [&str; 4] = ["bert.legacy", "gpt2-kv.legacy", "mixtral-kv.dynamo", "whisper-encoder.dynamo"];
+
+/// Least signal-to-noise ratio to the simulator, in decibels, where everything is computed in binary32: devices have other
+/// exponentials.
 const SNR_DB: f64 = 90.0;
 
-/// The same of models that compute in halves.
+/// The same where numbers are rounded on the way, to halves or, before they are multiplied, to as many bits: they tip where
+/// exponentials differ.
 const HALVES_SNR_DB: f64 = 55.0;
 
 /// The files in which a program's README says that arrays are, by the names of their ports in the order of the ports.
@@ -82,7 +87,8 @@ fn compared(compiler: &Compiler, folder: &Path) -> (String, Vec<String>) {
     let outputs = run(&build, &inputs, place.path());
     let simulated = build.program().simulate(&weights(&build), &inputs).unwrap().outputs;
     let general = Tolerance::of(compiler.machine());
-    let near = Tolerance { snr_db: if is_half { HALVES_SNR_DB } else { SNR_DB }, ..general };
+    let rounds = is_half || compiler.machine().simt.as_ref().is_some_and(|facts| facts.tensor.is_some());
+    let near = Tolerance { snr_db: if rounds { HALVES_SNR_DB } else { SNR_DB }, ..general };
     let onnx_runtime = of_onnx_runtime(folder, 0, &build);
     let mut failures = Vec::new();
     let mut least = BTreeMap::new();
@@ -109,13 +115,20 @@ fn models_run_alike_in_opencl() {
         Some(_) => shipped(),
         None => REPRESENTATIVE.iter().map(|name| folder(name)).collect(),
     };
-    let compiler = Compiler::for_target("h100").unwrap();
+    let with_units = Compiler::for_target("h100").unwrap();
+    let without = Compiler::for_target("simt-mini").unwrap();
+    let plain: Vec<PathBuf> = PLAIN.iter().map(|name| folder(name)).collect();
+    let jobs: Vec<(&Compiler, &PathBuf)> = folders
+        .iter()
+        .map(|folder| (&with_units, folder))
+        .chain(plain.iter().map(|folder| (&without, folder)))
+        .collect();
     let failures = Mutex::new(Vec::new());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     pool.install(|| {
-        folders.par_iter().with_max_len(1).for_each(|folder| {
-            let (words, failed) = compared(&compiler, folder);
-            println!("{words}");
+        jobs.par_iter().with_max_len(1).for_each(|&(compiler, folder)| {
+            let (words, failed) = compared(compiler, folder);
+            println!("{}: {words}", compiler.machine().name);
             failures.lock().unwrap().extend(failed);
         });
     });
