@@ -151,7 +151,10 @@ impl Product {
     pub fn result_coords(&self, elements: &mut Elements<'_>, lead: &[ExprId], row: ExprId, column: ExprId) -> Coords {
         let mut coords = self.row(elements, lead, row);
         coords.push(column);
-        coords
+        // Along a dimension of one element there is one coordinate, however it was come by: what is held is found by it.
+        let zero = elements.builder.integer(0);
+        let shape = elements.graph().shape(self.result);
+        shape.iter().zip(coords).map(|(&size, coord)| if size == 1 { zero } else { coord }).collect()
     }
 
     /// Whether what is summed over is the last dimension of a factor.
