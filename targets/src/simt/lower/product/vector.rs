@@ -18,6 +18,9 @@ use crate::target::TargetError;
 /// Threads of a block.
 const THREADS: u32 = 128;
 
+/// Registers for weights and rows that are read ahead.
+const REGISTERS: u32 = 64;
+
 /// Bytes that the sums of a block's threads take at most, unless columns are multiplied one by one.
 const SUMS: u64 = 32 << 10;
 
@@ -157,24 +160,31 @@ fn along_columns(
         elements.open();
     }
     let end = elements.builder.integer(k as i32);
-    let depth = elements.builder.loop_over("k", part, end, parts);
+    let ahead = ahead(k, parts, own * rows.products.len() as u32 + m as u32);
+    let first_k = elements.builder.loop_over("k", part, end, parts * ahead);
     elements.open();
-    let held = rows.weights(elements, (stored, wide), depth, column)?;
+    let mut held = Vec::with_capacity(ahead as usize);
+    for number in 0..ahead {
+        let distance = elements.builder.integer((number * parts) as i32);
+        let depth = elements.builder.add(first_k, distance);
+        let weights = rows.weights(elements, (stored, wide), depth, column)?;
+        held.push((weights, rows.all_left(elements, depth)?));
+    }
     let dtype = elements.graph().ty(weights).dtype;
-    for row in 0..m {
-        let index = elements.builder.integer(row as i32);
-        let x = rows.left(elements, index, depth)?;
-        let j = elements.builder.unrolled("j", own);
-        let base = elements.builder.integer((row as u32 * own) as i32);
-        let place = elements.builder.add(base, j);
-        for (&held, &sums) in held.iter().zip(&sums) {
-            let y = elements.builder.element(held, j);
-            let y = elements.builder.convert_register(dtype, product.sum, y);
-            let so_far = elements.builder.element(sums, place);
-            let next = elements.builder.mul_add(product.sum, x, y, so_far);
-            elements.builder.set_element(sums, place, next);
+    for (held, left) in held {
+        for (row, x) in left.into_iter().enumerate() {
+            let j = elements.builder.unrolled("j", own);
+            let base = elements.builder.integer((row as u32 * own) as i32);
+            let place = elements.builder.add(base, j);
+            for (&held, &sums) in held.iter().zip(&sums) {
+                let y = elements.builder.element(held, j);
+                let y = elements.builder.convert_register(dtype, product.sum, y);
+                let so_far = elements.builder.element(sums, place);
+                let next = elements.builder.mul_add(product.sum, x, y, so_far);
+                elements.builder.set_element(sums, place, next);
+            }
+            elements.builder.end();
         }
-        elements.builder.end();
     }
     elements.close();
     if !is_full {
@@ -271,25 +281,37 @@ fn along_depth(
     let sums: Vec<VarId> = (0..all).map(|_| builder.declare("sum", scalar, start)).collect();
     let from = builder.scaled(lane, own as i32);
     let end = builder.integer(k as i32);
-    let depth = builder.loop_over("k", from, end, lanes * own);
+    let ahead = ahead(k, lanes * own, own * (rows.products.len() + m) as u32);
+    let first_k = builder.loop_over("k", from, end, lanes * own * ahead);
     elements.open();
-    let held = rows.weights(elements, (stored, wide), depth, read)?;
+    let mut held = Vec::with_capacity(ahead as usize);
+    for number in 0..ahead {
+        let distance = elements.builder.integer((number * lanes * own) as i32);
+        let depth = elements.builder.add(first_k, distance);
+        let weights = rows.weights(elements, (stored, wide), depth, read)?;
+        let mut left = Vec::with_capacity(own as usize);
+        for j in 0..own {
+            let distance = elements.builder.integer(j as i32);
+            let at = elements.builder.add(depth, distance);
+            left.push(rows.all_left(elements, at)?);
+        }
+        held.push((weights, left));
+    }
     let dtype = elements.graph().ty(weights).dtype;
-    let j = elements.builder.unrolled("j", own);
-    elements.open();
-    let at = elements.builder.add(depth, j);
-    for row in 0..m {
-        let index = elements.builder.integer(row as i32);
-        let x = rows.left(elements, index, at)?;
-        for (held, sums) in held.iter().zip(sums.chunks(m)) {
-            let y = elements.builder.element(*held, j);
-            let y = elements.builder.convert_register(dtype, product.sum, y);
-            let so_far = elements.builder.get(sums[row]);
-            let next = elements.builder.mul_add(product.sum, x, y, so_far);
-            elements.builder.set(sums[row], next);
+    for (held, left) in held {
+        for (j, left) in left.into_iter().enumerate() {
+            let j = elements.builder.integer(j as i32);
+            for (row, x) in left.into_iter().enumerate() {
+                for (held, sums) in held.iter().zip(sums.chunks(m)) {
+                    let y = elements.builder.element(*held, j);
+                    let y = elements.builder.convert_register(dtype, product.sum, y);
+                    let so_far = elements.builder.get(sums[row]);
+                    let next = elements.builder.mul_add(product.sum, x, y, so_far);
+                    elements.builder.set(sums[row], next);
+                }
+            }
         }
     }
-    elements.close();
     elements.close();
     if lanes > 1 {
         let dtype = super::super::wide_type(product.sum);
@@ -316,6 +338,13 @@ fn along_depth(
     elements.close();
     let text = told(product, &format!("{lanes} threads for each column, {own} elements at once"));
     Ok(([n.div_ceil(columns as usize) as u32, 1, product.batch.count() as u32], text))
+}
+
+/// Vectors of weights that a thread reads before it multiplies the first of them, so that memory is never waited for alone: as many as
+/// steps divide the depth by, and registers hold.
+fn ahead(k: usize, step: u32, registers: u32) -> u32 {
+    let fits = |&count: &u32| k.is_multiple_of((step * count) as usize) && registers * count <= REGISTERS;
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
 }
 
 /// An array for weights that are read at once.
@@ -368,6 +397,17 @@ impl Rows<'_> {
         let element = elements.operand_of_product(value, &coords)?;
         let dtype = elements.graph().ty(value).dtype;
         Ok(elements.builder.convert_register(dtype, product.sum, element))
+    }
+
+    /// An element of each row of A.
+    fn all_left(&self, elements: &mut Elements<'_>, k: ExprId) -> Result<Vec<ExprId>, TargetError> {
+        let m = self.first().m;
+        let mut all = Vec::with_capacity(m);
+        for row in 0..m {
+            let index = elements.builder.integer(row as i32);
+            all.push(self.left(elements, index, k)?);
+        }
+        Ok(all)
     }
 
     /// Writes what follows from the sums of a row and a column.
