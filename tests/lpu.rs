@@ -9,38 +9,16 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::models::{Bounds, INTEGER_MODELS, INTEGER_SNR_DB, load, run_all, same_each_time, shipped};
-use tcc::accuracy::Tolerance;
+use common::models::{bounds_of_halves, load, run_all, same_each_time, shipped};
 use tcc::onnx::import::ImportOptions;
 use tcc::onnx::tensor::Weights;
 use tcc::{Compiler, ImportedModel};
 use tcc_targets::lpu::{Lpu, assembly, encoding};
 
-/// Models that find scales of 8-bit integers at run time: a float that rounds otherwise, as all behind a product of halves do,
-/// tips an activation to the next integer, which is a step of 1/256 of its range. No machine that rounds comes nearer than
-/// the systolic machines do, which the general tolerance is for.
-const QUANTIZED_AT_RUN_TIME: [&str; 2] = ["bert.legacy-dynq-i8", "genai-llama-int4"];
-
-/// Least signal-to-noise ratio of products of halves, in decibels: they have 11 bits, and bf16, which the general tolerance is
-/// for, has 8.
-const HALVES_SNR_DB: f64 = 40.0;
-
 #[test]
 fn every_model_runs_with_the_outputs_of_the_reference() {
     let compiler = Compiler::for_target("groq-tsp").unwrap();
     let target = Lpu::new(compiler.machine().clone()).unwrap();
-    let general = Tolerance::of(compiler.machine());
-    let at_least = |snr_db: f64| Tolerance { snr_db, ..general };
-    let bounds = |name: &str| {
-        if INTEGER_MODELS.contains(&name) {
-            // ONNX Runtime's own float kernels round otherwise, which may tip a value to the next integer.
-            Bounds { reference: at_least(INTEGER_SNR_DB), onnx_runtime: Some(general) }
-        } else if QUANTIZED_AT_RUN_TIME.contains(&name) {
-            Bounds { reference: general, onnx_runtime: Some(general) }
-        } else {
-            Bounds { reference: at_least(HALVES_SNR_DB), onnx_runtime: Some(at_least(HALVES_SNR_DB)) }
-        }
-    };
     run_all(
         &compiler,
         |build, weights, inputs| {
@@ -49,7 +27,7 @@ fn every_model_runs_with_the_outputs_of_the_reference() {
             assert_eq!(*program.counts(), counts, "{}: the program counts something else", build.report().model);
             Ok(simulation)
         },
-        bounds,
+        |name| bounds_of_halves(compiler.machine(), name),
     );
 }
 

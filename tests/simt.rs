@@ -9,42 +9,23 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::models::{Bounds, INTEGER_MODELS, INTEGER_SNR_DB, run_all, same_each_time};
-use tcc::accuracy::Tolerance;
+use common::models::{bounds_of_halves, run_all, same_each_time};
 use tcc::onnx::import::ImportOptions;
 use tcc::onnx::tensor::Weights;
 use tcc::{Compiler, ImportedModel};
 use tcc_targets::Target as _;
 use tcc_targets::simt::Simt;
 
-/// Models that find scales of 8-bit integers at run time: a float that rounds otherwise tips an activation to the next integer,
-/// which is a step of 1/256 of its range.
-const QUANTIZED_AT_RUN_TIME: [&str; 2] = ["bert.legacy-dynq-i8", "genai-llama-int4"];
-
-/// Least signal-to-noise ratio of products of numbers with 11 bits, in decibels.
-const HALVES_SNR_DB: f64 = 40.0;
-
 fn every_model_runs_on(machine: &str) {
     let compiler = Compiler::for_target(machine).unwrap();
     let target = Simt::new(compiler.machine().clone()).unwrap();
-    let general = Tolerance::of(compiler.machine());
-    let at_least = |snr_db: f64| Tolerance { snr_db, ..general };
-    let bounds = |name: &str| {
-        if INTEGER_MODELS.contains(&name) {
-            Bounds { reference: at_least(INTEGER_SNR_DB), onnx_runtime: Some(general) }
-        } else if QUANTIZED_AT_RUN_TIME.contains(&name) {
-            Bounds { reference: general, onnx_runtime: Some(general) }
-        } else {
-            Bounds { reference: at_least(HALVES_SNR_DB), onnx_runtime: Some(at_least(HALVES_SNR_DB)) }
-        }
-    };
     run_all(
         &compiler,
         |build, weights, inputs| {
             // As it is read from its file.
             target.decode(&build.program().encode())?.simulate(weights, inputs)
         },
-        bounds,
+        |name| bounds_of_halves(compiler.machine(), name),
     );
 }
 

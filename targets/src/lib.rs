@@ -21,6 +21,7 @@ pub mod systolic;
 pub mod target;
 pub mod trace;
 pub mod verilator;
+mod weights;
 
 pub use explanation::{Explanation, PlanTaken};
 pub use machine::{Kind, Machine, MachineError};

@@ -8,7 +8,7 @@ use tcc::inputs::{Inputs, ports};
 use tcc::onnx::import::ImportOptions;
 use tcc::{Build, Compiler, ImportedModel};
 use tcc_ir::{Tensor, evaluate};
-use tcc_targets::{Simulation, TargetError};
+use tcc_targets::{Machine, Simulation, TargetError};
 
 /// Models that compute in integers from the first quantisation to the last: what is left of float arithmetic rounds as the
 /// reference does on a machine with a binary32 vector unit, far closer than products of 16-bit floats would.
@@ -69,6 +69,29 @@ pub struct Bounds {
     pub reference: Tolerance,
     /// To ONNX Runtime; `None` where nothing is asked.
     pub onnx_runtime: Option<Tolerance>,
+}
+
+/// Models that find scales of 8-bit integers at run time: a float that rounds otherwise, as all behind a product of halves do,
+/// tips an activation to the next integer, which is a step of 1/256 of its range. No machine that rounds comes nearer than
+/// the systolic machines do, which the general tolerance is for.
+const QUANTIZED_AT_RUN_TIME: [&str; 2] = ["bert.legacy-dynq-i8", "genai-llama-int4"];
+
+/// Least signal-to-noise ratio of products of numbers with 11 bits, in decibels: halves, or binary32 as matrix units take it. The
+/// general tolerance is for bf16, which has 8.
+const HALVES_SNR_DB: f64 = 40.0;
+
+/// How near a model's outputs must come on a machine that multiplies numbers with 11 bits.
+pub fn bounds_of_halves(machine: &Machine, name: &str) -> Bounds {
+    let general = Tolerance::of(machine);
+    let at_least = |snr_db: f64| Tolerance { snr_db, ..general };
+    if INTEGER_MODELS.contains(&name) {
+        // ONNX Runtime's own float kernels round otherwise, which may tip a value to the next integer.
+        Bounds { reference: at_least(INTEGER_SNR_DB), onnx_runtime: Some(general) }
+    } else if QUANTIZED_AT_RUN_TIME.contains(&name) {
+        Bounds { reference: general, onnx_runtime: Some(general) }
+    } else {
+        Bounds { reference: at_least(HALVES_SNR_DB), onnx_runtime: Some(at_least(HALVES_SNR_DB)) }
+    }
 }
 
 /// Builds every shipped model for every one of its input sets and runs it with `simulate`, which gets the build, its weights

@@ -13,13 +13,14 @@ use super::cost::LpuCosts;
 use super::emit::emit;
 use super::layout::Layout;
 use super::lower::{Lowered, is_rounded_table, lower};
-use super::program::{KernelPart, Parts, Weights};
+use super::program::{KernelPart, Parts};
 use super::shelf::{self, Columns};
 use super::{LpuMachine, LpuProgram, legal};
 use crate::machine::Machine;
 use crate::optimizer::{Block, extraction};
 use crate::stored::storage;
 use crate::target::{Optimization, Port, TargetError};
+use crate::weights::Weights;
 
 /// Most nodes in one kernel. What its values are kept in is memory all the same, so that more would only be told together.
 const KERNEL_NODES: usize = 48;

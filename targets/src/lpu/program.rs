@@ -5,7 +5,7 @@ mod parts;
 mod report;
 mod verify;
 
-pub(super) use parts::{KernelPart, Parts, Stretch, Weights};
+pub(super) use parts::{KernelPart, Parts, Stretch};
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

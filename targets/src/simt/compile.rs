@@ -11,12 +11,13 @@ use tcc_passes::{
 use super::cost::SimtCosts;
 use super::lower::{Lowered, lower, stored_type};
 use super::memory::{ALIGNMENT, Arena};
-use super::program::{Buffer, Group, Launch, Parts, Weights};
+use super::program::{Buffer, Group, Launch, Parts};
 use super::simulator::Place;
 use super::{SimtMachine, SimtProgram, legal};
 use crate::machine::Machine;
 use crate::optimizer::{Block, extraction};
 use crate::target::{Optimization, Port, TargetError};
+use crate::weights::Weights;
 
 /// Most nodes in one kernel.
 const KERNEL_NODES: usize = 24;

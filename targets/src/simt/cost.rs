@@ -8,7 +8,7 @@ use super::lower::{Piece, pieces};
 use super::{SimtMachine, legal};
 use crate::stored::storage;
 
-/// Cycles from the first instruction of a kernel to its last that no work is done in: until first loads are there, and last stores.
+/// Latencies of memory that a launch takes beside its work: until its first loads are there, and its last stores.
 const RAMP: f64 = 2.0;
 
 /// The optimiser's view of a machine.

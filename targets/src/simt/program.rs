@@ -8,7 +8,7 @@ mod schedule;
 mod tests;
 mod verify;
 
-pub(super) use parts::{Buffer, Group, Launch, Parts, Weights};
+pub(super) use parts::{Buffer, Group, Launch, Parts};
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -152,7 +152,7 @@ impl Program for SimtProgram {
 
     fn write_weights(&self, out: &mut dyn Write) -> io::Result<()> {
         match (&self.parts.weights, self.weights_bytes()) {
-            (Some(weights), _) => weights.write(out),
+            (Some(weights), bytes) => weights.write(bytes, out),
             (None, 0) => Ok(()),
             (None, _) => Err(io::Error::other("a program that was read has no weights; they are in its build")),
         }

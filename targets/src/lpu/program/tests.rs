@@ -18,6 +18,7 @@ use crate::lpu::simulator::Counts;
 use crate::machine::Kind;
 use crate::stored::storage;
 use crate::trace;
+use crate::weights::Weights;
 
 /// Rows of x times weights, to which rows of b are added on their way to memory. The weights' columns 0 to 3 and 4 to 7 lie in
 /// slices 4 to 7 behind each other.

@@ -60,7 +60,7 @@ impl Scalar {
     }
 }
 
-/// Arithmetic of indices: [`Scalar::I32`], never negative, never too large.
+/// Arithmetic of indices: [`Scalar::I32`], never too large. Where one is negative nothing is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IndexFn {

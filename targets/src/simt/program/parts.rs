@@ -1,14 +1,12 @@
 //! What a program consists of.
 
-use std::fmt;
-use std::io::{self, Write};
-
 use tcc_ir::DType;
 
 use crate::optimizer::Block;
 use crate::simt::kernel::Kernel;
 use crate::simt::simulator::Place;
 use crate::target::Port;
+use crate::weights::Weights;
 
 /// All of a program but the machine that it is for.
 #[derive(Debug)]
@@ -74,27 +72,4 @@ pub(in crate::simt) struct Group {
     pub macs: u64,
     /// How its work is shared out, in words.
     pub tiling: String,
-}
-
-/// What writes the weights.
-pub(in crate::simt) struct Weights(Box<WriteWeights>);
-
-type WriteWeights = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync;
-
-impl Weights {
-    /// Weights that are written by a function.
-    pub fn new(write: impl Fn(&mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Weights(Box::new(write))
-    }
-
-    /// Writes them.
-    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        (self.0)(out)
-    }
-}
-
-impl fmt::Debug for Weights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Weights")
-    }
 }
