@@ -237,6 +237,10 @@ impl<'a> Lowering<'a> {
 
     /// Launches the fastest of some kernels that do the same, the first of those that are equally fast.
     fn launch_best(&mut self, group: &Group, piece: &Piece, mut candidates: Vec<Candidate>) -> Result<(), TargetError> {
+        let fits = |candidate: &Candidate| candidate.kernel.shared_bytes() <= self.facts.shared.block_bytes;
+        if candidates.iter().any(fits) {
+            candidates.retain(fits);
+        }
         if candidates.len() > 1 {
             candidates.sort_by_cached_key(|candidate| self.cycles(&candidate.kernel));
         }

@@ -76,6 +76,12 @@ impl Shares {
         }
         let least = (RUN * 8 / (own as usize * bits)).clamp(1, warp as usize) as u32;
         let multiprocessors = machine.multiprocessors as usize;
+        // Sums of warps, and by what their threads combine; the rows have their share.
+        let fits = |own: u32, lanes: u32, threads: u32| {
+            let shared = sums * threads / warp * lanes * own + threads;
+            4 * u64::from(shared) <= machine.shared.block_bytes / ROWS_SHARE * (ROWS_SHARE - 1)
+        };
+        let fewest = THREADS.max(warp);
         let mut all = Vec::new();
         for lanes in [1, 2, 4, 8].map(|by| least * by).into_iter().filter(|&lanes| lanes <= warp) {
             let blocks = product.n.div_ceil((lanes * own) as usize) * product.batch.count();
@@ -88,9 +94,9 @@ impl Shares {
                 };
                 // Each thread has some of the depth.
                 let most = (RESIDENT as usize / resident).min(product.k * lanes as usize / 2).max(1);
-                let bound = |threads: u32| threads.clamp(THREADS.max(warp), RESIDENT.min(machine.block_threads));
+                let bound = |threads: u32| threads.clamp(fewest, RESIDENT.min(machine.block_threads));
                 let above = bound(most.next_power_of_two() as u32);
-                for threads in [bound(above / 2), above] {
+                for threads in [bound(above / 2), above].into_iter().filter(|&threads| fits(own, lanes, threads)) {
                     let shares = Shares { lanes, own, threads, warp, rounds, room };
                     if !all.contains(&shares) {
                         all.push(shares);
@@ -101,6 +107,10 @@ impl Shares {
             if blocks < multiprocessors {
                 break;
             }
+        }
+        if all.is_empty() {
+            let (lanes, own) = if fits(own, least, fewest) { (least, own) } else { (1, 1) };
+            all.push(Shares { lanes, own, threads: fewest, warp, rounds: 1, room });
         }
         all
     }
