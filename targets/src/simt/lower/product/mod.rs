@@ -195,7 +195,7 @@ impl Method {
         if !product.is_shared(graph) {
             return Vec::new();
         }
-        vec![Method::Tiled(Tiling::new(product, dtypes, machine))]
+        Tiling::all(product, dtypes, machine).into_iter().map(Method::Tiled).collect()
     }
 
     /// Threads of a block.
