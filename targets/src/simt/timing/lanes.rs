@@ -16,12 +16,49 @@ pub(super) struct Lanes {
     form: Form,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 enum Form {
     /// Evenly spaced: the first lane's, and what each lane has more than the one before it.
     Line { first: i64, step: i64 },
-    /// Anything.
-    Each(Rc<[i64; MAX_LANES]>),
+    /// Anything: what each lane has, and what all have more than that. What differs by the same in all lanes shares the rest.
+    Each { more: i64, values: Rc<Values> },
+}
+
+impl PartialEq for Form {
+    fn eq(&self, other: &Form) -> bool {
+        match (self, other) {
+            (Form::Line { first, step }, Form::Line { first: a, step: b }) => (first, step) == (a, b),
+            (Form::Each { more, values }, Form::Each { more: a, values: b }) => {
+                more == a && Rc::ptr_eq(values, b)
+                    || values.each.iter().zip(&b.each).all(|(x, y)| x.wrapping_add(*more) == y.wrapping_add(*a))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What lanes have, and the least and the greatest of it.
+#[derive(Clone, Debug)]
+pub(super) struct Values {
+    each: [i64; MAX_LANES],
+    least: i64,
+    most: i64,
+}
+
+impl Form {
+    fn each(each: [i64; MAX_LANES]) -> Form {
+        let (least, most) = each.iter().fold((i64::MAX, i64::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+        Form::Each { more: 0, values: Rc::new(Values { each, least, most }) }
+    }
+}
+
+/// How lanes differ from each other.
+#[derive(Clone, Debug)]
+pub(super) enum Spacing {
+    /// Evenly, by so much.
+    Even(i64),
+    /// In some way.
+    Any(Rc<Values>),
 }
 
 impl Lanes {
@@ -42,14 +79,14 @@ impl Lanes {
 
     /// A value for each lane.
     pub fn each(value: impl Fn(usize) -> i64) -> Lanes {
-        Lanes { is_unknown: false, form: Form::Each(Rc::new(std::array::from_fn(value))) }
+        Lanes { is_unknown: false, form: Form::each(std::array::from_fn(value)) }
     }
 
     /// What a lane holds.
     pub fn at(&self, lane: usize) -> i64 {
         match &self.form {
             Form::Line { first, step } => first + step * lane as i64,
-            Form::Each(values) => values[lane],
+            Form::Each { more, values } => values.each[lane].wrapping_add(*more),
         }
     }
 
@@ -57,7 +94,23 @@ impl Lanes {
     pub fn as_line(&self) -> Option<(i64, i64)> {
         match self.form {
             Form::Line { first, step } => Some((first, step)),
-            Form::Each(_) => None,
+            Form::Each { .. } => None,
+        }
+    }
+
+    /// The least that a lane has, if lanes are not evenly spaced; lanes that there are not have some of that too.
+    pub fn least(&self) -> Option<i64> {
+        match &self.form {
+            Form::Line { .. } => None,
+            Form::Each { more, values } => values.least.checked_add(*more),
+        }
+    }
+
+    /// How lanes differ from each other, and what stands for where they all are.
+    pub fn spacing(&self) -> (Spacing, i64) {
+        match &self.form {
+            Form::Line { first, step } => (Spacing::Even(*step), *first),
+            Form::Each { more, values } => (Spacing::Any(values.clone()), *more),
         }
     }
 
@@ -65,9 +118,21 @@ impl Lanes {
     pub fn plus(&self, more: i64) -> Lanes {
         let form = match &self.form {
             Form::Line { first, step } => Form::Line { first: first.wrapping_add(more), step: *step },
-            Form::Each(values) => Form::Each(Rc::new(values.map(|value| value.wrapping_add(more)))),
+            Form::Each { more: before, values } => {
+                Form::Each { more: before.wrapping_add(more), values: values.clone() }
+            }
         };
         Lanes { is_unknown: self.is_unknown, form }
+    }
+
+    /// All lanes by so much more, if they are not evenly spaced, and what they had and have then fits into 32 bits.
+    fn moved(&self, by: i64) -> Option<Form> {
+        let Form::Each { more, values } = &self.form else { return None };
+        let after = more.checked_add(by)?;
+        let fits = |more: i64| {
+            [values.least, values.most].iter().all(|&end| i32::try_from(end.wrapping_add(more)).is_ok())
+        };
+        (fits(*more) && fits(after)).then(|| Form::Each { more: after, values: values.clone() })
     }
 
     /// Arithmetic of indices, as [`IndexFn::of`], with 0 for what is no index.
@@ -75,20 +140,22 @@ impl Lanes {
         let is_unknown = a.is_unknown || b.is_unknown;
         let form = match (a.as_line(), b.as_line()) {
             (Some(a), Some(b)) => of_lines(function, a, b, lanes as i64),
+            (Some((by, 0)), None) if function == IndexFn::Add => b.moved(by),
+            (None, Some((by, 0))) if function == IndexFn::Add => a.moved(by),
             _ => None,
         };
         let fits = |form: &Form| match form {
             Form::Line { first, step } => {
                 [*first, first + step * (lanes as i64 - 1)].iter().all(|&end| i32::try_from(end).is_ok())
             }
-            Form::Each(_) => true,
+            Form::Each { .. } => true,
         };
         // What leaves 32 bits stops a launch; here it is found lane by lane, and is 0.
         let form = form.filter(fits);
         let form = form.unwrap_or_else(|| {
-            Form::Each(Rc::new(std::array::from_fn(|lane| {
+            Form::each(std::array::from_fn(|lane| {
                 if lane < lanes { function_of(function, a.at(lane), b.at(lane)) } else { 0 }
-            })))
+            }))
         });
         Lanes { is_unknown, form }
     }
@@ -99,7 +166,7 @@ impl Lanes {
             return other.clone();
         }
         let value = |lane: usize| if mask >> lane & 1 == 1 { other.at(lane) } else { self.at(lane) };
-        let form = Form::Each(Rc::new(std::array::from_fn(value)));
+        let form = Form::each(std::array::from_fn(value));
         Lanes { is_unknown: self.is_unknown || other.is_unknown, form }
     }
 

@@ -7,7 +7,6 @@
 use super::code::{Access, Instruction, Space};
 use super::lanes::Lanes;
 use super::memory::Memory;
-use super::pattern::{conflicts, sectors};
 use super::resource::{Counters, Resource, TICKS, Unit};
 use super::setting::Setting;
 use super::sharing::place;
@@ -235,20 +234,35 @@ impl<'p> Multiprocessor<'p> {
         let access = &compiled.accesses[number];
         let Access { space, is_store, bits, width, copied, .. } = *access;
         let Some(resident) = &self.warps[place] else { return (now, now) };
-        let index = resident.warp.address(access);
         let active = resident.warp.active;
+        let mut patterns = self.setting.patterns.borrow_mut();
+        let number = number as u32;
         match space {
             Space::Shared(offset) => {
-                let times = conflicts(offset, &index, (bits, width), active, machine.shared.banks);
+                let times = match resident.warp.first_line(access) {
+                    Some(first) => {
+                        let index = || resident.warp.address(access);
+                        let banks = machine.shared.banks;
+                        patterns.conflicts_of_lines((number, offset), first, index, (bits, width), (active, banks))
+                    }
+                    None => {
+                        let index = resident.warp.address(access);
+                        patterns.conflicts((number, offset), &index, (bits, width), active, machine.shared.banks)
+                    }
+                };
                 (self.memory.shared(now, times, &mut self.counters), now)
             }
             Space::Global(buffer) => {
+                let index = resident.warp.address(access);
                 let reading = resident.warp.reading(access, active, machine.warp as usize);
-                let sectors = sectors(buffer, &index, (bits, width), reading, u64::from(machine.sector));
+                let sector = u64::from(machine.sector);
+                let sectors = patterns.sectors((number, buffer), &index, (bits, width), reading, sector);
+                let number = number as usize;
                 if let Some((offset, to, _)) = copied {
                     // What arrives is written to shared memory, which is busy with it then; here it is when it is asked for.
                     let to = resident.warp.value(to);
-                    let times = conflicts(offset, &to, (bits, width), active, machine.shared.banks);
+                    let own = (number as u32, offset);
+                    let times = patterns.conflicts(own, &to, (bits, width), active, machine.shared.banks);
                     let written = self.memory.shared(now, times, &mut self.counters);
                     let there = self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters);
                     return (written.max(there), now);

@@ -1,8 +1,11 @@
 //! What an access of a warp touches: sectors of global memory, and how often banks of shared memory are asked.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use smallvec::SmallVec;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Spacing, Values};
 
 /// Sectors that one access touches, in order, each once.
 pub(super) type Sectors = SmallVec<[u64; 32]>;
@@ -78,6 +81,99 @@ pub(super) fn conflicts(offset: u64, index: &Lanes, (bits, width): (u64, u64), m
     let mut asked: SmallVec<[u64; 64]> = SmallVec::from_elem(0, banks as usize);
     words.iter().for_each(|word| asked[word.rem_euclid(banks) as usize] += 1);
     asked.into_iter().max().unwrap_or(1).max(1)
+}
+
+/// What is known of accesses that lie as others did: how they lie, where modulo what they repeat by, and the lanes.
+#[derive(Debug, Default)]
+pub(super) struct Patterns {
+    conflicts: HashMap<Key, u64>,
+    /// Sectors, less the one that the place is in.
+    sectors: HashMap<Key, Sectors>,
+    /// What keys name by where it lies: it must not make room for something else.
+    kept: Vec<Rc<Values>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    access: u32,
+    spacing: (bool, i64),
+    place: i64,
+    mask: u64,
+}
+
+impl Patterns {
+    fn key(access: u32, index: &Lanes, mask: u64) -> (Key, i64, Option<Rc<Values>>) {
+        match index.spacing() {
+            (Spacing::Even(step), first) => (Key { access, spacing: (true, step), place: 0, mask }, first, None),
+            (Spacing::Any(values), more) => {
+                let name = Rc::as_ptr(&values) as usize as i64;
+                (Key { access, spacing: (false, name), place: 0, mask }, more, Some(values))
+            }
+        }
+    }
+
+    /// [`conflicts`] of an access by its number.
+    pub fn conflicts(
+        &mut self,
+        (access, offset): (u32, u64),
+        index: &Lanes,
+        (bits, width): (u64, u64),
+        mask: u64,
+        banks: u32,
+    ) -> u64 {
+        let (key, first, values) = Patterns::key(access, index, mask);
+        // Banks repeat, and moving all words by some moves all banks.
+        let place = (first * (bits as i64 / 8).max(1) + offset as i64).rem_euclid(WORD * i64::from(banks));
+        let key = Key { place, ..key };
+        if let Some(&known) = self.conflicts.get(&key) {
+            return known;
+        }
+        let times = conflicts(offset, index, (bits, width), mask, banks);
+        self.kept.extend(values);
+        self.conflicts.insert(key, times);
+        times
+    }
+
+    /// The same for lines of a matrix from an element on, which are looked at only when they are new.
+    pub fn conflicts_of_lines(
+        &mut self,
+        (access, offset): (u32, u64),
+        first: i64,
+        index: impl FnOnce() -> Lanes,
+        (bits, width): (u64, u64),
+        (mask, banks): (u64, u32),
+    ) -> u64 {
+        let place = (first * (bits as i64 / 8).max(1) + offset as i64).rem_euclid(WORD * i64::from(banks));
+        let key = Key { access, spacing: (true, 0), place, mask };
+        *self.conflicts.entry(key).or_insert_with(|| conflicts(offset, &index(), (bits, width), mask, banks))
+    }
+
+    /// [`sectors`] of an access by its number.
+    pub fn sectors(
+        &mut self,
+        (access, buffer): (u32, u32),
+        index: &Lanes,
+        (bits, width): (u64, u64),
+        mask: u64,
+        sector: u64,
+    ) -> Sectors {
+        let (key, first, values) = Patterns::key(access, index, mask);
+        let Some(values) = values else { return sectors(buffer, index, (bits, width), mask, sector) };
+        let in_bits = sector as i64 * 8;
+        let key = Key { place: (first * bits as i64).rem_euclid(in_bits), ..key };
+        let place = (first * bits as i64).div_euclid(in_bits);
+        // What lies before the buffer is not there: such indices are looked at as they are.
+        if index.least().is_none_or(|least| least < 0) {
+            return sectors(buffer, index, (bits, width), mask, sector);
+        }
+        if let Some(known) = self.sectors.get(&key) {
+            return known.iter().map(|&sector| sector.wrapping_add(place as u64)).collect();
+        }
+        let all = sectors(buffer, index, (bits, width), mask, sector);
+        self.kept.push(values);
+        self.sectors.insert(key, all.iter().map(|&sector| sector.wrapping_sub(place as u64)).collect());
+        all
+    }
 }
 
 #[cfg(test)]

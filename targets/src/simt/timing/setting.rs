@@ -1,11 +1,14 @@
 //! All that stays the same while a kernel is timed.
 
+use std::cell::RefCell;
+
 use tcc_ir::DType;
 
 use super::code::Compiled;
 use super::compiler::{compile, step};
 use super::memory::Rates;
 use super::occupancy::Occupancy;
+use super::pattern::Patterns;
 use super::resource::Unit;
 use super::sharing::Sharing;
 use crate::simt::SimtMachine;
@@ -22,6 +25,8 @@ pub(super) struct Setting<'p> {
     pub rates: Rates,
     /// What [`Unit::times`] says of each unit.
     pub times: [(u64, u64); Unit::ALL.len()],
+    /// Accesses that were looked at.
+    pub patterns: RefCell<Patterns>,
     /// Whether iterations and waves that repeat are left out.
     pub leaves_out: bool,
 }
@@ -41,6 +46,7 @@ impl<'p> Setting<'p> {
             }),
             compiled,
             occupancy,
+            patterns: RefCell::default(),
             leaves_out: true,
         }
     }

@@ -111,6 +111,14 @@ impl Warp {
         }
     }
 
+    /// The first element of lines, if lanes address such.
+    pub fn first_line(&self, access: &Access) -> Option<i64> {
+        match access.address {
+            Address::Lines { from, offset, .. } => Some(self.value(from).at(0) + i64::from(offset)),
+            Address::Index(_) | Address::Thread | Address::Same => None,
+        }
+    }
+
     /// The lanes that read something of those that take part: what is copied may be zeros instead.
     pub fn reading(&self, access: &Access, active: u64, lanes: usize) -> u64 {
         match access.copied {
