@@ -11,6 +11,7 @@ mod rows;
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
 use tcc_ir::{Access, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
 use tcc_passes::derived_constants;
 
@@ -224,15 +225,14 @@ impl<'a> Lowering<'a> {
         Ok(Candidate { kernel, arguments, tiling })
     }
 
-    /// How long a kernel takes.
-    fn cycles(&mut self, kernel: &Kernel) -> u64 {
-        let nameless = kernel.nameless();
-        if let Some(&known) = self.cycles.get(&nameless) {
-            return known;
-        }
-        let cycles = time(kernel, self.facts, self.clock_hz).cycles;
-        self.cycles.insert(nameless, cycles);
-        cycles
+    /// How long each of some kernels takes. Those that are not known are simulated side by side.
+    fn cycles(&mut self, candidates: &[Candidate]) -> Vec<u64> {
+        let nameless: Vec<Kernel> = candidates.iter().map(|candidate| candidate.kernel.nameless()).collect();
+        let unknown: Vec<&Kernel> = nameless.iter().filter(|kernel| !self.cycles.contains_key(kernel)).collect();
+        let (facts, clock_hz) = (self.facts, self.clock_hz);
+        let cycles: Vec<u64> = unknown.par_iter().map(|kernel| time(kernel, facts, clock_hz).cycles).collect();
+        self.cycles.extend(unknown.into_iter().cloned().zip(cycles));
+        nameless.iter().map(|kernel| self.cycles.get(kernel).copied().unwrap_or(u64::MAX)).collect()
     }
 
     /// Launches the fastest of some kernels that do the same, the first of those that are equally fast.
@@ -241,10 +241,9 @@ impl<'a> Lowering<'a> {
         if candidates.iter().any(fits) {
             candidates.retain(fits);
         }
-        if candidates.len() > 1 {
-            candidates.sort_by_cached_key(|candidate| self.cycles(&candidate.kernel));
-        }
-        let best = candidates.into_iter().next().ok_or_else(|| defect("a kernel can be written in no way"))?;
+        let cycles = if candidates.len() > 1 { self.cycles(&candidates) } else { vec![0] };
+        let best = candidates.into_iter().zip(cycles).min_by_key(|&(_, cycles)| cycles).map(|(best, _)| best);
+        let best = best.ok_or_else(|| defect("a kernel can be written in no way"))?;
         let Candidate { mut kernel, arguments, tiling } = best;
         let plan = self.plan;
         let nodes = piece.all_nodes().map(|id| plan.graph.node(id));

@@ -129,9 +129,8 @@ impl Lanes {
     fn moved(&self, by: i64) -> Option<Form> {
         let Form::Each { more, values } = &self.form else { return None };
         let after = more.checked_add(by)?;
-        let fits = |more: i64| {
-            [values.least, values.most].iter().all(|&end| i32::try_from(end.wrapping_add(more)).is_ok())
-        };
+        let fits =
+            |more: i64| [values.least, values.most].iter().all(|&end| i32::try_from(end.wrapping_add(more)).is_ok());
         (fits(*more) && fits(after)).then(|| Form::Each { more: after, values: values.clone() })
     }
 

@@ -11,7 +11,7 @@ use super::multiprocessor::{Multiprocessor, Resident};
 use super::resource::Counters;
 
 /// Iterations of each warp in the first window. A loop of less than a few windows is executed as it is.
-const FIRST: u64 = 16;
+const FIRST: u64 = 8;
 
 /// Iterations after which a pace is taken as it is.
 const LAST: u64 = 64;

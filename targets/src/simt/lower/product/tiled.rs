@@ -16,7 +16,7 @@ const SKEW: u32 = 16;
 
 /// How much longer than the best a tiling may take by reckoning, and how many there may be, to be simulated.
 const WORTH_A_LOOK: f64 = 1.5;
-const CANDIDATES: usize = 8;
+const CANDIDATES: usize = 6;
 
 /// How the tiles of a product are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,8 @@ impl Tiling {
         };
         let all = blocks.iter().flat_map(|block| depths.iter().map(move |&depth| with(block, depth)));
         let fits = |tiling: &Tiling| {
-            tiling.shared_bytes(tiling.stages) <= machine.shared.block_bytes && tiling.threads() <= machine.block_threads
+            tiling.shared_bytes(tiling.stages) <= machine.shared.block_bytes
+                && tiling.threads() <= machine.block_threads
         };
         let mut all: Vec<(f64, Tiling)> =
             all.filter(fits).map(|tiling| (tiling.reckoned(product, machine), tiling)).collect();
