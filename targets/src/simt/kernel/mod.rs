@@ -84,6 +84,19 @@ impl Kernel {
         kernel
     }
 
+    /// Whether a shared array is used where lanes of a warp of so many threads read each other's registers: reductions need it
+    /// only across warps.
+    pub fn needs_shared(&self, array: SharedId, warp: u32) -> bool {
+        let reads = |expr: &Expr| matches!(*expr, Expr::LoadShared(own, _) if own == array);
+        let uses = |stmt: &Stmt| match *stmt {
+            Stmt::StoreShared(own, ..) | Stmt::Copy { shared: own, .. } => own == array,
+            Stmt::Multiply { a, b, .. } => a.shared == array || b.shared == array,
+            Stmt::Reduce { scratch, width, .. } => scratch == array && width > warp,
+            _ => false,
+        };
+        self.exprs.iter().any(reads) || self.body.iter().any(uses)
+    }
+
     /// Bytes that a block takes of shared memory.
     pub fn shared_bytes(&self) -> u64 {
         self.shared.iter().map(Shared::bytes).sum()
