@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 mod device;
+mod tiles;
 
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{DType, Shape, TensorType};
@@ -146,6 +147,8 @@ fn code_reads_well() {
     let program = small("small", ["weights", "inputs", "outputs", "counts"], kernel());
     insta::assert_snapshot!("kernels", file(&program, "kernels.cl"));
     insta::assert_snapshot!("main", file(&program, "main.cpp"));
+    insta::assert_snapshot!("cuda_kernels", file(&program, "kernels.cu"));
+    insta::assert_snapshot!("cuda_main", file(&program, "main.cu"));
     insta::assert_snapshot!("readme", file(&program, "README.md"));
 }
 
@@ -207,7 +210,7 @@ fn nothing_from_a_model_becomes_code() {
         parts.groups = vec![Group { name: text.to_owned(), origins: vec![text.to_owned()], ..Group::default() }];
         parts.launches = vec![Launch { kernel: 0, buffers: vec![0, 1], group: 0 }];
         let program = program(parts);
-        for name in ["kernels.cl", "main.cpp", "README.md"] {
+        for name in ["kernels.cl", "main.cpp", "kernels.cu", "main.cu", "README.md"] {
             let code = file(&program, name);
             let is_clean = |c: char| c == '\n' || c == ' ' || c.is_ascii_graphic();
             assert!(code.chars().all(is_clean), "{text:?} in {name}:\n{code}");
