@@ -14,6 +14,8 @@ use common::cuda::{Toolkit, emulate, toolkit};
 use common::emitted::{REPRESENTATIVE, run_alike, write_code};
 use common::models::{folder, load, name, shipped};
 use rayon::prelude::*;
+use tcc::onnx::import::ImportOptions;
+use tcc::onnx::tensor::Weights;
 use tcc::{Build, Compiler};
 use tcc_targets::simt::SimtMachine;
 
@@ -86,20 +88,19 @@ fn blocks_by_registers(facts: &SimtMachine, threads: u32, registers: u32) -> u32
 }
 
 /// What is wrong with the kernels of a model as they are assembled, and a line for each of what was assumed and found.
-fn assembled(toolkit: &Toolkit, compiler: &Compiler, arch: &str, folder: &Path) -> (Vec<String>, Vec<String>) {
-    let (model, _) = load(folder, 0).unwrap();
-    let build = compiler.with_model(model).compile().unwrap();
+fn assembled(toolkit: &Toolkit, compiler: &Compiler, arch: &str, model: Model) -> (Vec<String>, Vec<String>) {
+    let (name, build) = model.build(compiler);
     let place = tempfile::tempdir().unwrap();
     write_code(&build, place.path());
     let facts = compiler.machine().simt.as_ref().unwrap();
     let (assumed, texts) = (assumed(&build), texts(&build));
     let found = toolkit.assemble(place.path(), arch);
     let instructions: BTreeMap<String, String> = toolkit.instructions(place.path()).into_iter().collect();
-    assert_eq!((found.len(), instructions.len()), (texts.len(), texts.len()), "{} has other kernels", name(folder));
+    assert_eq!((found.len(), instructions.len()), (texts.len(), texts.len()), "{name} has other kernels");
     let (mut wrong, mut told) = (Vec::new(), Vec::new());
     for (kernel, found) in found {
         let (assumed, text, code) = (assumed[&kernel], &texts[&kernel], &instructions[&kernel]);
-        let mut say = |what: String| wrong.push(format!("{} for {arch}, `{kernel}`: {what}", name(folder)));
+        let mut say = |what: String| wrong.push(format!("{name} for {arch}, `{kernel}`: {what}"));
         if found.stack != [0; 3] {
             say(format!("{:?} bytes of stack, spilled and loaded again", found.stack));
         }
@@ -122,14 +123,52 @@ fn assembled(toolkit: &Toolkit, compiler: &Compiler, arch: &str, folder: &Path) 
             say("16 bytes are not read at once".to_owned());
         }
         told.push(format!(
-            "{arch} {} {kernel}: {} registers assumed, {} found; {} blocks assumed, {blocks} by registers",
-            name(folder),
-            assumed.registers,
-            found.registers,
-            assumed.blocks
+            "{arch} {name} {kernel}: {} registers assumed, {} found; {} blocks assumed, {blocks} by registers",
+            assumed.registers, found.registers, assumed.blocks
         ));
     }
     (wrong, told)
+}
+
+/// A model that is compiled.
+#[derive(Clone, Copy)]
+enum Model<'f> {
+    /// The folder of one that is shipped.
+    Shipped(&'f Path),
+    /// A model of full size without its weights, and its free dimensions.
+    FullSize(&'static str, &'static [(&'static str, usize)]),
+}
+
+/// Models of full size: they have the largest tiles, which small ones have not.
+const FULL_SIZE: [Model<'static>; 4] = [
+    Model::FullSize("bert-base.legacy", &[("batch", 32), ("sequence", 128)]),
+    Model::FullSize(
+        "llama-3.2-1b-kv.fp16.dynamo",
+        &[("batch", 1), ("sequence", 128), ("past_sequence_length", 0), ("total_sequence_length", 128)],
+    ),
+    Model::FullSize(
+        "llama-3.2-1b-kv.fp16.dynamo",
+        &[("batch", 1), ("sequence", 1), ("past_sequence_length", 1024), ("total_sequence_length", 1025)],
+    ),
+    Model::FullSize("whisper-small-encoder.dynamo", &[("batch", 1)]),
+];
+
+impl Model<'_> {
+    /// Its name and its build.
+    fn build(self, compiler: &Compiler) -> (String, Build) {
+        match self {
+            Model::Shipped(folder) => {
+                let (model, _) = load(folder, 0).unwrap();
+                (name(folder), compiler.with_model(model).compile().unwrap())
+            }
+            Model::FullSize(name, dims) => {
+                let path = root().join("tests/topologies").join(name).join("model.onnx");
+                let dims = dims.iter().map(|&(name, extent)| (name.to_owned(), extent)).collect();
+                let options = ImportOptions { dims, weights: Weights::Absent, ..ImportOptions::default() };
+                (name.to_owned(), compiler.import(&path, &options).unwrap().compile().unwrap())
+            }
+        }
+    }
 }
 
 /// All models if that is asked for, or some of each kind.
@@ -145,10 +184,11 @@ fn kernels_are_assembled_as_the_occupancy_model_assumes() {
     let Some(toolkit) = toolkit(root()) else { return };
     let compilers = MACHINES.map(|(machine, arch)| (Compiler::for_target(machine).unwrap(), arch));
     let folders = folders();
-    let jobs: Vec<_> = compilers.iter().flat_map(|pair| folders.iter().map(move |folder| (pair, folder))).collect();
+    let models: Vec<Model> = folders.iter().map(|folder| Model::Shipped(folder)).chain(FULL_SIZE).collect();
+    let jobs: Vec<_> = compilers.iter().flat_map(|pair| models.iter().map(move |&model| (pair, model))).collect();
     let wrong = Mutex::new(Vec::new());
-    jobs.par_iter().with_max_len(1).for_each(|&((compiler, arch), folder)| {
-        let (own, told) = assembled(&toolkit, compiler, arch, folder);
+    jobs.par_iter().with_max_len(1).for_each(|&((compiler, arch), model)| {
+        let (own, told) = assembled(&toolkit, compiler, arch, model);
         println!("{}", told.join("\n"));
         wrong.lock().unwrap().extend(own);
     });

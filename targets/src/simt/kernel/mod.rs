@@ -97,7 +97,15 @@ impl Kernel {
         self.exprs.iter().any(reads) || self.body.iter().any(uses)
     }
 
-    /// Bytes that a block takes of shared memory.
+    /// Bytes of shared memory that a block takes where lanes of warps of so many threads read each other's registers.
+    pub fn shared_bytes_with_shuffles(&self, warp: u32) -> u64 {
+        let is_there =
+            |array: usize| !self.threads.is_multiple_of(warp) || self.needs_shared(SharedId(array as u32), warp);
+        let arrays = self.shared.iter().enumerate().filter(|&(array, _)| is_there(array));
+        arrays.map(|(_, shared)| shared.bytes()).sum()
+    }
+
+    /// Bytes that a block takes of shared memory, with all arrays.
     pub fn shared_bytes(&self) -> u64 {
         self.shared.iter().map(Shared::bytes).sum()
     }

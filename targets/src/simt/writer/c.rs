@@ -105,7 +105,7 @@ impl Writer<'_> {
         }
         self.line("{");
         self.depth = 1;
-        Placement::new(kernel, dialect, self.warp).lines(dialect).iter().for_each(|line| self.line(line));
+        Placement::new(kernel, dialect, self.warp).lines().iter().for_each(|line| self.line(line));
         if self.reads(Expr::Thread) || kernel.body.iter().any(|stmt| self.names_thread(stmt)) {
             self.line(&format!("const int thread = {};", dialect.thread()));
         }
@@ -167,8 +167,11 @@ impl Writer<'_> {
             }
             Stmt::For { var, from, to, step, unroll } => {
                 let (from, to) = (self.expr(from, Binding::Ternary), self.expr(to, Binding::Sum));
-                if unroll {
-                    self.line("#pragma unroll");
+                match (unroll, self.dialect) {
+                    (true, _) => self.line("#pragma unroll"),
+                    // What a kernel does not write out stays a loop, as it was timed and its registers were counted.
+                    (false, Dialect::Cuda) => self.line("#pragma unroll 1"),
+                    (false, Dialect::OpenCl) => {}
                 }
                 let name = name(var);
                 let step = if step == 1 { format!("++{name}") } else { format!("{name} += {step}") };

@@ -17,9 +17,8 @@ pub(super) enum Dialect {
 }
 
 /// Words of OpenCL C that CUDA C++ has others for.
-const WORDS: [(&str, &str); 13] = [
+const WORDS: [(&str, &str); 12] = [
     ("inline", "__device__ inline"),
-    ("__global", ""),
     ("uchar", "unsigned char"),
     ("ushort", "unsigned short"),
     ("uint", "unsigned"),
@@ -152,7 +151,9 @@ impl Dialect {
             Dialect::Cuda => {
                 let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 let mut out = String::new();
-                let mut rest = text;
+                // Addresses are of one kind.
+                let text = text.replace("__global ", "");
+                let mut rest = text.as_str();
                 while let Some(first) = rest.chars().next() {
                     let length = if is_part(first) {
                         rest.find(|c| !is_part(c)).unwrap_or(rest.len())

@@ -417,7 +417,7 @@ __device__ inline unsigned long long saturated_unsigned_long(double x)
             Helper::ShlUnsigned => {
                 "inline ulong shift_left_unsigned(ulong a, ulong by, int width)
 {
-    return by < width ? a << by : 0;
+    return by < (ulong)width ? a << by : 0;
 }
 "
             }

@@ -134,7 +134,7 @@ impl Host<'_> {
             self.line(&match self.dialect {
                 Dialect::OpenCl => format!("device.launch(\"{name}\", {blocks}, {threads}, {{{buffers}}});"),
                 Dialect::Cuda => {
-                    let shared = Placement::new(kernel, self.dialect, self.warp).launched;
+                    let shared = Placement::new(kernel, self.dialect, self.warp).launched();
                     let end = if buffers.is_empty() { buffers } else { format!(", {buffers}") };
                     format!("device.launch(kernels::{name}, {blocks}, {threads}, {shared}{end});")
                 }

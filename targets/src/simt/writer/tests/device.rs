@@ -118,7 +118,7 @@ pub(super) enum Near {
 
 /// Kernels with their data: all that is read lies among the weights, all that is written is an output.
 pub(super) struct Cases {
-    parts: Parts,
+    pub parts: Parts,
     weights: Vec<u8>,
     near: Vec<Near>,
 }
@@ -361,7 +361,8 @@ fn is_wrong(dtype: DType, near: Near, expected: u64, actual: u64) -> bool {
     }
 }
 
-fn all_cases() -> Cases {
+/// All cases of single elements.
+pub(super) fn all_cases() -> Cases {
     let mut cases = Cases::new("elements");
     unary_cases(&mut cases);
     binary_cases(&mut cases);
