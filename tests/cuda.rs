@@ -48,7 +48,12 @@ fn assumed(build: &Build) -> BTreeMap<String, Assumed> {
         let kernel = Assumed {
             threads: number(line, " of ", " threads"),
             blocks: number(line, " waves, ", " blocks ("),
-            registers: number(line, ", ", " registers"),
+            // What keeps more blocks away stands before, and may be registers too.
+            registers: number(
+                line.split_once(" a multiprocessor by ").unwrap().1.split_once(',').unwrap().1,
+                " ",
+                " registers",
+            ),
         };
         (line.trim_start().split(' ').next().unwrap().to_owned(), kernel)
     };
