@@ -14,6 +14,11 @@ if ! sh tests/fetch_onnx_node_tests.sh; then
     [ -z "${CI:-}" ] || exit 1
 fi
 
+if ! sh tests/fetch_cuda.sh; then
+    echo "cannot fetch the compiler of CUDA: it needs python3 with pip, and PyPI" >&2
+    [ -z "${CI:-}" ] || exit 1
+fi
+
 # Verilator runs the machine in SystemVerilog, Yosys synthesises parts of it, PoCL runs OpenCL. Without them those tests are
 # skipped, but in CI.
 missing=()

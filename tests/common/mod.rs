@@ -8,6 +8,8 @@
     reason = "Each test uses a part of this, and tests fail by panicking."
 )]
 
+pub mod cuda;
+pub mod emitted;
 pub mod models;
 pub mod opencl;
 

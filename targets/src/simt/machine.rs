@@ -11,6 +11,9 @@ use crate::machine::MachineError;
 pub struct SimtMachine {
     /// Streaming multiprocessors (compute units).
     pub multiprocessors: u32,
+    /// NVIDIA's number for what programs may use, such as `8.0`; programs are written as CUDA C++ too where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_capability: Option<ComputeCapability>,
     /// Threads of a warp (wavefront).
     pub warp: u32,
     /// Warp schedulers of a multiprocessor, each with pipelines of its own, which issue one instruction in a cycle.
@@ -46,6 +49,44 @@ pub struct SimtMachine {
     /// Matrix units, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensor: Option<Tensor>,
+}
+
+/// A generation of NVIDIA's GPUs, as `major.minor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ComputeCapability {
+    major: u8,
+    minor: u8,
+}
+
+impl ComputeCapability {
+    /// The first that copies to shared memory while threads go on, and multiplies all types that kernels do.
+    const LEAST: ComputeCapability = ComputeCapability { major: 8, minor: 0 };
+
+    /// What compilers call it, such as `sm_80`.
+    pub fn arch(self) -> String {
+        format!("sm_{}{}", self.major, self.minor)
+    }
+}
+
+impl TryFrom<String> for ComputeCapability {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        match parts {
+            Some((major, minor @ 0..=9)) if (Self::LEAST.major..=99).contains(&major) => {
+                Ok(ComputeCapability { major, minor })
+            }
+            _ => Err(format!("a compute capability is 8.0 or later, and not {text:?}")),
+        }
+    }
+}
+
+impl From<ComputeCapability> for String {
+    fn from(ComputeCapability { major, minor }: ComputeCapability) -> String {
+        format!("{major}.{minor}")
+    }
 }
 
 /// Shared memory of a multiprocessor.
@@ -172,6 +213,9 @@ impl SimtMachine {
         }
         if !self.warp.is_power_of_two() || !(4..=64).contains(&self.warp) {
             return Err(wrong("warp", self.warp.to_string(), "a power of two from 4 to 64"));
+        }
+        if self.compute_capability.is_some() && self.warp != 32 {
+            return Err(wrong("warp", self.warp.to_string(), "32, which all warps of CUDA have"));
         }
         let all = self.warps.saturating_mul(self.warp).min(MAX_THREADS);
         if !(256..=all).contains(&self.block_threads) {

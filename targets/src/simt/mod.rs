@@ -16,7 +16,7 @@ pub mod simulator;
 pub mod timing;
 mod writer;
 
-pub use machine::SimtMachine;
+pub use machine::{ComputeCapability, SimtMachine};
 pub use program::SimtProgram;
 
 use tcc_ir::{Graph, Plan};

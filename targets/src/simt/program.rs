@@ -163,7 +163,13 @@ impl Program for SimtProgram {
     }
 
     fn code(&self) -> Vec<(PathBuf, String)> {
-        writer::files(&Written { parts: &self.parts, machine: &self.machine.name, warp: self.facts.warp })
+        writer::files(&Written {
+            parts: &self.parts,
+            machine: &self.machine.name,
+            warp: self.facts.warp,
+            arch: self.facts.compute_capability.map(|capability| capability.arch()),
+            blocks: self.times().iter().map(|time| time.occupancy.blocks).collect(),
+        })
     }
 
     fn report(&self) -> Report {

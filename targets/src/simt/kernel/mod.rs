@@ -84,7 +84,28 @@ impl Kernel {
         kernel
     }
 
-    /// Bytes that a block takes of shared memory.
+    /// Whether a shared array is used where lanes of a warp of so many threads read each other's registers: reductions need it
+    /// only across warps.
+    pub fn needs_shared(&self, array: SharedId, warp: u32) -> bool {
+        let reads = |expr: &Expr| matches!(*expr, Expr::LoadShared(own, _) if own == array);
+        let uses = |stmt: &Stmt| match *stmt {
+            Stmt::StoreShared(own, ..) | Stmt::Copy { shared: own, .. } => own == array,
+            Stmt::Multiply { a, b, .. } => a.shared == array || b.shared == array,
+            Stmt::Reduce { scratch, width, .. } => scratch == array && width > warp,
+            _ => false,
+        };
+        self.exprs.iter().any(reads) || self.body.iter().any(uses)
+    }
+
+    /// Bytes of shared memory that a block takes where lanes of warps of so many threads read each other's registers.
+    pub fn shared_bytes_with_shuffles(&self, warp: u32) -> u64 {
+        let is_there =
+            |array: usize| !self.threads.is_multiple_of(warp) || self.needs_shared(SharedId(array as u32), warp);
+        let arrays = self.shared.iter().enumerate().filter(|&(array, _)| is_there(array));
+        arrays.map(|(_, shared)| shared.bytes()).sum()
+    }
+
+    /// Bytes that a block takes of shared memory, with all arrays.
     pub fn shared_bytes(&self) -> u64 {
         self.shared.iter().map(Shared::bytes).sum()
     }

@@ -60,7 +60,12 @@ impl Occupancy {
         let registers = compiled.registers.min(machine.thread_registers).min(most);
         let is_short_of_registers = registers < compiled.registers;
         let of_warp = (registers * machine.warp).next_multiple_of(machine.register_unit);
-        let shared_bytes = kernel.shared_bytes() + machine.shared.reserved;
+        // Programs of CUDA have no arrays for what lanes of a warp combine; those of OpenCL have them on every machine.
+        let own = match machine.compute_capability {
+            Some(_) => kernel.shared_bytes_with_shuffles(machine.warp),
+            None => kernel.shared_bytes(),
+        };
+        let shared_bytes = own + machine.shared.reserved;
         let per_multiprocessor = kernel.blocks().div_ceil(u64::from(machine.multiprocessors));
         let limits = [
             (Limit::Blocks, u64::from(machine.blocks)),

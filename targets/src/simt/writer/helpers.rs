@@ -30,10 +30,15 @@ pub(super) enum Helper {
     ModSigned,
     PowUnsigned,
     PowSigned,
+    Clamp,
     ShlSigned,
     ShlUnsigned,
     ShrSigned,
     ShrUnsigned,
+    ToI32,
+    ToU32,
+    ToI64,
+    ToU64,
 }
 
 /// What stands before everything else. Products are not joined with sums where the kernel does not say so.
@@ -41,6 +46,21 @@ pub(super) fn prelude(dialect: Dialect, has_doubles: bool) -> &'static str {
     match (dialect, has_doubles) {
         (Dialect::OpenCl, true) => "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n#pragma OPENCL FP_CONTRACT OFF\n",
         (Dialect::OpenCl, false) => "#pragma OPENCL FP_CONTRACT OFF\n",
+        (Dialect::Cuda, _) => {
+            "// Compiled with -fmad=false: products are joined with sums only where a kernel says so.
+#include \"device.h\"
+
+namespace kernels {
+"
+        }
+    }
+}
+
+/// What stands after everything else.
+pub(super) fn end(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenCl => "",
+        Dialect::Cuda => "\n} // namespace kernels\n",
     }
 }
 
@@ -77,22 +97,108 @@ impl Helper {
             Helper::ShlUnsigned => "shift_left_unsigned",
             Helper::ShrSigned => "shift_right_signed",
             Helper::ShrUnsigned => "shift_right_unsigned",
+            Helper::Clamp => "clamp",
+            Helper::ToI32 => "saturated_int",
+            Helper::ToU32 => "saturated_unsigned",
+            Helper::ToI64 => "saturated_long",
+            Helper::ToU64 => "saturated_unsigned_long",
         }
     }
 
-    /// Functions that it calls, each before it in order.
+    /// Whether the language has it.
+    pub fn is_known(self, dialect: Dialect) -> bool {
+        match dialect {
+            Dialect::OpenCl => {
+                matches!(self, Helper::Clamp | Helper::ToI32 | Helper::ToU32 | Helper::ToI64 | Helper::ToU64)
+            }
+            Dialect::Cuda => false,
+        }
+    }
+
+    /// Functions that it calls.
     pub fn needs(self) -> &'static [Helper] {
         match self {
             Helper::ModSigned => &[Helper::RemSigned],
             Helper::PowSigned => &[Helper::PowUnsigned],
+            Helper::ShrSigned => &[Helper::Clamp],
             _ => &[],
         }
     }
 
     /// Its definition.
-    pub fn text(self, dialect: Dialect) -> &'static str {
-        match (self, dialect) {
-            (Helper::RoundF16, Dialect::OpenCl) => {
+    pub fn text(self, dialect: Dialect) -> String {
+        self.of_cuda()
+            .filter(|_| dialect == Dialect::Cuda)
+            .map_or_else(|| dialect.translated(self.of_opencl()), str::to_owned)
+    }
+
+    /// Its definition in CUDA C++, where that is not the other's word by word.
+    fn of_cuda(self) -> Option<&'static str> {
+        Some(match self {
+            Helper::RoundF16 => {
+                "__device__ inline float round_to_half(float x)
+{
+    return __half2float(__float2half_rn(x));
+}
+"
+            }
+            Helper::FromBf16 => {
+                "__device__ inline float float_of_bf16(__nv_bfloat16 x)
+{
+    return __bfloat162float(x);
+}
+"
+            }
+            Helper::ToBf16 => {
+                "__device__ inline __nv_bfloat16 bf16_of_float(float x)
+{
+    return isnan(x) ? __ushort_as_bfloat16(0x7fc0) : __float2bfloat16_rn(x);
+}
+"
+            }
+            Helper::Clamp => {
+                "template <typename Integer> __device__ inline Integer clamp(Integer x, Integer least, Integer most)
+{
+    return min(max(x, least), most);
+}
+"
+            }
+            // The conversions saturate, but what they make of NaN is not always 0.
+            Helper::ToI32 => {
+                "__device__ inline int saturated_int(float x) { return isnan(x) ? 0 : __float2int_rz(x); }
+__device__ inline int saturated_int(double x) { return isnan(x) ? 0 : __double2int_rz(x); }
+"
+            }
+            Helper::ToU32 => {
+                "__device__ inline unsigned saturated_unsigned(float x) { return isnan(x) ? 0 : __float2uint_rz(x); }
+__device__ inline unsigned saturated_unsigned(double x) { return isnan(x) ? 0 : __double2uint_rz(x); }
+"
+            }
+            Helper::ToI64 => {
+                "__device__ inline long long saturated_long(float x) { return isnan(x) ? 0 : __float2ll_rz(x); }
+__device__ inline long long saturated_long(double x) { return isnan(x) ? 0 : __double2ll_rz(x); }
+"
+            }
+            Helper::ToU64 => {
+                "__device__ inline unsigned long long saturated_unsigned_long(float x)
+{
+    return isnan(x) ? 0 : __float2ull_rz(x);
+}
+__device__ inline unsigned long long saturated_unsigned_long(double x)
+{
+    return isnan(x) ? 0 : __double2ull_rz(x);
+}
+"
+            }
+            _ => return None,
+        })
+    }
+
+    /// Its definition in OpenCL C.
+    fn of_opencl(self) -> &'static str {
+        match self {
+            Helper::Clamp | Helper::ToI32 | Helper::ToU32 | Helper::ToI64 | Helper::ToU64 => "",
+            Helper::RoundF16 => {
                 "inline float round_to_half(float x)
 {
     ushort bits;
@@ -102,21 +208,21 @@ impl Helper {
 "
             }
             // As matrix units take binary32: with 10 bits of mantissa, ties away from zero.
-            (Helper::RoundTf32, Dialect::OpenCl) => {
+            Helper::RoundTf32 => {
                 "inline float round_to_tf32(float x)
 {
     return isfinite(x) ? as_float((as_uint(x) + 0x1000) & ~0x1fffu) : x;
 }
 "
             }
-            (Helper::FromBf16, Dialect::OpenCl) => {
+            Helper::FromBf16 => {
                 "inline float float_of_bf16(ushort bits)
 {
     return as_float((uint)bits << 16);
 }
 "
             }
-            (Helper::ToBf16, Dialect::OpenCl) => {
+            Helper::ToBf16 => {
                 "inline ushort bf16_of_float(float x)
 {
     const uint bits = as_uint(x);
@@ -125,7 +231,7 @@ impl Helper {
 "
             }
             // Without infinities; 0x7f is not a number.
-            (Helper::FromF8E4M3, Dialect::OpenCl) => {
+            Helper::FromF8E4M3 => {
                 "inline float float_of_e4m3(uchar bits)
 {
     const int exponent = bits >> 3 & 15, mantissa = bits & 7;
@@ -137,7 +243,7 @@ impl Helper {
 "
             }
             // What is too large becomes the largest number that there is.
-            (Helper::ToF8E4M3, Dialect::OpenCl) => {
+            Helper::ToF8E4M3 => {
                 "inline uchar e4m3_of_float(float x)
 {
     const uchar minus = signbit(x) ? 128 : 0;
@@ -150,7 +256,7 @@ impl Helper {
 }
 "
             }
-            (Helper::FromF8E5M2, Dialect::OpenCl) => {
+            Helper::FromF8E5M2 => {
                 "inline float float_of_e5m2(uchar bits)
 {
     const int exponent = bits >> 2 & 31, mantissa = bits & 3;
@@ -161,7 +267,7 @@ impl Helper {
 }
 "
             }
-            (Helper::ToF8E5M2, Dialect::OpenCl) => {
+            Helper::ToF8E5M2 => {
                 "inline uchar e5m2_of_float(float x)
 {
     const uchar minus = signbit(x) ? 128 : 0;
@@ -174,63 +280,63 @@ impl Helper {
 }
 "
             }
-            (Helper::LoadI4, Dialect::OpenCl) => {
+            Helper::LoadI4 => {
                 "inline int load_i4(const __global uchar *elements, int at)
 {
     return (int)((uint)(elements[at / 2] >> at % 2 * 4) << 28) >> 28;
 }
 "
             }
-            (Helper::LoadU4, Dialect::OpenCl) => {
+            Helper::LoadU4 => {
                 "inline int load_u4(const __global uchar *elements, int at)
 {
     return elements[at / 2] >> at % 2 * 4 & 15;
 }
 "
             }
-            (Helper::MaxF32, Dialect::OpenCl) => {
+            Helper::MaxF32 => {
                 "inline float max_f32(float a, float b)
 {
     return isnan(a) || a >= b ? a : b;
 }
 "
             }
-            (Helper::MinF32, Dialect::OpenCl) => {
+            Helper::MinF32 => {
                 "inline float min_f32(float a, float b)
 {
     return isnan(a) || a <= b ? a : b;
 }
 "
             }
-            (Helper::MaxF64, Dialect::OpenCl) => {
+            Helper::MaxF64 => {
                 "inline double max_f64(double a, double b)
 {
     return isnan(a) || a >= b ? a : b;
 }
 "
             }
-            (Helper::MinF64, Dialect::OpenCl) => {
+            Helper::MinF64 => {
                 "inline double min_f64(double a, double b)
 {
     return isnan(a) || a <= b ? a : b;
 }
 "
             }
-            (Helper::SignF32, Dialect::OpenCl) => {
+            Helper::SignF32 => {
                 "inline float sign_f32(float x)
 {
     return x > 0 ? 1.0f : x < 0 ? -1.0f : x;
 }
 "
             }
-            (Helper::SignF64, Dialect::OpenCl) => {
+            Helper::SignF64 => {
                 "inline double sign_f64(double x)
 {
     return x > 0 ? 1.0 : x < 0 ? -1.0 : x;
 }
 "
             }
-            (Helper::FloorModF32, Dialect::OpenCl) => {
+            Helper::FloorModF32 => {
                 "inline float floor_mod_f32(float a, float b)
 {
     const float rest = fmod(a, b);
@@ -238,7 +344,7 @@ impl Helper {
 }
 "
             }
-            (Helper::FloorModF64, Dialect::OpenCl) => {
+            Helper::FloorModF64 => {
                 "inline double floor_mod_f64(double a, double b)
 {
     const double rest = fmod(a, b);
@@ -247,35 +353,35 @@ impl Helper {
 "
             }
             // By zero nothing is right, but nothing may stop either; by -1 the least number wraps.
-            (Helper::DivSigned, Dialect::OpenCl) => {
+            Helper::DivSigned => {
                 "inline long div_signed(long a, long b)
 {
     return b == 0 ? 0 : b == -1 ? (long)(0 - (ulong)a) : a / b;
 }
 "
             }
-            (Helper::DivUnsigned, Dialect::OpenCl) => {
+            Helper::DivUnsigned => {
                 "inline ulong div_unsigned(ulong a, ulong b)
 {
     return b == 0 ? 0 : a / b;
 }
 "
             }
-            (Helper::RemSigned, Dialect::OpenCl) => {
+            Helper::RemSigned => {
                 "inline long rem_signed(long a, long b)
 {
     return b == 0 || b == -1 ? 0 : a % b;
 }
 "
             }
-            (Helper::RemUnsigned, Dialect::OpenCl) => {
+            Helper::RemUnsigned => {
                 "inline ulong rem_unsigned(ulong a, ulong b)
 {
     return b == 0 ? 0 : a % b;
 }
 "
             }
-            (Helper::ModSigned, Dialect::OpenCl) => {
+            Helper::ModSigned => {
                 "inline long mod_signed(long a, long b)
 {
     const long rest = rem_signed(a, b);
@@ -283,7 +389,7 @@ impl Helper {
 }
 "
             }
-            (Helper::PowSigned, Dialect::OpenCl) => {
+            Helper::PowSigned => {
                 "inline long pow_signed(long base, long exponent)
 {
     if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent % 2 ? -1 : 1) : 0;
@@ -291,7 +397,7 @@ impl Helper {
 }
 "
             }
-            (Helper::PowUnsigned, Dialect::OpenCl) => {
+            Helper::PowUnsigned => {
                 "inline ulong pow_unsigned(ulong base, ulong exponent)
 {
     ulong result = 1;
@@ -301,28 +407,28 @@ impl Helper {
 }
 "
             }
-            (Helper::ShlSigned, Dialect::OpenCl) => {
+            Helper::ShlSigned => {
                 "inline long shift_left_signed(long a, long by, int width)
 {
     return by >= 0 && by < width ? (long)((ulong)a << by) : 0;
 }
 "
             }
-            (Helper::ShlUnsigned, Dialect::OpenCl) => {
+            Helper::ShlUnsigned => {
                 "inline ulong shift_left_unsigned(ulong a, ulong by, int width)
 {
-    return by < width ? a << by : 0;
+    return by < (ulong)width ? a << by : 0;
 }
 "
             }
-            (Helper::ShrSigned, Dialect::OpenCl) => {
+            Helper::ShrSigned => {
                 "inline long shift_right_signed(long a, long by)
 {
     return a >> clamp(by, 0L, 63L);
 }
 "
             }
-            (Helper::ShrUnsigned, Dialect::OpenCl) => {
+            Helper::ShrUnsigned => {
                 "inline ulong shift_right_unsigned(ulong a, ulong by)
 {
     return by < 64 ? a >> by : 0;

@@ -6,6 +6,8 @@ use tcc_ir::DType;
 
 use super::Written;
 use super::c::comment;
+use super::dialect::Dialect;
+use super::shared::Placement;
 use crate::simt::kernel::Kernel;
 use crate::simt::kernel::names::name_of;
 use crate::simt::program::Parts;
@@ -13,7 +15,13 @@ use crate::simt::simulator::Place;
 use crate::target::Port;
 
 /// What every host program includes.
-pub(super) const HEADER: &str = include_str!("host.h");
+pub(super) const ARRAYS: &str = include_str!("host/arrays.h");
+
+/// What those of OpenCL include.
+pub(super) const OPENCL: &str = include_str!("host/opencl.h");
+
+/// What those of CUDA include.
+pub(super) const CUDA: &str = include_str!("host/cuda.h");
 
 /// The names of a program's ports as files: different from each other, whatever the model calls them.
 pub(in crate::simt) fn file_names(parts: &Parts) -> (Vec<String>, Vec<String>) {
@@ -54,6 +62,9 @@ fn descr(dtype: DType) -> &'static str {
 /// A host program that is being written.
 struct Host<'p> {
     parts: &'p Parts,
+    dialect: Dialect,
+    /// Threads of a warp.
+    warp: u32,
     /// Buffers that have a name in the program already.
     named: HashSet<u32>,
     text: String,
@@ -86,7 +97,10 @@ impl Host<'_> {
         };
         let bytes = (buffer.elements * buffer.dtype.bits() as u64).div_ceil(8).max(1);
         let (name, about) = (self.name(number), format!("{}: {}", buffer.dtype, comment(&buffer.name)));
-        self.line(&format!("const cl_mem {name} = device.{of}({at}, {bytes}); // {about}"));
+        self.line(&match self.dialect {
+            Dialect::OpenCl => format!("const cl_mem {name} = device.{of}({at}, {bytes}); // {about}"),
+            Dialect::Cuda => format!("void *const {name} = device.{of}({at}); // {about}"),
+        });
     }
 
     fn inputs(&mut self, names: &[String]) {
@@ -113,9 +127,18 @@ impl Host<'_> {
             }
             launch.buffers.iter().for_each(|&buffer| self.declare(buffer));
             let buffers: Vec<String> = launch.buffers.iter().map(|&buffer| self.name(buffer)).collect();
-            let Kernel { name, grid: [x, y, z], threads, .. } = &parts.kernels[launch.kernel as usize];
-            let buffers = buffers.join(", ");
-            self.line(&format!("device.launch(\"{name}\", {{{x}, {y}, {z}}}, {threads}, {{{buffers}}});"));
+            let kernel = &parts.kernels[launch.kernel as usize];
+            let Kernel { name, threads, .. } = kernel;
+            let [x, y, z] = if self.dialect.is_flat(kernel) { [kernel.blocks() as u32, 1, 1] } else { kernel.grid };
+            let (blocks, buffers) = (format!("{{{x}, {y}, {z}}}"), buffers.join(", "));
+            self.line(&match self.dialect {
+                Dialect::OpenCl => format!("device.launch(\"{name}\", {blocks}, {threads}, {{{buffers}}});"),
+                Dialect::Cuda => {
+                    let shared = Placement::new(kernel, self.dialect, self.warp).launched();
+                    let end = if buffers.is_empty() { buffers } else { format!(", {buffers}") };
+                    format!("device.launch(kernels::{name}, {blocks}, {threads}, {shared}{end});")
+                }
+            });
         }
     }
 
@@ -130,18 +153,23 @@ impl Host<'_> {
     }
 }
 
-/// The host program for OpenCL.
-pub(super) fn main(written: &Written<'_>) -> String {
-    let Written { parts, machine, .. } = *written;
+/// The host program.
+pub(super) fn main(written: &Written<'_>, dialect: Dialect) -> String {
+    let Written { parts, machine, warp, .. } = *written;
     let (inputs, outputs) = file_names(parts);
-    let mut host = Host { parts, named: HashSet::new(), text: String::new() };
+    let mut host = Host { parts, dialect, warp, named: HashSet::new(), text: String::new() };
     let (model, machine) = (comment(&parts.model), comment(machine));
     host.text.push_str(&format!("// Runs {model} for {machine}; README.md in the folder above says how.\n"));
-    host.text.push_str("#include \"host.h\"\n\nint main(int argc, char **argv)\n{\n");
-    host.line("if (argc != 5) fail(\"usage: model KERNELS.cl WEIGHTS.bin INPUT_FOLDER OUTPUT_FOLDER\");");
-    host.line("const std::string inputs = argv[3], outputs = argv[4];");
+    let (includes, arguments, first) = match dialect {
+        Dialect::OpenCl => ("#include \"host.h\"\n", "KERNELS.cl WEIGHTS.bin", 2),
+        Dialect::Cuda => ("#include \"host.h\"\n#include \"kernels.cu\"\n", "WEIGHTS.bin", 1),
+    };
+    host.text.push_str(&format!("{includes}\nint main(int argc, char **argv)\n{{\n"));
+    host.line(&format!("if (argc != {}) fail(\"usage: model {arguments} INPUT_FOLDER OUTPUT_FOLDER\");", first + 3));
+    host.line(&format!("const std::string inputs = argv[{}], outputs = argv[{}];", first + 1, first + 2));
     let (weights, values) = (parts.weights_bytes, parts.values_bytes);
-    host.line(&format!("const Device device(argv[1], read_weights(argv[2], {weights}), {values});\n"));
+    let source = if dialect == Dialect::OpenCl { "argv[1], " } else { "" };
+    host.line(&format!("const Device device({source}read_weights(argv[{first}], {weights}), {values});\n"));
     host.line("// Inputs.");
     host.inputs(&inputs);
     host.launches();
@@ -167,8 +195,16 @@ fn shape_of(port: &Port) -> String {
 
 /// How to build and run it.
 pub(super) fn readme(written: &Written<'_>) -> String {
-    let Written { parts, machine, .. } = *written;
+    let Written { parts, machine, arch, .. } = written;
     let (inputs, outputs) = file_names(parts);
+    let cuda = arch.as_ref().map(|arch| {
+        format!(
+            "Or with CUDA, where a GPU of NVIDIA is:\n\n```sh\n\
+             nvcc -O2 -std=c++17 -fmad=false -arch={arch} -o model cuda/main.cu\n\
+             mkdir -p outputs\n\
+             ./model ../weights.bin inputs outputs\n```\n\n"
+        )
+    });
     let list = |names: &[String], ports: &[(Port, u32)]| {
         let line = |(name, (port, number)): (&String, &(Port, u32))| {
             let stored = parts.buffers[*number as usize].dtype;
@@ -182,10 +218,11 @@ pub(super) fn readme(written: &Written<'_>) -> String {
          g++ -std=c++17 -O2 -Wall -o model opencl/main.cpp -lOpenCL\n\
          mkdir -p outputs\n\
          ./model opencl/kernels.cl ../weights.bin inputs outputs\n```\n\n\
-         The folder `inputs` holds an array for each input, as NumPy saves it:\n\n{}\n\
+         {}The folder `inputs` holds an array for each input, as NumPy saves it:\n\n{}\n\
          The outputs are written to `outputs`:\n\n{}",
         comment(&parts.model).replace('`', "_"),
         comment(machine),
+        cuda.unwrap_or_default(),
         list(&inputs, &parts.inputs),
         list(&outputs, &parts.outputs)
     )

@@ -2,8 +2,14 @@
 
 mod c;
 mod dialect;
+mod expression;
 mod helpers;
 mod host;
+mod memory;
+mod product;
+mod read;
+mod reduction;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +17,9 @@ use std::path::PathBuf;
 
 use super::program::Parts;
 use dialect::Dialect;
+
+/// What every program of CUDA has of the device.
+const DEVICE: &str = include_str!("device.h");
 
 /// What is written.
 pub(super) struct Written<'p> {
@@ -20,14 +29,28 @@ pub(super) struct Written<'p> {
     pub machine: &'p str,
     /// Threads of its warps.
     pub warp: u32,
+    /// What CUDA's compiler calls its generation; it is written in CUDA C++ too if there is a name.
+    pub arch: Option<String>,
+    /// For each kernel the blocks that a multiprocessor is to run at a time.
+    pub blocks: Vec<u32>,
 }
 
 /// The files of a program, with their paths.
 pub(super) fn files(written: &Written<'_>) -> Vec<(PathBuf, String)> {
-    vec![
-        (PathBuf::from("README.md"), host::readme(written)),
-        (PathBuf::from("opencl/kernels.cl"), c::kernels(written, Dialect::OpenCl)),
-        (PathBuf::from("opencl/main.cpp"), host::main(written)),
-        (PathBuf::from("opencl/host.h"), host::HEADER.to_owned()),
-    ]
+    let mut files = vec![
+        ("README.md", host::readme(written)),
+        ("arrays.h", host::ARRAYS.to_owned()),
+        ("opencl/kernels.cl", c::kernels(written, Dialect::OpenCl)),
+        ("opencl/main.cpp", host::main(written, Dialect::OpenCl)),
+        ("opencl/host.h", host::OPENCL.to_owned()),
+    ];
+    if written.arch.is_some() {
+        files.extend([
+            ("cuda/kernels.cu", c::kernels(written, Dialect::Cuda)),
+            ("cuda/main.cu", host::main(written, Dialect::Cuda)),
+            ("cuda/device.h", DEVICE.to_owned()),
+            ("cuda/host.h", host::CUDA.to_owned()),
+        ]);
+    }
+    files.into_iter().map(|(path, text)| (PathBuf::from(path), text)).collect()
 }

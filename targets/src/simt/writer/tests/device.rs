@@ -1,6 +1,7 @@
 //! What emitted code computes on an OpenCL device, element by element, held against the simulator.
 
 use std::fs;
+use std::path::Path;
 
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{DType, Shape, Tensor, TensorType};
@@ -9,20 +10,23 @@ use super::{parts_of, program};
 use crate::number::{FoldFn, binary_is_defined, unary_is_defined};
 use crate::simt::kernel::check::wide;
 use crate::simt::kernel::names::is_name;
-use crate::simt::kernel::{Builder, ExprId, IndexFn, Kernel, Scalar};
+use crate::simt::kernel::{BufferId, Builder, ExprId, IndexFn, Kernel, Scalar};
 use crate::simt::memory::ALIGNMENT;
 use crate::simt::program::{Buffer, Group, Launch, Parts};
 use crate::simt::simulator::Place;
 use crate::target::{Port, Program};
 
+#[path = "../../../../../tests/common/cuda.rs"]
+#[allow(dead_code, reason = "Whole-compiler tests use the rest.")]
+mod cuda;
 #[path = "../../../../../tests/common/opencl.rs"]
 mod opencl;
 
 /// Elements of a case.
-const COUNT: u32 = 4096;
+pub(super) const COUNT: u32 = 4096;
 
 /// Threads of a block.
-const THREADS: u32 = 128;
+pub(super) const THREADS: u32 = 128;
 
 /// Values of each type that are paired with each other: 64 × 64 are all elements of a case.
 const CHOSEN: usize = 64;
@@ -31,14 +35,14 @@ const CHOSEN: usize = 64;
 const ULPS: u64 = 4;
 
 /// Numbers that look random.
-fn mixed(state: &mut u64) -> u64 {
+pub(super) fn mixed(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
     let mixed = (*state ^ (*state >> 33)).wrapping_mul(0xff51afd7ed558ccd);
     mixed ^ (mixed >> 33)
 }
 
 /// The patterns of a type that are most likely to go wrong, as a cast gives them, then others.
-fn patterns(dtype: DType, count: usize) -> Vec<u64> {
+pub(super) fn patterns(dtype: DType, count: usize) -> Vec<u64> {
     let mut state = dtype.bits() as u64;
     let small = || (-8i64..=8).chain([15, 16, 17, 31, 32, 33, 63, 64, 127, 128, 255, 256]);
     let mut patterns: Vec<u64> = match dtype {
@@ -105,29 +109,38 @@ fn encoded(dtype: DType, patterns: &[u64]) -> Vec<u8> {
 
 /// How near results must come.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Near {
+pub(super) enum Near {
+    /// To the bit.
     Exact,
+    /// Within a few units in the last place.
     Ulps,
 }
 
 /// Kernels with their data: all that is read lies among the weights, all that is written is an output.
-struct Cases {
-    parts: Parts,
+pub(super) struct Cases {
+    pub parts: Parts,
     weights: Vec<u8>,
     near: Vec<Near>,
 }
 
 /// A kernel of cases that is being made.
-struct Case<'c> {
+pub(super) struct Case<'c> {
     cases: &'c mut Cases,
-    builder: Builder,
+    pub builder: Builder,
     name: String,
     buffers: Vec<u32>,
-    index: ExprId,
+    /// The number of the thread among all.
+    pub index: ExprId,
 }
 
 impl Cases {
-    fn case(&mut self, name: &str) -> Case<'_> {
+    /// None yet.
+    pub fn new(name: &str) -> Cases {
+        Cases { parts: parts_of(name, Vec::new()), weights: Vec::new(), near: Vec::new() }
+    }
+
+    /// Begins a kernel.
+    pub fn case(&mut self, name: &str) -> Case<'_> {
         let mut builder = Builder::new("k", THREADS);
         let (thread, block) = (builder.thread(), builder.block(0));
         let first = builder.scaled(block, THREADS as i32);
@@ -145,6 +158,12 @@ impl Cases {
 impl Case<'_> {
     /// The element of each thread in a buffer with these patterns.
     fn read(&mut self, dtype: DType, patterns: &[u64]) -> ExprId {
+        let buffer = self.input(dtype, patterns);
+        self.builder.load(buffer, self.index, "x")
+    }
+
+    /// A buffer with these patterns.
+    pub fn input(&mut self, dtype: DType, patterns: &[u64]) -> BufferId {
         let mut bytes = encoded(dtype, patterns);
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
         let at = self.cases.weights.len() as u64;
@@ -152,12 +171,17 @@ impl Case<'_> {
         self.cases.parts.weights_bytes = self.cases.weights.len() as u64;
         let number = self.cases.buffer("in", dtype, Place::Weights(at));
         self.buffers.push(number);
-        let buffer = self.builder.buffer(&format!("in_{dtype}"), dtype, u64::from(COUNT), false);
-        self.builder.load(buffer, self.index, "x")
+        self.builder.buffer(&format!("in_{dtype}"), dtype, u64::from(COUNT), false)
     }
 
     /// Writes an element of each thread to an output.
     fn write(&mut self, what: &str, dtype: DType, near: Near, value: ExprId) {
+        let buffer = self.output(what, dtype, near);
+        self.builder.store(buffer, self.index, value);
+    }
+
+    /// A buffer that is written, and compared.
+    pub fn output(&mut self, what: &str, dtype: DType, near: Near) -> BufferId {
         let at = self.cases.parts.values_bytes;
         self.cases.parts.values_bytes += (u64::from(COUNT) * dtype.bits() as u64 / 8).next_multiple_of(ALIGNMENT);
         let name = format!("{} {what}", self.name);
@@ -166,11 +190,11 @@ impl Case<'_> {
         self.cases.near.push(near);
         let ty = TensorType::new(dtype, Shape::vector(COUNT as usize));
         self.cases.parts.outputs.push((Port { name, ty }, number));
-        let buffer = self.builder.buffer(&format!("out_{what}"), dtype, u64::from(COUNT), true);
-        self.builder.store(buffer, self.index, value);
+        self.builder.buffer(&format!("out_{what}"), dtype, u64::from(COUNT), true)
     }
 
-    fn finish(self) {
+    /// Adds the kernel, and its launch, to the cases.
+    pub fn finish(self) {
         let parts = &mut self.cases.parts;
         let number = parts.kernels.len() as u32;
         let mut kernel: Kernel = self.builder.finish([COUNT / THREADS, 1, 1], vec![self.name.clone()]);
@@ -337,8 +361,9 @@ fn is_wrong(dtype: DType, near: Near, expected: u64, actual: u64) -> bool {
     }
 }
 
-fn all_cases() -> Cases {
-    let mut cases = Cases { parts: parts_of("elements", Vec::new()), weights: Vec::new(), near: Vec::new() };
+/// All cases of single elements.
+pub(super) fn all_cases() -> Cases {
+    let mut cases = Cases::new("elements");
     unary_cases(&mut cases);
     binary_cases(&mut cases);
     nested_cases(&mut cases);
@@ -351,7 +376,12 @@ fn all_cases() -> Cases {
 #[test]
 fn no_name_hides_a_function() {
     let code = program(all_cases().parts).code();
-    let (_, text) = code.iter().find(|(path, _)| path.ends_with("kernels.cl")).unwrap();
+    let files = ["opencl/kernels.cl", "cuda/kernels.cu"];
+    let text: String = code
+        .iter()
+        .filter(|(path, _)| files.iter().any(|file| path.ends_with(file)))
+        .map(|(_, text)| text.as_str())
+        .collect();
     let mut calls = 0;
     for (at, _) in text.match_indices('(') {
         let name = text[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
@@ -361,29 +391,44 @@ fn no_name_hides_a_function() {
             calls += 1;
         }
     }
-    assert!(calls > 1000, "{calls} calls");
+    assert!(calls > 2000, "{calls} calls");
 }
 
 #[test]
 fn a_device_computes_what_the_simulator_does() {
     let folder = tempfile::tempdir().unwrap();
-    if !opencl::is_installed(folder.path()) {
-        return;
+    if opencl::is_installed(folder.path()) {
+        compare(all_cases(), folder.path(), opencl::run);
     }
-    let Cases { parts, weights, near } = all_cases();
+}
+
+#[test]
+fn an_emulated_gpu_computes_what_the_simulator_does() {
+    let folder = tempfile::tempdir().unwrap();
+    compare(all_cases(), folder.path(), emulate);
+}
+
+/// Runs a program by the emulator.
+pub(super) fn emulate(folder: &Path) {
+    cuda::emulate(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap(), folder);
+}
+
+/// Writes cases to a folder, has them run there, and compares what they write with what the simulator says.
+pub(super) fn compare(cases: Cases, folder: &Path, run: impl Fn(&Path)) {
+    let Cases { parts, weights, near } = cases;
     let program = program(parts);
     for (path, text) in program.code() {
-        let path = folder.path().join("code").join(path);
+        let path = folder.join("code").join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    fs::write(folder.path().join("weights.bin"), &weights).unwrap();
-    opencl::run(folder.path());
+    fs::write(folder.join("weights.bin"), &weights).unwrap();
+    run(folder);
     let expected: Vec<Tensor> = program.simulate(&weights, &[]).unwrap().outputs;
     let files = super::super::host::file_names(program.parts()).1;
     let mut wrong = Vec::new();
     for (((port, expected), file), near) in program.outputs().iter().zip(&expected).zip(files).zip(near) {
-        let array = fs::read(folder.path().join("outputs").join(format!("{file}.npy"))).unwrap();
+        let array = fs::read(folder.join("outputs").join(format!("{file}.npy"))).unwrap();
         let actual = &array[10 + usize::from(u16::from_le_bytes([array[8], array[9]]))..];
         let (dtype, expected) = (port.ty.dtype, expected.bytes().unwrap());
         assert_eq!(actual.len(), expected.len());

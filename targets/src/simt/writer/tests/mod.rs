@@ -4,16 +4,20 @@
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
 mod device;
+mod tiles;
 
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{DType, Shape, TensorType};
 
+use super::dialect::Dialect;
+use super::shared::Placement;
 use crate::machine::Machine;
 use crate::number::FoldFn;
 use crate::simt::SimtProgram;
 use crate::simt::kernel::{Builder, IndexFn, Kernel, Scalar};
 use crate::simt::program::{Buffer, Group, Launch, Parts};
 use crate::simt::simulator::Place;
+use crate::simt::timing::time;
 use crate::target::{Port, Program};
 
 /// A program with kernels that are not launched yet.
@@ -146,7 +150,33 @@ fn code_reads_well() {
     let program = small("small", ["weights", "inputs", "outputs", "counts"], kernel());
     insta::assert_snapshot!("kernels", file(&program, "kernels.cl"));
     insta::assert_snapshot!("main", file(&program, "main.cpp"));
+    insta::assert_snapshot!("cuda_kernels", file(&program, "kernels.cu"));
+    insta::assert_snapshot!("cuda_main", file(&program, "main.cu"));
     insta::assert_snapshot!("readme", file(&program, "README.md"));
+}
+
+#[test]
+fn shared_memory_is_what_the_occupancy_model_counts() {
+    let program = program(device::all_cases().parts);
+    let facts = Machine::parse("h100", include_str!("../../../../machines/h100.toml")).unwrap().simt.unwrap();
+    let mut scratch = 0;
+    for kernel in &program.parts().kernels {
+        let own = Placement::new(kernel, Dialect::Cuda, facts.warp).bytes;
+        let assumed = time(kernel, &facts, 1_000_000_000).occupancy.shared_bytes;
+        assert_eq!(assumed, own + facts.shared.reserved, "{}", kernel.name);
+        scratch += kernel.shared_bytes() - own;
+    }
+    // All of these reduce over several warps too.
+    assert_eq!(scratch, 0);
+    let mut builder = Builder::new("k0_small", 64);
+    let shared = builder.shared("scratch", DType::F32, 64);
+    let one = builder.float(DType::F32, 1.0);
+    let var = builder.declare("sum", Scalar::F32, one);
+    builder.reduce(var, FoldFn::Sum, DType::F32, 32, shared);
+    let kernel = builder.finish([1, 1, 1], Vec::new());
+    assert_eq!(Placement::new(&kernel, Dialect::Cuda, 32).bytes, 0);
+    assert_eq!(Placement::new(&kernel, Dialect::OpenCl, 32).bytes, 256);
+    assert_eq!(time(&kernel, &facts, 1_000_000_000).occupancy.shared_bytes, facts.shared.reserved);
 }
 
 /// Code without comments and what is between quotes, and what was between quotes.
@@ -207,7 +237,7 @@ fn nothing_from_a_model_becomes_code() {
         parts.groups = vec![Group { name: text.to_owned(), origins: vec![text.to_owned()], ..Group::default() }];
         parts.launches = vec![Launch { kernel: 0, buffers: vec![0, 1], group: 0 }];
         let program = program(parts);
-        for name in ["kernels.cl", "main.cpp", "README.md"] {
+        for name in ["kernels.cl", "main.cpp", "kernels.cu", "main.cu", "README.md"] {
             let code = file(&program, name);
             let is_clean = |c: char| c == '\n' || c == ' ' || c.is_ascii_graphic();
             assert!(code.chars().all(is_clean), "{text:?} in {name}:\n{code}");
