@@ -330,6 +330,13 @@ impl Builder {
         self.kernel.body.push(Stmt::Barrier);
     }
 
+    /// Whether the block is the last along an axis of the grid to come here.
+    pub fn arrive(&mut self, name: &str, counters: BufferId, axis: u8, scratch: SharedId) -> ExprId {
+        let var = self.var(name, Scalar::I32, None);
+        self.kernel.body.push(Stmt::Arrive { var, counters, axis, scratch });
+        self.get(var)
+    }
+
     /// Combines what a variable holds over so many neighbouring threads.
     pub fn reduce(&mut self, var: VarId, function: FoldFn, dtype: DType, width: u32, scratch: SharedId) {
         if width > 1 {

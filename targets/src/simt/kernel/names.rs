@@ -2,14 +2,14 @@
 
 /// Words that OpenCL C or CUDA C++ has a meaning for, and those that emitted code uses itself, in order.
 const TAKEN: &str = "\
-    abs alignas alignof and and_eq as_float as_uint asm atomic auto barrier bf16_of_float bitand bitor block \
+    abs alignas alignof and and_eq as_float as_uint asm atomic atomic_inc auto barrier bf16_of_float bitand bitor block \
     block_x block_y block_z bool break case catch ceil char char16_t char32_t char8_t clamp class co_await \
     co_return co_yield compl complex concept const const_cast constant consteval constexpr constinit continue \
-    convert cos decltype default delete distance div_signed div_unsigned do double dynamic_cast e4m3_of_float \
+    convert cos counter decltype default delete distance div_signed div_unsigned do double dynamic_cast e4m3_of_float \
     e5m2_of_float else enum erf event_t exp explicit export extern fabs false float float_of_bf16 float_of_e4m3 \
     float_of_e5m2 floor floor_mod_f32 floor_mod_f64 fma fmax fmin fmod for friend generic get_group_id get_local_id \
     global goto half i386 if ilogb image inline int isinf isnan kernel ldexp length linux load_i4 load_u4 local log \
-    log1p long main mask max max_f32 max_f64 min min_f32 min_f64 mix mod_signed mutable namespace new noexcept \
+    log1p long main mask max max_f32 max_f64 mem_fence min min_f32 min_f64 mix mod_signed mutable namespace new noexcept \
     normalize not not_eq nullptr operator or or_eq other own_column own_k own_lane own_row pipe pow pow_signed \
     pow_unsigned private protected ptrdiff_t public quad read_only read_write register reinterpret_cast rem_signed \
     rem_unsigned remainder reqd_work_group_size requires restrict return rint round round_to_half round_to_tf32 rsqrt sampler_t \

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tcc_ir::ops::{BinaryFn, MatMul, Reduce, ReduceFn};
 use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorType, ValueId, View, is_view};
 
-use super::stored_type;
+use super::{Argument, stored_type};
 use crate::number::FoldFn;
 use crate::products::zero_points;
 use crate::simt::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar, SharedId};
@@ -27,7 +27,7 @@ pub(super) struct Elements<'a> {
     /// Nodes that this kernel computes.
     own: HashSet<NodeId>,
     /// What each parameter is.
-    pub arguments: Vec<ValueId>,
+    pub arguments: Vec<Argument>,
     buffers: HashMap<ValueId, BufferId>,
     /// What is held, in scopes.
     held: Vec<HashMap<(ValueId, Coords), ExprId>>,
@@ -67,8 +67,20 @@ impl<'a> Elements<'a> {
         let name = self.name(value);
         let buffer = self.builder.buffer(&name, dtype, elements, is_written);
         self.buffers.insert(value, buffer);
-        self.arguments.push(value);
+        self.arguments.push(Argument::Value(value));
         buffer
+    }
+
+    /// A parameter for what blocks hand over to the one that arrives last.
+    pub fn handed(&mut self, name: &str, dtype: DType, elements: u64) -> BufferId {
+        self.arguments.push(Argument::Handed(dtype, elements));
+        self.builder.buffer(name, dtype, elements, true)
+    }
+
+    /// A parameter for so many counters that blocks arrive by.
+    pub fn counters(&mut self, elements: u64) -> BufferId {
+        self.arguments.push(Argument::Counters(elements));
+        self.builder.buffer("counters", DType::U32, elements, true)
     }
 
     /// What a value is called in code: as in the model, by its node where it has no name.

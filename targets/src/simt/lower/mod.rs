@@ -46,12 +46,23 @@ pub(super) struct Lowered {
 pub(super) struct Launch {
     /// The kernel's number.
     pub kernel: u32,
-    /// The value that each of its parameters is.
-    pub arguments: Vec<ValueId>,
+    /// What each of its parameters is.
+    pub arguments: Vec<Argument>,
     /// The kernel of the plan that it belongs to.
     pub group: u32,
     /// How its work is shared out, in words.
     pub tiling: String,
+}
+
+/// What a parameter of a kernel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Argument {
+    /// A value of the graph.
+    Value(ValueId),
+    /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards.
+    Handed(DType, u64),
+    /// So many counters that blocks arrive by: `u32`, and 0 between launches.
+    Counters(u64),
 }
 
 /// What elements of a value are stored as: constants as in the model, with those of four bits two to a byte; others not

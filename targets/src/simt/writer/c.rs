@@ -85,6 +85,7 @@ fn read(kernel: &Kernel) -> Read {
                 }
                 Stmt::For { .. } | Stmt::If(_) | Stmt::Else | Stmt::End | Stmt::Barrier => true,
                 Stmt::Store(..) | Stmt::StoreShared(..) | Stmt::Copy { .. } | Stmt::Commit | Stmt::Await(_) => true,
+                Stmt::Arrive { .. } => true,
             };
             let mut open: Vec<ExprId> = if is_read { stmt.operands().collect() } else { Vec::new() };
             while let Some(id) = open.pop() {
@@ -131,6 +132,7 @@ impl Writer<'_> {
 
     fn kernel(&mut self) {
         let (kernel, dialect) = (self.kernel, self.dialect);
+        let handed = kernel.handed_over();
         for line in &kernel.about {
             self.line(&format!("// {}", comment(line)));
         }
@@ -139,8 +141,10 @@ impl Writer<'_> {
         for (place, buffer) in kernel.buffers.iter().enumerate() {
             let constant = if buffer.is_written { "" } else { "const " };
             let end = if place + 1 == kernel.buffers.len() { ")" } else { "," };
+            // What blocks hand over is read from memory and from nowhere else.
+            let shared = if handed[place] { "volatile " } else { "" };
             let ty = dialect.stored(buffer.dtype);
-            self.line(&format!("    {constant}__global {ty} *restrict {}{end}", buffer.name));
+            self.line(&format!("    {shared}{constant}__global {ty} *restrict {}{end}", buffer.name));
         }
         self.line("{");
         self.depth = 1;
@@ -150,7 +154,10 @@ impl Writer<'_> {
         }
         let uses = |writer: &Self, expr: Expr| writer.read.exprs.iter().any(|id| kernel.exprs[id.index()] == expr);
         if uses(self, Expr::Thread)
-            || kernel.body.iter().any(|stmt| matches!(stmt, Stmt::Reduce { .. } | Stmt::Multiply { .. }))
+            || kernel
+                .body
+                .iter()
+                .any(|stmt| matches!(stmt, Stmt::Reduce { .. } | Stmt::Multiply { .. } | Stmt::Arrive { .. }))
         {
             self.line("const int thread = get_local_id(0);");
         }
@@ -265,12 +272,42 @@ impl Writer<'_> {
             // Copies are made where they begin.
             Stmt::Commit | Stmt::Await(_) => {}
             Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(name(sums), tile, a, b, b_by_rows),
+            Stmt::Arrive { var, counters, axis, scratch } => {
+                let (counters, scratch) = (&kernel.buffers[counters.index()], &kernel.shared[scratch.index()]);
+                self.arrive(name(var), &counters.name, usize::from(axis), &scratch.name);
+            }
             Stmt::Barrier => self.line("barrier(CLK_LOCAL_MEM_FENCE);"),
             Stmt::Reduce { var, function, dtype, width, scratch } => {
                 let scratch = kernel.shared[scratch.index()].name.as_str();
                 self.reduce(name(var), function, dtype, width, scratch);
             }
         }
+    }
+
+    /// One thread counts for its block, when all that the block has written can be seen.
+    fn arrive(&mut self, var: &str, counters: &str, axis: usize, scratch: &str) {
+        let grid = self.kernel.grid;
+        let (mut index, mut size) = (Vec::new(), 1);
+        for other in (0..3).filter(|&other| other != axis) {
+            if grid[other] > 1 {
+                let number = format!("get_group_id({other})");
+                index.push(if size == 1 { number } else { format!("{number} * {size}") });
+            }
+            size *= grid[other];
+        }
+        let counter = if index.is_empty() { "0".to_owned() } else { index.join(" + ") };
+        self.line("mem_fence(CLK_GLOBAL_MEM_FENCE);");
+        self.line("barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);");
+        self.line("if (thread == 0) {");
+        self.depth += 1;
+        self.line(&format!("volatile __global uint *counter = (volatile __global uint *){counters} + {counter};"));
+        self.line(&format!("{scratch}[0] = atomic_inc(counter) == {}u;", grid[axis] - 1));
+        self.line(&format!("if ({scratch}[0]) *counter = 0;"));
+        self.depth -= 1;
+        self.line("}");
+        self.line("barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);");
+        self.line("mem_fence(CLK_GLOBAL_MEM_FENCE);");
+        self.line(&format!("const int {var} = {scratch}[0];"));
     }
 
     /// Each lane computes the sums that it has of a product of tiles.

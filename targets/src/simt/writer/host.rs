@@ -1,6 +1,6 @@
 //! The program that runs kernels: it loads weights and inputs, launches, and writes the outputs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use tcc_ir::DType;
 
@@ -9,7 +9,7 @@ use super::c::comment;
 use crate::simt::kernel::Kernel;
 use crate::simt::kernel::names::name_of;
 use crate::simt::program::Parts;
-use crate::simt::simulator::Place;
+use crate::simt::simulator::{Place, buffer_bytes};
 use crate::target::Port;
 
 /// What every host program includes.
@@ -99,6 +99,17 @@ impl Host<'_> {
         }
     }
 
+    /// Counters that blocks arrive by are 0 before the first launch.
+    fn counters(&mut self) {
+        let counters: BTreeSet<u32> = self.parts.counters().collect();
+        for number in counters {
+            self.declare(number);
+            let buffer = &self.parts.buffers[number as usize];
+            let name = self.name(number);
+            self.line(&format!("device.write({name}, Bytes({}));", buffer_bytes(buffer.dtype, buffer.elements)));
+        }
+    }
+
     fn launches(&mut self) {
         let parts = self.parts;
         let mut group = None;
@@ -144,6 +155,7 @@ pub(super) fn main(written: &Written<'_>) -> String {
     host.line(&format!("const Device device(argv[1], read_weights(argv[2], {weights}), {values});\n"));
     host.line("// Inputs.");
     host.inputs(&inputs);
+    host.counters();
     host.launches();
     host.text.push('\n');
     host.line("// Outputs.");
