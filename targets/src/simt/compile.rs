@@ -166,7 +166,7 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
                 placed.numbers.insert(argument, 0);
                 return;
             }
-            Argument::Handed(dtype, elements) => {
+            Argument::Handed(_, dtype, elements) => {
                 let place = Place::Values(arena.take(buffer_bytes(dtype, elements)));
                 Buffer { name: "handed over".to_owned(), dtype, elements, place }
             }

@@ -73,7 +73,8 @@ impl<'a> Elements<'a> {
 
     /// A parameter for what blocks hand over to the one that arrives last.
     pub fn handed(&mut self, name: &str, dtype: DType, elements: u64) -> BufferId {
-        self.arguments.push(Argument::Handed(dtype, elements));
+        let before = self.arguments.iter().filter(|argument| matches!(argument, Argument::Handed(..))).count();
+        self.arguments.push(Argument::Handed(before as u32, dtype, elements));
         self.builder.buffer(name, dtype, elements, true)
     }
 
@@ -555,12 +556,31 @@ impl<'a> Elements<'a> {
         stored_type(self.graph(), self.derived, self.plan.access(value).root)
     }
 
+    /// Where an element of a value that this kernel writes goes: the buffer, and the index there.
+    pub fn target(&mut self, value: ValueId, coords: &[ExprId]) -> (BufferId, ExprId) {
+        let access = self.plan.access(value);
+        let at = self.address(&access.view, coords);
+        (self.buffer(access.root, true), at)
+    }
+
+    /// The values that a value is a concatenation of along an axis, if this kernel makes it of them.
+    pub fn parts(&self, value: ValueId, axis: usize) -> Option<&'a [ValueId]> {
+        let id = self.graph().producer(value).filter(|id| self.is_own(*id))?;
+        let node = self.graph().node(id);
+        matches!(&node.op, Op::Concat(op) if op.axis == axis).then_some(&node.inputs[..])
+    }
+
     /// Does something within a scope that has no statement of its own.
     pub fn scoped<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         self.held.push(HashMap::new());
         let done = work(self);
         self.held.pop();
         done
+    }
+
+    /// Opens a scope that has no statement of its own.
+    pub fn enter(&mut self) {
+        self.held.push(HashMap::new());
     }
 
     /// Closes a scope that has no statement of its own.

@@ -59,8 +59,9 @@ pub(super) struct Launch {
 pub(super) enum Argument {
     /// A value of the graph.
     Value(ValueId),
-    /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards.
-    Handed(DType, u64),
+    /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards. A launch may have
+    /// several, by number.
+    Handed(u32, DType, u64),
     /// So many counters that blocks arrive by: `u32`, and 0 between launches.
     Counters(u64),
 }
@@ -154,9 +155,13 @@ impl<'a> Lowering<'a> {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })
             }
-            (Work::Attention(id), _) => self.launch(group, piece, attention::THREADS, |elements| {
-                attention::attention(elements, *id, &outputs, facts)
-            }),
+            (Work::Attention(id), _) => {
+                let elements = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", 1));
+                let method = attention::Method::new(&elements, *id, facts)?;
+                self.launch(group, piece, method.threads(), |elements| {
+                    attention::attention(elements, *id, &method, &outputs)
+                })
+            }
             (Work::Alone, _) => {
                 self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs))
             }

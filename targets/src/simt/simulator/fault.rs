@@ -43,7 +43,9 @@ pub enum Fault {
     #[error("an integer is divided by zero")]
     DivisionByZero,
     /// What is read was not written by any block that arrived by the same counter.
-    #[error("thread {thread} of block {block:?} reads element {index} of `{array}`, which no block has written that arrived with it")]
+    #[error(
+        "thread {thread} of block {block:?} reads element {index} of `{array}`, which no block has written that arrived with it"
+    )]
     NotHanded {
         /// The buffer.
         array: String,

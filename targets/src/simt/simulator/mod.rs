@@ -3,6 +3,8 @@
 mod block;
 mod column;
 mod fault;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -62,7 +64,8 @@ pub fn launch(kernel: &Kernel, warp: u32, memory: &mut Memory<'_>, places: &[Pla
     if let Some(arrival) = arrival {
         check_counters(kernel, arrival, &memory.values[ranges[arrival.counters.index()].clone()])?;
     }
-    let mut all = All { kernel, warp: warp as usize, ends: ends(&kernel.body), memory, places, ranges, owners: Vec::new() };
+    let mut all =
+        All { kernel, warp: warp as usize, ends: ends(&kernel.body), memory, places, ranges, owners: Vec::new() };
     let Some(arrival) = arrival else {
         return all.batches(|block| Ok((block.run()?, None))).map(|_| ());
     };
