@@ -69,7 +69,7 @@ pub(super) fn plan(
 /// The machine has no way to compute an operator, or too little memory.
 pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) -> Result<SimtProgram, TargetError> {
     let Planned { plan, blocks, .. } = planned;
-    let lowered = lower(facts, &plan)?;
+    let lowered = lower(facts, machine.clock_hz, &plan)?;
     let placed = place(&plan, &lowered);
     let port = |name: &str, value: ValueId| {
         let port = Port { name: name.to_owned(), ty: plan.graph.ty(value).clone() };

@@ -75,7 +75,7 @@ impl Builder {
 
     fn var(&mut self, name: &str, scalar: Scalar, array: Option<u32>) -> VarId {
         let name = self.unique(name);
-        self.kernel.vars.push(Var { name, scalar, array });
+        self.kernel.vars.push(Var { name, scalar, array, packed: None });
         VarId(self.kernel.vars.len() as u32 - 1)
     }
 
@@ -138,8 +138,49 @@ impl Builder {
         self.expr(Expr::Element(var, index))
     }
 
-    /// Arithmetic of indices.
+    /// The part of a sum that is not known, and the part that is.
+    fn parted(&self, id: ExprId) -> (ExprId, i32) {
+        match self.at(id) {
+            Expr::Index(IndexFn::Add, a, b) => self.known_index(b).map_or((id, 0), |b| (a, b)),
+            _ => (id, 0),
+        }
+    }
+
+    /// Arithmetic of indices. What is known is added last, so that indices which differ by it only have all else in common.
     pub fn index(&mut self, function: IndexFn, a: ExprId, b: ExprId) -> ExprId {
+        match (function, self.known_index(a), self.known_index(b)) {
+            (IndexFn::Add | IndexFn::Mul, Some(_), None) => return self.index(function, b, a),
+            (IndexFn::Add, None, Some(by)) => {
+                let (x, own) = self.parted(a);
+                if let Some(known) = own.checked_add(by).filter(|_| own != 0) {
+                    let known = self.integer(known);
+                    return self.index(IndexFn::Add, x, known);
+                }
+            }
+            (IndexFn::Add, None, None) => {
+                let ((x, own), (y, other)) = (self.parted(a), self.parted(b));
+                if let Some(known) = own.checked_add(other).filter(|_| own != 0 || other != 0) {
+                    let sum = self.index(IndexFn::Add, x, y);
+                    let known = self.integer(known);
+                    return self.index(IndexFn::Add, sum, known);
+                }
+            }
+            (IndexFn::Mul, None, Some(by)) => {
+                let (x, own) = self.parted(a);
+                if let Some(known) = own.checked_mul(by).filter(|_| own != 0) {
+                    let product = self.index(IndexFn::Mul, x, b);
+                    let known = self.integer(known);
+                    return self.index(IndexFn::Add, product, known);
+                }
+                if let Expr::Index(IndexFn::Mul, x, y) = self.at(a)
+                    && let Some(known) = self.known_index(y).and_then(|y| y.checked_mul(by))
+                {
+                    let known = self.integer(known);
+                    return self.index(IndexFn::Mul, x, known);
+                }
+            }
+            _ => {}
+        }
         match (self.known_index(a), self.known_index(b)) {
             (Some(x), Some(y)) => {
                 if let Some(value) = function.of(x, y) {
@@ -261,6 +302,14 @@ impl Builder {
         let var = self.var(name, scalar, Some(elements));
         self.kernel.body.push(Stmt::Let(var, value));
         var
+    }
+
+    /// An array for a vector of elements that stay as they are loaded until they are used. It holds zeros first.
+    pub fn packed(&mut self, name: &str, dtype: DType, elements: u32) -> VarId {
+        let zero = if dtype.is_float() { self.float(dtype, 0.0) } else { self.number(dtype, 0) };
+        let array = self.array(name, Scalar::of(dtype), elements, zero);
+        self.kernel.vars[array.index()].packed = Some(dtype);
+        array
     }
 
     /// What a variable holds from now on.

@@ -4,7 +4,7 @@
 use tcc_ir::DType;
 
 use super::names::is_name;
-use super::{Buffer, BufferId, Expr, ExprId, Factor, Kernel, Scalar, Shared, SharedId, Stmt, VarId};
+use super::{Buffer, BufferId, Expr, ExprId, Factor, Kernel, Scalar, Shared, SharedId, Stmt, Var, VarId};
 use crate::number::{binary_is_defined, unary_is_defined};
 
 /// Most threads of a block that any machine has.
@@ -239,6 +239,10 @@ impl Checker<'_> {
             match *stmt {
                 Stmt::Let(id, value) => {
                     holds(value, var(id)?.scalar)?;
+                    let is_byte = |dtype: DType| dtype.bits() >= 8;
+                    if var(id)?.packed.is_some_and(|dtype| !is_byte(dtype) || !self.is_zero(value)) {
+                        return Err(at("an array that vectors are loaded into holds something else"));
+                    }
                     if std::mem::replace(&mut declared[id.index()], true) {
                         return Err(at("a variable is declared again"));
                     }
@@ -257,7 +261,7 @@ impl Checker<'_> {
                     holds(value, var(id)?.scalar)?;
                     holds(index, Scalar::I32)?;
                     self.check_constant(index, &scopes).map_err(|what| at(&what))?;
-                    if !declared[id.index()] || var(id)?.array.is_none() {
+                    if !declared[id.index()] || var(id)?.array.is_none() || var(id)?.packed.is_some() {
                         return Err(at("it sets an element of what is no array here"));
                     }
                 }
@@ -429,8 +433,18 @@ impl Checker<'_> {
         self.expect(index, Scalar::I32)?;
         self.check_constant(index, scopes)?;
         let var = self.kernel.vars.get(array.index()).filter(|_| declared[array.index()]);
-        let fits = var.is_some_and(|var| var.array.is_some() && var.scalar == Scalar::of(dtype));
+        // What is held as it is loaded is one vector.
+        let is_whole =
+            |var: &Var| var.packed == Some(dtype) && var.array == Some(count) && self.constant(index) == Some(0);
+        let fits = var.is_some_and(|var| {
+            var.array.is_some() && var.scalar == Scalar::of(dtype) && (var.packed.is_none() || is_whole(var))
+        });
         if fits && is_vector(dtype, count) { Ok(()) } else { Err("it is no vector".to_owned()) }
+    }
+
+    /// Whether an expression is the number 0.
+    fn is_zero(&self, id: ExprId) -> bool {
+        matches!(self.kernel.exprs.get(id.index()), Some(Expr::Number(_, 0)))
     }
 
     /// Whether a matrix unit multiplies tiles of this size and type.

@@ -183,4 +183,7 @@ pub struct Var {
     pub scalar: Scalar,
     /// How many elements, if it is an array; their indices are known when the kernel is compiled.
     pub array: Option<u32>,
+    /// The type that an array's elements are held as, if they stay as they were loaded and are widened where they are used. Only
+    /// vectors are loaded into such an array, each of which fills it.
+    pub packed: Option<DType>,
 }

@@ -546,6 +546,15 @@ impl<'a> Elements<'a> {
         (self.buffer(access.root, false), at)
     }
 
+    /// An array in shared memory by which threads combine what they hold in so wide a type.
+    pub fn scratch_of(&mut self, dtype: DType) -> SharedId {
+        if let Some((_, scratch)) = self.scratch.filter(|(known, _)| *known == dtype) {
+            return scratch;
+        }
+        let threads = self.builder.threads();
+        self.builder.shared("scratch", dtype, threads)
+    }
+
     /// Whether a value lies in memory before the kernel starts.
     pub fn is_plain(&self, value: ValueId) -> bool {
         !self.graph().producer(value).is_some_and(|id| self.is_own(id))

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use tcc_ir::{Access, Anchor, NodeId, Op, Plan, ValueId};
 
 use super::piece::{Piece, Prologue, Work, is_plain_work, pieces};
-use super::product::{Method, Product};
+use super::product::Product;
 use crate::simt::SimtMachine;
 
 /// The share of a block's shared memory that rows of a product may take.
@@ -124,7 +124,7 @@ impl Merge<'_> {
         let graph = &self.plan.graph;
         let [a, b] = [first, second].map(|piece| Product::all_of(self.plan, piece));
         let (a, b) = (a?, b?);
-        let is_vector = |product: &Product| matches!(product.method(graph, self.machine), Some(Method::Vector(_)));
+        let is_vector = |product: &Product| product.is_of_vectors(graph);
         if !a.iter().chain(&b).all(is_vector) || !b.iter().all(|product| product.is_like(&a[0], self.plan)) {
             return None;
         }
@@ -203,6 +203,6 @@ impl Merge<'_> {
             && product.factors[0] == value
             && !product.op.transpose_a
             && bytes <= self.machine.shared.block_bytes / ROWS_SHARE
-            && products.iter().all(|product| matches!(product.method(graph, self.machine), Some(Method::Vector(_))))
+            && products.iter().all(|product| product.is_of_vectors(graph))
     }
 }

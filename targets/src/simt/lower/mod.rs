@@ -19,13 +19,14 @@ use elements::{Elements, defect};
 use merge::{Step, Task, steps};
 use piece::Work;
 pub(super) use piece::{Piece, pieces};
-use product::Product;
+use product::{Method, Product};
 use rows::{Shares, rows};
 
 use super::SimtMachine;
 use super::kernel::check::{check, wide};
 use super::kernel::names::name_of;
 use super::kernel::{Builder, ExprId, Kernel, Scalar};
+use super::timing::time;
 use crate::stored::storage;
 use crate::target::TargetError;
 
@@ -78,25 +79,45 @@ fn wide_type(dtype: DType) -> DType {
     wide(dtype)
 }
 
-/// Lowers a plan.
+/// Lowers a plan for a machine with so many cycles a second. Where a kernel can be tiled in several ways, the one is taken that the
+/// cycle model finds fastest.
 ///
 /// # Errors
 /// A value is too large, or a defect.
-pub(super) fn lower(facts: &SimtMachine, plan: &Plan) -> Result<Lowered, TargetError> {
+pub(super) fn lower(facts: &SimtMachine, clock_hz: u64, plan: &Plan) -> Result<Lowered, TargetError> {
     let derived = derived_constants(&plan.graph);
-    let lowering =
-        Lowering { facts, plan, derived: &derived, lowered: Lowered::default(), known: HashMap::new(), group: 0 };
+    let lowering = Lowering {
+        facts,
+        clock_hz,
+        plan,
+        derived: &derived,
+        lowered: Lowered::default(),
+        known: HashMap::new(),
+        cycles: HashMap::new(),
+        group: 0,
+    };
     lowering.run()
 }
 
 struct Lowering<'a> {
     facts: &'a SimtMachine,
+    clock_hz: u64,
     plan: &'a Plan,
     derived: &'a [bool],
     lowered: Lowered,
     /// Kernels that are there, by what they are but for names and words.
     known: HashMap<Kernel, u32>,
+    /// How long kernels take that were compared with others.
+    cycles: HashMap<Kernel, u64>,
     group: u32,
+}
+
+/// A way in which a launch may be done.
+struct Candidate {
+    /// Without a name.
+    kernel: Kernel,
+    arguments: Vec<Argument>,
+    tiling: String,
 }
 
 /// A kernel that is nearly done: how many blocks it takes, and how it is tiled.
@@ -123,11 +144,18 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         let products = Product::all_of(self.plan, piece);
-        let method = products.and_then(|products| Some((products[0].method(graph, self.facts)?, products)));
-        match (&piece.work, method) {
-            (Work::Elements, Some((method, products))) => self.launch(group, piece, method.threads(), |elements| {
-                product::product(elements, &products, piece.prologue.as_ref(), &method, &outputs, facts)
-            }),
+        let probe = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", 1));
+        let methods = products.map(|products| (Method::all(&probe, &products, facts), products));
+        match (&piece.work, methods.filter(|(methods, _)| !methods.is_empty())) {
+            (Work::Elements, Some((methods, products))) => {
+                let written = methods.iter().map(|method| {
+                    self.written(piece, method.threads(), |elements| {
+                        product::product(elements, &products, piece.prologue.as_ref(), method, &outputs, facts)
+                    })
+                });
+                let candidates = written.collect::<Result<Vec<_>, _>>()?;
+                self.launch_best(group, piece, candidates)
+            }
             (Work::Elements, None) => {
                 // Values of one shape are computed together.
                 let mut shapes: Vec<Shape> = Vec::new();
@@ -150,17 +178,20 @@ impl<'a> Lowering<'a> {
             }
             (Work::Rows { domain, axes }, _) => {
                 let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
-                let shares = Shares::new(domain.count() / columns.max(1), columns, self.facts.warp);
+                let shares = Shares::new(domain.count() / columns.max(1), columns, facts);
                 self.launch(group, piece, shares.threads, |elements| {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })
             }
             (Work::Attention(id), _) => {
-                let elements = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", 1));
-                let method = attention::Method::new(&elements, *id, facts)?;
-                self.launch(group, piece, method.threads(), |elements| {
-                    attention::attention(elements, *id, &method, &outputs)
-                })
+                let methods = attention::Method::all(&probe, *id, facts)?;
+                let written = methods.iter().map(|method| {
+                    self.written(piece, method.threads(), |elements| {
+                        attention::attention(elements, *id, method, &outputs)
+                    })
+                });
+                let candidates = written.collect::<Result<Vec<_>, _>>()?;
+                self.launch_best(group, piece, candidates)
             }
             (Work::Alone, _) => {
                 self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs))
@@ -193,17 +224,52 @@ impl<'a> Lowering<'a> {
         threads: u32,
         write: impl FnOnce(&mut Elements<'a>) -> Result<Written, TargetError>,
     ) -> Result<(), TargetError> {
+        let candidate = self.written(piece, threads, write)?;
+        self.launch_best(group, piece, vec![candidate])
+    }
+
+    /// Writes a kernel.
+    fn written(
+        &self,
+        piece: &Piece,
+        threads: u32,
+        write: impl FnOnce(&mut Elements<'a>) -> Result<Written, TargetError>,
+    ) -> Result<Candidate, TargetError> {
+        let mut elements = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", threads));
+        let (grid, tiling) = write(&mut elements)?;
+        let arguments = elements.arguments.clone();
+        let kernel = elements.builder.finish(grid, Vec::new());
+        check(&kernel).map_err(|error| defect(&error.to_string()))?;
+        Ok(Candidate { kernel, arguments, tiling })
+    }
+
+    /// How long a kernel takes.
+    fn cycles(&mut self, kernel: &Kernel) -> u64 {
+        let nameless = kernel.nameless();
+        if let Some(&known) = self.cycles.get(&nameless) {
+            return known;
+        }
+        let cycles = time(kernel, self.facts, self.clock_hz).cycles;
+        self.cycles.insert(nameless, cycles);
+        cycles
+    }
+
+    /// Launches the fastest of some kernels that do the same, the first of those that are equally fast.
+    fn launch_best(&mut self, group: &Group, piece: &Piece, mut candidates: Vec<Candidate>) -> Result<(), TargetError> {
+        let fits = |candidate: &Candidate| candidate.kernel.shared_bytes() <= self.facts.shared.block_bytes;
+        if candidates.iter().any(fits) {
+            candidates.retain(fits);
+        }
+        if candidates.len() > 1 {
+            candidates.sort_by_cached_key(|candidate| self.cycles(&candidate.kernel));
+        }
+        let best = candidates.into_iter().next().ok_or_else(|| defect("a kernel can be written in no way"))?;
+        let Candidate { mut kernel, arguments, tiling } = best;
         let plan = self.plan;
         let nodes = piece.all_nodes().map(|id| plan.graph.node(id));
         let origins: Vec<String> = nodes.clone().flat_map(|node| node.origin.lines().map(str::to_owned)).collect();
         let named = origins.first().or(origins.last()).cloned();
         let named = named.unwrap_or_else(|| plan.graph.value(piece.outputs[0]).name.to_string());
-        let builder = Builder::new("k", threads);
-        let mut elements = Elements::new(plan, self.derived, piece.all_nodes(), builder);
-        let (grid, tiling) = write(&mut elements)?;
-        let arguments = elements.arguments.clone();
-        let mut kernel = elements.builder.finish(grid, Vec::new());
-        check(&kernel).map_err(|error| defect(&error.to_string()))?;
         let nameless = kernel.nameless();
         let number = match self.known.get(&nameless) {
             Some(&number) => number,

@@ -3,18 +3,20 @@
 use tcc_ir::{DType, NodeId, Op, Shape, ValueId};
 
 use super::elements::{Coords, Elements, fold_of};
+use crate::simt::SimtMachine;
 use crate::simt::kernel::check::wide;
 use crate::simt::kernel::{ExprId, IndexFn, Scalar, SharedId};
 use crate::target::TargetError;
 
 /// Threads of a block, unless a row takes more.
-pub(super) const THREADS: u32 = 128;
+const THREADS: u32 = 128;
 
-/// Threads of a block where one row takes all.
-const WIDE: u32 = 256;
+/// Most threads of a row.
+const MOST: u32 = 512;
 
-/// Elements of a row that a warp works on at most.
-const WARP_ROW: usize = 1024;
+/// Elements that a thread holds of its row, so that each is read and computed once. If it has more, it computes them whenever they
+/// are wanted.
+const HELD: usize = 8;
 
 /// How rows are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +28,19 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// For so many rows of so many elements on a machine with warps of so many threads.
-    pub fn new(rows: usize, columns: usize, warp: u32) -> Shares {
-        let few = columns.max(1).next_power_of_two().min(warp as usize) as u32;
-        if columns <= WARP_ROW || rows >= 4096 && columns <= 2 * WARP_ROW {
-            Shares { lanes: few, threads: THREADS }
-        } else {
-            Shares { lanes: WIDE, threads: WIDE }
+    /// For so many rows of so many elements.
+    pub fn new(rows: usize, columns: usize, machine: &SimtMachine) -> Shares {
+        let mut lanes = columns.max(1).next_power_of_two().min(machine.warp as usize) as u32;
+        // Few rows would not fill the machine, and long ones not fit into registers.
+        let fills = |lanes: u32| rows * lanes as usize >= machine.multiprocessors as usize * THREADS as usize * 4;
+        let is_long = |lanes: u32| columns.div_ceil(lanes as usize) > HELD;
+        while lanes < MOST.min(machine.block_threads)
+            && is_long(lanes)
+            && (!fills(lanes) || columns > 64 * lanes as usize)
+        {
+            lanes *= 2;
         }
+        Shares { lanes, threads: lanes.max(THREADS) }
     }
 
     /// Rows of a block.
@@ -53,6 +60,8 @@ struct Row<'e, 'a> {
     lane: ExprId,
     shares: Shares,
     columns: usize,
+    /// Its elements, if it holds them: their coordinates and their column.
+    held: Vec<(Coords, ExprId)>,
     scratch: Vec<(DType, SharedId)>,
 }
 
@@ -84,25 +93,25 @@ pub(super) fn rows(
     let kept = Shape::new(kept).unwrap_or_default();
     let coords = elements.coords_of(&kept, row);
     let (domain, axes) = (domain.clone(), axes.to_vec());
-    let mut row = Row { elements, domain, axes, coords, lane, shares, columns, scratch: Vec::new() };
-    for &id in nodes {
-        row.node(id)?;
-    }
+    let mut row = Row::new(elements, (domain, axes), coords, lane, shares);
+    row.read(nodes)?;
+    row.compute(nodes)?;
     row.outputs(outputs, is_row)?;
     let blocks = rows.div_ceil(shares.rows() as usize) as u32;
     let tiling = format!("{rows} rows of {columns}, {} threads each, {} rows a block", shares.lanes, shares.rows());
     Ok(([blocks, 1, 1], tiling))
 }
 
-/// Has all threads of a block compute one row, and hands them its elements one by one: their coordinates and their column.
+/// Has all threads of a block compute one row, and hands them its elements one by one: their coordinates and their column. What
+/// takes long to come may be read when the row's elements have been.
 pub(super) fn one_row<'a>(
     elements: &mut Elements<'a>,
     (domain, axes): (&Shape, &[usize]),
     nodes: &[NodeId],
     row: usize,
-    mut take: impl FnMut(&mut Elements<'a>, &Coords, ExprId) -> Result<(), TargetError>,
+    reads: impl FnOnce(&mut Elements<'a>) -> Result<(), TargetError>,
+    take: impl FnMut(&mut Elements<'a>, &Coords, ExprId) -> Result<(), TargetError>,
 ) -> Result<(), TargetError> {
-    let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
     let kept = domain.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size });
     let kept = Shape::new(kept).unwrap_or_default();
     let number = elements.builder.integer(row as i32);
@@ -111,20 +120,64 @@ pub(super) fn one_row<'a>(
     let (lane, shares) = (elements.builder.thread(), Shares { lanes: threads, threads });
     let (domain, axes) = (domain.clone(), axes.to_vec());
     let scratch = elements.scratch.take().into_iter().collect();
-    let mut row = Row { elements, domain, axes, coords, lane, shares, columns, scratch };
-    for &id in nodes {
-        row.node(id)?;
-    }
-    let (at, column) = row.open_at();
-    take(row.elements, &at, column)?;
-    row.elements.close();
+    let mut row = Row::new(elements, (domain, axes), coords, lane, shares);
+    row.scratch = scratch;
+    row.read(nodes)?;
+    reads(row.elements)?;
+    row.compute(nodes)?;
+    row.each(take)?;
     let scratch = row.scratch.first().copied();
     row.elements.scratch = scratch;
     Ok(())
 }
 
-impl Row<'_, '_> {
-    /// Computes what a node makes of whole rows; what is there for each element is computed when it is wanted.
+impl<'e, 'a> Row<'e, 'a> {
+    fn new(
+        elements: &'e mut Elements<'a>,
+        (domain, axes): (Shape, Vec<usize>),
+        coords: Coords,
+        lane: ExprId,
+        shares: Shares,
+    ) -> Self {
+        let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
+        let mut row =
+            Row { elements, domain, axes, coords, lane, shares, columns, held: Vec::new(), scratch: Vec::new() };
+        let lanes = shares.lanes as usize;
+        if columns.is_multiple_of(lanes) && columns / lanes <= HELD {
+            let at = |row: &mut Self, number: usize| {
+                let builder = &mut row.elements.builder;
+                let distance = builder.integer((number * lanes) as i32);
+                let column = builder.add(lane, distance);
+                row.place(column)
+            };
+            row.held = (0..columns / lanes).map(|number| at(&mut row, number)).collect();
+        }
+        row
+    }
+
+    /// Computes what nodes make of whole rows; what is there for each element is computed when it is wanted.
+    fn compute(&mut self, nodes: &[NodeId]) -> Result<(), TargetError> {
+        nodes.iter().try_for_each(|&id| self.node(id))
+    }
+
+    /// Reads what elements that are held are made of, so that no read waits for another.
+    fn read(&mut self, nodes: &[NodeId]) -> Result<(), TargetError> {
+        let graph = self.elements.graph();
+        let of_rows = |id: &&NodeId| {
+            let node = graph.node(**id);
+            let shape = if matches!(node.op, Op::Reduce(_)) { node.inputs[0] } else { node.output() };
+            graph.shape(shape) == &self.domain
+        };
+        let inputs = nodes.iter().filter(of_rows).flat_map(|&id| graph.node(id).inputs.iter().copied());
+        let inputs: Vec<ValueId> = inputs.filter(|&input| self.elements.is_plain(input)).collect();
+        for input in inputs {
+            for (at, _) in self.held.clone() {
+                self.elements.broadcast_element(input, &at)?;
+            }
+        }
+        Ok(())
+    }
+
     fn node(&mut self, id: NodeId) -> Result<(), TargetError> {
         let graph = self.elements.graph();
         let node = graph.node(id);
@@ -139,12 +192,13 @@ impl Row<'_, '_> {
         let start = self.elements.neutral(reduce.function, ty.dtype);
         let name = self.elements.name(node.output());
         let all = self.elements.builder.declare(&name, Scalar::of(ty.dtype), start);
-        let at = self.open();
-        let element = self.elements.element(node.inputs[0], &at)?;
-        let so_far = self.elements.builder.get(all);
-        let next = self.elements.combined(reduce.function, ty.dtype, so_far, element);
-        self.elements.builder.set(all, next);
-        self.elements.close();
+        self.each(|elements, at, _| {
+            let element = elements.element(node.inputs[0], at)?;
+            let so_far = elements.builder.get(all);
+            let next = elements.combined(reduce.function, ty.dtype, so_far, element);
+            elements.builder.set(all, next);
+            Ok(())
+        })?;
         if self.shares.lanes > 1 {
             let scratch = self.scratch(ty.dtype);
             self.elements.builder.reduce(all, fold_of(reduce.function), ty.dtype, self.shares.lanes, scratch);
@@ -157,17 +211,27 @@ impl Row<'_, '_> {
         Ok(())
     }
 
-    /// Opens a loop over this thread's elements of the row, and returns their coordinates.
-    fn open(&mut self) -> Coords {
-        self.open_at().0
-    }
-
-    /// The same, with their number in the row.
-    fn open_at(&mut self) -> (Coords, ExprId) {
+    /// Does something with each of this thread's elements of the row, by their coordinates and their column: one after the other
+    /// if they are held, else in a loop.
+    fn each(
+        &mut self,
+        mut work: impl FnMut(&mut Elements<'a>, &Coords, ExprId) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        if !self.held.is_empty() {
+            return self.held.iter().try_for_each(|(at, column)| work(self.elements, at, *column));
+        }
         let builder = &mut self.elements.builder;
         let end = builder.integer(self.columns as i32);
         let column = builder.loop_over("column", self.lane, end, self.shares.lanes);
         self.elements.open();
+        let (at, column) = self.place(column);
+        work(self.elements, &at, column)?;
+        self.elements.close();
+        Ok(())
+    }
+
+    /// The coordinates of a column of the row.
+    fn place(&mut self, column: ExprId) -> (Coords, ExprId) {
         let sizes: Vec<usize> = self.axes.iter().map(|&axis| self.domain[axis]).collect();
         let along = self.elements.coords_of(&Shape::new(sizes).unwrap_or_default(), column);
         let mut coords = self.coords.clone();
@@ -195,11 +259,7 @@ impl Row<'_, '_> {
                 self.elements.builder.when(is_row);
                 self.elements.open();
             }
-            let at = self.open();
-            for output in whole {
-                self.elements.store(output, &at)?;
-            }
-            self.elements.close();
+            self.each(|elements, at, _| whole.iter().try_for_each(|&output| elements.store(output, at)))?;
             if guarded {
                 self.elements.close();
             }

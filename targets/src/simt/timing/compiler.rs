@@ -3,11 +3,13 @@
 //! What a compiler for the machine is known to do is done here too: an expression is computed once in its scope, what does not
 //! change in a loop is computed before it, loops that are to be written out are, constants are folded, and constants that are
 //! added to an index are a part of the access. Loops that are not marked are not unrolled, and instructions stay in the order
-//! of the kernel.
+//! of the kernel, but for what turns loaded elements into numbers: that stands before their first use (`pending`).
 
+mod pending;
 mod product;
 mod statements;
 
+use pending::Pending;
 pub(super) use product::step;
 
 use std::collections::HashMap;
@@ -17,6 +19,8 @@ use super::code::{Access, Address, Code, Compiled, Instruction, NOTHING, Slot, S
 use super::recipe::{self, Recipe};
 use super::registers::Lives;
 use super::resource::Unit;
+use tcc_ir::DType;
+
 use crate::simt::kernel::check::scalars;
 use crate::simt::kernel::{Expr, ExprId, IndexFn, Kernel, Scalar, VarId};
 use crate::simt::simulator::ends;
@@ -47,6 +51,7 @@ pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
         scopes: vec![Vec::new()],
         addresses: HashMap::new(),
         counters: HashMap::new(),
+        pending: Pending::default(),
         lives: Lives::default(),
         compiled: Compiled {
             code: Vec::new(),
@@ -84,6 +89,8 @@ struct Compiler<'k> {
     addresses: HashMap<AddressKey, Slot>,
     /// What the indices of loops that are written out are now.
     counters: HashMap<VarId, i32>,
+    /// What was loaded and not used yet.
+    pending: Pending,
     lives: Lives,
     compiled: Compiled,
 }
@@ -103,6 +110,8 @@ impl Compiler<'_> {
     }
 
     fn issue(&mut self, unit: Unit, sources: [Slot; 3], target: Slot, access: Option<u32>) {
+        sources.into_iter().for_each(|slot| self.settle(slot));
+        self.vacate(target);
         let at = self.here();
         sources.iter().chain([&target]).for_each(|&slot| self.lives.touch(slot, at));
         self.emit(Code::Issue(Instruction { unit, sources, target, access }));
@@ -122,6 +131,13 @@ impl Compiler<'_> {
     }
 
     fn alias(&mut self, from: Slot, to: Slot) {
+        if from == to {
+            return;
+        }
+        self.vacate(to);
+        if self.is_pending(from) {
+            return self.put_off_alias(from, to);
+        }
         let at = self.here();
         [from, to].iter().for_each(|&slot| self.lives.touch(slot, at));
         self.emit(Code::Alias { from, to });
@@ -139,9 +155,17 @@ impl Compiler<'_> {
 
     /// The slot of an element of a variable.
     fn element(&self, var: VarId, index: Option<ExprId>) -> Slot {
+        if self.kernel.vars[var.index()].packed.is_some() {
+            return self.vars[var.index()];
+        }
         let elements = self.kernel.vars[var.index()].array.unwrap_or(1);
         let index = index.and_then(|index| self.known(index)).map_or(0, |index| index as u32);
         self.vars[var.index()] + index.min(elements - 1)
+    }
+
+    /// What makes a number of an element of an array that stays as it was loaded.
+    fn unpacked(&self, var: VarId) -> Recipe {
+        self.kernel.vars[var.index()].packed.map_or(&[], recipe::widened)
     }
 
     /// Where the value of an expression comes from, for those that are needed.
@@ -168,7 +192,7 @@ impl Compiler<'_> {
         match self.kernel.exprs[id.index()] {
             Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) => NOTHING,
             Expr::Var(var) => self.element(var, None),
-            Expr::Element(var, index) => self.element(var, Some(index)),
+            Expr::Element(var, index) if self.unpacked(var).is_empty() => self.element(var, Some(index)),
             expr => {
                 if !self.is_there[id.index()] {
                     self.compute(id, expr);
@@ -201,39 +225,38 @@ impl Compiler<'_> {
             Expr::MulAdd(dtype, operands) => (recipe::mul_add(dtype), self.operands(&operands)),
             Expr::Select(operands) => (recipe::select(self.scalars[id.index()]), self.operands(&operands)),
             Expr::Convert(from, to, x) => (recipe::convert(from, to), self.operands(&[x])),
+            Expr::Element(var, index) => (self.unpacked(var), [self.element(var, Some(index)), NOTHING, NOTHING]),
             Expr::Load(buffer, index) => {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
                 let address = self.address((false, buffer.0), index);
-                self.begin(target, registers);
-                self.access(Space::Global(buffer.0), index, dtype.bits() as u64, [address, NOTHING, NOTHING], target);
-                let recipe = recipe::widened(dtype);
-                if !recipe.is_empty() {
-                    self.chain(recipe, [target, NOTHING, NOTHING], target);
-                }
-                return self.done(id);
+                return self.load(id, (Space::Global(buffer.0), dtype), index, address);
             }
             Expr::LoadShared(shared, index) => {
                 let dtype = self.kernel.shared[shared.index()].dtype;
                 let address = self.address((true, shared.0), index);
-                self.begin(target, registers);
-                let space = Space::Shared(self.offsets[shared.index()]);
-                self.access(space, index, dtype.bits() as u64, [address, NOTHING, NOTHING], target);
-                let recipe = recipe::widened(dtype);
-                if !recipe.is_empty() {
-                    self.chain(recipe, [target, NOTHING, NOTHING], target);
-                }
-                return self.done(id);
+                return self.load(id, (Space::Shared(self.offsets[shared.index()]), dtype), index, address);
             }
             // These are demanded without being computed.
-            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::Var(_) | Expr::Element(..) => {
-                return;
-            }
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::Var(_) => return,
         };
         self.begin(target, registers);
         if self.analysis.is_needed[id.index()] {
             self.value(id, expr);
         }
         self.chain(recipe, sources, target);
+        self.done(id);
+    }
+
+    /// Reads an element, which becomes a number before it is used.
+    fn load(&mut self, id: ExprId, (space, dtype): (Space, DType), index: ExprId, address: Slot) {
+        let (target, registers) = (id.0, self.scalars[id.index()].registers());
+        let recipe = recipe::widened(dtype);
+        let held = if recipe.is_empty() { target } else { self.slot() };
+        self.begin(held, registers);
+        self.access(space, index, dtype.bits() as u64, [address, NOTHING, NOTHING], held);
+        if held != target {
+            self.put_off(recipe, held, (target, registers));
+        }
         self.done(id);
     }
 

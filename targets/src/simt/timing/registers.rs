@@ -11,6 +11,7 @@ pub(super) const OVERHEAD: u32 = 10;
 
 #[derive(Clone, Copy, Debug)]
 struct Live {
+    slot: Slot,
     registers: u32,
     first: usize,
     last: usize,
@@ -32,7 +33,7 @@ impl Lives {
             self.current.resize(index + 1, None);
         }
         self.current[index] = Some(self.all.len());
-        self.all.push(Live { registers, first: at, last: at });
+        self.all.push(Live { slot, registers, first: at, last: at });
     }
 
     /// What a slot holds is used.
@@ -45,10 +46,17 @@ impl Lives {
         }
     }
 
-    /// What stands between two places is repeated: what comes from before it and is used in it stays until its end.
+    /// What stands between two places is repeated: what comes from before it and is used in it stays until its end; unless
+    /// something new takes its place there, which then stays for the next time.
     pub fn repeat(&mut self, first: usize, end: usize) {
-        let across = self.all.iter_mut().filter(|live| live.first < first && live.last >= first);
-        across.for_each(|live| live.last = live.last.max(end));
+        for index in 0..self.all.len() {
+            let live = self.all[index];
+            if live.first < first && live.last >= first {
+                let current = self.current[live.slot as usize].filter(|&current| self.all[current].first >= first);
+                let stays = &mut self.all[current.unwrap_or(index)].last;
+                *stays = end.max(*stays);
+            }
+        }
     }
 
     /// The most registers at a time.

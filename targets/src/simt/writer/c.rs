@@ -10,7 +10,7 @@ use super::dialect::Dialect;
 use super::helpers::{self, Helper};
 use crate::number::FoldFn;
 use crate::simt::kernel::check::scalars;
-use crate::simt::kernel::{Expr, ExprId, Factor, IndexFn, Kernel, Scalar, Spread, Stmt, VarId};
+use crate::simt::kernel::{Buffer, Expr, ExprId, Factor, IndexFn, Kernel, Scalar, Spread, Stmt, Var, VarId};
 
 /// How strongly an expression holds together: what holds less than is wanted is put in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,9 +180,11 @@ impl Writer<'_> {
             Stmt::Let(var, _) | Stmt::Set(var, _) | Stmt::SetElement(var, ..) | Stmt::LoadVector { array: var, .. }
                 if !self.read.vars.contains(&var) => {}
             Stmt::Let(var, value) => {
-                let ty = self.dialect.scalar(kernel.vars[var.index()].scalar);
-                let value = self.expr(value, Binding::Ternary);
-                match kernel.vars[var.index()].array {
+                let Var { scalar, array, packed, .. } = kernel.vars[var.index()];
+                // As bits, whatever they mean: halves are no numbers everywhere.
+                let ty = packed.map_or(self.dialect.scalar(scalar), |dtype| self.dialect.shared(dtype));
+                let value = if packed.is_some() { "0".to_owned() } else { self.expr(value, Binding::Ternary) };
+                match array {
                     None => {
                         let constant = if self.is_set(var) { "" } else { "const " };
                         self.line(&format!("{constant}{ty} {} = {value};", name(var)));
@@ -241,6 +243,14 @@ impl Writer<'_> {
             Stmt::LoadVector { array, to, buffer, from, count } => {
                 let buffer = &kernel.buffers[buffer.index()];
                 let (to, from) = (self.expr(to, Binding::Sum), self.expr(from, Binding::Sum));
+                if kernel.vars[array.index()].packed.is_some() {
+                    let bits = self.bits_of(buffer);
+                    let array = name(array);
+                    self.line(&format!(
+                        "for (int slot = 0; slot < {count}; ++slot) {array}[slot] = {bits}[{from} + slot];"
+                    ));
+                    return;
+                }
                 self.line(&format!("for (int slot = 0; slot < {count}; ++slot) {{"));
                 let (element, _) = self.element(&buffer.name, buffer.dtype, &format!("{from} + slot"));
                 self.line(&format!("    {}[{to} + slot] = {element};", name(array)));
@@ -249,18 +259,20 @@ impl Writer<'_> {
             Stmt::StoreVector { buffer, to, array, from, count } => {
                 let buffer = &kernel.buffers[buffer.index()];
                 let (to, from) = (self.expr(to, Binding::Sum), self.expr(from, Binding::Sum));
+                let is_packed = kernel.vars[array.index()].packed.is_some();
                 let value = format!("{}[{from} + slot]", name(array));
+                if is_packed {
+                    let bits = self.bits_of(buffer);
+                    self.line(&format!("for (int slot = 0; slot < {count}; ++slot) {bits}[{to} + slot] = {value};"));
+                    return;
+                }
                 let text = self.put(&buffer.name, buffer.dtype, &format!("{to} + slot"), &value);
                 self.line(&format!("for (int slot = 0; slot < {count}; ++slot) {text}"));
             }
             Stmt::Copy { shared, to, buffer, from, count, when } => {
                 let (shared, buffer) = (&kernel.shared[shared.index()], &kernel.buffers[buffer.index()]);
                 let (to, from) = (self.expr(to, Binding::Sum), self.expr(from, Binding::Sum));
-                // As bits, whatever they mean: halves are no numbers everywhere.
-                let bits = self.dialect.shared(buffer.dtype);
-                let is_half = bits != self.dialect.stored(buffer.dtype);
-                let name =
-                    if is_half { format!("((const __global {bits} *){})", buffer.name) } else { buffer.name.clone() };
+                let name = self.bits_of(buffer);
                 let is_known = matches!(kernel.exprs[when.index()], Expr::Integer(value) if value != 0);
                 let value = format!("{name}[{from} + slot]");
                 let value = if is_known { value } else { format!("{} ? {value} : 0", self.expr(when, Binding::Or)) };
@@ -308,6 +320,16 @@ impl Writer<'_> {
         self.line("barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);");
         self.line("mem_fence(CLK_GLOBAL_MEM_FENCE);");
         self.line(&format!("const int {var} = {scratch}[0];"));
+    }
+
+    /// A buffer as bits, whatever they mean: halves are no numbers everywhere.
+    fn bits_of(&self, buffer: &Buffer) -> String {
+        let bits = self.dialect.shared(buffer.dtype);
+        if bits == self.dialect.stored(buffer.dtype) {
+            return buffer.name.clone();
+        }
+        let constant = if buffer.is_written { "" } else { "const " };
+        format!("(({constant}__global {bits} *){})", buffer.name)
     }
 
     /// Each lane computes the sums that it has of a product of tiles.
@@ -497,7 +519,11 @@ impl Writer<'_> {
             Expr::Var(var) => (kernel.vars[var.index()].name.clone(), Binding::Whole),
             Expr::Element(var, index) => {
                 let index = self.expr(index, Binding::Ternary);
-                (format!("{}[{index}]", kernel.vars[var.index()].name), Binding::Whole)
+                let Var { name, packed, .. } = &kernel.vars[var.index()];
+                match *packed {
+                    Some(dtype) => self.element(&self.dialect.packed_name(dtype, name), dtype, &index),
+                    None => (format!("{name}[{index}]"), Binding::Whole),
+                }
             }
             Expr::Index(function, a, b) => self.index(function, a, b),
             Expr::Unary(function, dtype, x) => self.unary(function, dtype, x),

@@ -58,6 +58,14 @@ impl Dialect {
         }
     }
 
+    /// What an array that is held as it was loaded is read by.
+    pub fn packed_name(self, dtype: DType, name: &str) -> String {
+        match (self, dtype) {
+            (Dialect::OpenCl, DType::F16) => format!("(const half *){name}"),
+            (Dialect::OpenCl, _) => name.to_owned(),
+        }
+    }
+
     /// The type of numbers without sign that are as wide as those of a register.
     pub fn unsigned(self, scalar: Scalar) -> &'static str {
         match scalar {

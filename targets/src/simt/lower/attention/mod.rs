@@ -42,19 +42,21 @@ pub(in crate::simt) fn runs(machine: &SimtMachine, graph: &Graph, inputs: &[Valu
 }
 
 impl Method {
-    /// The best for an attention that [`runs`].
+    /// All that are worth a try for an attention that [`runs`].
     ///
     /// # Errors
-    /// A defect: it does not run.
-    pub fn new(elements: &Elements<'_>, id: NodeId, machine: &SimtMachine) -> Result<Method, TargetError> {
+    /// A defect: this is no attention.
+    pub fn all(elements: &Elements<'_>, id: NodeId, machine: &SimtMachine) -> Result<Vec<Method>, TargetError> {
         let heads = Heads::of(elements, elements.graph().node(id))?;
         let dtype = elements.graph().ty(heads.inputs[0]).dtype;
-        let tiles = Some(&heads).filter(|heads| heads.rows() > ATTENTION_ROWS);
-        if let Some(tiles) = tiles.and_then(|heads| Tiles::new(machine, heads, dtype)) {
-            return Ok(Method::Tiles(tiles));
+        let mut methods = Vec::new();
+        if heads.rows() > ATTENTION_ROWS {
+            methods.extend(Tiles::all(machine, &heads, dtype).into_iter().map(Method::Tiles));
         }
-        let stream = Stream::new(machine, elements, &heads);
-        stream.map(Method::Stream).ok_or_else(|| defect("a row of an attention does not fit"))
+        if methods.is_empty() {
+            methods.extend(Stream::all(machine, elements, &heads).into_iter().map(Method::Stream));
+        }
+        Ok(methods)
     }
 
     /// Threads of a block.

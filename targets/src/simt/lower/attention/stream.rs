@@ -62,16 +62,16 @@ struct Shares {
 type Operands = [Operand; 2];
 
 impl Shares {
-    /// For a machine; `None` if not even one row fits.
-    fn new(machine: &SimtMachine, dims: &AttentionDims, operands: &Operands) -> Option<Shares> {
+    /// For blocks of any number of threads that a machine runs; none if not even one row fits.
+    fn all(machine: &SimtMachine, dims: &AttentionDims, operands: &Operands) -> Vec<Shares> {
         let (warp, multiprocessors) = (machine.warp as usize, machine.multiprocessors as usize);
-        let lanes = operands.iter().map(Operand::wanted_lanes).max()?.min(warp);
+        let lanes = operands.iter().map(Operand::wanted_lanes).max().unwrap_or(1).min(warp);
         let held = operands.map(|operand| operand.over(lanes).held()).iter().sum::<usize>();
         let width = operands[1].over(lanes).padded();
         let depth = operands[0].over(lanes).padded();
         let bytes = machine.shared.block_bytes.min(SHARED_BYTES.max(machine.shared.block_bytes / 4));
         let all = dims.heads / dims.groups * dims.queries;
-        let mut best: Option<Shares> = None;
+        let mut found: Vec<Shares> = Vec::new();
         let mut threads = MOST_THREADS.min(machine.block_threads as usize).next_power_of_two();
         while threads > machine.block_threads as usize {
             threads /= 2;
@@ -97,15 +97,11 @@ impl Shares {
                 let each = keys.min(dims.keys).div_ceil(teams);
                 let ahead = (1..=AHEAD).rev().find(|&ahead| takes(rows, ahead) <= registers).unwrap_or(1);
                 let ahead = each.div_ceil(each.div_ceil(ahead));
-                let shares = Shares { threads, lanes, rows, tiles, splits, keys, ahead };
-                // Many threads, unless blocks are many too, some have no keys, or more rows fit with fewer.
-                let is_full = |best: Shares| dims.batch * dims.groups * best.tiles * best.splits > 2 * multiprocessors;
-                let is_better = best.is_none_or(|best| is_full(best) || best.teams() > dims.keys || rows > best.rows);
-                best = if is_better { Some(shares) } else { best };
+                found.push(Shares { threads, lanes, rows, tiles, splits, keys, ahead });
             }
             threads /= 2;
         }
-        best
+        found
     }
 
     fn teams(&self) -> usize {
@@ -128,16 +124,20 @@ impl Stream {
             [1, vector(dtype)].map(|chunk| Operand { number, width, chunk, chunks: 1, lanes: 1 })
         };
         ways(0, dims.depth).into_iter().all(|keys| {
-            ways(1, dims.value_depth).into_iter().all(|values| Shares::new(machine, dims, &[keys, values]).is_some())
+            ways(1, dims.value_depth).into_iter().all(|values| !Shares::all(machine, dims, &[keys, values]).is_empty())
         })
     }
 
-    /// The best way for a machine, if there is one.
-    pub(super) fn new(machine: &SimtMachine, elements: &Elements<'_>, heads: &Heads) -> Option<Stream> {
+    /// All ways for a machine.
+    pub(super) fn all(machine: &SimtMachine, elements: &Elements<'_>, heads: &Heads) -> Vec<Stream> {
         let stretches = stretches(elements, heads);
         let operands = [0, 1].map(|number| Operand::new(elements, heads, number, &stretches));
-        let shares = Shares::new(machine, &heads.dims, &operands)?;
-        Some(Stream { shares, operands: operands.map(|operand| operand.over(shares.lanes)), stretches })
+        let with = |shares: Shares| Stream {
+            shares,
+            operands: operands.map(|operand| operand.over(shares.lanes)),
+            stretches: stretches.clone(),
+        };
+        Shares::all(machine, &heads.dims, &operands).into_iter().map(with).collect()
     }
 
     /// Threads of a block.
@@ -488,13 +488,20 @@ impl Block<'_, '_> {
         let next = builder.mul_add(SUM, x, y, so_far);
         builder.set_element(scores, at, next);
         (0..3).for_each(|_| builder.end());
+        // What is combined together does not wait for each other.
+        let builder = &mut self.elements.builder;
+        let mut found = Vec::with_capacity(rows * numbers.len());
+        for place in 0..rows * numbers.len() {
+            let at = builder.integer(place as i32);
+            let score = builder.element(scores, at);
+            found.push(builder.declare("score", Scalar::F32, score));
+        }
+        found.iter().for_each(|&score| builder.reduce(score, FoldFn::Sum, SUM, lanes, self.scratch));
         for (number, &(key, read)) in numbers.iter().enumerate() {
             for row in 0..rows {
                 let builder = &mut self.elements.builder;
                 let at = builder.integer((number * rows + row) as i32);
-                let score = builder.element(scores, at);
-                let score = builder.declare("score", Scalar::F32, score);
-                builder.reduce(score, FoldFn::Sum, SUM, lanes, self.scratch);
+                let score = found[number * rows + row];
                 let score = builder.get(score);
                 let index = builder.integer(row as i32);
                 let (_, query) = self.query(index);

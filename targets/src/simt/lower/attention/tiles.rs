@@ -31,6 +31,9 @@ const CANDIDATES: [[usize; 3]; 8] =
 /// Registers of a thread that are for anything but scores and results.
 const OTHER_REGISTERS: usize = 60;
 
+/// Blocks for each multiprocessor above which they are not made smaller.
+const MOST_BLOCKS: usize = 8;
+
 /// Elements that a thread reads before it makes something of the first.
 const AHEAD: u32 = 8;
 
@@ -60,27 +63,33 @@ struct Panel {
 }
 
 impl Tiles {
-    /// For a machine; `None` if its units do not multiply this, or rows are too few.
-    pub(super) fn new(machine: &SimtMachine, heads: &Heads, dtype: DType) -> Option<Tiles> {
-        let unit = machine.tensor.as_ref()?;
+    /// All sizes for a machine that are not too large for it; none if its units do not multiply this.
+    pub(super) fn all(machine: &SimtMachine, heads: &Heads, dtype: DType) -> Vec<Tiles> {
+        let Some(unit) = &machine.tensor else { return Vec::new() };
         let (step, rate) = match dtype {
             DType::F16 | DType::BF16 => (16, unit.half_macs),
             DType::F32 => (8, unit.tf32_macs),
-            _ => return None,
+            _ => return Vec::new(),
         };
         let AttentionDims { depth, value_depth, .. } = heads.dims;
         let fits = depth.is_multiple_of(step) && value_depth.is_multiple_of(16);
         let sizes = (1..=256).contains(&depth) && (1..=256).contains(&value_depth);
         if rate == 0 || !fits || !sizes || !matches!(machine.warp, 32 | 64) {
-            return None;
+            return Vec::new();
         }
         let with = |[warps, rows, keys]: [usize; 3]| Tiles { warp: machine.warp as usize, warps, rows, keys, dtype };
-        let all: Vec<Tiles> =
+        let mut all: Vec<Tiles> =
             CANDIDATES.into_iter().map(with).filter(|tiles| tiles.fits(machine, &heads.dims)).collect();
+        // Blocks of so few rows that there are many more than run at a time only read more.
         let blocks =
             |tiles: &Tiles| heads.dims.batch * heads.dims.groups * heads.rows().div_ceil(tiles.warps * tiles.rows);
-        let fills = |tiles: &&Tiles| blocks(tiles) >= machine.multiprocessors as usize;
-        all.iter().find(fills).or(all.iter().max_by_key(|tiles| (blocks(tiles), tiles.keys))).copied()
+        let most = MOST_BLOCKS * machine.multiprocessors as usize;
+        if all.iter().any(|tiles| blocks(tiles) <= most) {
+            all.retain(|tiles| blocks(tiles) <= most);
+        } else {
+            all.truncate(1);
+        }
+        all
     }
 
     /// Threads of a block.
@@ -666,12 +675,15 @@ impl Block<'_, '_> {
             let builder = &mut self.elements.builder;
             let index = builder.integer(slot as i32);
             let own = builder.element(self.totals, index);
-            let total = builder.declare("total", Scalar::F32, own);
-            builder.reduce(total, FoldFn::Sum, SUM, lanes, self.scratch);
-            found.push(builder.get(total));
+            found.push(builder.declare("total", Scalar::F32, own));
+        }
+        // What is combined together does not wait for each other.
+        for &total in &found {
+            self.elements.builder.reduce(total, FoldFn::Sum, SUM, lanes, self.scratch);
         }
         for (slot, total) in found.into_iter().enumerate() {
             let Row { within, head, query } = self.rows[slot];
+            let total = self.elements.builder.get(total);
             if guarded {
                 let builder = &mut self.elements.builder;
                 let number = builder.add(self.first, within);

@@ -102,20 +102,19 @@ impl Product {
         same && form(self) == form(other)
     }
 
-    /// The best way to compute it; `None` where each thread is to compute elements by itself.
-    pub fn method(&self, graph: &Graph, machine: &SimtMachine) -> Option<Method> {
+    /// Whether it is computed in tiles or by vectors; not where each thread is to compute elements by itself.
+    fn is_shared(&self, graph: &Graph) -> bool {
         let dtypes = self.factors.map(|factor| graph.ty(factor).dtype);
         let is_narrow =
             |dtype: DType| matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I4 | DType::U4);
         let known = dtypes[0] == dtypes[1] && matches!(dtypes[0], DType::F32 | DType::F16 | DType::BF16)
             || dtypes.iter().all(|&dtype| is_narrow(dtype));
-        if !known || self.k == 0 {
-            return None;
-        }
-        if self.m <= VECTORS && self.n > 1 {
-            return Some(Method::Vector(Shares::new(self, machine)));
-        }
-        Some(Method::Tiled(Tiling::new(self, dtypes, machine)))
+        known && self.k > 0
+    }
+
+    /// Whether it is one of few rows, so that weights are read once and in order.
+    pub fn is_of_vectors(&self, graph: &Graph) -> bool {
+        self.is_shared(graph) && self.m <= VECTORS && self.n > 1
     }
 
     /// The leading coordinates and the row that a number of a row stands for.
@@ -182,13 +181,24 @@ pub(super) fn product(
 ) -> Result<([u32; 3], String), TargetError> {
     match method {
         Method::Tiled(tiling) => tiled::tiled(elements, &products[0], tiling, outputs, machine),
-        Method::Vector(shares) => {
-            vector::vector(elements, products, prologue, *shares, outputs, machine.shared.block_bytes)
-        }
+        Method::Vector(shares) => vector::vector(elements, products, prologue, *shares, outputs),
     }
 }
 
 impl Method {
+    /// Ways to compute some products of the same rows; none where each thread is to compute elements by itself.
+    pub fn all(elements: &Elements<'_>, products: &[Product], machine: &SimtMachine) -> Vec<Method> {
+        let (graph, product) = (elements.graph(), &products[0]);
+        if product.is_of_vectors(graph) {
+            return Shares::all(elements, products, machine).into_iter().map(Method::Vector).collect();
+        }
+        let dtypes = product.factors.map(|factor| graph.ty(factor).dtype);
+        if !product.is_shared(graph) {
+            return Vec::new();
+        }
+        Tiling::all(product, dtypes, machine).into_iter().map(Method::Tiled).collect()
+    }
+
     /// Threads of a block.
     pub fn threads(&self) -> u32 {
         match self {

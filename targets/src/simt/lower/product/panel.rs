@@ -10,6 +10,9 @@ use crate::target::TargetError;
 /// Bytes that are copied at once.
 const VECTOR: usize = 16;
 
+/// Copies of a thread up to which they are written out one by one.
+const WRITTEN_OUT: u32 = 16;
+
 /// A panel of one factor: lines of elements that lie beside each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Panel {
@@ -104,10 +107,37 @@ impl Panel {
         let per_line = self.width / count;
         let vectors = self.lines * per_line;
         let threads = elements.builder.threads();
-        let thread = elements.builder.thread();
         let rounds = vectors.div_ceil(threads);
-        let round = elements.builder.unrolled("i", rounds);
-        elements.open();
+        // Where they are many, a loop says it shorter; else what is known of each place is a part of its address.
+        if rounds > WRITTEN_OUT {
+            let round = elements.builder.unrolled("i", rounds);
+            elements.open();
+            self.copy_round(elements, product, (shared, at), (lead, corner), (round, count))?;
+            elements.close();
+            return Ok(());
+        }
+        for round in 0..rounds {
+            let round = elements.builder.integer(round as i32);
+            elements.scoped(|elements| {
+                self.copy_round(elements, product, (shared, at), (lead, corner), (round, count))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Has each thread copy one vector.
+    fn copy_round(
+        &self,
+        elements: &mut Elements<'_>,
+        product: &Product,
+        (shared, at): (SharedId, ExprId),
+        (lead, corner): (&[ExprId], Corner),
+        (round, count): (ExprId, u32),
+    ) -> Result<(), TargetError> {
+        let per_line = self.width / count;
+        let vectors = self.lines * per_line;
+        let threads = elements.builder.threads();
+        let thread = elements.builder.thread();
         let first = elements.builder.scaled(round, threads as i32);
         let vector = elements.builder.add(first, thread);
         let even = threads.is_multiple_of(per_line);
@@ -135,7 +165,6 @@ impl Panel {
         if partial {
             elements.close();
         }
-        elements.close();
         Ok(())
     }
 

@@ -7,15 +7,16 @@ use super::super::elements::{Coords, Elements};
 use super::panel::{Corner, Panel, vector_of};
 use super::{Product, misfit, zero};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{ExprId, Factor, IndexFn, Scalar, Spread, Stmt, VarId};
+use crate::simt::kernel::{Builder, ExprId, Factor, IndexFn, Scalar, Spread, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Bytes by which lines in shared memory are longer than what they hold, so that lanes which read one place of several lines find
 /// them in different banks.
 const SKEW: u32 = 16;
 
-/// Most panels that are on their way at a time.
-const STAGES: u32 = 4;
+/// How much longer than the best a tiling may take by reckoning, and how many there may be, to be simulated.
+const WORTH_A_LOOK: f64 = 1.5;
+const CANDIDATES: usize = 8;
 
 /// How the tiles of a product are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +34,13 @@ pub(in crate::simt::lower) struct Tiling {
     warp: u32,
     /// Panels on their way.
     stages: u32,
+    /// Rows of tiles that are computed together.
+    group: u32,
 }
 
 impl Tiling {
-    /// For a product of factors of two types.
-    pub fn new(product: &Product, [a, b]: [DType; 2], machine: &SimtMachine) -> Tiling {
+    /// Ways to tile a product of factors of two types that are worth a look, the most promising first.
+    pub fn all(product: &Product, [a, b]: [DType; 2], machine: &SimtMachine) -> Vec<Tiling> {
         let bytes = |dtype: DType| matches!(dtype, DType::I8 | DType::U8);
         let widened = |dtype: DType| match dtype {
             DType::I4 => DType::I8,
@@ -56,32 +59,56 @@ impl Tiling {
             (false, true) => (DType::F32, DType::F32),
             (false, false) => (DType::I32, DType::I32),
         };
-        let depth = if matrix_units { 64 / (dtype.bits() as u32 / 8) } else { 16 };
-        let candidates: &[([u32; 2], [u32; 2])] = match matrix_units {
+        // Bytes of a line of a panel, and how many are on their way.
+        let depths: &[(u32, u32)] = if matrix_units { &[(64, 4), (128, 3), (128, 2)] } else { &[(64, 4)] };
+        let blocks: &[([u32; 2], [u32; 2])] = match matrix_units {
             true => &[
                 ([128, 256], [64, 64]),
+                ([256, 128], [64, 64]),
                 ([128, 128], [64, 64]),
+                ([128, 128], [64, 32]),
+                ([64, 256], [64, 64]),
+                ([128, 64], [64, 32]),
                 ([64, 128], [32, 64]),
+                ([64, 128], [32, 32]),
                 ([64, 64], [32, 32]),
+                ([64, 64], [32, 16]),
+                ([32, 128], [32, 32]),
                 ([32, 64], [16, 32]),
                 ([32, 32], [16, 16]),
             ],
             false => &[([64, 64], [4, 4]), ([32, 32], [2, 2]), ([16, 16], [1, 1])],
         };
-        let with = |&([rows, columns], part): &([u32; 2], [u32; 2])| Tiling {
-            block: [rows, columns, depth],
-            part,
-            matrix_units,
-            dtype,
-            dtype_b,
-            warp: machine.warp,
-            stages: 1,
+        let with = |&([rows, columns], part): &([u32; 2], [u32; 2]), (line, stages): (u32, u32)| {
+            let block = [rows, columns, line / (dtype.bits() as u32 / 8)];
+            let tiling = Tiling { block, part, matrix_units, dtype, dtype_b, warp: machine.warp, stages, group: 1 };
+            Tiling { group: tiling.grouped(product, machine), ..tiling }
         };
-        let all: Vec<Tiling> = candidates.iter().map(with).collect();
-        let fits = |tiling: &&Tiling| tiling.shared_bytes(STAGES) <= machine.shared.block_bytes;
-        let cost = |tiling: &Tiling| tiling.reckoned(product, machine);
-        let best = all.iter().filter(fits).min_by(|a, b| cost(a).total_cmp(&cost(b)));
-        best.or(all.last()).copied().unwrap_or_else(|| with(&([16, 16], [1, 1])))
+        let all = blocks.iter().flat_map(|block| depths.iter().map(move |&depth| with(block, depth)));
+        let fits = |tiling: &Tiling| {
+            tiling.shared_bytes(tiling.stages) <= machine.shared.block_bytes && tiling.threads() <= machine.block_threads
+        };
+        let mut all: Vec<(f64, Tiling)> =
+            all.filter(fits).map(|tiling| (tiling.reckoned(product, machine), tiling)).collect();
+        all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let least = all.first().map_or(0.0, |&(least, _)| least);
+        all.retain(|&(cycles, _)| cycles <= WORTH_A_LOOK * least);
+        all.truncate(if matrix_units { CANDIDATES } else { 1 });
+        let all: Vec<Tiling> = all.into_iter().map(|(_, tiling)| tiling).collect();
+        if all.is_empty() { vec![with(&([16, 16], [1, 1]), (64, 1))] } else { all }
+    }
+
+    /// Rows of tiles whose blocks come one after the other, column by column, so that blocks that run at a time read as little as
+    /// they can: as many as make what runs at a time about square, if they divide the rows of tiles.
+    fn grouped(&self, product: &Product, machine: &SimtMachine) -> u32 {
+        let [rows, columns, _] = self.block;
+        let tiles = product.m.div_ceil(rows as usize) as u32;
+        if product.batch.count() != 1 {
+            return 1;
+        }
+        let resident = (machine.shared.bytes / self.shared_bytes(self.stages).max(1)).clamp(1, 2) as u32;
+        let side = (f64::from(machine.multiprocessors * resident) * f64::from(columns) / f64::from(rows)).sqrt();
+        (1..=tiles).filter(|group| tiles.is_multiple_of(*group) && f64::from(*group) <= side * 1.25).max().unwrap_or(1)
     }
 
     /// Cycles by reckoning: waves of blocks, each limited by multiplying or by reading panels.
@@ -148,7 +175,7 @@ pub(super) fn tiled(
     let streams = a.vector.is_some() && b.vector.is_some() && steps > 1;
     let bytes = |panel: &Panel| u64::from(panel.elements()) * panel.dtype.bits() as u64 / 8;
     let room = machine.shared.block_bytes / (bytes(&a) + bytes(&b)).max(1);
-    let stages = if streams { steps.min(STAGES).min(room as u32).max(1) } else { 1 };
+    let stages = if streams { steps.min(tiling.stages).min(room as u32).max(1) } else { 1 };
     if room == 0 {
         return Err(misfit());
     }
@@ -162,15 +189,26 @@ pub(super) fn tiled(
         elements.coords_of(&product.batch.clone(), block[2])
     };
     let (tiles_m, tiles_n) = (m.div_ceil(rows as usize), n.div_ceil(columns as usize));
-    let first = |elements: &mut Elements<'_>, axis: usize, tiles: usize, size: u32, name: &str| match tiles {
-        1 => elements.builder.integer(0),
+    // Rows of tiles come in groups: along x those of a group, along z the groups.
+    let groups = tiles_m / tiling.group as usize;
+    let builder = &mut elements.builder;
+    let group = if groups > 1 && tiling.group > 1 { block[2] } else { zero_index };
+    let (number_m, number_n) = match tiling.group {
+        1 => (block[1], block[0]),
         _ => {
-            let first = elements.builder.scaled(block[axis], size as i32);
-            elements.builder.keep(name, Scalar::I32, first)
+            let before = builder.scaled(group, tiling.group as i32);
+            (builder.add(before, block[0]), block[1])
         }
     };
-    let first_column = first(elements, 0, tiles_n, columns, "first_column");
-    let first_row = first(elements, 1, tiles_m, rows, "first_row");
+    let first = |builder: &mut Builder, number: ExprId, tiles: usize, size: u32, name: &str| match tiles {
+        1 => builder.integer(0),
+        _ => {
+            let first = builder.scaled(number, size as i32);
+            builder.keep(name, Scalar::I32, first)
+        }
+    };
+    let first_column = first(builder, number_n, tiles_n, columns, "first_column");
+    let first_row = first(builder, number_m, tiles_m, rows, "first_row");
     let core = Core::new(elements, tiling, product);
     let load = |elements: &mut Elements<'_>, step: ExprId, stage: ExprId| -> Result<(), TargetError> {
         let from = elements.builder.scaled(step, depth as i32);
@@ -227,7 +265,11 @@ pub(super) fn tiled(
         "{m} × {n} × {k} in tiles of {rows} × {columns} × {depth}, {how} with {} × {}, {stages} panels on their way",
         tiling.part[0], tiling.part[1]
     );
-    Ok(([tiles_n as u32, tiles_m as u32, product.batch.count() as u32], text))
+    let grid = match tiling.group {
+        1 => [tiles_n as u32, tiles_m as u32, product.batch.count() as u32],
+        group => [group, tiles_n as u32, groups as u32],
+    };
+    Ok((grid, text))
 }
 
 /// The panels of both factors.

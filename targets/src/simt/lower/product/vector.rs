@@ -1,53 +1,122 @@
 //! Products of few rows: weights are read once and in order, as fast as memory gives them, and multiplied as they come by.
 //!
-//! Where columns lie beside each other, a thread has some of them and a share of the depth; where the depth does, threads that
-//! share a column have parts of that. Either way their sums are added up in shared memory or by their warp.
+//! Where columns lie beside each other, a thread has some of them and a share of the depth (`columns`); where the depth does,
+//! threads that share a column have parts of that (`depth`). Either way their sums are added up by their warp or in shared memory.
 
-use tcc_ir::ops::BinaryFn;
+mod columns;
+mod depth;
+
 use tcc_ir::{DType, ValueId};
 
 use super::super::elements::{Coords, Elements};
 use super::super::piece::Prologue;
 use super::super::rows::one_row;
-use super::panel::vector_of;
 use super::{Product, zero};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
+use crate::simt::kernel::{Builder, ExprId, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
+use columns::columns_at_once;
 
-/// Threads of a block.
+/// Threads of a block where threads share columns.
 const THREADS: u32 = 128;
 
-/// Registers for weights and rows that are read ahead.
-const REGISTERS: u32 = 64;
+/// Threads of a multiprocessor that memory is read by: with what each has on its way they cover the latency of memory, and each may
+/// take 64 registers.
+const RESIDENT: u32 = 1024;
 
-/// Bytes that the sums of a block's threads take at most, unless columns are multiplied one by one.
-const SUMS: u64 = 32 << 10;
+/// Most blocks of a multiprocessor: where there are more columns, each block has some after others, so that it computes the rows but
+/// once.
+const RESIDENT_BLOCKS: usize = 2;
+
+/// The share of a block's shared memory that rows may take.
+const ROWS_SHARE: u64 = 4;
+
+/// Registers for sums.
+const SUMS: u32 = 64;
+
+/// Bytes that threads beside each other read at least, so that memory gives whole sectors.
+const RUN: usize = 64;
 
 /// How the work is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::simt::lower) struct Shares {
     /// Threads that have neighbouring columns, or the same.
     lanes: u32,
+    /// Columns of each.
+    own: u32,
+    threads: u32,
+    /// Threads of a warp.
+    warp: u32,
+    /// Columns, or groups of them, that threads have one after the other.
+    rounds: u32,
+    /// Elements of rows that shared memory has room for, beside those of other blocks.
+    room: u64,
 }
 
 impl Shares {
-    /// For a product.
-    pub fn new(product: &Product, machine: &SimtMachine) -> Shares {
+    /// Ways to share out products of the same rows that are worth a look.
+    pub fn all(elements: &Elements<'_>, products: &[Product], machine: &SimtMachine) -> Vec<Shares> {
+        let (product, warp) = (&products[0], machine.warp);
+        let room = machine.shared.block_bytes / ROWS_SHARE / 4;
         if product.runs_along_k[1] {
-            let lanes = (product.k / 4).next_power_of_two().clamp(1, machine.warp as usize) as u32;
-            return Shares { lanes };
+            let lanes = depth::lanes(elements, product, warp);
+            let with = |threads: u32| {
+                let resident = (RESIDENT / threads).max(1) as usize * machine.multiprocessors as usize;
+                let groups = product.n.div_ceil((threads / lanes) as usize) * product.batch.count();
+                Shares { lanes, own: 1, threads, warp, rounds: groups.div_ceil(resident).max(1) as u32, room }
+            };
+            let counts = [THREADS, 2 * THREADS, 4 * THREADS, 8 * THREADS];
+            return counts.into_iter().filter(|&threads| threads <= machine.block_threads).map(with).collect();
         }
-        // As few threads beside each other as read whole sectors, but enough blocks for all multiprocessors.
-        let mut lanes = 32;
-        while lanes > 8 && product.n.div_ceil(lanes as usize * 4) < 2 * machine.multiprocessors as usize {
-            lanes /= 2;
+        let wide = columns_at_once(elements, product);
+        let (mut own, bits) = wide.map_or((1, product.sum.bits()), |(count, dtype)| (count, dtype.bits()));
+        let sums = (product.m * products.len()) as u32;
+        while own > 1 && (sums * own > SUMS || own as usize * bits > 128) && own as usize * bits > 32 {
+            own /= 2;
         }
-        Shares { lanes }
+        let least = (RUN * 8 / (own as usize * bits)).clamp(1, warp as usize) as u32;
+        let multiprocessors = machine.multiprocessors as usize;
+        // Sums of warps, and by what their threads combine; the rows have their share.
+        let fits = |own: u32, lanes: u32, threads: u32| {
+            let shared = sums * threads / warp * lanes * own + threads;
+            4 * u64::from(shared) <= machine.shared.block_bytes / ROWS_SHARE * (ROWS_SHARE - 1)
+        };
+        let fewest = THREADS.max(warp);
+        let mut all = Vec::new();
+        for lanes in [1, 2, 4, 8].map(|by| least * by).into_iter().filter(|&lanes| lanes <= warp) {
+            let blocks = product.n.div_ceil((lanes * own) as usize) * product.batch.count();
+            // Either all blocks share the threads of their multiprocessors, or there are no more than fill these.
+            let per_multiprocessor = blocks.div_ceil(multiprocessors).max(1);
+            for resident in [per_multiprocessor.min(RESIDENT_BLOCKS), per_multiprocessor] {
+                let rounds = match resident < per_multiprocessor {
+                    true => blocks.div_ceil(multiprocessors * resident) as u32,
+                    false => 1,
+                };
+                // Each thread has some of the depth.
+                let most = (RESIDENT as usize / resident).min(product.k * lanes as usize / 2).max(1);
+                let bound = |threads: u32| threads.clamp(fewest, RESIDENT.min(machine.block_threads));
+                let above = bound(most.next_power_of_two() as u32);
+                for threads in [bound(above / 2), above].into_iter().filter(|&threads| fits(own, lanes, threads)) {
+                    let shares = Shares { lanes, own, threads, warp, rounds, room };
+                    if !all.contains(&shares) {
+                        all.push(shares);
+                    }
+                }
+            }
+            // More threads beside each other only make fewer blocks.
+            if blocks < multiprocessors {
+                break;
+            }
+        }
+        if all.is_empty() {
+            let (lanes, own) = if fits(own, least, fewest) { (least, own) } else { (1, 1) };
+            all.push(Shares { lanes, own, threads: fewest, warp, rounds: 1, room });
+        }
+        all
     }
 
     pub fn threads(self) -> u32 {
-        THREADS
+        self.threads
     }
 }
 
@@ -56,6 +125,9 @@ struct Rows<'p> {
     products: &'p [Product],
     /// The rows in shared memory, if every block has computed them.
     shared: Option<SharedId>,
+    /// Threads and elements of each, if what of the depth each of so many threads has, one thread after the other, lies there
+    /// element by element instead: first the first of each thread, then the second.
+    turned: Option<(u32, u32)>,
     lead: Coords,
 }
 
@@ -72,7 +144,6 @@ pub(super) fn vector(
     prologue: Option<&Prologue>,
     shares: Shares,
     outputs: &[ValueId],
-    shared_bytes: u64,
 ) -> Result<([u32; 3], String), TargetError> {
     let product = &products[0];
     let block = elements.builder.block(2);
@@ -82,269 +153,17 @@ pub(super) fn vector(
     } else {
         elements.coords_of(&product.batch.clone(), block)
     };
-    let shared = match prologue {
-        Some(prologue) => Some(computed(elements, product, prologue)?),
-        None => None,
-    };
-    let rows = Rows { products, shared, lead };
+    let mut rows = Rows { products, shared: None, turned: None, lead };
     if product.runs_along_k[1] {
-        along_depth(elements, &rows, shares, outputs)
+        depth::along_depth(elements, &mut rows, prologue, shares, outputs)
     } else {
-        let held = prologue.map_or(0, |_| 4 * (product.m * product.k) as u64);
-        along_columns(elements, &rows, shares, outputs, shared_bytes.saturating_sub(held))
+        columns::along_columns(elements, &mut rows, prologue, shares, outputs)
     }
-}
-
-/// Has the block compute the rows that it multiplies.
-fn computed(elements: &mut Elements<'_>, product: &Product, prologue: &Prologue) -> Result<SharedId, TargetError> {
-    let shared = elements.builder.shared("rows", DType::F32, (product.m * product.k) as u32);
-    let Prologue { nodes, value, domain, axes } = prologue;
-    let k = product.k;
-    for row in 0..product.m {
-        elements.scoped(|elements| {
-            one_row(elements, (domain, axes), nodes, row, |elements, coords, column| {
-                let element = elements.element(*value, coords)?;
-                let first = elements.builder.integer((row * k) as i32);
-                let at = elements.builder.add(first, column);
-                elements.builder.store_shared(shared, at, element);
-                Ok(())
-            })
-        })?;
-    }
-    elements.builder.barrier();
-    Ok(shared)
 }
 
 /// Rows, which a thread computes all of, and what a kernel says of itself.
 fn told(product: &Product, how: &str) -> String {
     format!("{} rows × {} × {}, {how}", product.m, product.n, product.k)
-}
-
-/// Threads have columns that lie beside each other, and shares of the depth.
-fn along_columns(
-    elements: &mut Elements<'_>,
-    rows: &Rows<'_>,
-    shares: Shares,
-    outputs: &[ValueId],
-    room: u64,
-) -> Result<([u32; 3], String), TargetError> {
-    let product = rows.first();
-    let Product { m, n, k, .. } = *product;
-    let weights = product.factors[1];
-    let stored = elements.stored(weights);
-    let wide = vector_of(elements, weights, stored, !product.sums_along_last(1), 16).filter(|&count| count <= 8);
-    // As many as leave room for the sums of all threads, and for other blocks.
-    let sums = 4 * (m * rows.products.len()) as u64 * u64::from(THREADS);
-    let fits = |count: u32| sums * u64::from(count) <= room.min(SUMS);
-    let widths = [1, 2, 4].map(|part| wide.map(|count| count / part));
-    let is_vector = |count: u32| count as usize * stored.bits() >= 32;
-    let wide = widths.into_iter().flatten().find(|&count| is_vector(count) && fits(count));
-    let own = wide.unwrap_or(1);
-    let (lanes, parts) = (shares.lanes, THREADS / shares.lanes);
-    let scalar = Scalar::of(product.sum);
-    let builder = &mut elements.builder;
-    let (thread, block) = (builder.thread(), builder.block(0));
-    let (part, lane) = builder.divided(thread, lanes as i32);
-    let part = builder.keep("part", Scalar::I32, part);
-    let first = builder.scaled(block, (lanes * own) as i32);
-    let within = builder.scaled(lane, own as i32);
-    let column = builder.add(first, within);
-    let column = builder.keep("column", Scalar::I32, column);
-    let count = m as u32 * own;
-    let start = zero(builder, product.sum);
-    let sums: Vec<VarId> = rows.products.iter().map(|_| builder.array("sums", scalar, count, start)).collect();
-    let is_full = n.is_multiple_of((lanes * own) as usize);
-    if !is_full {
-        let there = builder.below(column, n as i32);
-        builder.when(there);
-        elements.open();
-    }
-    let end = elements.builder.integer(k as i32);
-    let ahead = ahead(k, parts, own * rows.products.len() as u32 + m as u32);
-    let first_k = elements.builder.loop_over("k", part, end, parts * ahead);
-    elements.open();
-    let mut held = Vec::with_capacity(ahead as usize);
-    for number in 0..ahead {
-        let distance = elements.builder.integer((number * parts) as i32);
-        let depth = elements.builder.add(first_k, distance);
-        let weights = rows.weights(elements, (stored, wide), depth, column)?;
-        held.push((weights, rows.all_left(elements, depth)?));
-    }
-    let dtype = elements.graph().ty(weights).dtype;
-    for (held, left) in held {
-        for (row, x) in left.into_iter().enumerate() {
-            let j = elements.builder.unrolled("j", own);
-            let base = elements.builder.integer((row as u32 * own) as i32);
-            let place = elements.builder.add(base, j);
-            for (&held, &sums) in held.iter().zip(&sums) {
-                let y = elements.builder.element(held, j);
-                let y = elements.builder.convert_register(dtype, product.sum, y);
-                let so_far = elements.builder.element(sums, place);
-                let next = elements.builder.mul_add(product.sum, x, y, so_far);
-                elements.builder.set_element(sums, place, next);
-            }
-            elements.builder.end();
-        }
-    }
-    elements.close();
-    if !is_full {
-        elements.close();
-    }
-    // The shares of the depth are added up by those who write.
-    let all = lanes * own;
-    let builder = &mut elements.builder;
-    let dtype = super::super::wide_type(product.sum);
-    let size = m as u32 * parts * all;
-    let partial: Vec<SharedId> = sums.iter().map(|_| builder.shared("partial", dtype, size)).collect();
-    let i = builder.unrolled("i", count);
-    let (row, j) = builder.divided(i, own as i32);
-    let at = builder.scaled(row, parts as i32);
-    let at = builder.add(at, part);
-    let at = builder.scaled(at, all as i32);
-    let within = builder.add(within, j);
-    let at = builder.add(at, within);
-    for (&sums, &partial) in sums.iter().zip(&partial) {
-        let value = builder.element(sums, i);
-        builder.store_shared(partial, at, value);
-    }
-    builder.end();
-    builder.barrier();
-    let end = builder.integer((m as u32 * all) as i32);
-    let i = builder.loop_over("i", thread, end, THREADS);
-    elements.open();
-    let builder = &mut elements.builder;
-    let (row, within) = builder.divided(i, all as i32);
-    let column = builder.add(first, within);
-    let column = builder.keep("column", Scalar::I32, column);
-    if !is_full {
-        let there = builder.below(column, n as i32);
-        builder.when(there);
-        elements.open();
-    }
-    let builder = &mut elements.builder;
-    let start = zero(builder, product.sum);
-    let base = builder.scaled(row, (parts * all) as i32);
-    let base = builder.add(base, within);
-    let mut totals = Vec::with_capacity(partial.len());
-    for &partial in &partial {
-        let total = builder.declare("total", scalar, start);
-        let p = builder.unrolled("p", parts);
-        let across = builder.scaled(p, all as i32);
-        let at = builder.add(base, across);
-        let value = builder.load_shared(partial, at, "share");
-        let so_far = builder.get(total);
-        let next = builder.binary(BinaryFn::Add, product.sum, so_far, value);
-        builder.set(total, next);
-        builder.end();
-        totals.push(builder.get(total));
-    }
-    rows.write(elements, (row, column), &totals, outputs)?;
-    if !is_full {
-        elements.close();
-    }
-    elements.close();
-    let text =
-        told(product, &format!("{own} columns and 1/{parts} of the depth each, {lanes} threads beside each other"));
-    let blocks = n.div_ceil(all as usize) as u32;
-    Ok(([blocks, 1, product.batch.count() as u32], text))
-}
-
-/// Threads share a column, each with parts of the depth.
-fn along_depth(
-    elements: &mut Elements<'_>,
-    rows: &Rows<'_>,
-    shares: Shares,
-    outputs: &[ValueId],
-) -> Result<([u32; 3], String), TargetError> {
-    let product = rows.first();
-    let Product { m, n, k, .. } = *product;
-    let weights = product.factors[1];
-    let stored = elements.stored(weights);
-    let wide = vector_of(elements, weights, stored, product.sums_along_last(1), 16).filter(|&count| count <= 8);
-    let own = wide.unwrap_or(1);
-    let lanes = shares.lanes;
-    let columns = THREADS / lanes;
-    let scalar = Scalar::of(product.sum);
-    let builder = &mut elements.builder;
-    let (thread, block) = (builder.thread(), builder.block(0));
-    let (within, lane) = builder.divided(thread, lanes as i32);
-    let lane = builder.keep("lane", Scalar::I32, lane);
-    let first = builder.scaled(block, columns as i32);
-    let column = builder.add(first, within);
-    let is_full = n.is_multiple_of(columns as usize);
-    // Threads beyond the last column work on it too, and do not write.
-    let last = builder.integer(n as i32 - 1);
-    let read = if is_full { column } else { builder.index(IndexFn::Min, column, last) };
-    let read = builder.keep("column", Scalar::I32, read);
-    let start = zero(builder, product.sum);
-    let all = m * rows.products.len();
-    let sums: Vec<VarId> = (0..all).map(|_| builder.declare("sum", scalar, start)).collect();
-    let from = builder.scaled(lane, own as i32);
-    let end = builder.integer(k as i32);
-    let ahead = ahead(k, lanes * own, own * (rows.products.len() + m) as u32);
-    let first_k = builder.loop_over("k", from, end, lanes * own * ahead);
-    elements.open();
-    let mut held = Vec::with_capacity(ahead as usize);
-    for number in 0..ahead {
-        let distance = elements.builder.integer((number * lanes * own) as i32);
-        let depth = elements.builder.add(first_k, distance);
-        let weights = rows.weights(elements, (stored, wide), depth, read)?;
-        let mut left = Vec::with_capacity(own as usize);
-        for j in 0..own {
-            let distance = elements.builder.integer(j as i32);
-            let at = elements.builder.add(depth, distance);
-            left.push(rows.all_left(elements, at)?);
-        }
-        held.push((weights, left));
-    }
-    let dtype = elements.graph().ty(weights).dtype;
-    for (held, left) in held {
-        for (j, left) in left.into_iter().enumerate() {
-            let j = elements.builder.integer(j as i32);
-            for (row, x) in left.into_iter().enumerate() {
-                for (held, sums) in held.iter().zip(sums.chunks(m)) {
-                    let y = elements.builder.element(*held, j);
-                    let y = elements.builder.convert_register(dtype, product.sum, y);
-                    let so_far = elements.builder.get(sums[row]);
-                    let next = elements.builder.mul_add(product.sum, x, y, so_far);
-                    elements.builder.set(sums[row], next);
-                }
-            }
-        }
-    }
-    elements.close();
-    if lanes > 1 {
-        let dtype = super::super::wide_type(product.sum);
-        let known = elements.scratch.filter(|(known, _)| *known == dtype).map(|(_, scratch)| scratch);
-        let scratch = known.unwrap_or_else(|| elements.builder.shared("scratch", dtype, THREADS));
-        for &sum in &sums {
-            elements.builder.reduce(sum, crate::number::FoldFn::Sum, product.sum, lanes, scratch);
-        }
-    }
-    let builder = &mut elements.builder;
-    let zero_index = builder.integer(0);
-    let mut writes = builder.index(IndexFn::Eq, lane, zero_index);
-    if !is_full {
-        let there = builder.below(column, n as i32);
-        writes = builder.index(IndexFn::And, writes, there);
-    }
-    builder.when(writes);
-    elements.open();
-    for row in 0..m {
-        let index = elements.builder.integer(row as i32);
-        let totals: Vec<ExprId> = sums.chunks(m).map(|sums| elements.builder.get(sums[row])).collect();
-        rows.write(elements, (index, read), &totals, outputs)?;
-    }
-    elements.close();
-    let text = told(product, &format!("{lanes} threads for each column, {own} elements at once"));
-    Ok(([n.div_ceil(columns as usize) as u32, 1, product.batch.count() as u32], text))
-}
-
-/// Vectors of weights that a thread reads before it multiplies the first of them, so that memory is never waited for alone: as many as
-/// steps divide the depth by, and registers hold.
-fn ahead(k: usize, step: u32, registers: u32) -> u32 {
-    let fits = |&count: &u32| k.is_multiple_of((step * count) as usize) && registers * count <= REGISTERS;
-    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
 }
 
 /// An array for weights that are read at once.
@@ -353,7 +172,99 @@ fn weights_array(elements: &mut Elements<'_>, stored: DType, count: u32) -> VarI
     elements.builder.array("weights", Scalar::of(stored), count, start)
 }
 
+/// Where an element of a row lies in shared memory.
+fn place(builder: &mut Builder, turned: Option<(u32, u32)>, first: usize, column: ExprId) -> ExprId {
+    let first = builder.integer(first as i32);
+    let Some((lanes, own)) = turned else { return builder.add(column, first) };
+    let (step, within) = builder.divided(column, (lanes * own) as i32);
+    let (lane, number) = builder.divided(within, own as i32);
+    let step = builder.scaled(step, (lanes * own) as i32);
+    let number = builder.scaled(number, lanes as i32);
+    let at = builder.add(step, number);
+    let at = builder.add(at, lane);
+    builder.add(at, first)
+}
+
 impl Rows<'_> {
+    /// Has the block compute the rows that it multiplies, if nobody has computed them before. What it does meanwhile begins when
+    /// what the rows are made of has been asked for.
+    fn compute<'a>(
+        &mut self,
+        elements: &mut Elements<'a>,
+        prologue: Option<&Prologue>,
+        meanwhile: impl FnOnce(&mut Elements<'a>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        let Some(Prologue { nodes, value, domain, axes }) = prologue else { return meanwhile(elements) };
+        let Product { m, k, .. } = *self.first();
+        let shared = elements.builder.shared("rows", DType::F32, (m * k) as u32);
+        let (mut meanwhile, turned) = (Some(meanwhile), self.turned);
+        for row in 0..m {
+            let take = |elements: &mut Elements<'a>, coords: &Coords, column: ExprId| {
+                let element = elements.element(*value, coords)?;
+                let at = place(&mut elements.builder, turned, row * k, column);
+                elements.builder.store_shared(shared, at, element);
+                Ok(())
+            };
+            let reads = |elements: &mut Elements<'a>| meanwhile.take().map_or(Ok(()), |reads| reads(elements));
+            elements.scoped(|elements| one_row(elements, (domain, axes), nodes, row, reads, take))?;
+        }
+        elements.builder.barrier();
+        self.shared = Some(shared);
+        Ok(())
+    }
+
+    /// Brings the rows to shared memory as they are, so many elements of a thread at a time.
+    fn stage<'a>(
+        &mut self,
+        elements: &mut Elements<'a>,
+        count: usize,
+        meanwhile: impl FnOnce(&mut Elements<'a>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        let Product { m, k, sum, .. } = *self.first();
+        let threads = elements.builder.threads() as usize;
+        let shared = elements.builder.shared("rows", super::super::wide_type(sum), (m * k) as u32);
+        let thread = elements.builder.thread();
+        let mut meanwhile = Some(meanwhile);
+        let whole = k / threads * threads;
+        for row in 0..m {
+            let index = elements.builder.integer(row as i32);
+            for first in (0..whole).step_by(threads * count) {
+                let numbers = (first..whole).step_by(threads).take(count);
+                elements.scoped(|elements| {
+                    let columns: Vec<ExprId> = numbers
+                        .map(|number| {
+                            let number = elements.builder.integer(number as i32);
+                            elements.builder.add(thread, number)
+                        })
+                        .collect();
+                    let read = columns.iter().map(|&column| self.left(elements, index, column));
+                    let read = read.collect::<Result<Vec<_>, _>>()?;
+                    meanwhile.take().map_or(Ok(()), |reads| reads(elements))?;
+                    for (column, element) in columns.into_iter().zip(read) {
+                        let at = place(&mut elements.builder, self.turned, row * k, column);
+                        elements.builder.store_shared(shared, at, element);
+                    }
+                    Ok::<(), TargetError>(())
+                })?;
+            }
+            if whole < k {
+                let number = elements.builder.integer(whole as i32);
+                let column = elements.builder.add(thread, number);
+                let inside = elements.builder.below(column, k as i32);
+                elements.builder.when(inside);
+                elements.open();
+                let element = self.left(elements, index, column)?;
+                let at = place(&mut elements.builder, self.turned, row * k, column);
+                elements.builder.store_shared(shared, at, element);
+                elements.close();
+            }
+        }
+        meanwhile.take().map_or(Ok(()), |reads| reads(elements))?;
+        elements.builder.barrier();
+        self.shared = Some(shared);
+        Ok(())
+    }
+
     /// Reads weights of each product: so many elements at once as there are.
     fn weights(
         &self,

@@ -7,7 +7,11 @@ use super::super::resource::Unit;
 use super::Compiler;
 use tcc_ir::DType;
 
+use crate::number::FoldFn;
 use crate::simt::kernel::{BufferId, Expr, ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
+
+/// What warps have combined that is read at a time: assumed.
+const PARTIALS: usize = 8;
 
 impl Compiler<'_> {
     pub(super) fn statements(&mut self, mut at: usize, end: usize) {
@@ -20,6 +24,11 @@ impl Compiler<'_> {
     fn statement(&mut self, at: usize) -> usize {
         match self.kernel.body[at] {
             Stmt::Let(var, value) => {
+                if self.kernel.vars[var.index()].packed.is_some() {
+                    // What it holds first is overwritten before it is used.
+                    self.forget(var);
+                    return at + 1;
+                }
                 let elements = self.kernel.vars[var.index()].array.unwrap_or(1);
                 let from = self.demand(value);
                 let source = self.source(value);
@@ -70,16 +79,29 @@ impl Compiler<'_> {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
                 let base = self.address((false, buffer.0), from);
                 let (slots, registers) = self.elements(array, to, count);
-                let held = slots[0];
+                let (recipe, bits) = (recipe::widened(dtype), dtype.bits() as u32 * count);
+                if self.kernel.vars[array.index()].packed.is_some() {
+                    let held = slots[0];
+                    self.begin(held, bits.div_ceil(32));
+                    let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
+                    self.access_at(access, [base, NOTHING, NOTHING], held);
+                    self.forget(array);
+                    return at + 1;
+                }
                 // What is read lies in whole registers until each element is taken out.
-                self.begin(held, registers);
+                let held = if recipe.is_empty() { slots[0] } else { self.slot() };
+                self.begin(held, if recipe.is_empty() { registers } else { bits.div_ceil(32) });
                 let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
                 self.access_at(access, [base, NOTHING, NOTHING], held);
-                for &slot in slots.iter().rev() {
-                    if slot != held {
-                        self.begin(slot, registers);
+                for &slot in &slots {
+                    match recipe {
+                        [] if slot != held => {
+                            self.begin(slot, registers);
+                            self.alias(held, slot);
+                        }
+                        [] => {}
+                        _ => self.put_off(recipe, held, (slot, registers)),
                     }
-                    self.chain(recipe::widened(dtype), [held, NOTHING, NOTHING], slot);
                     if self.analysis.is_needed_var[array.index()] {
                         self.emit(Code::Copy { from: Source::Data, to: slot });
                     }
@@ -89,9 +111,11 @@ impl Compiler<'_> {
             Stmt::StoreVector { buffer, to, array, from, count } => {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
                 let (slots, _) = self.elements(array, from, count);
-                let mut last = NOTHING;
-                for slot in slots {
-                    last = self.narrowed(recipe::narrowed(dtype), slot);
+                let mut last = slots[0];
+                if self.kernel.vars[array.index()].packed.is_none() {
+                    for slot in slots {
+                        last = self.narrowed(recipe::narrowed(dtype), slot);
+                    }
                 }
                 let base = self.address((false, buffer.0), to);
                 let access = self.vector(Space::Global(buffer.0), to, (dtype, count), true);
@@ -121,7 +145,7 @@ impl Compiler<'_> {
             Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(sums, tile, [a, b], b_by_rows),
             Stmt::Arrive { var, counters, axis, scratch } => self.arrive(var, counters, axis, scratch),
             Stmt::Barrier => self.barrier(),
-            Stmt::Reduce { .. } => self.reduce(at),
+            Stmt::Reduce { .. } => return self.reduce(at),
             Stmt::Else | Stmt::End => {}
         }
         at + 1
@@ -200,6 +224,7 @@ impl Compiler<'_> {
             None => false,
         };
         let is_regular = !body.iter().any(is_carried);
+        self.settle_all();
         let counter = self.vars[var.index()];
         let condition = self.slot();
         self.begin(counter, 1);
@@ -214,6 +239,7 @@ impl Compiler<'_> {
         self.open();
         self.addresses.clear();
         self.statements(first, end);
+        self.settle_all();
         self.close();
         self.issue(Unit::I32, [counter, NOTHING, NOTHING], counter, None);
         self.issue(Unit::I32, [counter, limit, NOTHING], condition, None);
@@ -266,12 +292,14 @@ impl Compiler<'_> {
     fn branch(&mut self, condition: ExprId, at: usize) -> usize {
         let slot = self.demand(condition);
         let condition = self.source(condition);
+        self.settle_all();
         self.issue(Unit::Control, [slot, NOTHING, NOTHING], NOTHING, None);
         let opened = self.here();
         self.emit(Code::If { condition, middle: 0 });
         let middle = self.ends[at];
         self.open();
         self.statements(at + 1, middle);
+        self.settle_all();
         self.close();
         let mut next = middle + 1;
         let mut place = self.here();
@@ -279,6 +307,7 @@ impl Compiler<'_> {
             self.emit(Code::Else { end: 0 });
             self.open();
             self.statements(middle + 1, self.ends[middle]);
+            self.settle_all();
             self.close();
             next = self.ends[middle] + 1;
             let end = self.here();
@@ -327,40 +356,67 @@ impl Compiler<'_> {
         }
     }
 
-    /// Combines what threads hold: within warps by shuffles, each followed by one step; then across warps by shared memory.
-    fn reduce(&mut self, at: usize) {
-        let Stmt::Reduce { var, function, dtype, width, scratch } = self.kernel.body[at] else { return };
-        let scalar = Scalar::of(dtype);
-        let value = self.element(var, None);
-        let other = self.slot();
-        self.begin(other, scalar.registers());
+    /// Combines what threads hold: within warps by shuffles, each followed by one step; then across warps by shared memory. What
+    /// is combined one after the other over as many threads goes step by step together, so that no step waits for the one before.
+    /// Returns the place of the next statement.
+    fn reduce(&mut self, at: usize) -> usize {
+        let Stmt::Reduce { width, .. } = self.kernel.body[at] else { return at + 1 };
+        let mut all = Vec::new();
+        for stmt in &self.kernel.body[at..] {
+            match *stmt {
+                Stmt::Reduce { var, function, dtype, width: own, scratch } if own == width => {
+                    let other = self.slot();
+                    self.begin(other, Scalar::of(dtype).registers());
+                    all.push((self.element(var, None), other, var, (function, dtype), scratch));
+                }
+                _ => break,
+            }
+            if width > self.warp {
+                break;
+            }
+        }
         let mut mask = width.min(self.warp) / 2;
         while mask > 0 {
-            self.chain(recipe::shuffled(scalar), [value, NOTHING, NOTHING], other);
-            self.chain(recipe::fold(function, dtype), [value, other, NOTHING], value);
+            for &(value, other, _, (_, dtype), _) in &all {
+                self.chain(recipe::shuffled(Scalar::of(dtype)), [value, NOTHING, NOTHING], other);
+            }
+            for &(value, other, _, (function, dtype), _) in &all {
+                self.chain(recipe::fold(function, dtype), [value, other, NOTHING], value);
+            }
             mask /= 2;
         }
-        if width > self.warp {
-            let (space, bits) = (Space::Shared(self.offsets[scratch.index()]), u64::from(scalar.registers()) * 32);
-            let access = |is_store, address| Access { space, is_store, address, bits, width: bits, copied: None };
-            self.access_at(access(true, Address::Thread), [value, NOTHING, NOTHING], NOTHING);
-            self.barrier();
-            let partial: Vec<Slot> = (0..width / self.warp).map(|_| self.slot()).collect();
-            for &slot in &partial {
+        for &(value, _, var, (function, dtype), scratch) in &all {
+            if width > self.warp {
+                self.reduce_warps(value, (function, dtype), width, scratch);
+            }
+            if self.analysis.is_needed_var[var.index()] {
+                self.emit(Code::Copy { from: Source::Data, to: value });
+            }
+            self.forget(var);
+        }
+        at + all.len().max(1)
+    }
+
+    /// Combines what warps have combined.
+    fn reduce_warps(&mut self, value: Slot, (function, dtype): (FoldFn, DType), width: u32, scratch: SharedId) {
+        let scalar = Scalar::of(dtype);
+        let (space, bits) = (Space::Shared(self.offsets[scratch.index()]), u64::from(scalar.registers()) * 32);
+        let access = |is_store, address| Access { space, is_store, address, bits, width: bits, copied: None };
+        self.access_at(access(true, Address::Thread), [value, NOTHING, NOTHING], NOTHING);
+        self.barrier();
+        let partial: Vec<Slot> = (0..width / self.warp).map(|_| self.slot()).collect();
+        for (place, some) in partial.chunks(PARTIALS).enumerate() {
+            for &slot in some {
                 self.begin(slot, scalar.registers());
                 self.access_at(access(false, Address::Same), [NOTHING; 3], slot);
             }
-            for (place, &slot) in partial.iter().enumerate() {
-                match place {
+            for (number, &slot) in some.iter().enumerate() {
+                match place + number {
                     0 => self.alias(slot, value),
                     _ => self.chain(recipe::fold(function, dtype), [value, slot, NOTHING], value),
                 }
             }
-            self.barrier();
         }
-        if self.analysis.is_needed_var[var.index()] {
-            self.emit(Code::Copy { from: Source::Data, to: value });
-        }
-        self.forget(var);
+        self.barrier();
     }
 }
