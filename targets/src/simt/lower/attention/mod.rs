@@ -13,7 +13,7 @@ use tcc_ir::ops::Attention;
 use tcc_ir::{DType, Graph, NodeId, ValueId};
 
 use super::Written;
-use super::elements::{Elements, defect};
+use super::elements::Elements;
 use super::piece::ATTENTION_ROWS;
 use crate::simt::SimtMachine;
 use crate::target::TargetError;
