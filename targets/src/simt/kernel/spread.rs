@@ -66,13 +66,17 @@ impl Spread {
         builder.add(row, first)
     }
 
-    /// The column of a lane's sum, by a tile's number in its row of tiles and the sum's among those of the lane's row, in code.
-    pub fn column_in(self, builder: &mut Builder, lane: ExprId, (tile, within): (ExprId, ExprId)) -> ExprId {
-        let column = builder.scaled(tile, self.tile_columns() as i32);
+    /// The first column of a lane in a tile, in code.
+    pub fn own_column(self, builder: &mut Builder, lane: ExprId) -> ExprId {
         let (_, own) = builder.divided(lane, self.lanes_of_row() as i32);
-        let own = builder.scaled(own, self.columns_of_tile() as i32);
-        let within = builder.add(column, within);
-        builder.add(own, within)
+        builder.scaled(own, self.columns_of_tile() as i32)
+    }
+
+    /// How far behind that the column of a sum is, by a tile's number in its row of tiles and the sum's among those of the lane's row,
+    /// in code.
+    pub fn column_in(self, builder: &mut Builder, (tile, within): (ExprId, ExprId)) -> ExprId {
+        let column = builder.scaled(tile, self.tile_columns() as i32);
+        builder.add(column, within)
     }
 
     /// The index of a lane's sum by the number of its row among those of the lane, and by tile and number as for

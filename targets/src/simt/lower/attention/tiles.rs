@@ -164,6 +164,8 @@ impl Tiles {
         let (of_scores, of_sums) = (spread(self.keys)?, spread(value_depth)?);
         let slots = of_scores.rows(self.rows as u32);
         let builder = &mut elements.builder;
+        let own_column = of_scores.own_column(builder, lane);
+        let own_column = builder.keep("own_first", Scalar::I32, own_column);
         let (zero, least) = (builder.float(SUM, 0.0), builder.float(SUM, f64::NEG_INFINITY));
         let sums = builder.array("sums", Scalar::F32, of_sums.count(self.rows as u32), zero);
         let greatest = builder.array("greatest", Scalar::F32, slots, least);
@@ -177,6 +179,7 @@ impl Tiles {
             first,
             part,
             lane,
+            own_column,
             thread,
             panels: [queries, key_panel, values],
             weights,
@@ -221,6 +224,8 @@ struct Block<'e, 'a> {
     first: ExprId,
     part: ExprId,
     lane: ExprId,
+    /// The lane's first key of a panel, and its first element of a value.
+    own_column: ExprId,
     thread: ExprId,
     /// Queries, keys and values in shared memory.
     panels: [Panel; 3],
@@ -459,14 +464,14 @@ impl Block<'_, '_> {
         columns as u32 / spread.tile_columns() * spread.columns_of_tile()
     }
 
-    /// The number of a key in its panel, or of an element of a value, that is a lane's column; and the index of its sum in a row.
+    /// How far behind the lane's first column another is that it has; and the index of its sum in a row.
     fn column(&mut self, number: usize, (slot, column): (usize, ExprId)) -> (ExprId, ExprId) {
         let spread = self.spreads[number];
         let builder = &mut self.elements.builder;
         let own = spread.columns_of_tile();
         let (tile, within) = builder.divided(column, own as i32);
         let sum = spread.sum_in(builder, slot as u32, (tile, within));
-        let at = spread.column_in(builder, self.lane, (tile, within));
+        let at = spread.column_in(builder, (tile, within));
         (at, sum)
     }
 
@@ -486,11 +491,13 @@ impl Block<'_, '_> {
         let builder = &mut self.elements.builder;
         let nothing = if scalar == Scalar::F32 { builder.float(SUM, 0.0) } else { builder.integer(0) };
         let masks = builder.array("masks", scalar, columns, nothing);
+        let first = builder.add(start, self.own_column);
+        let first = builder.keep("first_key", Scalar::I32, first);
         let column = builder.unrolled("column", columns);
         self.elements.open();
         let (within, _) = self.column(0, (0, column));
         let builder = &mut self.elements.builder;
-        let key = builder.add(start, within);
+        let key = builder.add(first, within);
         let keys = self.heads.dims.keys;
         let last = builder.integer(keys as i32 - 1);
         let key = if keys.is_multiple_of(self.tiles.keys) { key } else { builder.index(IndexFn::Min, key, last) };
@@ -593,15 +600,27 @@ impl Block<'_, '_> {
             let total = builder.binary(BinaryFn::Mul, SUM, total, correction);
             let total = builder.declare("total", Scalar::F32, total);
             let line = builder.scaled(self.rows[slot].within, self.pitch as i32);
+            let line = builder.add(line, self.own_column);
             let line = builder.keep("line", Scalar::I32, line);
+            // Step by step for all keys, so that none waits for the one before.
             let column = builder.unrolled("column", columns);
-            let (within, sum) = self.column(0, (slot, column));
+            let (_, sum) = self.column(0, (slot, column));
             let builder = &mut self.elements.builder;
             let score = builder.element(scores, sum);
             let less = builder.mul_add(SUM, score, scale, minus);
+            builder.set_element(scores, sum, less);
+            builder.end();
+            let column = builder.unrolled("column", columns);
+            let (_, sum) = self.column(0, (slot, column));
+            let builder = &mut self.elements.builder;
+            let less = builder.element(scores, sum);
             let weight = builder.unary(UnaryFn::Exp, SUM, less);
-            let weight = builder.keep("weight", Scalar::F32, weight);
-            let so_far = builder.get(total);
+            builder.set_element(scores, sum, weight);
+            builder.end();
+            let column = builder.unrolled("column", columns);
+            let (within, sum) = self.column(0, (slot, column));
+            let builder = &mut self.elements.builder;
+            let (so_far, weight) = (builder.get(total), builder.element(scores, sum));
             let next = builder.binary(BinaryFn::Add, SUM, so_far, weight);
             builder.set(total, next);
             let at = builder.add(line, within);
@@ -649,10 +668,11 @@ impl Block<'_, '_> {
     fn hide(&mut self, scores: VarId, (start, slot): (ExprId, usize)) {
         let columns = self.columns(self.spreads[0], self.tiles.keys);
         let query = self.rows[slot].query;
+        let first = self.elements.builder.add(start, self.own_column);
         let column = self.elements.builder.unrolled("column", columns);
         let (within, sum) = self.column(0, (slot, column));
         let builder = &mut self.elements.builder;
-        let key = builder.add(start, within);
+        let key = builder.add(first, within);
         let mut score = builder.element(scores, sum);
         if !self.heads.dims.keys.is_multiple_of(self.tiles.keys) {
             let least = builder.float(SUM, f64::NEG_INFINITY);
@@ -695,6 +715,7 @@ impl Block<'_, '_> {
             self.elements.open();
             let (e, sum) = self.column(1, (slot, column));
             let builder = &mut self.elements.builder;
+            let e = builder.add(self.own_column, e);
             let e = builder.keep("e", Scalar::I32, e);
             let sum = builder.element(self.sums, sum);
             self.heads.write(self.elements, [self.batch, head, query, e], (sum, total), outputs)?;

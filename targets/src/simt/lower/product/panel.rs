@@ -118,9 +118,8 @@ impl Panel {
         }
         for round in 0..rounds {
             let round = elements.builder.integer(round as i32);
-            elements.scoped(|elements| {
-                self.copy_round(elements, product, (shared, at), (lead, corner), (round, count))
-            })?;
+            elements
+                .scoped(|elements| self.copy_round(elements, product, (shared, at), (lead, corner), (round, count)))?;
         }
         Ok(())
     }
