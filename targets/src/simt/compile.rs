@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
-use tcc_ir::{Bytes, Graph, Plan, ValueId, evaluate_constant};
+use tcc_ir::{Bytes, DType, Graph, Plan, ValueId, evaluate_constant};
 use tcc_passes::{
     FusionLimits, KernelExplanation, Optimized, Outline, Places, assemble, clean_up, derived_constants, fuse,
     integer_products, legalize, optimize, optimize_explained,
 };
 
 use super::cost::SimtCosts;
-use super::lower::{Lowered, lower, stored_type};
+use super::lower::{Argument, Lowered, lower, stored_type};
 use super::memory::{ALIGNMENT, Arena};
 use super::program::{Buffer, Group, Launch, Parts};
-use super::simulator::Place;
+use super::simulator::{Place, buffer_bytes};
 use super::{SimtMachine, SimtProgram, legal};
 use crate::machine::Machine;
 use crate::optimizer::{Block, extraction};
@@ -73,7 +73,7 @@ pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) 
     let placed = place(&plan, &lowered);
     let port = |name: &str, value: ValueId| {
         let port = Port { name: name.to_owned(), ty: plan.graph.ty(value).clone() };
-        (port, placed.numbers[&value])
+        (port, placed.numbers[&Argument::Value(value)])
     };
     let groups = plan.kernels.iter().enumerate().map(|(index, group)| {
         let own = lowered.launches.iter().filter(|launch| launch.group as usize == index);
@@ -97,7 +97,7 @@ pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) 
     }
     let launches = lowered.launches.iter().map(|launch| Launch {
         kernel: launch.kernel,
-        buffers: launch.arguments.iter().map(|value| placed.numbers[value]).collect(),
+        buffers: launch.arguments.iter().map(|argument| placed.numbers[argument]).collect(),
         group: launch.group,
     });
     let parts = Parts {
@@ -120,14 +120,15 @@ pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) 
 /// Buffers and where they lie.
 struct Placed {
     buffers: Vec<Buffer>,
-    numbers: HashMap<ValueId, u32>,
+    numbers: HashMap<Argument, u32>,
     /// The values among the weights, in order.
     constants: Vec<ValueId>,
     weights_bytes: u64,
     values_bytes: u64,
 }
 
-/// Gives every value that a launch reads or writes its place.
+/// Gives everything that a launch reads or writes its place. Counters are the same for all launches, which run one after another,
+/// and lie where nothing else ever does.
 fn place(plan: &Plan, lowered: &Lowered) -> Placed {
     let graph = &plan.graph;
     let derived = derived_constants(graph);
@@ -139,38 +140,64 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
         values_bytes: 0,
     };
     let mut arena = Arena::default();
-    let mut last: HashMap<ValueId, usize> = HashMap::new();
+    let mut last: HashMap<Argument, usize> = HashMap::new();
     for (index, launch) in lowered.launches.iter().enumerate() {
-        last.extend(launch.arguments.iter().map(|&value| (value, index)));
+        last.extend(launch.arguments.iter().map(|&argument| (argument, index)));
+    }
+    let all = lowered.launches.iter().flat_map(|launch| &launch.arguments);
+    let counters = all.filter_map(|argument| match *argument {
+        Argument::Counters(elements) => Some(elements),
+        Argument::Value(_) | Argument::Handed(..) => None,
+    });
+    let counters = counters.max().unwrap_or(0);
+    if counters > 0 {
+        let place = Place::Values(arena.take(buffer_bytes(DType::U32, counters)));
+        placed.buffers.push(Buffer { name: "counters".to_owned(), dtype: DType::U32, elements: counters, place });
     }
     // Inputs are there before the first launch, outputs after the last.
     let outputs: Vec<ValueId> = graph.outputs().iter().map(|output| output.value).collect();
-    let stays: Vec<ValueId> = graph.inputs().iter().chain(&outputs).copied().collect();
-    let add = |placed: &mut Placed, arena: &mut Arena, value: ValueId| {
-        if placed.numbers.contains_key(&value) {
+    let stays: Vec<Argument> = graph.inputs().iter().chain(&outputs).map(|&value| Argument::Value(value)).collect();
+    let add = |placed: &mut Placed, arena: &mut Arena, argument: Argument| {
+        if placed.numbers.contains_key(&argument) {
             return;
         }
-        let dtype = stored_type(graph, &derived, value);
-        let elements = graph.shape(value).count().max(1) as u64;
-        let bytes = (elements * dtype.bits() as u64).div_ceil(8);
-        let place = if derived[value.index()] {
-            let at = placed.weights_bytes;
-            placed.weights_bytes += bytes.next_multiple_of(ALIGNMENT);
-            placed.constants.push(value);
-            Place::Weights(at)
-        } else {
-            Place::Values(arena.take(bytes))
+        let buffer = match argument {
+            Argument::Counters(_) => {
+                placed.numbers.insert(argument, 0);
+                return;
+            }
+            Argument::Handed(_, dtype, elements) => {
+                let place = Place::Values(arena.take(buffer_bytes(dtype, elements)));
+                Buffer { name: "handed over".to_owned(), dtype, elements, place }
+            }
+            Argument::Value(value) => {
+                let dtype = stored_type(graph, &derived, value);
+                let elements = graph.shape(value).count().max(1) as u64;
+                let bytes = buffer_bytes(dtype, elements);
+                let place = if derived[value.index()] {
+                    let at = placed.weights_bytes;
+                    placed.weights_bytes += bytes.next_multiple_of(ALIGNMENT);
+                    placed.constants.push(value);
+                    Place::Weights(at)
+                } else {
+                    Place::Values(arena.take(bytes))
+                };
+                Buffer { name: graph.value(value).name.to_string(), dtype, elements, place }
+            }
         };
-        placed.numbers.insert(value, placed.buffers.len() as u32);
-        placed.buffers.push(Buffer { name: graph.value(value).name.to_string(), dtype, elements, place });
+        placed.numbers.insert(argument, placed.buffers.len() as u32);
+        placed.buffers.push(buffer);
     };
-    stays.iter().for_each(|&value| add(&mut placed, &mut arena, value));
+    stays.iter().for_each(|&argument| add(&mut placed, &mut arena, argument));
     for (index, launch) in lowered.launches.iter().enumerate() {
-        launch.arguments.iter().for_each(|&value| add(&mut placed, &mut arena, value));
-        for value in &launch.arguments {
-            let buffer = &placed.buffers[placed.numbers[value] as usize];
-            if let (true, false, Place::Values(at)) = (last[value] == index, stays.contains(value), buffer.place) {
-                arena.give_back(at, (buffer.elements * buffer.dtype.bits() as u64).div_ceil(8));
+        launch.arguments.iter().for_each(|&argument| add(&mut placed, &mut arena, argument));
+        for argument in &launch.arguments {
+            let is_counter = matches!(argument, Argument::Counters(_));
+            let buffer = &placed.buffers[placed.numbers[argument] as usize];
+            if let (true, false, false, Place::Values(at)) =
+                (last[argument] == index, is_counter, stays.contains(argument), buffer.place)
+            {
+                arena.give_back(at, buffer_bytes(buffer.dtype, buffer.elements));
             }
         }
     }

@@ -364,6 +364,48 @@ impl Builder {
         self.kernel.body.push(Stmt::StoreShared(shared, index, value));
     }
 
+    /// Where the next statement will stand.
+    pub fn mark(&self) -> usize {
+        self.kernel.body.len()
+    }
+
+    /// Has all that stands behind a mark read from global memory before it makes anything of what it has read, so that reads do
+    /// not wait for each other. Where it has scopes or sets variables, everything stays where it is.
+    pub fn reads_first(&mut self, mark: usize) {
+        let behind = &self.kernel.body[mark..];
+        let is_plain = |stmt: &Stmt| match *stmt {
+            Stmt::Let(var, _) => self.kernel.vars[var.index()].array.is_none(),
+            Stmt::SetElement(..) | Stmt::Store(..) | Stmt::StoreShared(..) => true,
+            _ => false,
+        };
+        if !behind.iter().all(is_plain) {
+            return;
+        }
+        let mut late: HashSet<VarId> = HashSet::new();
+        let mut is_early = |stmt: &Stmt| {
+            let Stmt::Let(var, value) = *stmt else { return false };
+            let (mut open, mut seen) = (vec![value], HashSet::new());
+            let (mut reads, mut waits) = (self.kernel.vars[var.index()].scalar == Scalar::I32, false);
+            while let Some(id) = open.pop() {
+                let expr = self.at(id);
+                match expr {
+                    Expr::Load(buffer, _) => reads |= !self.kernel.buffers[buffer.index()].is_written,
+                    Expr::Var(var) => waits |= late.contains(&var),
+                    Expr::Element(..) | Expr::LoadShared(..) => waits = true,
+                    _ => {}
+                }
+                open.extend(expr.operands().filter(|operand| seen.insert(*operand)));
+            }
+            if !reads || waits {
+                late.insert(var);
+            }
+            reads && !waits
+        };
+        let (first, then): (Vec<Stmt>, Vec<Stmt>) = behind.iter().partition(|stmt| is_early(stmt));
+        self.kernel.body.truncate(mark);
+        self.kernel.body.extend(first.into_iter().chain(then));
+    }
+
     /// Adds a statement that needs nothing else.
     pub fn push(&mut self, stmt: Stmt) {
         self.kernel.body.push(stmt);
@@ -377,6 +419,13 @@ impl Builder {
     /// Waits for all threads of the block.
     pub fn barrier(&mut self) {
         self.kernel.body.push(Stmt::Barrier);
+    }
+
+    /// Whether the block is the last along an axis of the grid to come here.
+    pub fn arrive(&mut self, name: &str, counters: BufferId, axis: u8, scratch: SharedId) -> ExprId {
+        let var = self.var(name, Scalar::I32, None);
+        self.kernel.body.push(Stmt::Arrive { var, counters, axis, scratch });
+        self.get(var)
     }
 
     /// Combines what a variable holds over so many neighbouring threads.

@@ -4,7 +4,7 @@
 use tcc_ir::DType;
 
 use super::names::is_name;
-use super::{Buffer, Expr, ExprId, Factor, Kernel, Scalar, Shared, Stmt, Var, VarId};
+use super::{Buffer, BufferId, Expr, ExprId, Factor, Kernel, Scalar, Shared, SharedId, Stmt, Var, VarId};
 use crate::number::{binary_is_defined, unary_is_defined};
 
 /// Most threads of a block that any machine has.
@@ -31,13 +31,13 @@ pub struct KernelError {
 /// # Errors
 /// It cannot be run.
 pub fn check(kernel: &Kernel) -> Result<(), KernelError> {
-    let checker = Checker { kernel, scalars: Vec::with_capacity(kernel.exprs.len()) };
+    let checker = Checker::new(kernel);
     checker.check().map_err(|what| KernelError { kernel: kernel.name.clone(), what })
 }
 
 /// What each expression of a kernel holds, which must have passed [`check`].
 pub fn scalars(kernel: &Kernel) -> Vec<Scalar> {
-    let mut checker = Checker { kernel, scalars: Vec::with_capacity(kernel.exprs.len()) };
+    let mut checker = Checker::new(kernel);
     for expr in &kernel.exprs {
         let scalar = checker.scalar(expr).unwrap_or(Scalar::I32);
         checker.scalars.push(scalar);
@@ -48,6 +48,10 @@ pub fn scalars(kernel: &Kernel) -> Vec<Scalar> {
 struct Checker<'k> {
     kernel: &'k Kernel,
     scalars: Vec<Scalar>,
+    /// The variable that says whether the block arrived last, if there is one.
+    arrived: Option<VarId>,
+    /// Which buffers are read although they are written.
+    handed: Vec<bool>,
 }
 
 /// A scope that is open.
@@ -61,6 +65,18 @@ struct Scope {
     copies: u64,
     /// Whether all threads come here.
     uniform: bool,
+    /// Whether only blocks come here that arrived last.
+    last: bool,
+}
+
+impl<'k> Checker<'k> {
+    fn new(kernel: &'k Kernel) -> Self {
+        let arrived = kernel.body.iter().find_map(|stmt| match *stmt {
+            Stmt::Arrive { var, .. } => Some(var),
+            _ => None,
+        });
+        Checker { kernel, scalars: Vec::with_capacity(kernel.exprs.len()), arrived, handed: kernel.handed_over() }
+    }
 }
 
 impl Checker<'_> {
@@ -86,6 +102,11 @@ impl Checker<'_> {
 
     fn check_names(&self) -> Result<(), String> {
         let kernel = self.kernel;
+        // Not every language reads narrower elements past all caches.
+        let is_narrow = |(buffer, handed): (&Buffer, &bool)| *handed && buffer.dtype.bits() < 32;
+        if kernel.buffers.iter().zip(&self.handed).any(is_narrow) {
+            return Err("blocks hand over elements of less than 32 bits".to_owned());
+        }
         let buffers = kernel.buffers.iter().map(|Buffer { name, .. }| name);
         let shared = kernel.shared.iter().map(|Shared { name, .. }| name);
         let vars = kernel.vars.iter().map(|var| &var.name);
@@ -175,7 +196,7 @@ impl Checker<'_> {
             Expr::Load(buffer, index) => {
                 self.expect(index, Scalar::I32)?;
                 match kernel.buffers.get(buffer.index()) {
-                    Some(buffer) if !buffer.is_written => Scalar::of(buffer.dtype),
+                    Some(buffer) => Scalar::of(buffer.dtype),
                     _ => return Err("it reads what is no buffer for that".to_owned()),
                 }
             }
@@ -190,13 +211,21 @@ impl Checker<'_> {
     fn check_body(&self) -> Result<(), String> {
         let kernel = self.kernel;
         let mut declared = vec![false; kernel.vars.len()];
-        let scope = |is_if, unrolled, copies, uniform| Scope { is_if, declared: Vec::new(), unrolled, copies, uniform };
-        let mut scopes = vec![scope(false, None, 1, true)];
+        let scope = |is_if, unrolled, copies, uniform, last| Scope {
+            is_if,
+            declared: Vec::new(),
+            unrolled,
+            copies,
+            uniform,
+            last,
+        };
+        let mut scopes = vec![scope(false, None, 1, true, false)];
+        let mut has_arrived = false;
         let mut written = 0u64;
         for (place, stmt) in kernel.body.iter().enumerate() {
             let at = |what: &str| format!("statement {place}: {what}");
             let Some(open) = scopes.last() else { return Err(at("a scope is closed that is not open")) };
-            let (copies, uniform) = (open.copies, open.uniform);
+            let (copies, uniform, last) = (open.copies, open.uniform, open.last);
             written = written.saturating_add(copies);
             if written > MAX_UNROLLED {
                 return Err("it is too long when its loops are written out".to_owned());
@@ -223,7 +252,7 @@ impl Checker<'_> {
                 }
                 Stmt::Set(id, value) => {
                     holds(value, var(id)?.scalar)?;
-                    let is_index = scopes.iter().any(|scope| scope.unrolled == Some(id));
+                    let is_index = scopes.iter().any(|scope| scope.unrolled == Some(id)) || self.arrived == Some(id);
                     if !declared[id.index()] || var(id)?.array.is_some() || is_index {
                         return Err(at("it sets what is no variable here"));
                     }
@@ -259,13 +288,16 @@ impl Checker<'_> {
                         unroll.then_some(id),
                         copies,
                         uniform && self.is_uniform(from) && self.is_uniform(to),
+                        last,
                     );
                     opened.declared.push(id);
                     scopes.push(opened);
                 }
                 Stmt::If(condition) => {
                     holds(condition, Scalar::I32)?;
-                    scopes.push(scope(true, None, copies, uniform && self.is_uniform(condition)));
+                    let arrived = self.arrived.map(Expr::Var);
+                    let last = last || arrived == Some(kernel.exprs[condition.index()]);
+                    scopes.push(scope(true, None, copies, uniform && self.is_uniform(condition), last));
                 }
                 Stmt::Else | Stmt::End => {
                     let closed = scopes.pop().filter(|_| !scopes.is_empty());
@@ -275,7 +307,8 @@ impl Checker<'_> {
                         if !closed.is_if {
                             return Err(at("there is no `if` that this is the rest of"));
                         }
-                        scopes.push(scope(false, None, closed.copies, closed.uniform));
+                        let last = scopes.last().is_some_and(|open| open.last);
+                        scopes.push(scope(false, None, closed.copies, closed.uniform, last));
                     }
                 }
                 Stmt::Store(buffer, index, value) => {
@@ -286,6 +319,7 @@ impl Checker<'_> {
                         }
                         _ => return Err(at("it writes what is no buffer for that")),
                     }
+                    self.check_writes(buffer, has_arrived).map_err(|what| at(&what))?;
                 }
                 Stmt::StoreShared(shared, index, value) => {
                     holds(index, Scalar::I32)?;
@@ -295,14 +329,17 @@ impl Checker<'_> {
                 }
                 Stmt::LoadVector { array, to, buffer, from, count } => {
                     holds(from, Scalar::I32)?;
-                    let buffer = kernel.buffers.get(buffer.index()).filter(|buffer| !buffer.is_written);
-                    let dtype = buffer.map(|buffer| buffer.dtype).ok_or_else(|| at("it reads what is no buffer"))?;
+                    if !self.may_read(buffer, last) {
+                        return Err(at("it reads what is no buffer for that"));
+                    }
+                    let dtype = kernel.buffers[buffer.index()].dtype;
                     self.check_vector((array, to, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
                 }
                 Stmt::StoreVector { buffer, to, array, from, count } => {
                     holds(to, Scalar::I32)?;
-                    let buffer = kernel.buffers.get(buffer.index()).filter(|buffer| buffer.is_written);
-                    let dtype = buffer.map(|buffer| buffer.dtype).ok_or_else(|| at("it writes what is no buffer"))?;
+                    let target = kernel.buffers.get(buffer.index()).filter(|buffer| buffer.is_written);
+                    let dtype = target.map(|buffer| buffer.dtype).ok_or_else(|| at("it writes what is no buffer"))?;
+                    self.check_writes(buffer, has_arrived).map_err(|what| at(&what))?;
                     self.check_vector((array, from, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
                 }
                 Stmt::Copy { shared, to, buffer, from, count, when } => {
@@ -325,6 +362,19 @@ impl Checker<'_> {
                         return Err(at("it multiplies what no matrix unit does"));
                     }
                 }
+                Stmt::Arrive { var: id, counters, axis, scratch } => {
+                    if scopes.len() != 1 || has_arrived {
+                        return Err(at("blocks arrive once, and in no scope"));
+                    }
+                    let is_index = var(id)?.scalar == Scalar::I32 && var(id)?.array.is_none();
+                    if !(is_index && self.counts(counters, axis, scratch)) {
+                        return Err(at("blocks arrive by what does not count them"));
+                    }
+                    if std::mem::replace(&mut declared[id.index()], true) {
+                        return Err(at("a variable is declared again"));
+                    }
+                    has_arrived = true;
+                }
                 Stmt::Barrier if uniform => {}
                 Stmt::Barrier => return Err(at("not all threads come to a barrier")),
                 Stmt::Reduce { var: id, dtype, width, scratch, .. } => {
@@ -333,6 +383,7 @@ impl Checker<'_> {
                     let holds_all =
                         |scratch: &Shared| scratch.elements >= kernel.threads && wide(dtype) == scratch.dtype;
                     let fits = var(id)?.scalar == Scalar::of(dtype) && var(id)?.array.is_none() && declared[id.index()];
+                    let fits = fits && self.arrived != Some(id);
                     if !(uniform && divides && fits && scratch.is_some_and(holds_all)) {
                         return Err(at("threads cannot combine what they hold"));
                     }
@@ -340,6 +391,35 @@ impl Checker<'_> {
             }
         }
         if scopes.len() == 1 { Ok(()) } else { Err("a scope is not closed".to_owned()) }
+    }
+
+    /// Whether a buffer may be read: one that is written only by blocks that arrived last.
+    fn may_read(&self, buffer: BufferId, last: bool) -> bool {
+        self.kernel.buffers.get(buffer.index()).is_some_and(|buffer| last || !buffer.is_written)
+    }
+
+    /// Whether a buffer may be written: one that is read too only before blocks arrive.
+    fn check_writes(&self, buffer: BufferId, has_arrived: bool) -> Result<(), String> {
+        let is_handed = self.handed.get(buffer.index()) == Some(&true);
+        let counts = self.kernel.arrival().is_some_and(|arrival| arrival.counters == buffer);
+        if counts || is_handed && has_arrived {
+            return Err("it writes what others read or count by".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether blocks can arrive along an axis by some counters.
+    fn counts(&self, counters: BufferId, axis: u8, scratch: SharedId) -> bool {
+        let kernel = self.kernel;
+        let buffer = kernel.buffers.get(counters.index());
+        let scratch = kernel.shared.get(scratch.index());
+        axis < 3
+            && self.handed.get(counters.index()) == Some(&false)
+            && scratch.is_some_and(|scratch| scratch.dtype == DType::I32)
+            && buffer.is_some_and(|buffer| {
+                let is_counter = buffer.is_written && buffer.dtype == DType::U32;
+                is_counter && buffer.elements >= kernel.counters(usize::from(axis))
+            })
     }
 
     /// Looks at a vector in an array.
@@ -395,20 +475,23 @@ impl Checker<'_> {
         let expr = &self.kernel.exprs[id.index()];
         match expr {
             Expr::Thread | Expr::Load(..) | Expr::LoadShared(..) | Expr::Element(..) => false,
-            Expr::Var(var) => self.is_counter(*var),
+            Expr::Var(var) => self.arrived == Some(*var) || self.is_counter(*var),
             _ => expr.operands().all(|operand| self.is_uniform(operand)),
         }
     }
 
     /// Whether a variable is the index of a loop that is the same for all threads.
     fn is_counter(&self, var: VarId) -> bool {
+        // Declared once, so that what the ends of a loop read is declared before it: nothing goes round in circles.
         let mut loops = self.kernel.body.iter().filter_map(|stmt| match *stmt {
-            Stmt::For { var: own, from, to, .. } if own == var => Some((from, to)),
+            Stmt::For { var: own, from, to, .. } if own == var => Some(Some((from, to))),
+            Stmt::Let(own, _) if own == var => Some(None),
             _ => None,
         });
+        let (first, is_only) = (loops.next().flatten(), loops.next().is_none());
         let is_set = |stmt: &Stmt| matches!(*stmt, Stmt::Set(own, _) if own == var);
-        let known = |id: ExprId| self.constant(id).is_some();
-        loops.next().is_some_and(|(from, to)| known(from) && known(to)) && !self.kernel.body.iter().any(is_set)
+        let same = |id: ExprId| self.is_uniform(id);
+        is_only && first.is_some_and(|(from, to)| same(from) && same(to)) && !self.kernel.body.iter().any(is_set)
     }
 
     fn constant(&self, id: ExprId) -> Option<i32> {
@@ -447,6 +530,11 @@ impl Checker<'_> {
             }
             if let Expr::Element(_, index) = expr {
                 self.check_constant(*index, scopes)?;
+            }
+            if let Expr::Load(buffer, _) = expr
+                && !self.may_read(*buffer, scopes.last().is_some_and(|scope| scope.last))
+            {
+                return Err("it reads what it writes before blocks have arrived".to_owned());
             }
             open.extend(expr.operands().map(|operand| (operand, depth + 1)));
         }

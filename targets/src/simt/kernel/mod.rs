@@ -92,6 +92,7 @@ impl Kernel {
             Stmt::StoreShared(own, ..) | Stmt::Copy { shared: own, .. } => own == array,
             Stmt::Multiply { a, b, .. } => a.shared == array || b.shared == array,
             Stmt::Reduce { scratch, width, .. } => scratch == array && width > warp,
+            Stmt::Arrive { scratch, .. } => scratch == array,
             _ => false,
         };
         self.exprs.iter().any(reads) || self.body.iter().any(uses)
@@ -105,10 +106,62 @@ impl Kernel {
         arrays.map(|(_, shared)| shared.bytes()).sum()
     }
 
+    /// Where the kernel stands when its blocks arrive, if it has a [`Stmt::Arrive`]: the place of the statement, the buffer of its
+    /// counters and its axis.
+    pub fn arrival(&self) -> Option<Arrival> {
+        self.body.iter().enumerate().find_map(|(place, stmt)| match *stmt {
+            Stmt::Arrive { counters, axis, .. } => Some(Arrival { place, counters, axis: usize::from(axis) }),
+            _ => None,
+        })
+    }
+
+    /// Number of counters that blocks arrive by along an axis.
+    pub fn counters(&self, axis: usize) -> u64 {
+        self.blocks() / u64::from(self.grid[axis].max(1))
+    }
+
+    /// The number of the counter that a block arrives by along an axis: its place along the others, the first of them fastest.
+    pub fn counter_of(&self, block: [u32; 3], axis: usize) -> u64 {
+        let others = (0..3).rev().filter(|&other| other != axis);
+        others.fold(0, |number, other| number * u64::from(self.grid[other]) + u64::from(block[other]))
+    }
+
+    /// Whether each buffer is both written and read: what blocks hand to the one that arrives last.
+    pub fn handed_over(&self) -> Vec<bool> {
+        let mut handed = vec![false; self.buffers.len()];
+        let vectors = self.body.iter().filter_map(|stmt| match *stmt {
+            Stmt::LoadVector { buffer, .. } => Some(buffer),
+            _ => None,
+        });
+        let elements = self.exprs.iter().filter_map(|expr| match *expr {
+            Expr::Load(buffer, _) => Some(buffer),
+            _ => None,
+        });
+        for buffer in vectors.chain(elements) {
+            if let (Some(handed), Some(Buffer { is_written: true, .. })) =
+                (handed.get_mut(buffer.index()), self.buffers.get(buffer.index()))
+            {
+                *handed = true;
+            }
+        }
+        handed
+    }
+
     /// Bytes that a block takes of shared memory, with all arrays.
     pub fn shared_bytes(&self) -> u64 {
         self.shared.iter().map(Shared::bytes).sum()
     }
+}
+
+/// Where blocks of a kernel arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The place of the statement.
+    pub place: usize,
+    /// The buffer of the counters.
+    pub counters: BufferId,
+    /// The axis of the grid along which blocks arrive.
+    pub axis: usize,
 }
 
 /// A parameter: elements in global memory.
@@ -120,7 +173,8 @@ pub struct Buffer {
     pub dtype: DType,
     /// How many there are.
     pub elements: u64,
-    /// Whether the kernel writes it; it then never reads what others write in the same launch.
+    /// Whether the kernel writes it. It then reads it only in scopes of an `If` on the variable of a [`Stmt::Arrive`], where it no
+    /// longer writes it, and only what blocks have written that arrived by the same counter.
     pub is_written: bool,
 }
 

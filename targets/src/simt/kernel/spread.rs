@@ -37,6 +37,59 @@ impl Spread {
         rows * self.columns / self.warp
     }
 
+    /// Lanes that lie beside each other and have all sums of a row together.
+    pub fn lanes_of_row(self) -> u32 {
+        if self.warp == 64 { 16 } else { 4 }
+    }
+
+    /// Rows of which a lane has sums, for so many rows.
+    pub fn rows(self, rows: u32) -> u32 {
+        rows / Self::ROWS * self.rows_of_tile()
+    }
+
+    fn rows_of_tile(self) -> u32 {
+        SUMS / self.columns_of_tile()
+    }
+
+    /// Sums that a lane has in each of its rows of a tile.
+    pub fn columns_of_tile(self) -> u32 {
+        if self.warp == 64 { 1 } else { 2 }
+    }
+
+    /// The row that a lane has by a number of its own, in code.
+    pub fn row_in(self, builder: &mut Builder, lane: ExprId, number: u32) -> ExprId {
+        let (tile, within) = (number / self.rows_of_tile(), number % self.rows_of_tile());
+        let (lanes, step, apart) = if self.warp == 64 { (16, 4, 1) } else { (4, 1, 8) };
+        let (row, _) = builder.divided(lane, lanes);
+        let row = builder.scaled(row, step);
+        let first = builder.integer((tile * Self::ROWS + within * apart) as i32);
+        builder.add(row, first)
+    }
+
+    /// The first column of a lane in a tile, in code.
+    pub fn own_column(self, builder: &mut Builder, lane: ExprId) -> ExprId {
+        let (_, own) = builder.divided(lane, self.lanes_of_row() as i32);
+        builder.scaled(own, self.columns_of_tile() as i32)
+    }
+
+    /// How far behind that the column of a sum is, by a tile's number in its row of tiles and the sum's among those of the lane's row,
+    /// in code.
+    pub fn column_in(self, builder: &mut Builder, (tile, within): (ExprId, ExprId)) -> ExprId {
+        let column = builder.scaled(tile, self.tile_columns() as i32);
+        builder.add(column, within)
+    }
+
+    /// The index of a lane's sum by the number of its row among those of the lane, and by tile and number as for
+    /// [`Spread::column_in`], in code.
+    pub fn sum_in(self, builder: &mut Builder, row: u32, (tile, within): (ExprId, ExprId)) -> ExprId {
+        let (tile_row, row) = (row / self.rows_of_tile(), row % self.rows_of_tile());
+        let across = self.columns / self.tile_columns();
+        let first = builder.integer((tile_row * across * SUMS + row * self.columns_of_tile()) as i32);
+        let before = builder.scaled(tile, SUMS as i32);
+        let within = builder.add(before, within);
+        builder.add(within, first)
+    }
+
     /// The row and the column of a lane's sum.
     pub fn place(self, lane: u32, sum: u32) -> (u32, u32) {
         let (tile, within) = (sum / SUMS, sum % SUMS);

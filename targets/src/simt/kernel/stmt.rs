@@ -116,6 +116,20 @@ pub enum Stmt {
         /// An element for each thread of the block, where this is done by shared memory.
         scratch: SharedId,
     },
+    /// Declares a variable that is 1 in the block that is the last of those beside it along an axis of the grid to come here, and 0
+    /// in the others. Before that, all that the block has stored is made visible to the last, which may read what any of them has
+    /// stored before it came here. It stands in no scope, and waits for no other block.
+    Arrive {
+        /// The variable, an index. It is the same for all threads of the block, and is not set.
+        var: VarId,
+        /// A counter (`u32`) for each place of the grid along its other axes, which is 0 before the launch and after it. Nothing else
+        /// in the kernel touches it.
+        counters: BufferId,
+        /// The axis. What arrives are as many blocks as the grid has along it.
+        axis: u8,
+        /// An element (`i32`) by which all threads of the block learn what the one that counts has found.
+        scratch: SharedId,
+    },
 }
 
 /// A matrix in shared memory.
@@ -143,6 +157,7 @@ impl Stmt {
             | Stmt::Multiply { a: Factor { at: a, .. }, b: Factor { at: b, .. }, .. } => [Some(a), Some(b), None],
             Stmt::Copy { to, from, when, .. } => [Some(to), Some(from), Some(when)],
             Stmt::Else | Stmt::End | Stmt::Barrier | Stmt::Reduce { .. } | Stmt::Commit | Stmt::Await(_) => [None; 3],
+            Stmt::Arrive { .. } => [None; 3],
         };
         operands.into_iter().flatten()
     }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tcc_ir::ops::{BinaryFn, MatMul, Reduce, ReduceFn};
 use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorType, ValueId, View, is_view};
 
-use super::stored_type;
+use super::{Argument, stored_type};
 use crate::number::FoldFn;
 use crate::products::zero_points;
 use crate::simt::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar, SharedId};
@@ -27,7 +27,7 @@ pub(super) struct Elements<'a> {
     /// Nodes that this kernel computes.
     own: HashSet<NodeId>,
     /// What each parameter is.
-    pub arguments: Vec<ValueId>,
+    pub arguments: Vec<Argument>,
     buffers: HashMap<ValueId, BufferId>,
     /// What is held, in scopes.
     held: Vec<HashMap<(ValueId, Coords), ExprId>>,
@@ -67,8 +67,21 @@ impl<'a> Elements<'a> {
         let name = self.name(value);
         let buffer = self.builder.buffer(&name, dtype, elements, is_written);
         self.buffers.insert(value, buffer);
-        self.arguments.push(value);
+        self.arguments.push(Argument::Value(value));
         buffer
+    }
+
+    /// A parameter for what blocks hand over to the one that arrives last.
+    pub fn handed(&mut self, name: &str, dtype: DType, elements: u64) -> BufferId {
+        let before = self.arguments.iter().filter(|argument| matches!(argument, Argument::Handed(..))).count();
+        self.arguments.push(Argument::Handed(before as u32, dtype, elements));
+        self.builder.buffer(name, dtype, elements, true)
+    }
+
+    /// A parameter for so many counters that blocks arrive by.
+    pub fn counters(&mut self, elements: u64) -> BufferId {
+        self.arguments.push(Argument::Counters(elements));
+        self.builder.buffer("counters", DType::U32, elements, true)
     }
 
     /// What a value is called in code: as in the model, by its node where it has no name.
@@ -552,12 +565,31 @@ impl<'a> Elements<'a> {
         stored_type(self.graph(), self.derived, self.plan.access(value).root)
     }
 
+    /// Where an element of a value that this kernel writes goes: the buffer, and the index there.
+    pub fn target(&mut self, value: ValueId, coords: &[ExprId]) -> (BufferId, ExprId) {
+        let access = self.plan.access(value);
+        let at = self.address(&access.view, coords);
+        (self.buffer(access.root, true), at)
+    }
+
+    /// The values that a value is a concatenation of along an axis, if this kernel makes it of them.
+    pub fn parts(&self, value: ValueId, axis: usize) -> Option<&'a [ValueId]> {
+        let id = self.graph().producer(value).filter(|id| self.is_own(*id))?;
+        let node = self.graph().node(id);
+        matches!(&node.op, Op::Concat(op) if op.axis == axis).then_some(&node.inputs[..])
+    }
+
     /// Does something within a scope that has no statement of its own.
     pub fn scoped<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         self.held.push(HashMap::new());
         let done = work(self);
         self.held.pop();
         done
+    }
+
+    /// Opens a scope that has no statement of its own.
+    pub fn enter(&mut self) {
+        self.held.push(HashMap::new());
     }
 
     /// Closes a scope that has no statement of its own.

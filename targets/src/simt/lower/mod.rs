@@ -48,12 +48,24 @@ pub(super) struct Lowered {
 pub(super) struct Launch {
     /// The kernel's number.
     pub kernel: u32,
-    /// The value that each of its parameters is.
-    pub arguments: Vec<ValueId>,
+    /// What each of its parameters is.
+    pub arguments: Vec<Argument>,
     /// The kernel of the plan that it belongs to.
     pub group: u32,
     /// How its work is shared out, in words.
     pub tiling: String,
+}
+
+/// What a parameter of a kernel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Argument {
+    /// A value of the graph.
+    Value(ValueId),
+    /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards. A launch may have
+    /// several, by number.
+    Handed(u32, DType, u64),
+    /// So many counters that blocks arrive by: `u32`, and 0 between launches.
+    Counters(u64),
 }
 
 /// What elements of a value are stored as: constants as in the model, with those of four bits two to a byte; others not
@@ -105,7 +117,7 @@ struct Lowering<'a> {
 struct Candidate {
     /// Without a name.
     kernel: Kernel,
-    arguments: Vec<ValueId>,
+    arguments: Vec<Argument>,
     tiling: String,
 }
 
@@ -172,9 +184,16 @@ impl<'a> Lowering<'a> {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })
             }
-            (Work::Attention(id), _) => self.launch(group, piece, attention::THREADS, |elements| {
-                attention::attention(elements, *id, &outputs, facts)
-            }),
+            (Work::Attention(id), _) => {
+                let methods = attention::Method::all(&probe, *id, facts)?;
+                let written = methods.iter().map(|method| {
+                    self.written(piece, method.threads(), |elements| {
+                        attention::attention(elements, *id, method, &outputs)
+                    })
+                });
+                let candidates = written.collect::<Result<Vec<_>, _>>()?;
+                self.launch_best(group, piece, candidates)
+            }
             (Work::Alone, _) => {
                 self.launch(group, piece, THREADS, |elements| alone::write(elements, piece.nodes[0], &outputs))
             }

@@ -37,6 +37,16 @@ pub(in crate::simt) struct Parts {
     pub host_ops: Vec<String>,
 }
 
+impl Parts {
+    /// The buffers whose elements launches count by, which are 0 before the first.
+    pub fn counters(&self) -> impl Iterator<Item = u32> + '_ {
+        self.launches.iter().filter_map(|launch| {
+            let arrival = self.kernels.get(launch.kernel as usize)?.arrival()?;
+            launch.buffers.get(arrival.counters.index()).copied()
+        })
+    }
+}
+
 /// Elements in global memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::simt) struct Buffer {

@@ -1,10 +1,12 @@
 //! Whether a program's parts fit together, so that nothing that is done with it can go astray.
 
+use std::collections::BTreeSet;
+
 use super::damaged;
 use super::parts::{Buffer, Parts};
 use crate::simt::SimtMachine;
 use crate::simt::kernel::check::check;
-use crate::simt::simulator::Place;
+use crate::simt::simulator::{Place, buffer_bytes};
 use crate::stored::storage;
 use crate::target::{Port, TargetError};
 
@@ -48,7 +50,34 @@ pub(super) fn verify(parts: &Parts, machine: &SimtMachine) -> Result<(), TargetE
             return Err(damaged(format!("a launch of `{}` has other parameters than the kernel", kernel.name)));
         }
     }
+    verify_counters(parts)?;
     parts.inputs.iter().chain(&parts.outputs).try_for_each(|(port, number)| verify_port(parts, port, *number))
+}
+
+/// Looks at the counters that blocks arrive by: nothing else may lie where they do.
+fn verify_counters(parts: &Parts) -> Result<(), TargetError> {
+    let counters: BTreeSet<u32> = parts.counters().collect();
+    let range = |buffer: &Buffer| match buffer.place {
+        Place::Weights(_) => None,
+        Place::Values(at) => Some((at, at + buffer_bytes(buffer.dtype, buffer.elements))),
+    };
+    for &counter in &counters {
+        let own = range(&parts.buffers[counter as usize]).unwrap_or_default();
+        let meets = |(number, buffer): (usize, &Buffer)| {
+            let other = range(buffer).filter(|_| number != counter as usize);
+            other.is_some_and(|other| other.0 < own.1 && own.0 < other.1)
+        };
+        let is_used = parts.launches.iter().any(|launch| {
+            let arrival = parts.kernels[launch.kernel as usize].arrival();
+            let place = arrival.map(|arrival| arrival.counters.index());
+            launch.buffers.iter().enumerate().any(|(other, &buffer)| buffer == counter && Some(other) != place)
+        });
+        let is_port = parts.inputs.iter().chain(&parts.outputs).any(|(_, number)| *number == counter);
+        if is_used || is_port || parts.buffers.iter().enumerate().any(meets) {
+            return Err(damaged(format!("buffer {counter} holds counters and something else")));
+        }
+    }
+    Ok(())
 }
 
 fn verify_port(parts: &Parts, port: &Port, number: u32) -> Result<(), TargetError> {

@@ -9,7 +9,7 @@ use tcc_ir::DType;
 use super::column::Column;
 use super::fault::Fault;
 use crate::number::{Number, encoded_bytes};
-use crate::simt::kernel::{BufferId, Expr, ExprId, Factor, IndexFn, Kernel, SharedId, Spread, Stmt, VarId};
+use crate::simt::kernel::{Arrival, BufferId, Expr, ExprId, Factor, IndexFn, Kernel, SharedId, Spread, Stmt, VarId};
 
 /// What a block has written: the buffer, the element, and its bytes.
 #[derive(Debug, Default)]
@@ -24,8 +24,10 @@ pub(super) struct Block<'r> {
     /// Where each scope's statement ends: the place of its `Else` or `End`.
     ends: &'r [usize],
     warp: usize,
-    /// The bytes of each buffer; none of one that is written.
+    /// The bytes of each buffer; of one that is written, those before this block writes.
     buffers: &'r [&'r [u8]],
+    /// What was handed to this block, if it arrived last.
+    handed: Option<Handed<'r>>,
     block: [u32; 3],
     threads: usize,
     vars: Vec<Vec<Column>>,
@@ -33,6 +35,25 @@ pub(super) struct Block<'r> {
     active: Vec<bool>,
     writes: Writes,
     /// Copies that have begun, and groups of them that nobody has waited for yet.
+    begun: Vec<Copied>,
+    groups: VecDeque<Vec<Copied>>,
+}
+
+/// Who has written what blocks hand to the one that arrives last.
+#[derive(Clone, Copy)]
+pub(super) struct Handed<'r> {
+    /// For each buffer that is handed over the number of the counter, and 1 more, by which the block that wrote each element arrived;
+    /// 0 if nobody wrote it. Nothing for other buffers.
+    pub owners: &'r [Vec<u32>],
+    /// That of this block.
+    pub own: u32,
+}
+
+/// A block that has arrived last, until all that others have written is there.
+pub(super) struct Paused {
+    block: [u32; 3],
+    vars: Vec<Vec<Column>>,
+    shared: Vec<Vec<u8>>,
     begun: Vec<Copied>,
     groups: VecDeque<Vec<Copied>>,
 }
@@ -71,6 +92,7 @@ impl<'r> Block<'r> {
             ends,
             warp,
             buffers,
+            handed: None,
             block,
             threads,
             vars: vec![Vec::new(); kernel.vars.len()],
@@ -86,6 +108,37 @@ impl<'r> Block<'r> {
     pub fn run(mut self) -> Result<Writes, Fault> {
         self.statements(0, self.kernel.body.len())?;
         Ok(self.writes)
+    }
+
+    /// Runs the block up to where it arrives, and on if it is not the last, which is the one with the highest number; else it is
+    /// paused there.
+    pub fn arrive(mut self, arrival: Arrival) -> Result<(Writes, Option<Paused>), Fault> {
+        self.statements(0, arrival.place)?;
+        if self.block[arrival.axis] + 1 == self.kernel.grid[arrival.axis] {
+            let Block { block, vars, shared, begun, groups, writes, .. } = self;
+            return Ok((writes, Some(Paused { block, vars, shared, begun, groups })));
+        }
+        self.arrived(arrival, false);
+        self.statements(arrival.place + 1, self.kernel.body.len())?;
+        Ok((self.writes, None))
+    }
+
+    /// Goes on with a block that arrived last, in memory that holds what all have written before.
+    pub fn go_on(mut self, paused: Paused, arrival: Arrival, owners: &'r [Vec<u32>]) -> Result<Writes, Fault> {
+        let Paused { block, vars, shared, begun, groups } = paused;
+        (self.block, self.vars, self.shared, self.begun, self.groups) = (block, vars, shared, begun, groups);
+        let own = self.kernel.counter_of(block, arrival.axis) as u32 + 1;
+        self.handed = Some(Handed { owners, own });
+        self.arrived(arrival, true);
+        self.statements(arrival.place + 1, self.kernel.body.len())?;
+        Ok(self.writes)
+    }
+
+    /// Says whether the block is the last.
+    fn arrived(&mut self, arrival: Arrival, is_last: bool) {
+        if let Stmt::Arrive { var, .. } = self.kernel.body[arrival.place] {
+            self.vars[var.index()] = vec![Column::Signed(vec![i64::from(is_last); self.threads])];
+        }
     }
 
     fn statements(&mut self, mut at: usize, end: usize) -> Result<(), Fault> {
@@ -138,6 +191,7 @@ impl<'r> Block<'r> {
                 let first = self.constant(to)?;
                 for place in 0..count as usize {
                     let own: Vec<i64> = indices.iter().map(|&index| index + place as i64).collect();
+                    self.check_handed(buffer, &own)?;
                     let value = Column::gather(self.buffers[buffer.index()], source.dtype, &own, &self.active);
                     self.assign(array, first + place, value)?;
                 }
@@ -172,7 +226,8 @@ impl<'r> Block<'r> {
                 let value = self.vars[var.index()][0].clone();
                 self.vars[var.index()][0] = value.reduced(function, dtype, width as usize, self.warp);
             }
-            Stmt::Barrier | Stmt::Else | Stmt::End => {}
+            // Who runs the block says who is the last.
+            Stmt::Arrive { .. } | Stmt::Barrier | Stmt::Else | Stmt::End => {}
         }
         Ok(at + 1)
     }
@@ -391,6 +446,24 @@ impl<'r> Block<'r> {
         }
     }
 
+    /// Fails if a thread that takes part reads what was not handed to this block.
+    fn check_handed(&self, buffer: BufferId, indices: &[i64]) -> Result<(), Fault> {
+        let Some(Handed { owners, own }) = self.handed else { return Ok(()) };
+        let owners = &owners[buffer.index()];
+        if owners.is_empty() {
+            return Ok(());
+        }
+        let strange =
+            |&(thread, &index): &(usize, &i64)| self.active[thread] && owners.get(index as usize) != Some(&own);
+        match indices.iter().enumerate().find(strange) {
+            None => Ok(()),
+            Some((thread, &index)) => {
+                let array = self.kernel.buffers[buffer.index()].name.clone();
+                Err(Fault::NotHanded { array, index, thread, block: self.block })
+            }
+        }
+    }
+
     /// An index that is the same for all threads.
     fn constant(&self, id: ExprId) -> Result<usize, Fault> {
         let value = self.value(id)?;
@@ -424,6 +497,7 @@ impl<'r> Block<'r> {
                 let index = self.value(index)?;
                 let from = &self.kernel.buffers[buffer.index()];
                 self.check(index.indices(), from.elements, &from.name)?;
+                self.check_handed(buffer, index.indices())?;
                 Column::gather(self.buffers[buffer.index()], from.dtype, index.indices(), &self.active)
             }
             Expr::LoadShared(shared, index) => {

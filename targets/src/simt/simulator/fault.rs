@@ -42,6 +42,30 @@ pub enum Fault {
     /// An integer is divided by zero.
     #[error("an integer is divided by zero")]
     DivisionByZero,
+    /// What is read was not written by any block that arrived by the same counter.
+    #[error(
+        "thread {thread} of block {block:?} reads element {index} of `{array}`, which no block has written that arrived with it"
+    )]
+    NotHanded {
+        /// The buffer.
+        array: String,
+        /// The index.
+        index: i64,
+        /// The thread.
+        thread: usize,
+        /// The block.
+        block: [u32; 3],
+    },
+    /// A counter is not 0 before a launch.
+    #[error("counter {counter} of `{array}` is {value} before the launch")]
+    Counter {
+        /// The buffer.
+        array: String,
+        /// Which of them.
+        counter: u64,
+        /// What it is.
+        value: u32,
+    },
     /// A buffer does not lie where it could.
     #[error("buffer `{0}` lies outside the memory that there is for it")]
     Buffer(String),

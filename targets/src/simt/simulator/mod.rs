@@ -3,6 +3,8 @@
 mod block;
 mod column;
 mod fault;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -10,10 +12,10 @@ use rayon::prelude::*;
 
 pub use fault::Fault;
 
-use block::Block;
+use block::{Block, Paused, Writes};
 pub(super) use block::{buffer_bytes, ends};
 
-use super::kernel::Kernel;
+use super::kernel::{Arrival, Kernel};
 use crate::number::encoded_bytes;
 
 /// Blocks whose results are held at a time.
@@ -58,35 +60,110 @@ pub fn launch(kernel: &Kernel, warp: u32, memory: &mut Memory<'_>, places: &[Pla
     if ranges.len() != kernel.buffers.len() {
         return Err(Fault::Buffer(kernel.name.clone()));
     }
-    let ends = ends(&kernel.body);
-    let [x, y, _] = kernel.grid;
-    let all = kernel.blocks() as u32;
-    let mut first = 0;
-    while first < all {
-        let last = all.min(first.saturating_add(AT_ONCE));
-        let done: Vec<_> = {
-            let view = |(place, range): (&Place, &Range<usize>)| match place {
-                Place::Weights(_) => &memory.weights[range.clone()],
-                Place::Values(_) => &memory.values[range.clone()],
-            };
-            let views: Vec<&[u8]> = places.iter().zip(&ranges).map(view).collect();
-            let run = |number: u32| {
-                let place = [number % x, number / x % y, number / x / y];
-                Block::new(kernel, &ends, warp as usize, &views, place).run()
-            };
-            (first..last).into_par_iter().map(run).collect::<Result<_, _>>()?
-        };
-        for writes in done {
-            let mut bytes = writes.bytes.as_slice();
-            for (buffer, index) in writes.places {
-                let size = encoded_bytes(kernel.buffers[buffer.index()].dtype);
-                let (element, rest) = bytes.split_at(size);
-                let at = ranges[buffer.index()].start + index as usize * size;
-                memory.values[at..at + size].copy_from_slice(element);
-                bytes = rest;
-            }
-        }
-        first = last;
+    let arrival = kernel.arrival();
+    if let Some(arrival) = arrival {
+        check_counters(kernel, arrival, &memory.values[ranges[arrival.counters.index()].clone()])?;
     }
-    Ok(())
+    let mut all =
+        All { kernel, warp: warp as usize, ends: ends(&kernel.body), memory, places, ranges, owners: Vec::new() };
+    let Some(arrival) = arrival else {
+        return all.batches(|block| Ok((block.run()?, None))).map(|_| ());
+    };
+    let handed = kernel.handed_over();
+    let owners = kernel.buffers.iter().zip(handed);
+    all.owners =
+        owners.map(|(buffer, handed)| if handed { vec![0; buffer.elements as usize] } else { Vec::new() }).collect();
+    let paused = all.batches(|block| block.arrive(arrival))?;
+    all.last(paused, arrival)
+}
+
+/// Fails if a counter is not 0.
+fn check_counters(kernel: &Kernel, arrival: Arrival, bytes: &[u8]) -> Result<(), Fault> {
+    let counters = bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
+    let own = counters.take(kernel.counters(arrival.axis) as usize);
+    match own.enumerate().find(|&(_, value)| value != 0) {
+        None => Ok(()),
+        Some((counter, value)) => {
+            let array = kernel.buffers[arrival.counters.index()].name.clone();
+            Err(Fault::Counter { array, counter: counter as u64, value })
+        }
+    }
+}
+
+/// All blocks of a launch.
+struct All<'a, 'w> {
+    kernel: &'a Kernel,
+    warp: usize,
+    ends: Vec<usize>,
+    memory: &'a mut Memory<'w>,
+    places: &'a [Place],
+    /// The bytes of each buffer.
+    ranges: Vec<Range<usize>>,
+    /// Who has written what is handed over: see [`Handed`](block::Handed).
+    owners: Vec<Vec<u32>>,
+}
+
+impl All<'_, '_> {
+    /// The bytes of each buffer now.
+    fn views(&self) -> Vec<&[u8]> {
+        let view = |(place, range): (&Place, &Range<usize>)| match place {
+            Place::Weights(_) => &self.memory.weights[range.clone()],
+            Place::Values(_) => &self.memory.values[range.clone()],
+        };
+        self.places.iter().zip(&self.ranges).map(view).collect()
+    }
+
+    /// Runs all blocks, some at a time, and returns those that are paused, in their order.
+    fn batches(
+        &mut self,
+        run: impl Fn(Block<'_>) -> Result<(Writes, Option<Paused>), Fault> + Sync,
+    ) -> Result<Vec<Paused>, Fault> {
+        let [x, y, _] = self.kernel.grid;
+        let all = self.kernel.blocks() as u32;
+        let (mut first, mut paused) = (0, Vec::new());
+        while first < all {
+            let last = all.min(first.saturating_add(AT_ONCE));
+            let place = |number: u32| [number % x, number / x % y, number / x / y];
+            let done: Vec<_> = {
+                let views = self.views();
+                let block = |number: u32| Block::new(self.kernel, &self.ends, self.warp, &views, place(number));
+                (first..last).into_par_iter().map(|number| run(block(number))).collect::<Result<_, _>>()?
+            };
+            for (number, (writes, own)) in (first..last).zip(done) {
+                self.write(writes, place(number));
+                paused.extend(own);
+            }
+            first = last;
+        }
+        Ok(paused)
+    }
+
+    /// Lets the blocks go on that arrived last.
+    fn last(&mut self, paused: Vec<Paused>, arrival: Arrival) -> Result<(), Fault> {
+        let done: Vec<_> = {
+            let views = self.views();
+            let go_on = |paused| {
+                Block::new(self.kernel, &self.ends, self.warp, &views, [0; 3]).go_on(paused, arrival, &self.owners)
+            };
+            paused.into_par_iter().map(go_on).collect::<Result<_, _>>()?
+        };
+        done.into_iter().for_each(|writes| self.write(writes, [0; 3]));
+        Ok(())
+    }
+
+    /// Puts what a block has written into memory.
+    fn write(&mut self, writes: Writes, block: [u32; 3]) {
+        let owner = self.kernel.arrival().map_or(0, |arrival| self.kernel.counter_of(block, arrival.axis) as u32 + 1);
+        let mut bytes = writes.bytes.as_slice();
+        for (buffer, index) in writes.places {
+            let size = encoded_bytes(self.kernel.buffers[buffer.index()].dtype);
+            let (element, rest) = bytes.split_at(size);
+            let at = self.ranges[buffer.index()].start + index as usize * size;
+            self.memory.values[at..at + size].copy_from_slice(element);
+            if let Some(owned) = self.owners.get_mut(buffer.index()).and_then(|owners| owners.get_mut(index as usize)) {
+                *owned = owner;
+            }
+            bytes = rest;
+        }
+    }
 }

@@ -30,6 +30,8 @@ pub(super) fn assigned(stmt: &Stmt) -> Option<(VarId, Option<ExprId>)> {
             Some((var, None))
         }
         Stmt::If(_) | Stmt::Else | Stmt::End | Stmt::Store(..) | Stmt::StoreShared(..) | Stmt::Barrier => None,
+        // Which block is the last follows from its number.
+        Stmt::Arrive { .. } => None,
         Stmt::StoreVector { .. } | Stmt::Copy { .. } | Stmt::Commit | Stmt::Await(_) => None,
     }
 }

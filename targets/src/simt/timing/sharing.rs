@@ -59,11 +59,13 @@ impl Sharing {
             let sectors = buffer_bytes(access_type(kernel, buffer), kernel.buffers[buffer as usize].elements)
                 .div_ceil(u64::from(machine.sector));
             let limit = is_read_again && stays[buffer as usize];
+            // What the kernel itself has written is there already.
+            let is_own = kernel.buffers[buffer as usize].is_written && stays[buffer as usize];
             Share {
                 buffer,
                 blocks: (own.len() as u64).max(1),
                 distinct: distinct(first).max(1),
-                limit: limit.then(|| sectors.div_ceil(occupancy.active)),
+                limit: if is_own { Some(0) } else { limit.then(|| sectors.div_ceil(occupancy.active)) },
             }
         };
         Sharing { accesses: accesses.map(share).collect() }

@@ -6,7 +6,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use super::setting::Setting;
-use super::{KernelTime, Limit, Resource, measure, time};
+use super::{KernelTime, Limit, Resource, Unit, measure, time};
 use crate::machine::Machine;
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
@@ -345,4 +345,47 @@ fn time_is_the_same_every_time() {
     for kernel in [product(100, 100, 100), sums(1000, 300, 128), copy(DType::F32, 128, 10000, 2)] {
         assert_eq!(time(&kernel, &h100, clock), time(&kernel, &h100, clock));
     }
+}
+
+/// Blocks that arrive, of which the last computes a chain of sums of what was handed over.
+fn arrival(blocks: u32, sums: u32) -> Kernel {
+    let mut builder = Builder::new("arrival", 32);
+    let counters = builder.buffer("counters", DType::U32, 1, true);
+    let handed = builder.buffer("handed", DType::F32, u64::from(32 * blocks), true);
+    let y = builder.buffer("y", DType::F32, 32, true);
+    let told = builder.shared("told", DType::I32, 1);
+    let at = number(&mut builder, 32);
+    let one = builder.float(DType::F32, 1.0);
+    builder.store(handed, at, one);
+    let last = builder.arrive("last", counters, 0, told);
+    builder.when(last);
+    let thread = builder.thread();
+    let value = builder.load(handed, thread, "value");
+    let sum = builder.declare("sum", Scalar::F32, value);
+    for _ in 0..sums {
+        let so_far = builder.get(sum);
+        let next = builder.binary(BinaryFn::Add, DType::F32, so_far, one);
+        builder.set(sum, next);
+    }
+    let sum = builder.get(sum);
+    builder.store(y, thread, sum);
+    builder.end();
+    builder.finish([blocks, 1, 1], Vec::new())
+}
+
+/// Only the block with the highest number goes on, after a way to the common cache and back, and finds there what was handed over.
+#[test]
+fn one_block_arrives_last() {
+    let machine = mini();
+    let (short, long) = (timed(&arrival(8, 1), &machine), timed(&arrival(8, 101), &machine));
+    let sums = |time: &KernelTime| time.issued[Unit::F32.index()];
+    assert_eq!(sums(&long) - sums(&short), 100);
+    assert_eq!(long.cycles - short.cycles, 100 * u64::from(machine.pipes.f32.latency));
+    let way = u64::from(machine.dram.latency + 2 * machine.l2.latency);
+    assert!(short.cycles > way && short.cycles < 2 * way, "{} cycles", short.cycles);
+    assert_eq!(short.read_bytes[1], 0);
+    // Blocks beside each other each have one that is the last.
+    let mut wide = arrival(8, 101);
+    (wide.grid, wide.buffers[0].elements) = ([8, 3, 1], 3);
+    assert_eq!(sums(&timed(&wide, &machine)), 3 * sums(&long));
 }

@@ -93,6 +93,7 @@ impl Writer<'_> {
 
     fn kernel(&mut self) {
         let (kernel, dialect) = (self.kernel, self.dialect);
+        let handed = kernel.handed_over();
         for line in &kernel.about {
             self.line(&format!("// {}", comment(line)));
         }
@@ -100,7 +101,7 @@ impl Writer<'_> {
         self.line(&format!("{}(", dialect.kernel_name(&kernel.name)));
         for (place, buffer) in kernel.buffers.iter().enumerate() {
             let end = if place + 1 == kernel.buffers.len() { ")" } else { "," };
-            let parameter = dialect.parameter(buffer);
+            let parameter = dialect.parameter(buffer, handed[place]);
             self.line(&format!("    {parameter}{end}"));
         }
         self.line("{");
@@ -109,10 +110,9 @@ impl Writer<'_> {
         if self.reads(Expr::Thread) || kernel.body.iter().any(|stmt| self.names_thread(stmt)) {
             self.line(&format!("const int thread = {};", dialect.thread()));
         }
-        let is_flat = dialect.is_flat(kernel);
         for (axis, name) in BLOCKS.into_iter().enumerate() {
             if self.reads(Expr::Block(axis as u8)) {
-                let number = if is_flat { flat_block(kernel, axis) } else { dialect.block(axis) };
+                let number = self.block(axis);
                 self.line(&format!("const int {name} = {number};"));
             }
         }
@@ -123,6 +123,11 @@ impl Writer<'_> {
         self.line("}");
     }
 
+    /// The block's number along an axis.
+    pub fn block(&self, axis: usize) -> String {
+        if self.dialect.is_flat(self.kernel) { flat_block(self.kernel, axis) } else { self.dialect.block(axis) }
+    }
+
     /// Whether an expression is read.
     fn reads(&self, expr: Expr) -> bool {
         self.read.exprs.iter().any(|id| self.kernel.exprs[id.index()] == expr)
@@ -131,7 +136,7 @@ impl Writer<'_> {
     /// Whether a statement is written with the thread's number, which the kernel may not have named.
     fn names_thread(&self, stmt: &Stmt) -> bool {
         match *stmt {
-            Stmt::Multiply { .. } => true,
+            Stmt::Multiply { .. } | Stmt::Arrive { .. } => true,
             Stmt::Reduce { width, .. } => !self.dialect.shuffles(self.kernel.threads) || width > self.warp,
             _ => false,
         }
@@ -225,6 +230,9 @@ impl Writer<'_> {
             Stmt::Await(groups) => self.dialect.wait(groups).into_iter().for_each(|line| self.line(&line)),
             Stmt::Multiply { sums, tile: size, a, b, b_by_rows } => {
                 self.multiply(Tiles { sums: name(sums), size, a, b, b_by_rows });
+            }
+            Stmt::Arrive { var, counters, axis, scratch } => {
+                self.arrive(name(var), counters, usize::from(axis), scratch);
             }
             Stmt::Barrier => self.line(self.dialect.barrier()),
             Stmt::Reduce { var, function, dtype, width, scratch } => {

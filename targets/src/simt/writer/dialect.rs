@@ -185,11 +185,12 @@ impl Dialect {
         }
     }
 
-    /// A parameter.
-    pub fn parameter(self, buffer: &Buffer) -> String {
+    /// A parameter. What blocks hand over to each other is read from memory and from nowhere else.
+    pub fn parameter(self, buffer: &Buffer, is_handed: bool) -> String {
         let constant = if buffer.is_written { "" } else { "const " };
         let (ty, name) = (self.stored(buffer.dtype), &buffer.name);
         match self {
+            Dialect::OpenCl if is_handed => format!("volatile __global {ty} *restrict {name}"),
             Dialect::OpenCl => format!("{constant}__global {ty} *restrict {name}"),
             Dialect::Cuda => format!("{constant}{ty} *__restrict__ {name}"),
         }

@@ -1,6 +1,6 @@
 //! The program that runs kernels: it loads weights and inputs, launches, and writes the outputs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use tcc_ir::DType;
 
@@ -11,7 +11,7 @@ use super::shared::Placement;
 use crate::simt::kernel::Kernel;
 use crate::simt::kernel::names::name_of;
 use crate::simt::program::Parts;
-use crate::simt::simulator::Place;
+use crate::simt::simulator::{Place, buffer_bytes};
 use crate::target::Port;
 
 /// What every host program includes.
@@ -113,6 +113,17 @@ impl Host<'_> {
         }
     }
 
+    /// Counters that blocks arrive by are 0 before the first launch.
+    fn counters(&mut self) {
+        let counters: BTreeSet<u32> = self.parts.counters().collect();
+        for number in counters {
+            self.declare(number);
+            let buffer = &self.parts.buffers[number as usize];
+            let name = self.name(number);
+            self.line(&format!("device.write({name}, Bytes({}));", buffer_bytes(buffer.dtype, buffer.elements)));
+        }
+    }
+
     fn launches(&mut self) {
         let parts = self.parts;
         let mut group = None;
@@ -172,6 +183,7 @@ pub(super) fn main(written: &Written<'_>, dialect: Dialect) -> String {
     host.line(&format!("const Device device({source}read_weights(argv[{first}], {weights}), {values});\n"));
     host.line("// Inputs.");
     host.inputs(&inputs);
+    host.counters();
     host.launches();
     host.text.push('\n');
     host.line("// Outputs.");

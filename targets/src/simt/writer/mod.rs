@@ -1,5 +1,6 @@
 //! Kernels as source code that people can read and compilers of others accept.
 
+mod arrival;
 mod c;
 mod dialect;
 mod expression;

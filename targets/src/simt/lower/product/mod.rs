@@ -14,6 +14,7 @@ use crate::simt::SimtMachine;
 use crate::simt::kernel::{Builder, ExprId};
 use crate::target::TargetError;
 
+pub(super) use panel::{vector_in, vector_of};
 use tiled::Tiling;
 use vector::Shares;
 

@@ -211,12 +211,22 @@ impl Panel {
 
 /// How many elements of a value can be copied at once, in lines along its last dimension or the one before, where they are stored
 /// as shared memory holds them.
-pub(super) fn vector_of(elements: &Elements<'_>, value: ValueId, dtype: DType, last: bool, line: usize) -> Option<u32> {
+pub(in crate::simt::lower) fn vector_of(
+    elements: &Elements<'_>,
+    value: ValueId,
+    dtype: DType,
+    last: bool,
+    line: usize,
+) -> Option<u32> {
     if !elements.is_plain(value) || elements.stored(value) != dtype {
         return None;
     }
+    vector_in(&elements.plan.access(value).view, dtype, last, line)
+}
+
+/// The same of a view, for elements that are stored as a type.
+pub(in crate::simt::lower) fn vector_in(view: &View, dtype: DType, last: bool, line: usize) -> Option<u32> {
     let count = VECTOR * 8 / dtype.bits();
-    let view: &View = &elements.plan.access(value).view;
     let groups = view.groups()?;
     let rank = groups.len();
     let along = if last { rank - 1 } else { rank - 2 };

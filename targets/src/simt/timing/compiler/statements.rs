@@ -8,7 +8,7 @@ use super::Compiler;
 use tcc_ir::DType;
 
 use crate::number::FoldFn;
-use crate::simt::kernel::{Expr, ExprId, Scalar, SharedId, Stmt, VarId};
+use crate::simt::kernel::{BufferId, Expr, ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
 
 /// What warps have combined that is read at a time: assumed.
 const PARTIALS: usize = 8;
@@ -143,6 +143,7 @@ impl Compiler<'_> {
                 self.forget_shared();
             }
             Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(sums, tile, [a, b], b_by_rows),
+            Stmt::Arrive { var, counters, axis, scratch } => self.arrive(var, counters, axis, scratch),
             Stmt::Barrier => self.barrier(),
             Stmt::Reduce { .. } => return self.reduce(at),
             Stmt::Else | Stmt::End => {}
@@ -325,6 +326,27 @@ impl Compiler<'_> {
         self.issue(Unit::Control, [NOTHING; 3], NOTHING, None);
         self.emit(Code::Barrier);
         self.forget_shared();
+    }
+
+    /// Blocks arrive: what was stored has to reach the common cache, which is taken to be as far as memory is; then one thread counts
+    /// there, and tells the others. The last is the block with the highest number.
+    fn arrive(&mut self, var: VarId, counters: BufferId, axis: u8, scratch: SharedId) {
+        let (held, fence, counted) = (self.vars[var.index()], self.slot(), self.slot());
+        let last = i64::from(self.kernel.grid[usize::from(axis)]) - 1;
+        let access = |space, is_store, address| Access { space, is_store, address, bits: 32, width: 32, copied: None };
+        let global = Space::Global(counters.0);
+        self.begin(fence, 1);
+        self.access_at(access(global, false, Address::Index(Source::Data)), [NOTHING; 3], fence);
+        self.issue(Unit::Control, [fence, NOTHING, NOTHING], NOTHING, None);
+        self.barrier();
+        self.begin(counted, 1);
+        self.access_at(access(global, false, Address::Same), [NOTHING; 3], counted);
+        let told = Space::Shared(self.offsets[scratch.index()]);
+        self.access_at(access(told, true, Address::Same), [counted, NOTHING, NOTHING], NOTHING);
+        self.barrier();
+        self.begin(held, 1);
+        self.access_at(access(told, false, Address::Same), [NOTHING; 3], held);
+        self.emit(Code::Index { function: IndexFn::Eq, a: Source::Block(axis), b: Source::Known(last), to: held });
     }
 
     /// Forgets what follows from shared memory, which is not the same from here on.

@@ -176,8 +176,13 @@ impl Case<'_> {
 
     /// Writes an element of each thread to an output.
     fn write(&mut self, what: &str, dtype: DType, near: Near, value: ExprId) {
+        self.write_at(what, dtype, near, (self.index, value));
+    }
+
+    /// The same where an index says.
+    fn write_at(&mut self, what: &str, dtype: DType, near: Near, (index, value): (ExprId, ExprId)) {
         let buffer = self.output(what, dtype, near);
-        self.builder.store(buffer, self.index, value);
+        self.builder.store(buffer, index, value);
     }
 
     /// A buffer that is written, and compared.
@@ -340,6 +345,49 @@ fn shared_cases(cases: &mut Cases) {
     }
 }
 
+/// Blocks that hand over an element for each thread; the last adds up what all have. Two launches share counters.
+fn arrival_cases(cases: &mut Cases) {
+    let at = cases.parts.values_bytes;
+    let handed_at = at + ALIGNMENT;
+    cases.parts.values_bytes = handed_at + 4 * u64::from(COUNT);
+    let counters = cases.buffer("counters", DType::U32, Place::Values(at));
+    cases.parts.buffers[counters as usize].elements = 1;
+    let handed = cases.buffer("handed over", DType::F32, Place::Values(handed_at));
+    for round in 0..2 {
+        let mut case = cases.case(&format!("arrival {round}"));
+        let numbers: Vec<u64> = (0..COUNT).map(|index| u64::from((index as f32 * 0.37).to_bits())).collect();
+        let x = case.read(DType::F32, &numbers);
+        case.buffers.extend([counters, handed]);
+        let builder = &mut case.builder;
+        let counted = builder.buffer("counters", DType::U32, 1, true);
+        let handed = builder.buffer("handed", DType::F32, u64::from(COUNT), true);
+        let told = builder.shared("told", DType::I32, 1);
+        builder.store(handed, case.index, x);
+        let last = builder.arrive("last", counted, 0, told);
+        let zero = builder.float(DType::F32, 0.0);
+        let sum = builder.declare("all", Scalar::F32, zero);
+        builder.when(last);
+        let (none, end) = (builder.integer(0), builder.integer((COUNT / THREADS) as i32));
+        let block = builder.loop_over("block_number", none, end, 1);
+        let first = builder.scaled(block, THREADS as i32);
+        let thread = builder.thread();
+        let other = builder.add(first, thread);
+        let value = builder.load(handed, other, "value");
+        let so_far = builder.get(sum);
+        let next = builder.binary(BinaryFn::Add, DType::F32, so_far, value);
+        builder.set(sum, next);
+        builder.end();
+        builder.end();
+        // Which block is the last differs; what it has does not.
+        let sum = builder.get(sum);
+        let thread = builder.thread();
+        builder.when(last);
+        case.write_at("sum", DType::F32, Near::Exact, (thread, sum));
+        case.builder.end();
+        case.finish();
+    }
+}
+
 /// The bits of an element as a number whose neighbours are the neighbours of the element; `None` of NaN.
 fn ordered(dtype: DType, bits: u64) -> Option<i128> {
     let (is_nan, sign) = match dtype {
@@ -369,6 +417,7 @@ pub(super) fn all_cases() -> Cases {
     nested_cases(&mut cases);
     conversion_cases(&mut cases);
     shared_cases(&mut cases);
+    arrival_cases(&mut cases);
     cases
 }
 
