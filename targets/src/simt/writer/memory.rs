@@ -137,7 +137,7 @@ impl Writer<'_> {
             }
             Dialect::Cuda => {
                 let address = self.address(buffer, from);
-                let to = self.from_slot(to);
+                let to = self.slot_after(to);
                 self.open_words(dtype, count);
                 self.line(&format!("load_words(own_words, {address});"));
                 let (element, _) = self.unpacked("own_words", dtype, "slot");
@@ -160,7 +160,7 @@ impl Writer<'_> {
             }
             Dialect::Cuda => {
                 let address = self.address(buffer, to);
-                let from = self.from_slot(from);
+                let from = self.slot_after(from);
                 self.open_words(dtype, count);
                 if dtype.bits() < 32 {
                     let words = words(dtype, count);
@@ -176,7 +176,7 @@ impl Writer<'_> {
     }
 
     /// The index of a slot among those from another on.
-    fn from_slot(&mut self, first: ExprId) -> String {
+    fn slot_after(&mut self, first: ExprId) -> String {
         match self.kernel.exprs[first.index()] {
             Expr::Integer(0) => "slot".to_owned(),
             _ => format!("{} + slot", self.expr(first, Binding::Sum)),
