@@ -222,6 +222,16 @@ cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 blocks, dim3 th
 
 inline void __syncthreads() { emulator::meet(emulator::block.barrier, emulator::block.threads); }
 
+// Blocks run one after the other, so that all is seen.
+inline void __threadfence() {}
+
+inline unsigned atomicInc(unsigned *counter, unsigned most)
+{
+    const unsigned before = *counter;
+    *counter = before >= most ? 0 : before + 1;
+    return before;
+}
+
 template <typename T> T __shfl_xor_sync(unsigned lanes, T value, int mask)
 {
     if (lanes != 0xffffffff) emulator::fail("a shuffle is for all lanes");

@@ -27,7 +27,7 @@ use super::SimtMachine;
 use super::kernel::check::{check, wide};
 use super::kernel::names::name_of;
 use super::kernel::{Builder, ExprId, Kernel, Scalar};
-use super::timing::time;
+use super::timing::estimate;
 use crate::stored::storage;
 use crate::target::TargetError;
 
@@ -94,7 +94,7 @@ pub(super) fn lower(facts: &SimtMachine, clock_hz: u64, plan: &Plan) -> Result<L
         derived: &derived,
         lowered: Lowered::default(),
         known: HashMap::new(),
-        cycles: HashMap::new(),
+        costs: HashMap::new(),
         group: 0,
     };
     lowering.run()
@@ -108,8 +108,8 @@ struct Lowering<'a> {
     lowered: Lowered,
     /// Kernels that are there, by what they are but for names and words.
     known: HashMap<Kernel, u32>,
-    /// How long kernels take that were compared with others.
-    cycles: HashMap<Kernel, u64>,
+    /// How good kernels are that were compared with others.
+    costs: HashMap<Kernel, (bool, u64)>,
     group: u32,
 }
 
@@ -244,14 +244,14 @@ impl<'a> Lowering<'a> {
         Ok(Candidate { kernel, arguments, tiling })
     }
 
-    /// How long each of some kernels takes. Those that are not known are simulated side by side.
-    fn cycles(&mut self, candidates: &[Candidate]) -> Vec<u64> {
+    /// How good each of some kernels is. Those that are not known are simulated side by side.
+    fn costs(&mut self, candidates: &[Candidate]) -> Vec<(bool, u64)> {
         let nameless: Vec<Kernel> = candidates.iter().map(|candidate| candidate.kernel.nameless()).collect();
-        let unknown: Vec<&Kernel> = nameless.iter().filter(|kernel| !self.cycles.contains_key(kernel)).collect();
+        let unknown: Vec<&Kernel> = nameless.iter().filter(|kernel| !self.costs.contains_key(kernel)).collect();
         let (facts, clock_hz) = (self.facts, self.clock_hz);
-        let cycles: Vec<u64> = unknown.par_iter().map(|kernel| time(kernel, facts, clock_hz).cycles).collect();
-        self.cycles.extend(unknown.into_iter().cloned().zip(cycles));
-        nameless.iter().map(|kernel| self.cycles.get(kernel).copied().unwrap_or(u64::MAX)).collect()
+        let costs: Vec<(bool, u64)> = unknown.par_iter().map(|kernel| estimate(kernel, facts, clock_hz)).collect();
+        self.costs.extend(unknown.into_iter().cloned().zip(costs));
+        nameless.iter().filter_map(|kernel| self.costs.get(kernel).copied()).collect()
     }
 
     /// Launches the fastest of some kernels that do the same, the first of those that are equally fast.
@@ -260,8 +260,8 @@ impl<'a> Lowering<'a> {
         if candidates.iter().any(fits) {
             candidates.retain(fits);
         }
-        let cycles = if candidates.len() > 1 { self.cycles(&candidates) } else { vec![0] };
-        let best = candidates.into_iter().zip(cycles).min_by_key(|&(_, cycles)| cycles).map(|(best, _)| best);
+        let costs = if candidates.len() > 1 { self.costs(&candidates) } else { vec![(false, 0)] };
+        let best = candidates.into_iter().zip(costs).min_by_key(|&(_, cost)| cost).map(|(best, _)| best);
         let best = best.ok_or_else(|| defect("a kernel can be written in no way"))?;
         let Candidate { mut kernel, arguments, tiling } = best;
         let plan = self.plan;

@@ -78,6 +78,13 @@ pub fn time(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64) -> KernelTime
     measure(&Setting::new(kernel, machine, clock_hz))
 }
 
+/// How good a kernel is, to compare it with others that do the same; the less, the better: whether it would spill registers, which
+/// costs what is not modelled, and about how many cycles it takes.
+pub fn estimate(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64) -> (bool, u64) {
+    let setting = Setting::rough(kernel, machine, clock_hz);
+    (setting.occupancy.would_spill, launch::run(&setting).cycles)
+}
+
 fn measure(setting: &Setting<'_>) -> KernelTime {
     let Setting { machine, occupancy, .. } = setting;
     let outcome = launch::run(setting);

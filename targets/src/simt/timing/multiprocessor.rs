@@ -78,7 +78,7 @@ impl<'p> Multiprocessor<'p> {
             counters: Counters::new(setting.kernel.buffers.len()),
             now: 0,
             ages: 0,
-            steady: Steady::default(),
+            steady: Steady::new(setting.window),
         }
     }
 
@@ -281,7 +281,7 @@ impl<'p> Multiprocessor<'p> {
         if !self.setting.leaves_out {
             return;
         }
-        let mut steady = std::mem::take(&mut self.steady);
+        let mut steady = std::mem::replace(&mut self.steady, Steady::new(self.setting.window));
         if let Some(leap) = steady.turn(place, self) {
             self.counters.add(&leap.counters, leap.times);
             self.memory.age(&leap.counters, leap.times);

@@ -4,6 +4,10 @@ use super::code::Compiled;
 use crate::simt::SimtMachine;
 use crate::simt::kernel::Kernel;
 
+/// How much more registers than a block leaves to its threads may be counted before a compiler is taken to spill: `ptxas` computes
+/// again what it need not hold, and was seen to take as much less than is counted here.
+const SPARE: (u32, u32) = (5, 4);
+
 /// What keeps more blocks from a multiprocessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -45,6 +49,8 @@ pub struct Occupancy {
     pub registers: u32,
     /// Whether a thread would take more than it can have.
     pub is_short_of_registers: bool,
+    /// Whether it would take so much more that a compiler is taken to keep values in memory.
+    pub would_spill: bool,
     /// Multiprocessors that have blocks.
     pub active: u64,
     /// Bytes of shared memory of a block, with what is reserved for it.
@@ -59,6 +65,8 @@ impl Occupancy {
         let most = (machine.registers / warps / machine.register_unit * machine.register_unit / machine.warp).max(1);
         let registers = compiled.registers.min(machine.thread_registers).min(most);
         let is_short_of_registers = registers < compiled.registers;
+        let would_spill =
+            compiled.registers > machine.thread_registers || compiled.registers * SPARE.1 > registers * SPARE.0;
         let of_warp = (registers * machine.warp).next_multiple_of(machine.register_unit);
         // Programs of CUDA have no arrays for what lanes of a warp combine; those of OpenCL have them on every machine.
         let own = match machine.compute_capability {
@@ -79,7 +87,16 @@ impl Occupancy {
         let (limit, blocks) = least.unwrap_or((Limit::Grid, 1));
         let blocks = blocks.max(1) as u32;
         let active = kernel.blocks().min(u64::from(machine.multiprocessors));
-        Occupancy { blocks, warps: blocks * warps, limit, registers, is_short_of_registers, active, shared_bytes }
+        Occupancy {
+            blocks,
+            warps: blocks * warps,
+            limit,
+            registers,
+            is_short_of_registers,
+            would_spill,
+            active,
+            shared_bytes,
+        }
     }
 
     /// Blocks that run at a time.

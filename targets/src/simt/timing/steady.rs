@@ -10,9 +10,6 @@
 use super::multiprocessor::{Multiprocessor, Resident};
 use super::resource::Counters;
 
-/// Iterations of each warp in the first window. A loop of less than a few windows is executed as it is.
-const FIRST: u64 = 8;
-
 /// Iterations after which a pace is taken as it is.
 const LAST: u64 = 64;
 
@@ -62,33 +59,41 @@ struct Depth {
     before: Option<u64>,
 }
 
-impl Default for Depth {
-    fn default() -> Self {
-        Depth { window: None, length: FIRST, before: None }
+impl Depth {
+    fn new(length: u64) -> Self {
+        Depth { window: None, length, before: None }
     }
 }
 
 /// The windows of a multiprocessor, by depth.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Steady {
     depths: [Depth; DEPTHS],
+    /// Iterations of each warp in the first window. A loop of less than a few windows is executed as it is.
+    first: u64,
 }
 
 impl Steady {
+    /// None yet; the first are of so many iterations.
+    pub fn new(first: u64) -> Steady {
+        Steady { depths: std::array::from_fn(|_| Depth::new(first)), first }
+    }
+
     /// There are other warps.
     pub fn change(&mut self) {
-        self.depths = Default::default();
+        *self = Steady::new(self.first);
     }
 
     /// A warp has begun an iteration or left a loop.
     pub fn turn(&mut self, place: usize, all: &Multiprocessor<'_>) -> Option<Leap> {
+        let first = self.first;
         let frames = all.warps.get(place)?.as_ref().map_or(0, |resident| resident.warp.frames.len());
         for (index, depth) in self.depths.iter_mut().enumerate() {
             let frame = all.warps[place].as_ref().and_then(|resident| resident.warp.frames.get(index));
             match (&mut depth.window, frame) {
                 (None, Some(frame)) => {
                     // Only who is innermost there has begun an iteration of this loop.
-                    if index + 1 == frames && frame.total > 4 * FIRST {
+                    if index + 1 == frames && frame.total > 4 * first {
                         depth.window = open(index, all);
                     }
                 }
@@ -101,7 +106,7 @@ impl Steady {
                                 window.lagging -= 1;
                             }
                         }
-                        _ => *depth = Depth::default(),
+                        _ => *depth = Depth::new(first),
                     }
                 }
             }
@@ -110,7 +115,7 @@ impl Steady {
                 depth.window = None;
                 if leap.is_some() {
                     depth.before = None;
-                    self.depths[index + 1..].iter_mut().for_each(|deeper| *deeper = Depth::default());
+                    self.depths[index + 1..].iter_mut().for_each(|deeper| *deeper = Depth::new(first));
                     return leap;
                 }
                 depth.window = open(index, all);

@@ -37,8 +37,8 @@ pub(super) struct Together {
     factors: SharedId,
     /// Parts up to a power of two.
     parts: usize,
-    /// The greatest score and the sum of the weights of each row.
-    pub greatest: SharedId,
+    /// The greatest score of each row, if somebody wants it, and the sum of the weights.
+    pub greatest: Option<SharedId>,
     pub totals: SharedId,
 }
 
@@ -105,14 +105,14 @@ impl Partial {
         self.store(elements, at, total);
     }
 
-    /// Arrays for what parts come to together.
-    pub fn declare(&self, elements: &mut Elements<'_>) -> Together {
+    /// Arrays for what parts come to together, with the greatest scores or without.
+    pub fn declare(&self, elements: &mut Elements<'_>, with_greatest: bool) -> Together {
         let parts = self.parts.next_power_of_two();
         let builder = &mut elements.builder;
         Together {
             factors: builder.shared("factors", SUM, (self.rows * parts) as u32),
             parts,
-            greatest: builder.shared("greatest_of_all", SUM, self.rows as u32),
+            greatest: with_greatest.then(|| builder.shared("greatest_of_all", SUM, self.rows as u32)),
             totals: builder.shared("totals", SUM, self.rows as u32),
         }
     }
@@ -169,7 +169,9 @@ impl Partial {
         let none = builder.integer(0);
         let first = builder.index(IndexFn::Eq, part, none);
         builder.when(first);
-        builder.store_shared(together.greatest, row, greatest);
+        if let Some(kept) = together.greatest {
+            builder.store_shared(kept, row, greatest);
+        }
         builder.store_shared(together.totals, row, share);
         builder.end();
         if !is_all {

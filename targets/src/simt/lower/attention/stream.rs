@@ -12,7 +12,7 @@ use tcc_ir::ops::{AttentionDims, BinaryFn, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
 use super::super::Written;
-use super::super::elements::Elements;
+use super::super::elements::{Elements, defect};
 use super::SUM;
 use super::heads::{Heads, Place};
 use super::operand::{Key, Operand, Stretch, stretches, vector};
@@ -600,7 +600,7 @@ impl Block<'_, '_> {
         let shared = self.elements.builder.shared("partial", SUM, Partial::elements(teams, rows, width) as u32);
         let own = Partial { memory: PartialMemory::Shared(shared), parts: teams, rows, width, first: zero };
         self.hand_over(&own);
-        let together = own.declare(self.elements);
+        let together = own.declare(self.elements, splits > 1);
         own.weigh(self.elements, &together, self.scratch);
         if splits == 1 {
             return self.write(&own, &together, outputs);
@@ -621,10 +621,11 @@ impl Block<'_, '_> {
             all.put_sum(block.elements, (block.split, row, place), sum);
             Ok(())
         })?;
+        let greatest = together.greatest.ok_or_else(|| defect("the greatest scores of a part are not kept"))?;
         let builder = &mut self.elements.builder;
         let has_row = builder.below(self.thread, rows as i32);
         builder.when(has_row);
-        let greatest = builder.load_shared(together.greatest, self.thread, "greatest_of_row");
+        let greatest = builder.load_shared(greatest, self.thread, "greatest_of_row");
         let total = builder.load_shared(together.totals, self.thread, "total_of_row");
         all.put_row(self.elements, (self.split, self.thread), [greatest, total]);
         let builder = &mut self.elements.builder;
@@ -633,7 +634,7 @@ impl Block<'_, '_> {
         let is_last = builder.arrive("is_last", counted, 0, told);
         builder.when(is_last);
         self.elements.open();
-        let together = all.declare(self.elements);
+        let together = all.declare(self.elements, false);
         all.weigh(self.elements, &together, self.scratch);
         self.write(&all, &together, outputs)?;
         self.elements.close();

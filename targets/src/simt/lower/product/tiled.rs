@@ -1,22 +1,31 @@
 //! Products in tiles: a block computes a tile of the result, from panels that it holds in shared memory while the next are on
 //! their way.
 
+use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, ValueId};
 
 use super::super::elements::{Coords, Elements};
 use super::panel::{Corner, Panel, vector_of};
 use super::{Product, misfit, zero};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Builder, ExprId, Factor, IndexFn, Scalar, Spread, Stmt, VarId};
+use crate::simt::kernel::{BufferId, Builder, ExprId, Factor, IndexFn, Scalar, Spread, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Bytes by which lines in shared memory are longer than what they hold, so that lanes which read one place of several lines find
 /// them in different banks.
 const SKEW: u32 = 16;
 
+/// Cycles by reckoning until memory gives a panel, and until the last block has what others leave: about two latencies.
+const FIRST_PANEL: f64 = 800.0;
+const LAST_BLOCK: f64 = 2000.0;
+
+/// Steps along the depth that a block makes at least where several share it.
+const LEAST_STEPS: usize = 4;
+
 /// How much longer than the best a tiling may take by reckoning, and how many there may be, to be simulated.
 const WORTH_A_LOOK: f64 = 1.5;
 const CANDIDATES: usize = 6;
+const SPLIT_CANDIDATES: usize = 4;
 
 /// How the tiles of a product are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +45,8 @@ pub(in crate::simt::lower) struct Tiling {
     stages: u32,
     /// Rows of tiles that are computed together.
     group: u32,
+    /// Blocks that share the depth of a tile; the last of them adds up what all have.
+    splits: u32,
 }
 
 impl Tiling {
@@ -60,7 +71,7 @@ impl Tiling {
             (false, false) => (DType::I32, DType::I32),
         };
         // Bytes of a line of a panel, and how many are on their way.
-        let depths: &[(u32, u32)] = if matrix_units { &[(64, 4), (128, 3), (128, 2)] } else { &[(64, 4)] };
+        let depths: &[(u32, u32)] = if matrix_units { &[(64, 4), (128, 3), (128, 2), (128, 6)] } else { &[(64, 4)] };
         let blocks: &[([u32; 2], [u32; 2])] = match matrix_units {
             true => &[
                 ([128, 256], [64, 64]),
@@ -81,22 +92,47 @@ impl Tiling {
         };
         let with = |&([rows, columns], part): &([u32; 2], [u32; 2]), (line, stages): (u32, u32)| {
             let block = [rows, columns, line / (dtype.bits() as u32 / 8)];
-            let tiling = Tiling { block, part, matrix_units, dtype, dtype_b, warp: machine.warp, stages, group: 1 };
+            let tiling =
+                Tiling { block, part, matrix_units, dtype, dtype_b, warp: machine.warp, stages, group: 1, splits: 1 };
             Tiling { group: tiling.grouped(product, machine), ..tiling }
         };
-        let all = blocks.iter().flat_map(|block| depths.iter().map(move |&depth| with(block, depth)));
+        // Fragments of 32 bits take twice the registers: beside sums of 64 × 64 they would not fit.
+        let holds = |(_, [rows, columns]): &&([u32; 2], [u32; 2])| dtype != DType::F32 || rows * columns <= 64 * 32;
+        let all = blocks.iter().filter(holds).flat_map(|block| depths.iter().map(move |&depth| with(block, depth)));
+        let all = all.flat_map(|tiling| tiling.split(product, machine));
         let fits = |tiling: &Tiling| {
             tiling.shared_bytes(tiling.stages) <= machine.shared.block_bytes
                 && tiling.threads() <= machine.block_threads
         };
-        let mut all: Vec<(f64, Tiling)> =
+        let all: Vec<(f64, Tiling)> =
             all.filter(fits).map(|tiling| (tiling.reckoned(product, machine), tiling)).collect();
-        all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let least = all.first().map_or(0.0, |&(least, _)| least);
-        all.retain(|&(cycles, _)| cycles <= WORTH_A_LOOK * least);
-        all.truncate(if matrix_units { CANDIDATES } else { 1 });
-        let all: Vec<Tiling> = all.into_iter().map(|(_, tiling)| tiling).collect();
+        let promising = |is_split: bool, most: usize| {
+            let mut own: Vec<(f64, Tiling)> =
+                all.iter().copied().filter(|(_, tiling)| (tiling.splits > 1) == is_split).collect();
+            own.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+            let least = own.first().map_or(0.0, |&(least, _)| least);
+            own.into_iter().filter(move |&(cycles, _)| cycles <= WORTH_A_LOOK * least).take(most)
+        };
+        let most = if matrix_units { CANDIDATES } else { 1 };
+        let all: Vec<Tiling> =
+            promising(false, most).chain(promising(true, SPLIT_CANDIDATES)).map(|(_, tiling)| tiling).collect();
         if all.is_empty() { vec![with(&([16, 16], [1, 1]), (64, 1))] } else { all }
+    }
+
+    /// The tiling as it is, and with its depth shared out where there are too few tiles for all multiprocessors.
+    fn split(self, product: &Product, machine: &SimtMachine) -> Vec<Tiling> {
+        let [rows, columns, depth] = self.block.map(|size| size as usize);
+        let tiles = product.m.div_ceil(rows) * product.n.div_ceil(columns);
+        let steps = product.k.div_ceil(depth);
+        let splits = |&splits: &u32| {
+            steps.is_multiple_of(splits as usize)
+                && steps / splits as usize >= LEAST_STEPS
+                && tiles * splits as usize <= 2 * machine.multiprocessors as usize
+        };
+        let may = self.matrix_units && product.batch.count() == 1;
+        let more = [2, 3, 4, 6, 8, 12, 16].into_iter().filter(|_| may).filter(splits);
+        let more = more.map(|splits| Tiling { splits, group: 1, ..self });
+        [self].into_iter().chain(more).collect()
     }
 
     /// Rows of tiles whose blocks come one after the other, column by column, so that blocks that run at a time read as little as
@@ -132,11 +168,16 @@ impl Tiling {
         let bytes = rows * columns * depth * reads * self.dtype.bits() as f64 / 8.0;
         let shared = bytes / f64::from(4 * machine.shared.banks) * if self.matrix_units { 1.0 } else { 0.5 };
         let panel = (rows + columns) * depth * self.dtype.bits() as f64 / 8.0;
+        let tiles = tiles * f64::from(self.splits);
         let busy = units.min(tiles);
         let fetched = panel / (machine.l2.bytes_per_cycle / busy);
         let step = (rows * columns * depth / rate).max(shared).max(fetched);
         let waves = (tiles / units).ceil();
-        waves * (product.k as f64 / depth).ceil() * step
+        // What is left undone until a block has its first panel, and until the last has what all others leave.
+        let idle = FIRST_PANEL + if self.splits > 1 { LAST_BLOCK } else { 0.0 };
+        // A step takes no less than it takes to get a panel, divided by how many are on their way, of about two blocks.
+        let step = step.max(FIRST_PANEL / 2.0 / f64::from(self.stages.saturating_sub(1).max(1)));
+        waves * ((product.k as f64 / depth).ceil() / f64::from(self.splits) * step + idle)
     }
 
     fn pitches(&self) -> [u32; 2] {
@@ -151,6 +192,11 @@ impl Tiling {
         // By rows, B has at most the skew of each of its rows more.
         let elements = rows * a + columns * b + self.block[2] * SKEW;
         u64::from(stages * elements) * (self.dtype.bits() / 8).max(self.dtype_b.bits() / 8) as u64
+    }
+
+    /// Sums of a thread.
+    fn sums(&self) -> u32 {
+        self.part[0] * self.part[1] / if self.matrix_units { self.warp } else { 1 }
     }
 
     /// Threads of a block.
@@ -171,7 +217,8 @@ pub(super) fn tiled(
     let Product { m, n, k, .. } = *product;
     let [rows, columns, depth] = tiling.block;
     let (a, b) = panels(elements, product, tiling);
-    let steps = k.div_ceil(depth as usize) as u32;
+    let splits = tiling.splits;
+    let steps = k.div_ceil(depth as usize) as u32 / splits;
     // Panels are on their way while others are multiplied if both are copied.
     let streams = a.vector.is_some() && b.vector.is_some() && steps > 1;
     let bytes = |panel: &Panel| u64::from(panel.elements()) * panel.dtype.bits() as u64 / 8;
@@ -211,7 +258,9 @@ pub(super) fn tiled(
     let first_column = first(builder, number_n, tiles_n, columns, "first_column");
     let first_row = first(builder, number_m, tiles_m, rows, "first_row");
     let core = Core::new(elements, tiling, product);
+    let before = if splits > 1 { elements.builder.scaled(block[2], steps as i32) } else { zero_index };
     let load = |elements: &mut Elements<'_>, step: ExprId, stage: ExprId| -> Result<(), TargetError> {
+        let step = elements.builder.add(before, step);
         let from = elements.builder.scaled(step, depth as i32);
         let from = elements.builder.keep("from", Scalar::I32, from);
         for (panel, shared, outer) in [(&a, a_shared, first_row), (&b, b_shared, first_column)] {
@@ -260,14 +309,26 @@ pub(super) fn tiled(
         core.multiply(elements, tiling, [&a, &b], [a_shared, b_shared], zero_index);
         elements.close();
     }
+    if splits > 1 {
+        let rows_before = elements.builder.scaled(block[1], tiles_n as i32);
+        let tile = elements.builder.add(rows_before, block[0]);
+        let (is_last, handed) = core.gather(elements, tiling, (block[2], tile), tiles_m * tiles_n);
+        elements.builder.when(is_last);
+        elements.open();
+        core.add_up(elements, tiling, handed, tile, tiles_m * tiles_n);
+    }
     core.store(elements, tiling, product, &lead, [first_row, first_column], outputs)?;
+    if splits > 1 {
+        elements.close();
+    }
     let how = if tiling.matrix_units { "matrix units" } else { "threads" };
     let text = format!(
         "{m} × {n} × {k} in tiles of {rows} × {columns} × {depth}, {how} with {} × {}, {stages} panels on their way",
         tiling.part[0], tiling.part[1]
     );
+    let text = if splits > 1 { format!("{text}, {splits} blocks share the depth") } else { text };
     let grid = match tiling.group {
-        1 => [tiles_n as u32, tiles_m as u32, product.batch.count() as u32],
+        1 => [tiles_n as u32, tiles_m as u32, product.batch.count() as u32 * splits],
         group => [group, tiles_n as u32, groups as u32],
     };
     Ok((grid, text))
@@ -323,9 +384,8 @@ impl Core {
         };
         let row = builder.keep("part_row", Scalar::I32, row);
         let column = builder.keep("part_column", Scalar::I32, column);
-        let held = part_rows * part_columns / if tiling.matrix_units { tiling.warp } else { 1 };
         let start = zero(builder, product.sum);
-        let sums = builder.array("sums", Scalar::of(product.sum), held, start);
+        let sums = builder.array("sums", Scalar::of(product.sum), tiling.sums(), start);
         Core { sums, row, column, lane, sum: product.sum }
     }
 
@@ -389,6 +449,73 @@ impl Core {
         elements.close();
     }
 
+    /// Hands the block's sums over, and says whether it is the last of those that share the depth of its tile.
+    fn gather(
+        &self,
+        elements: &mut Elements<'_>,
+        tiling: &Tiling,
+        (split, tile): (ExprId, ExprId),
+        tiles: usize,
+    ) -> (ExprId, BufferId) {
+        let dtype = super::super::wide_type(self.sum);
+        let (threads, held) = (elements.builder.threads(), tiling.sums());
+        let all = u64::from(tiling.splits * threads * held) * tiles as u64;
+        let buffer = elements.handed("partial_sums", dtype, all);
+        let counters = elements.counters(tiles as u64);
+        let builder = &mut elements.builder;
+        let first = self.shares_at(builder, tiling, (split, tile), tiles);
+        let i = builder.unrolled("i", held);
+        let distance = builder.scaled(i, threads as i32);
+        let at = builder.add(first, distance);
+        let value = builder.element(self.sums, i);
+        builder.store(buffer, at, value);
+        builder.end();
+        let told = builder.shared("told", DType::I32, 1);
+        (builder.arrive("is_last", counters, 2, told), buffer)
+    }
+
+    /// Where the first of this thread's sums lies among those that blocks hand over: threads lie beside each other.
+    fn shares_at(
+        &self,
+        builder: &mut Builder,
+        tiling: &Tiling,
+        (split, tile): (ExprId, ExprId),
+        tiles: usize,
+    ) -> ExprId {
+        let before = builder.scaled(split, tiles as i32);
+        let number = builder.add(before, tile);
+        let first = builder.scaled(number, (builder.threads() * tiling.sums()) as i32);
+        let thread = builder.thread();
+        builder.add(first, thread)
+    }
+
+    /// Adds up what blocks have handed over, in their order, whoever came first.
+    fn add_up(&self, elements: &mut Elements<'_>, tiling: &Tiling, buffer: BufferId, tile: ExprId, tiles: usize) {
+        let builder = &mut elements.builder;
+        let threads = builder.threads() as i32;
+        let start = zero(builder, self.sum);
+        let firsts: Vec<ExprId> = (0..tiling.splits)
+            .map(|split| {
+                let split = builder.integer(split as i32);
+                self.shares_at(builder, tiling, (split, tile), tiles)
+            })
+            .collect();
+        let i = builder.unrolled("i", tiling.sums());
+        let distance = builder.scaled(i, threads);
+        // All are read before the first two are added.
+        let shares: Vec<ExprId> = firsts
+            .into_iter()
+            .map(|first| {
+                let at = builder.add(first, distance);
+                builder.load(buffer, at, "share")
+            })
+            .collect();
+        let add = |builder: &mut Builder, a, b| builder.binary(BinaryFn::Add, self.sum, a, b);
+        let total = shares.into_iter().reduce(|so_far, share| add(builder, so_far, share)).unwrap_or(start);
+        builder.set_element(self.sums, i, total);
+        builder.end();
+    }
+
     /// Writes what follows from the sums.
     fn store(
         &self,
@@ -399,10 +526,9 @@ impl Core {
         [first_row, first_column]: [ExprId; 2],
         outputs: &[ValueId],
     ) -> Result<(), TargetError> {
-        let [part_rows, part_columns] = tiling.part;
+        let [_, part_columns] = tiling.part;
         let builder = &mut elements.builder;
-        let held = part_rows * part_columns / if tiling.matrix_units { tiling.warp } else { 1 };
-        let sum = builder.unrolled("i", held);
+        let sum = builder.unrolled("i", tiling.sums());
         elements.open();
         let builder = &mut elements.builder;
         let (row, column) = if tiling.matrix_units {

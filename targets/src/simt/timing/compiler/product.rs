@@ -16,8 +16,13 @@ use crate::simt::kernel::{Factor, Spread, VarId};
 /// Bytes of a line that is read at once.
 const LINE: u32 = 16;
 
-/// Rounding a number to what matrix units take of binary32: a sum and a mask.
-const ROUNDED: Recipe = &[(Unit::I32, 2)];
+/// Rounding numbers to what matrix units take of binary32: a sum and a mask each, for so many registers.
+fn rounded(registers: u32) -> Recipe {
+    match registers {
+        4 => &[(Unit::I32, 8)],
+        _ => &[(Unit::I32, 4)],
+    }
+}
 
 /// What is summed over in one instruction, for elements of a type: 32 bytes of each factor.
 pub(in crate::simt::timing) fn step(dtype: DType) -> u32 {
@@ -77,8 +82,9 @@ impl Compiler<'_> {
             (true, 32) => (0..columns / 8)
                 .map(|tile| {
                     let from = |half: u32| ((number * step + half * 4) * b.pitch + tile * 8, 4, b.pitch, 1);
-                    self.single(b, b_at, from(0));
-                    self.single(b, b_at, from(1))
+                    let [_, last] = [0, 1].map(|half| self.read(b, b_at, from(half), (32, 1)));
+                    // They come in order.
+                    self.rounded(last, 2)
                 })
                 .collect(),
             (true, _) => (0..columns / 16)
@@ -90,14 +96,19 @@ impl Compiler<'_> {
 
     /// Reads lines, so many registers of each lane.
     fn lines(&mut self, factor: Factor, at: Slot, place: (u32, u32, u32, u32), registers: u32) -> Slot {
-        self.read(factor, at, place, (u64::from(LINE) * 8, registers))
+        let read = self.read(factor, at, place, (u64::from(LINE) * 8, registers));
+        let dtype = self.kernel.shared[factor.shared.index()].dtype;
+        if dtype == DType::F32 { self.rounded(read, registers) } else { read }
     }
 
-    /// Reads one element for each lane.
-    fn single(&mut self, factor: Factor, at: Slot, place: (u32, u32, u32, u32)) -> Slot {
-        self.read(factor, at, place, (32, 1))
+    /// What registers hold, rounded when it is used.
+    fn rounded(&mut self, from: Slot, registers: u32) -> Slot {
+        let slot = self.slot();
+        self.put_off(rounded(registers), from, (slot, registers));
+        slot
     }
 
+    /// Reads registers of each lane.
     fn read(
         &mut self,
         factor: Factor,
@@ -112,9 +123,6 @@ impl Compiler<'_> {
         let space = Space::Shared(self.offsets[factor.shared.index()]);
         let access = Access { space, is_store: false, address, bits: dtype.bits() as u64, width, copied: None };
         self.access_at(access, [at, NOTHING, NOTHING], slot);
-        if dtype == DType::F32 {
-            (0..registers).for_each(|_| self.chain(ROUNDED, [slot, NOTHING, NOTHING], slot));
-        }
         slot
     }
 }
