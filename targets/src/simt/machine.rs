@@ -1,6 +1,7 @@
 //! The facts of one GPU, as its file states them.
 
 use serde::{Deserialize, Serialize};
+use tcc_ir::DType;
 
 use super::kernel::check::MAX_THREADS;
 use crate::machine::MachineError;
@@ -171,6 +172,17 @@ pub struct Tensor {
     pub byte_macs: u32,
     /// Cycles until a result can be used.
     pub latency: u32,
+}
+
+impl Tensor {
+    /// Multiply-accumulates of a type in a cycle: halves, binary32 rounded to TF32, or bytes.
+    pub fn macs(&self, dtype: DType) -> u32 {
+        match dtype {
+            DType::F32 => self.tf32_macs,
+            DType::F16 | DType::BF16 => self.half_macs,
+            _ => self.byte_macs,
+        }
+    }
 }
 
 impl SimtMachine {

@@ -5,8 +5,9 @@ use super::parts::Buffer;
 use crate::optimizer;
 use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
 use crate::simt::SimtMachine;
+use crate::simt::kernel::{Kernel, Stmt};
 use crate::simt::simulator::{Place, buffer_bytes};
-use crate::simt::timing::{KernelTime, Resource, Unit};
+use crate::simt::timing::{KernelTime, Resource};
 
 /// The part of the breakdown for the time between kernels.
 const LAUNCHES: &str = "launches";
@@ -30,7 +31,7 @@ pub(super) fn report(program: &SimtProgram) -> Report {
         seconds: cycles as f64 / machine.clock_hz as f64,
         macs,
         utilization: share(needed, cycles),
-        lower_bound_cycles: lower_bound(program, macs),
+        lower_bound_cycles: lower_bound(program),
         dram_bytes: launched().map(|time| time.dram_bytes).sum(),
         breakdown: breakdown(program),
         units: units(launched()),
@@ -54,13 +55,19 @@ pub(super) fn report(program: &SimtProgram) -> Report {
     }
 }
 
+/// Multiply-accumulates in a cycle of the matrix units, for the type that a kernel multiplies on them; `None` if it does not.
+fn matrix_peak(facts: &SimtMachine, kernel: &Kernel) -> Option<f64> {
+    let tensor = facts.tensor.as_ref()?;
+    let dtype = kernel.body.iter().find_map(|stmt| match stmt {
+        Stmt::Multiply { a, .. } => kernel.shared.get(a.shared.index()).map(|shared| shared.dtype),
+        _ => None,
+    })?;
+    Some(f64::from(tensor.macs(dtype)) * f64::from(facts.multiprocessors))
+}
+
 /// Multiply-accumulates in a cycle of the units that a kernel multiplies on.
-fn peak(facts: &SimtMachine, time: &KernelTime) -> f64 {
-    let each = match (&facts.tensor, time.issued[Unit::Tensor.index()]) {
-        (Some(tensor), 1..) => f64::from(tensor.half_macs),
-        _ => facts.pipes.f32.lanes,
-    };
-    each * f64::from(facts.multiprocessors)
+fn peak(facts: &SimtMachine, kernel: &Kernel) -> f64 {
+    matrix_peak(facts, kernel).unwrap_or(facts.pipes.f32.lanes * f64::from(facts.multiprocessors))
 }
 
 /// Multiply-accumulates in a cycle of the fastest units that there are.
@@ -70,15 +77,20 @@ fn highest_peak(facts: &SimtMachine) -> f64 {
     f64::from(tensor).max(facts.pipes.f32.lanes) * f64::from(facts.multiprocessors)
 }
 
+/// The kernels that are launched for a kernel of the plan.
+fn kernels_of(program: &SimtProgram, group: usize) -> impl Iterator<Item = usize> {
+    let own = program.parts.launches.iter().filter(move |launch| launch.group as usize == group);
+    own.map(|launch| launch.kernel as usize)
+}
+
 /// The times of the launches of a kernel of the plan.
 fn of_group(program: &SimtProgram, group: usize) -> impl Iterator<Item = &KernelTime> {
-    let own = program.parts.launches.iter().filter(move |launch| launch.group as usize == group);
-    own.map(|launch| &program.times()[launch.kernel as usize])
+    kernels_of(program, group).map(|kernel| &program.times()[kernel])
 }
 
 /// Cycles that the products of a kernel of the plan need at the peak of the fastest units that it uses.
 fn needed(program: &SimtProgram, group: usize) -> f64 {
-    let peaks = of_group(program, group).map(|time| peak(&program.facts, time));
+    let peaks = kernels_of(program, group).map(|kernel| peak(&program.facts, &program.parts.kernels[kernel]));
     match peaks.fold(0.0, f64::max) {
         0.0 => 0.0,
         peak => program.parts.groups[group].macs as f64 / peak,
@@ -135,8 +147,9 @@ fn units<'t>(launched: impl Iterator<Item = &'t KernelTime>) -> Vec<UnitUse> {
 }
 
 /// The larger of products over the peak, and bytes that have to be moved over the bandwidth: inputs that are read, outputs,
-/// and what is read of weights.
-fn lower_bound(program: &SimtProgram, macs: u64) -> u64 {
+/// and what is read of weights. The peak is that of matrix units for the type that they multiply; of products that they do not, that
+/// of the fastest units there are.
+fn lower_bound(program: &SimtProgram) -> u64 {
     let SimtProgram { machine, facts, parts, .. } = program;
     let mut read = vec![0u64; parts.buffers.len()];
     for launch in &parts.launches {
@@ -153,7 +166,12 @@ fn lower_bound(program: &SimtProgram, macs: u64) -> u64 {
     let outputs = parts.outputs.iter().map(|(_, buffer)| *buffer as usize);
     let outputs: u64 = outputs.filter(|&number| !is_input(number)).map(|number| bytes(&parts.buffers[number])).sum();
     let seconds = (given + outputs) as f64 / facts.dram.bytes_per_second;
-    (macs as f64 / highest_peak(facts)).max(seconds * machine.clock_hz as f64) as u64
+    let work = parts.groups.iter().enumerate().map(|(group, part)| {
+        let peaks = kernels_of(program, group).filter_map(|kernel| matrix_peak(facts, &parts.kernels[kernel]));
+        part.macs as f64 / peaks.reduce(f64::max).unwrap_or_else(|| highest_peak(facts))
+    });
+    let work = work.fold(0.0, |sum, cycles| sum + cycles);
+    work.max(seconds * machine.clock_hz as f64) as u64
 }
 
 /// What the figures rest on, in sentences.
@@ -172,8 +190,9 @@ fn notes(program: &SimtProgram) -> Vec<String> {
         "repeating iterations and waves of blocks are left out of the simulation and counted as those before them".to_owned(),
         "inputs are in memory before the first cycle and outputs after the last: transfers over PCIe are not counted"
             .to_owned(),
-        "the lower bound is the larger of multiply-accumulates over the peak of the machine's fastest units, and bytes of \
-         weights and inputs that are read and of outputs over the bandwidth of memory"
+        "the lower bound is the larger of multiply-accumulates over the peak of the matrix units for their type (of the fastest \
+         units, where these do not multiply them), and bytes of weights and inputs that are read and of outputs over the \
+         bandwidth of memory"
             .to_owned(),
     ];
     let spilled = parts.kernels.iter().zip(program.times()).filter(|(_, time)| time.occupancy.is_short_of_registers);

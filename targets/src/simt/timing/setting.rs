@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 
-use tcc_ir::DType;
-
 use super::code::Compiled;
 use super::compiler::{compile, step};
 use super::memory::Rates;
@@ -74,11 +72,7 @@ fn tensor_times(kernel: &Kernel, machine: &SimtMachine) -> (u64, u64) {
     let (Some((columns, dtype)), Some(unit)) = (multiplied, &machine.tensor) else {
         return Unit::Tensor.times(machine);
     };
-    let rate = match dtype {
-        DType::F32 => unit.tf32_macs,
-        DType::F16 | DType::BF16 => unit.half_macs,
-        _ => unit.byte_macs,
-    };
+    let rate = unit.macs(dtype);
     let across = Spread::new(machine.warp, columns).map_or(8, Spread::tile_columns);
     let macs = u64::from(Spread::ROWS * across * step(dtype));
     (macs.div_ceil((u64::from(rate) / u64::from(machine.schedulers)).max(1)), u64::from(unit.latency))

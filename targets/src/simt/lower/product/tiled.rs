@@ -24,7 +24,7 @@ const LEAST_STEPS: usize = 4;
 
 /// How much longer than the best a tiling may take by reckoning, and how many there may be, to be simulated.
 const WORTH_A_LOOK: f64 = 1.5;
-const CANDIDATES: usize = 6;
+const CANDIDATES: usize = 8;
 const SPLIT_CANDIDATES: usize = 4;
 
 /// How the tiles of a product are computed.
@@ -155,11 +155,7 @@ impl Tiling {
             (product.m as f64 / rows).ceil() * (product.n as f64 / columns).ceil() * product.batch.count() as f64;
         let units = f64::from(machine.multiprocessors);
         let rate = match (self.matrix_units, &machine.tensor) {
-            (true, Some(unit)) => f64::from(match self.dtype {
-                DType::F32 => unit.tf32_macs,
-                DType::F16 | DType::BF16 => unit.half_macs,
-                _ => unit.byte_macs,
-            }),
+            (true, Some(unit)) => f64::from(unit.macs(self.dtype)),
             _ => machine.pipes.f32.lanes,
         };
         // What reuse there is in registers decides how much shared memory is read for each product.

@@ -378,11 +378,14 @@ fn arrival_cases(cases: &mut Cases) {
         builder.set(sum, next);
         builder.end();
         builder.end();
-        // Which block is the last differs; what it has does not.
+        // Which block is the last differs; what it has does not. It writes all elements.
         let sum = builder.get(sum);
-        let thread = builder.thread();
         builder.when(last);
-        case.write_at("sum", DType::F32, Near::Exact, (thread, sum));
+        let block = builder.loop_over("block_written", none, end, 1);
+        let first = builder.scaled(block, THREADS as i32);
+        let at = builder.add(first, thread);
+        case.write_at("sum", DType::F32, Near::Exact, (at, sum));
+        case.builder.end();
         case.builder.end();
         case.finish();
     }
