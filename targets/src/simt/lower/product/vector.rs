@@ -11,11 +11,11 @@ use tcc_ir::{DType, ValueId};
 use super::super::elements::{Coords, Elements};
 use super::super::piece::Prologue;
 use super::super::rows::one_row;
+use super::panel::vector_of;
 use super::{Product, zero};
 use crate::simt::SimtMachine;
 use crate::simt::kernel::{Builder, ExprId, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
-use columns::columns_at_once;
 
 /// Threads of a block where threads share columns.
 const THREADS: u32 = 128;
@@ -68,7 +68,7 @@ impl Shares {
             let counts = [THREADS, 2 * THREADS, 4 * THREADS, 8 * THREADS];
             return counts.into_iter().filter(|&threads| threads <= machine.block_threads).map(with).collect();
         }
-        let wide = columns_at_once(elements, product);
+        let wide = at_once(elements, product, false);
         let (mut own, bits) = wide.map_or((1, product.sum.bits()), |(count, dtype)| (count, dtype.bits()));
         let sums = (product.m * products.len()) as u32;
         while own > 1 && (sums * own > SUMS || own as usize * bits > 128) && own as usize * bits > 32 {
@@ -118,6 +118,14 @@ impl Shares {
     pub fn threads(self) -> u32 {
         self.threads
     }
+}
+
+/// The vector of weights that a thread reads at once, along the depth or across columns: how many, and their type.
+fn at_once(elements: &Elements<'_>, product: &Product, along_depth: bool) -> Option<(u32, DType)> {
+    let weights = product.factors[1];
+    let stored = elements.stored(weights);
+    let count = vector_of(elements, weights, stored, product.sums_along_last(1) == along_depth, 16)?;
+    (stored.bits() >= 8).then_some((count, stored))
 }
 
 /// Products of the same rows, and where these are.

@@ -6,23 +6,14 @@ use tcc_ir::{DType, ValueId};
 use super::super::super::elements::Elements;
 use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
-use super::super::panel::vector_of;
 use super::super::{Product, zero};
-use super::{Rows, Shares, told};
+use super::{Rows, Shares, at_once, told};
 use crate::number::FoldFn;
 use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Registers for weights and rows that are read ahead.
 const REGISTERS: u32 = 24;
-
-/// The vector of weights that a thread reads at once, where columns lie beside each other: how many, and their type.
-pub(super) fn columns_at_once(elements: &Elements<'_>, product: &Product) -> Option<(u32, DType)> {
-    let weights = product.factors[1];
-    let stored = elements.stored(weights);
-    let count = vector_of(elements, weights, stored, !product.sums_along_last(1), 16)?;
-    (stored.bits() >= 8).then_some((count, stored))
-}
 
 /// Threads have columns that lie beside each other, and shares of the depth. Neighbouring threads of a warp have the same columns.
 pub(super) fn along_columns(
@@ -98,7 +89,7 @@ impl Flow {
         let part = builder.keep("part", Scalar::I32, part);
         let within = builder.scaled(lane, own as i32);
         let within = builder.keep("within", Scalar::I32, within);
-        let wide = columns_at_once(elements, &products[0]).filter(|(most, _)| own > 1 && own <= *most);
+        let wide = at_once(elements, &products[0], false).filter(|(most, _)| own > 1 && own <= *most);
         let at_once = wide.map(|(_, dtype)| (own, dtype));
         let ahead = ahead(k, parts, own, at_once, (m, products.len()));
         let blocks = (n.div_ceil(all as usize) as u32).div_ceil(rounds);

@@ -7,7 +7,7 @@ use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
 use super::super::panel::vector_of;
 use super::super::{Product, misfit, zero};
-use super::{Rows, Shares, told};
+use super::{Rows, Shares, at_once, told};
 use crate::number::FoldFn;
 use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
 use crate::target::TargetError;
@@ -18,17 +18,9 @@ const REGISTERS: u32 = 24;
 /// Elements of the rows that a thread reads before it writes the first of them to shared memory.
 const STAGED: usize = 8;
 
-/// The vector of weights that a thread reads at once, where the depth lies beside each other: how many, and their type.
-fn depth_at_once(elements: &Elements<'_>, product: &Product) -> Option<(u32, DType)> {
-    let weights = product.factors[1];
-    let stored = elements.stored(weights);
-    let count = vector_of(elements, weights, stored, product.sums_along_last(1), 16)?;
-    (stored.bits() >= 8).then_some((count, stored))
-}
-
 /// Threads that share a column: as many as a warp has, if each has a vector.
 pub(super) fn lanes(elements: &Elements<'_>, product: &Product, warp: u32) -> u32 {
-    let count = depth_at_once(elements, product).map_or(4, |(count, _)| count);
+    let count = at_once(elements, product, true).map_or(4, |(count, _)| count);
     let most = (product.k / count as usize).max(1);
     let below = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
     below.min(warp as usize) as u32
@@ -45,7 +37,7 @@ pub(super) fn along_depth(
     let product = rows.first();
     let (m, k) = (product.m, product.k);
     let at_once =
-        depth_at_once(elements, product).filter(|(count, _)| k.is_multiple_of((shares.lanes * count) as usize));
+        at_once(elements, product, true).filter(|(count, _)| k.is_multiple_of((shares.lanes * count) as usize));
     match at_once.filter(|_| m * k <= shares.room as usize) {
         Some((count, stored)) => streamed(elements, rows, prologue, shares, (count, stored), outputs),
         None => {
