@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use super::{BufferId, SharedId, VarId};
+use super::{Accessed, BufferId, Memory, SharedId, VarId};
 
 /// An expression of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,5 +141,14 @@ impl Expr {
             Expr::MulAdd(_, operands) | Expr::Select(operands) => operands.map(Some),
         };
         operands.into_iter().flatten()
+    }
+
+    /// What it reads, and where, if it reads memory.
+    pub fn address(&self) -> Option<Accessed> {
+        match *self {
+            Expr::Load(buffer, index) => Some((Memory::Buffer(buffer), index)),
+            Expr::LoadShared(shared, index) => Some((Memory::Shared(shared), index)),
+            _ => None,
+        }
     }
 }

@@ -8,12 +8,14 @@
 mod builder;
 pub mod check;
 mod expr;
+mod memory;
 pub mod names;
 mod spread;
 mod stmt;
 
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};
+pub use memory::{Accessed, Memory};
 pub use spread::{SUMS, Spread};
 pub use stmt::{Factor, Stmt};
 

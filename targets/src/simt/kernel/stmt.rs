@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tcc_ir::DType;
 
-use super::{BufferId, ExprId, SharedId, VarId};
+use super::{Accessed, BufferId, ExprId, Memory, SharedId, VarId};
 use crate::number::FoldFn;
 
 /// A statement. What stands between one that opens a scope and its [`Stmt::End`] is in that scope.
@@ -160,5 +160,32 @@ impl Stmt {
             Stmt::Arrive { .. } => [None; 3],
         };
         operands.into_iter().flatten()
+    }
+
+    /// What it accesses by itself, and where.
+    pub fn addresses(&self) -> impl Iterator<Item = Accessed> {
+        let addresses: [Option<Accessed>; 2] = match *self {
+            Stmt::Store(buffer, index, _)
+            | Stmt::LoadVector { buffer, from: index, .. }
+            | Stmt::StoreVector { buffer, to: index, .. } => [Some((Memory::Buffer(buffer), index)), None],
+            Stmt::StoreShared(shared, index, _) => [Some((Memory::Shared(shared), index)), None],
+            Stmt::Copy { shared, to, buffer, from, .. } => {
+                [Some((Memory::Shared(shared), to)), Some((Memory::Buffer(buffer), from))]
+            }
+            Stmt::Multiply { a, b, .. } => [a, b].map(|factor| Some((Memory::Shared(factor.shared), factor.at))),
+            Stmt::Let(..)
+            | Stmt::Set(..)
+            | Stmt::SetElement(..)
+            | Stmt::For { .. }
+            | Stmt::If(_)
+            | Stmt::Else
+            | Stmt::End
+            | Stmt::Commit
+            | Stmt::Await(_)
+            | Stmt::Barrier
+            | Stmt::Reduce { .. }
+            | Stmt::Arrive { .. } => [None; 2],
+        };
+        addresses.into_iter().flatten()
     }
 }

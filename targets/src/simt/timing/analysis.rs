@@ -17,6 +17,8 @@ pub(super) struct Analysis {
     pub uses: Vec<u32>,
     /// Variables that change after they are declared.
     pub is_set: Vec<bool>,
+    /// Counters of loops that are written out.
+    pub is_written_out: Vec<bool>,
     /// Expressions that read shared memory, at any depth.
     pub reads_shared: Vec<bool>,
 }
@@ -46,6 +48,7 @@ impl Analysis {
             readers: vec![Vec::new(); vars],
             uses: vec![0; exprs],
             is_set: vec![false; vars],
+            is_written_out: vec![false; vars],
             reads_shared: Vec::with_capacity(exprs),
         };
         for expr in &kernel.exprs {
@@ -60,6 +63,10 @@ impl Analysis {
                 | Stmt::Reduce { var, .. }
                 | Stmt::LoadVector { array: var, .. }
                 | Stmt::Multiply { sums: var, .. } => analysis.is_set[var.index()] = true,
+                Stmt::For { var, from, to, unroll: true, .. } => {
+                    let is_known = |id: ExprId| matches!(kernel.exprs[id.index()], Expr::Integer(_));
+                    analysis.is_written_out[var.index()] = is_known(from) && is_known(to);
+                }
                 _ => {}
             }
         }

@@ -2,13 +2,15 @@
 //!
 //! What a compiler for the machine is known to do is done here too: an expression is computed once in its scope, what does not
 //! change in a loop is computed before it, loops that are to be written out are, constants are folded, and constants that are
-//! added to an index are a part of the access. Loops that are not marked are not unrolled, and instructions stay in the order
+//! added to an index are a part of the access (`linear`). Loops that are not marked are not unrolled, and instructions stay in the order
 //! of the kernel, but for what turns loaded elements into numbers: that stands before their first use (`pending`).
 
+mod linear;
 mod pending;
 mod product;
 mod statements;
 
+use linear::Linear;
 use pending::Pending;
 pub(super) use product::step;
 
@@ -22,7 +24,7 @@ use super::resource::Unit;
 use tcc_ir::DType;
 
 use crate::simt::kernel::check::scalars;
-use crate::simt::kernel::{Expr, ExprId, IndexFn, Kernel, Scalar, VarId};
+use crate::simt::kernel::{Expr, ExprId, IndexFn, Kernel, Memory, Scalar, VarId};
 use crate::simt::simulator::ends;
 
 /// Expands a kernel, which must have passed [`check`](crate::simt::kernel::check::check).
@@ -49,7 +51,7 @@ pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
         offsets,
         is_there: vec![false; kernel.exprs.len()],
         scopes: vec![Vec::new()],
-        addresses: HashMap::new(),
+        linear: Linear::new(kernel.exprs.len()),
         counters: HashMap::new(),
         pending: Pending::default(),
         lives: Lives::default(),
@@ -68,9 +70,6 @@ pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
     compiler.compiled
 }
 
-/// What an address is computed from: the memory, and the index without what is added to it.
-type AddressKey = (bool, u32, ExprId);
-
 struct Compiler<'k> {
     kernel: &'k Kernel,
     warp: u32,
@@ -86,7 +85,8 @@ struct Compiler<'k> {
     is_there: Vec<bool>,
     /// What was computed in each scope.
     scopes: Vec<Vec<ExprId>>,
-    addresses: HashMap<AddressKey, Slot>,
+    /// Indices of accesses.
+    linear: Linear,
     /// What the indices of loops that are written out are now.
     counters: HashMap<VarId, i32>,
     /// What was loaded and not used yet.
@@ -228,12 +228,12 @@ impl Compiler<'_> {
             Expr::Element(var, index) => (self.unpacked(var), [self.element(var, Some(index)), NOTHING, NOTHING]),
             Expr::Load(buffer, index) => {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
-                let address = self.address((false, buffer.0), index);
+                let address = self.address(Memory::Buffer(buffer), index);
                 return self.load(id, (Space::Global(buffer.0), dtype), index, address);
             }
             Expr::LoadShared(shared, index) => {
                 let dtype = self.kernel.shared[shared.index()].dtype;
-                let address = self.address((true, shared.0), index);
+                let address = self.address(Memory::Shared(shared), index);
                 return self.load(id, (Space::Shared(self.offsets[shared.index()]), dtype), index, address);
             }
             // These are demanded without being computed.
@@ -307,49 +307,6 @@ impl Compiler<'_> {
         (recipe::index(function, by), self.operands(&[a, b]))
     }
 
-    /// Computes where an access goes: one instruction, unless the index is known or another access goes to the same place but
-    /// for what is added.
-    fn address(&mut self, (is_shared, memory): (bool, u32), index: ExprId) -> Slot {
-        self.demand_value(index);
-        let base = match self.kernel.exprs[index.index()] {
-            Expr::Index(IndexFn::Add, a, b) if self.known(b).is_some() => a,
-            Expr::Index(IndexFn::Add, a, b) if self.known(a).is_some() => b,
-            _ => index,
-        };
-        if self.known(base).is_some() {
-            return NOTHING;
-        }
-        let key = (is_shared, memory, base);
-        if let Some(&known) = self.addresses.get(&key) {
-            let at = self.here();
-            self.lives.touch(known, at);
-            return known;
-        }
-        let from = self.demand(base);
-        let slot = self.slot();
-        self.begin(slot, if is_shared { 1 } else { 2 });
-        self.issue(Unit::I32, [from, NOTHING, NOTHING], slot, None);
-        self.addresses.insert(key, slot);
-        slot
-    }
-
-    /// Has the value of an index, which may cost nothing where its last sum is a part of the access.
-    fn demand_value(&mut self, index: ExprId) {
-        let expr = self.kernel.exprs[index.index()];
-        match expr {
-            Expr::Index(IndexFn::Add, a, b)
-                if self.known(index).is_none() && (self.known(a).is_some() || self.known(b).is_some()) =>
-            {
-                let other = if self.known(a).is_some() { b } else { a };
-                self.demand(other);
-                self.value(index, expr);
-            }
-            _ => {
-                self.demand(index);
-            }
-        }
-    }
-
     fn access(&mut self, space: Space, index: ExprId, bits: u64, sources: [Slot; 3], target: Slot) {
         let address = Address::Index(self.source(index));
         let access = Access { space, is_store: target == NOTHING, address, bits, width: bits, copied: None };
@@ -367,17 +324,17 @@ impl Compiler<'_> {
         for id in &self.analysis.readers[var.index()] {
             self.is_there[id.index()] = false;
         }
-        let readers = &self.analysis.readers[var.index()];
-        self.addresses.retain(|(_, _, base), _| !readers.contains(base));
+        self.linear.forget(&self.analysis.readers[var.index()]);
     }
 
     fn open(&mut self) {
         self.scopes.push(Vec::new());
+        self.linear.open();
     }
 
     fn close(&mut self) {
         let computed = self.scopes.pop().unwrap_or_default();
         computed.iter().for_each(|id| self.is_there[id.index()] = false);
-        self.addresses.clear();
+        self.linear.close();
     }
 }

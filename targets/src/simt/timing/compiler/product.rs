@@ -11,7 +11,7 @@ use super::super::code::{Access, Address, NOTHING, Slot, Space};
 use super::super::recipe::Recipe;
 use super::super::resource::Unit;
 use super::Compiler;
-use crate::simt::kernel::{Factor, Spread, VarId};
+use crate::simt::kernel::{Factor, Memory, Spread, VarId};
 
 /// Bytes of a line that is read at once.
 const LINE: u32 = 16;
@@ -39,7 +39,7 @@ impl Compiler<'_> {
     ) {
         let Some(spread) = Spread::new(self.warp, columns) else { return };
         let dtype = self.kernel.shared[factors[0].shared.index()].dtype;
-        let [a, b] = factors.map(|factor| self.address((true, factor.shared.0), factor.at));
+        let [a, b] = factors.map(|factor| self.address(Memory::Shared(factor.shared), factor.at));
         let (tiles, across) = (rows / Spread::ROWS, columns / spread.tile_columns());
         let steps = depth / step(dtype);
         let mut next = Some(self.fragments([rows, columns], factors, [a, b], by_rows, 0));

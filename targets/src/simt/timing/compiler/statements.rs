@@ -8,7 +8,7 @@ use super::Compiler;
 use tcc_ir::DType;
 
 use crate::number::FoldFn;
-use crate::simt::kernel::{BufferId, Expr, ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
+use crate::simt::kernel::{Accessed, BufferId, Expr, ExprId, IndexFn, Memory, Scalar, SharedId, Stmt, VarId};
 
 /// What warps have combined that is read at a time: assumed.
 const PARTIALS: usize = 8;
@@ -62,7 +62,7 @@ impl Compiler<'_> {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
                 let value = self.demand(value);
                 let value = self.narrowed(recipe::narrowed(dtype), value);
-                let address = self.address((false, buffer.0), index);
+                let address = self.address(Memory::Buffer(buffer), index);
                 let bits = dtype.bits() as u64;
                 self.access(Space::Global(buffer.0), index, bits, [address, value, NOTHING], NOTHING);
             }
@@ -70,14 +70,14 @@ impl Compiler<'_> {
                 let dtype = self.kernel.shared[shared.index()].dtype;
                 let value = self.demand(value);
                 let value = self.narrowed(recipe::narrowed(dtype), value);
-                let address = self.address((true, shared.0), index);
+                let address = self.address(Memory::Shared(shared), index);
                 let space = Space::Shared(self.offsets[shared.index()]);
                 self.access(space, index, dtype.bits() as u64, [address, value, NOTHING], NOTHING);
                 self.forget_shared();
             }
             Stmt::LoadVector { array, to, buffer, from, count } => {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
-                let base = self.address((false, buffer.0), from);
+                let base = self.address(Memory::Buffer(buffer), from);
                 let (slots, registers) = self.elements(array, to, count);
                 let (recipe, bits) = (recipe::widened(dtype), dtype.bits() as u32 * count);
                 if self.kernel.vars[array.index()].packed.is_some() {
@@ -117,15 +117,15 @@ impl Compiler<'_> {
                         last = self.narrowed(recipe::narrowed(dtype), slot);
                     }
                 }
-                let base = self.address((false, buffer.0), to);
+                let base = self.address(Memory::Buffer(buffer), to);
                 let access = self.vector(Space::Global(buffer.0), to, (dtype, count), true);
                 self.access_at(access, [base, last, NOTHING], NOTHING);
             }
             Stmt::Copy { shared, to, buffer, from, count, when } => {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
                 let condition = self.demand(when);
-                let target = self.address((true, shared.0), to);
-                let base = self.address((false, buffer.0), from);
+                let target = self.address(Memory::Shared(shared), to);
+                let base = self.address(Memory::Buffer(buffer), from);
                 let copied = Some((self.offsets[shared.index()], self.source(to), self.source(when)));
                 let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
                 let copies = self.compiled.copies;
@@ -237,9 +237,10 @@ impl Compiler<'_> {
         let opened = self.here();
         self.emit(Code::Loop { counter, from, to, step, after: 0, is_regular });
         self.open();
-        self.addresses.clear();
+        self.linear.enter(&changes);
         self.statements(first, end);
         self.settle_all();
+        self.linear.leave();
         self.close();
         self.issue(Unit::I32, [counter, NOTHING, NOTHING], counter, None);
         self.issue(Unit::I32, [counter, limit, NOTHING], condition, None);
@@ -259,7 +260,12 @@ impl Compiler<'_> {
         let kernel = self.kernel;
         let mut seen = vec![false; kernel.exprs.len()];
         for stmt in &kernel.body[first..end] {
-            let mut open: Vec<ExprId> = stmt.operands().collect();
+            let addresses: Vec<Accessed> = stmt.addresses().collect();
+            let mut open: Vec<ExprId> = Vec::new();
+            for (memory, index) in addresses.iter().copied() {
+                open.extend(self.hoist_address(memory, index, (changes, &mut stays)));
+            }
+            open.extend(stmt.operands().filter(|operand| addresses.iter().all(|(_, index)| index != operand)));
             open.reverse();
             while let Some(id) = open.pop() {
                 if std::mem::replace(&mut seen[id.index()], true) {
@@ -267,15 +273,19 @@ impl Compiler<'_> {
                 }
                 if self.stays(id, changes, &mut stays) {
                     self.demand(id);
-                } else {
-                    let operands: Vec<ExprId> = kernel.exprs[id.index()].operands().collect();
-                    open.extend(operands.into_iter().rev());
+                    continue;
                 }
+                let mut operands: Vec<ExprId> = match kernel.exprs[id.index()].address() {
+                    Some((memory, index)) => self.hoist_address(memory, index, (changes, &mut stays)),
+                    None => kernel.exprs[id.index()].operands().collect(),
+                };
+                operands.reverse();
+                open.extend(operands);
             }
         }
     }
 
-    fn stays(&self, id: ExprId, changes: &[bool], known: &mut [Option<bool>]) -> bool {
+    pub(super) fn stays(&self, id: ExprId, changes: &[bool], known: &mut [Option<bool>]) -> bool {
         if let Some(known) = known[id.index()] {
             return known;
         }
