@@ -6,7 +6,12 @@
 //! teams have is put together at the end. Where rows are so few that blocks would not fill the machine, keys are split over blocks,
 //! of which the last to arrive puts together what all have.
 //!
-//! Keys and values that others want too are written from the registers that they are read into.
+//! Keys and values that others want too are written from the registers that they are read into. Keys that are new are computed by the
+//! block (`staged`) and take the places of what was read for them. Where a block goes through its keys once, it asks for them
+//! before anything else.
+
+mod shares;
+mod staged;
 
 use tcc_ir::ops::{AttentionDims, BinaryFn, UnaryFn};
 use tcc_ir::{DType, ValueId};
@@ -22,99 +27,41 @@ use crate::simt::SimtMachine;
 use crate::simt::kernel::{ExprId, IndexFn, Scalar, SharedId, VarId};
 use crate::target::TargetError;
 
-/// Rows of a block at the most.
-const ROWS: usize = 8;
-
-/// Keys that a team reads at a time at the most.
-const AHEAD: usize = 8;
-
-/// Keys of a team below which keys are not split further: what blocks hand over costs about as much as so many.
-const LEAST_KEYS: usize = 2;
-
-/// Threads of a block where blocks are many, and where they are few.
-const THREADS: usize = 128;
-const MOST_THREADS: usize = 512;
-
-/// Bytes of shared memory that a block takes at the most where a machine has more.
-const SHARED_BYTES: u64 = 96 << 10;
-
-/// Registers of a thread that are for anything but queries, keys, values and sums.
-const OTHER_REGISTERS: usize = 48;
-
-/// How an attention is shared out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shares {
-    threads: usize,
-    /// Lanes of a team.
-    lanes: usize,
-    /// Rows of a block.
-    rows: usize,
-    /// Blocks that share the rows of a group, and those that share its keys.
-    tiles: usize,
-    splits: usize,
-    /// Keys of a block.
-    keys: usize,
-    /// Keys that a team reads at a time.
-    ahead: usize,
-}
-
-/// What lanes hold of keys and of values.
-type Operands = [Operand; 2];
-
-impl Shares {
-    /// For blocks of any number of threads that a machine runs; none if not even one row fits.
-    fn all(machine: &SimtMachine, dims: &AttentionDims, operands: &Operands) -> Vec<Shares> {
-        let (warp, multiprocessors) = (machine.warp as usize, machine.multiprocessors as usize);
-        let lanes = operands.iter().map(Operand::wanted_lanes).max().unwrap_or(1).min(warp);
-        let held = operands.map(|operand| operand.over(lanes).held()).iter().sum::<usize>();
-        let width = operands[1].over(lanes).padded();
-        let depth = operands[0].over(lanes).padded();
-        let bytes = machine.shared.block_bytes.min(SHARED_BYTES.max(machine.shared.block_bytes / 4));
-        let all = dims.heads / dims.groups * dims.queries;
-        let mut found: Vec<Shares> = Vec::new();
-        let mut threads = MOST_THREADS.min(machine.block_threads as usize).next_power_of_two();
-        while threads > machine.block_threads as usize {
-            threads /= 2;
-        }
-        while threads >= THREADS.min(machine.block_threads as usize) && threads >= warp {
-            let teams = threads / lanes;
-            let registers = (machine.registers as usize / threads).min(machine.thread_registers as usize);
-            let registers = registers.saturating_sub(OTHER_REGISTERS);
-            let fits = |rows: usize| {
-                let elements = Partial::elements(teams, rows, width) + Partial::together(teams, rows) + rows * depth;
-                let between = Partial::together(multiprocessors, rows) + threads + 64;
-                4 * (elements + between) as u64 <= bytes
-            };
-            let takes = |rows: usize, ahead: usize| rows * (held + 3 + ahead) + ahead * held;
-            let most = (1..=ROWS.min(all)).rev().find(|&rows| fits(rows) && (rows == 1 || takes(rows, 1) <= registers));
-            if let Some(most) = most {
-                let tiles = all.div_ceil(most);
-                let rows = all.div_ceil(tiles);
-                let blocks = dims.batch * dims.groups * tiles;
-                let splits = (multiprocessors / blocks.max(1)).min(dims.keys.div_ceil(teams * LEAST_KEYS)).max(1);
-                let keys = dims.keys.div_ceil(splits).next_multiple_of(teams);
-                let splits = dims.keys.div_ceil(keys);
-                let each = keys.min(dims.keys).div_ceil(teams);
-                let ahead = (1..=AHEAD).rev().find(|&ahead| takes(rows, ahead) <= registers).unwrap_or(1);
-                let ahead = each.div_ceil(each.div_ceil(ahead));
-                found.push(Shares { threads, lanes, rows, tiles, splits, keys, ahead });
-            }
-            threads /= 2;
-        }
-        found
-    }
-
-    fn teams(&self) -> usize {
-        self.threads / self.lanes
-    }
-}
+use shares::{Operands, Shares};
+use staged::{NEW_KEYS, Staged};
 
 /// How keys stream by.
 #[derive(Clone, Debug)]
 pub(in crate::simt::lower) struct Stream {
     shares: Shares,
     operands: Operands,
-    stretches: Vec<Stretch>,
+    passes: Vec<Pass>,
+}
+
+/// Keys that are gone through one after another: those that lie in memory, and behind them new ones.
+#[derive(Clone, Copy, Debug)]
+struct Pass {
+    stretch: Stretch,
+    new: Option<Stretch>,
+}
+
+impl Pass {
+    /// What comes after the last key.
+    fn end(&self) -> usize {
+        let last = self.new.as_ref().unwrap_or(&self.stretch);
+        last.first + last.count
+    }
+}
+
+/// The passes over stretches: the last are new keys if they are few, and may be so.
+fn passes(stretches: &[Stretch], may_stage: bool) -> Vec<Pass> {
+    match stretches {
+        [before @ .., stretch, new] if may_stage && new.count <= NEW_KEYS => {
+            let alone = before.iter().map(|&stretch| Pass { stretch, new: None });
+            alone.chain([Pass { stretch: *stretch, new: Some(*new) }]).collect()
+        }
+        _ => stretches.iter().map(|&stretch| Pass { stretch, new: None }).collect(),
+    }
 }
 
 impl Stream {
@@ -124,7 +71,7 @@ impl Stream {
             [1, vector(dtype)].map(|chunk| Operand { number, width, chunk, chunks: 1, lanes: 1 })
         };
         ways(0, dims.depth).into_iter().all(|keys| {
-            ways(1, dims.value_depth).into_iter().all(|values| !Shares::all(machine, dims, &[keys, values]).is_empty())
+            ways(1, dims.value_depth).into_iter().all(|values| !Shares::all(machine, dims, &[keys, values], 0).is_empty())
         })
     }
 
@@ -132,12 +79,18 @@ impl Stream {
     pub(super) fn all(machine: &SimtMachine, elements: &Elements<'_>, heads: &Heads) -> Vec<Stream> {
         let stretches = stretches(elements, heads);
         let operands = [0, 1].map(|number| Operand::new(elements, heads, number, &stretches));
-        let with = |shares: Shares| Stream {
-            shares,
-            operands: operands.map(|operand| operand.over(shares.lanes)),
-            stretches: stretches.clone(),
+        let ways = |may_stage: bool| {
+            let passes = passes(&stretches, may_stage);
+            let staged = passes.last().and_then(|pass| pass.new).map_or(0, |new| new.count);
+            let with = |shares: Shares| Stream {
+                shares,
+                operands: operands.map(|operand| operand.over(shares.lanes)),
+                passes: passes.clone(),
+            };
+            Shares::all(machine, &heads.dims, &operands, staged).into_iter().map(with).collect::<Vec<_>>()
         };
-        Shares::all(machine, &heads.dims, &operands).into_iter().map(with).collect()
+        let staged = ways(true);
+        if staged.is_empty() { ways(false) } else { staged }
     }
 
     /// Threads of a block.
@@ -203,10 +156,7 @@ impl Stream {
             sums,
         };
         block.append(&operands_too)?;
-        block.load_queries()?;
-        for stretch in &self.stretches {
-            block.stretch(stretch, kept)?;
-        }
+        block.go(&self.passes, kept)?;
         block.finish(&results)?;
         let tiling = format!(
             "{} × {} heads of keys, {} rows of {} × {} each: {rows} rows and {keys} keys a block, {lanes} threads for a key, {ahead} of them \
@@ -220,6 +170,24 @@ impl Stream {
         );
         Ok(([splits as u32, (heads.dims.groups * tiles) as u32, heads.dims.batch as u32], tiling))
     }
+}
+
+/// Which keys a block has in a pass.
+#[derive(Clone, Copy, Debug)]
+struct Keys {
+    /// What comes after the last.
+    to: ExprId,
+    /// Whether all that teams read are keys of the block.
+    is_whole: bool,
+}
+
+/// Keys of a team.
+#[derive(Clone, Debug)]
+struct Turn {
+    /// Their numbers, and those of what is read for them.
+    numbers: Vec<(ExprId, ExprId)>,
+    /// What is read from memory for them.
+    stored: Vec<ExprId>,
 }
 
 /// What threads know of the block.
@@ -255,14 +223,14 @@ impl Block<'_, '_> {
         self.heads.query(self.elements, self.group, number)
     }
 
-    /// Opens a scope for one of the blocks that share rows, if there are several.
-    fn only_first(&mut self) -> bool {
+    /// Opens a scope for one of the blocks that share rows, by its number, if there are several.
+    fn only(&mut self, tile: usize) -> bool {
         let is_alone = self.shares.tiles == 1;
         if !is_alone {
             let builder = &mut self.elements.builder;
-            let zero = builder.integer(0);
-            let is_first = builder.index(IndexFn::Eq, self.tile, zero);
-            builder.when(is_first);
+            let number = builder.integer(tile as i32);
+            let is_it = builder.index(IndexFn::Eq, self.tile, number);
+            builder.when(is_it);
             self.elements.open();
         }
         !is_alone
@@ -285,7 +253,7 @@ impl Block<'_, '_> {
         for &output in outputs {
             let width = self.elements.graph().shape(output)[3] as i32;
             let (from, to) = self.range();
-            let guarded = self.only_first();
+            let guarded = self.only(0);
             let builder = &mut self.elements.builder;
             let all = builder.integer(self.heads.dims.keys as i32);
             let to = builder.index(IndexFn::Min, to, all);
@@ -303,65 +271,67 @@ impl Block<'_, '_> {
         Ok(())
     }
 
-    /// Brings queries, scaled, to the lanes that have the same elements of keys.
-    fn load_queries(&mut self) -> Result<(), TargetError> {
-        let operand = self.operands[0];
-        let (rows, padded) = (self.shares.rows, operand.padded());
-        if operand.width == 0 {
-            return Ok(());
+    /// Goes over all keys of this block.
+    fn go(&mut self, passes: &[Pass], kept: [Option<ValueId>; 2]) -> Result<(), TargetError> {
+        let new = passes.iter().find_map(|pass| pass.new.as_ref());
+        if let [pass] = passes
+            && self.shares.keys <= self.step(pass)
+        {
+            // All keys at once, on their way while queries are computed.
+            let (from, keys) = self.begin(pass, kept);
+            let turn = self.turn(pass, &keys, from);
+            self.load(pass, &turn)?;
+            let masks = self.masks(&turn.numbers)?;
+            let staged = self.bring(new)?;
+            return self.attend(pass, &keys, &turn, (masks, staged), kept);
         }
-        let builder = &mut self.elements.builder;
-        let shared = builder.shared("all_queries", SUM, (rows * padded) as u32);
-        let end = builder.integer((rows * padded) as i32);
-        let i = builder.loop_over("i", self.thread, end, self.shares.threads as u32);
-        self.elements.open();
-        let (row, d) = self.elements.builder.divided(i, padded as i32);
-        let (head, query) = self.query(row);
-        let place = operand.spread(self.elements, d);
-        let builder = &mut self.elements.builder;
-        let before = builder.scaled(row, padded as i32);
-        let to = builder.add(before, place);
-        let zero = builder.float(SUM, 0.0);
-        if operand.is_padded() {
-            let inside = builder.below(d, operand.width as i32);
-            builder.when(inside);
+        let staged = self.bring(new)?;
+        for pass in passes {
+            let (from, keys) = self.begin(pass, kept);
+            let step = self.step(pass) as u32;
+            let start = self.elements.builder.loop_over("first_key", from, keys.to, step);
             self.elements.open();
+            let turn = self.turn(pass, &keys, start);
+            self.load(pass, &turn)?;
+            let masks = self.masks(&turn.numbers)?;
+            self.attend(pass, &keys, &turn, (masks, staged.filter(|_| pass.new.is_some())), kept)?;
+            self.elements.close();
         }
-        let x = self.elements.element(self.heads.inputs[0], &[self.batch, head, query, d])?;
-        let builder = &mut self.elements.builder;
-        let scale = builder.float(SUM, self.heads.op.scale.0);
-        let scaled = builder.binary(BinaryFn::Mul, SUM, x, scale);
-        builder.store_shared(shared, to, scaled);
-        if operand.is_padded() {
-            self.elements.close_with_else();
-            self.elements.builder.store_shared(shared, to, zero);
-            self.elements.builder.end();
-        }
-        self.elements.close();
-        let builder = &mut self.elements.builder;
-        builder.barrier();
-        let i = builder.unrolled("i", (rows * operand.held()) as u32);
-        let at = builder.scaled(i, operand.lanes as i32);
-        let at = builder.add(at, self.lane);
-        let x = builder.load_shared(shared, at, "x");
-        builder.set_element(self.queries, i, x);
-        builder.end();
         Ok(())
     }
 
-    /// Goes over the keys of a stretch that this block has.
-    fn stretch(&mut self, stretch: &Stretch, kept: [Option<ValueId>; 2]) -> Result<(), TargetError> {
-        let (teams, splits) = (self.shares.teams(), self.shares.splits);
-        let ahead = self.shares.ahead.min(stretch.count.div_ceil(teams));
-        let step = teams * ahead;
+    /// Keys that a team reads at a time in a pass.
+    fn ahead(&self, pass: &Pass) -> usize {
+        let count = pass.end() - pass.stretch.first;
+        self.shares.ahead.min(count.div_ceil(self.shares.teams()))
+    }
+
+    /// Keys that all teams read at a time in a pass.
+    fn step(&self, pass: &Pass) -> usize {
+        self.shares.teams() * self.ahead(pass)
+    }
+
+    /// Has queries in registers, and new keys in shared memory.
+    fn bring(&mut self, new: Option<&Stretch>) -> Result<Option<Staged>, TargetError> {
+        let (queries, staged) = self.stage(new)?;
+        self.elements.builder.barrier();
+        if let Some(queries) = queries {
+            self.take_queries(queries);
+        }
+        Ok(staged)
+    }
+
+    /// The first key of this block in a pass, and which it has.
+    fn begin(&mut self, pass: &Pass, kept: [Option<ValueId>; 2]) -> (ExprId, Keys) {
+        let (step, splits) = (self.step(pass), self.shares.splits);
+        let (first, count) = (pass.stretch.first, pass.end() - pass.stretch.first);
         let (from, to) = self.range();
         let builder = &mut self.elements.builder;
-        let (begin, end) =
-            (builder.integer(stretch.first as i32), builder.integer((stretch.first + stretch.count) as i32));
+        let (begin, end) = (builder.integer(first as i32), builder.integer(pass.end() as i32));
         let mut from = builder.index(IndexFn::Max, from, begin);
         let mut to = builder.index(IndexFn::Min, to, end);
-        let mut is_whole = stretch.first.is_multiple_of(step)
-            && stretch.count.is_multiple_of(step)
+        let mut is_whole = first.is_multiple_of(step)
+            && count.is_multiple_of(step)
             && (splits == 1 || self.shares.keys.is_multiple_of(step));
         // What nobody in the block sees is left out, unless it has to be copied.
         if kept == [None; 2]
@@ -372,47 +342,85 @@ impl Block<'_, '_> {
             to = end.map_or(to, |end| builder.index(IndexFn::Min, to, end));
             is_whole &= begin.is_none() && end.is_none();
         }
-        let builder = &mut self.elements.builder;
-        let start = builder.loop_over("first_key", from, to, step as u32);
-        self.elements.open();
+        (from, Keys { to, is_whole })
+    }
+
+    /// The keys of each team from one on that the block begins with.
+    fn turn(&mut self, pass: &Pass, keys: &Keys, start: ExprId) -> Turn {
+        let teams = self.shares.teams();
         let builder = &mut self.elements.builder;
         let own = builder.add(start, self.team);
         let own = builder.keep("own_key", Scalar::I32, own);
         // Teams beyond the last key read it again.
-        let one = builder.integer(1);
-        let last = builder.index(IndexFn::Sub, to, one);
-        let numbers: Vec<(ExprId, ExprId)> = (0..ahead)
+        let last = builder.integer(pass.end() as i32 - 1);
+        let last_stored = builder.integer((pass.stretch.first + pass.stretch.count) as i32 - 1);
+        let numbers: Vec<(ExprId, ExprId)> = (0..self.ahead(pass))
             .map(|number| {
                 let builder = &mut self.elements.builder;
                 let distance = builder.integer((number * teams) as i32);
                 let key = builder.add(own, distance);
-                let read = if is_whole { key } else { builder.index(IndexFn::Min, key, last) };
+                let read = if keys.is_whole { key } else { builder.index(IndexFn::Min, key, last) };
                 (key, builder.keep("key", Scalar::I32, read))
             })
             .collect();
-        let key =
-            |block: &Self, number: ExprId| Key { batch: block.batch, group: block.group, number, lane: block.lane };
+        let builder = &mut self.elements.builder;
+        let stored = numbers.iter().map(|&(_, read)| match pass.new {
+            Some(_) => builder.index(IndexFn::Min, read, last_stored),
+            None => read,
+        });
+        let stored = stored.collect();
+        Turn { numbers, stored }
+    }
+
+    fn key(&self, number: ExprId) -> Key {
+        Key { batch: self.batch, group: self.group, number, lane: self.lane }
+    }
+
+    /// Reads keys and values that lie in memory.
+    fn load(&mut self, pass: &Pass, turn: &Turn) -> Result<(), TargetError> {
         for operand in self.operands {
-            for (place, &(_, read)) in numbers.iter().enumerate() {
+            for (place, &stored) in turn.stored.iter().enumerate() {
                 let base = self.elements.builder.integer((place * operand.held()) as i32);
-                let key = key(self, read);
-                operand.load(self.elements, stretch, key, (self.held[operand.number], base))?;
+                let key = self.key(stored);
+                operand.load(self.elements, &pass.stretch, key, (self.held[operand.number], base))?;
             }
         }
-        let masks = self.masks(&numbers)?;
+        Ok(())
+    }
+
+    /// Does with keys that are there all that is done with them.
+    fn attend(
+        &mut self,
+        pass: &Pass,
+        keys: &Keys,
+        turn: &Turn,
+        (masks, staged): (Option<VarId>, Option<Staged>),
+        kept: [Option<ValueId>; 2],
+    ) -> Result<(), TargetError> {
+        if let Some(staged) = staged {
+            self.take_keys(&staged, &turn.numbers);
+        }
+        let scores = self.score(&turn.numbers, masks, (!keys.is_whole).then_some(keys.to));
+        self.weigh(scores, self.ahead(pass));
+        self.keep(keys, turn, kept);
+        Ok(())
+    }
+
+    /// Writes keys and values that others want: those of the first block of those that share rows, and of the last.
+    fn keep(&mut self, keys: &Keys, turn: &Turn, kept: [Option<ValueId>; 2]) {
         for operand in self.operands {
             let Some(output) = kept[operand.number] else { continue };
-            let guarded = self.only_first();
-            for (place, &(own, read)) in numbers.iter().enumerate() {
-                if !is_whole {
-                    let inside = self.elements.builder.index(IndexFn::Lt, own, to);
+            let guarded = self.only(operand.number * (self.shares.tiles - 1));
+            for (place, &(own, read)) in turn.numbers.iter().enumerate() {
+                if !keys.is_whole {
+                    let inside = self.elements.builder.index(IndexFn::Lt, own, keys.to);
                     self.elements.builder.when(inside);
                     self.elements.open();
                 }
                 let base = self.elements.builder.integer((place * operand.held()) as i32);
-                let key = key(self, read);
+                let key = self.key(read);
                 operand.store(self.elements, output, key, (self.held[operand.number], base));
-                if !is_whole {
+                if !keys.is_whole {
                     self.elements.close();
                 }
             }
@@ -420,10 +428,6 @@ impl Block<'_, '_> {
                 self.elements.close();
             }
         }
-        let scores = self.score(&numbers, masks, (!is_whole).then_some(to));
-        self.weigh(scores, ahead);
-        self.elements.close();
-        Ok(())
     }
 
     /// The keys that rows of this block may see, if the block's rows are of one head.
