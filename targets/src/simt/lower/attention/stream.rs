@@ -156,8 +156,12 @@ impl Stream {
             sums,
         };
         block.append(&operands_too)?;
-        block.go(&self.passes, kept)?;
-        block.finish(&results)?;
+        let last = block.go(&self.passes, kept)?;
+        block.finish(&results, |block| {
+            if let Some((keys, turn)) = &last {
+                block.keep(keys, turn, kept);
+            }
+        })?;
         let tiling = format!(
             "{} × {} heads of keys, {} rows of {} × {} each: {rows} rows and {keys} keys a block, {lanes} threads for a key, {ahead} of them \
          at a time{}",
@@ -271,8 +275,8 @@ impl Block<'_, '_> {
         Ok(())
     }
 
-    /// Goes over all keys of this block.
-    fn go(&mut self, passes: &[Pass], kept: [Option<ValueId>; 2]) -> Result<(), TargetError> {
+    /// Goes over all keys of this block. Those that it still holds and that have to be kept are returned.
+    fn go(&mut self, passes: &[Pass], kept: [Option<ValueId>; 2]) -> Result<Option<(Keys, Turn)>, TargetError> {
         let new = passes.iter().find_map(|pass| pass.new.as_ref());
         if let [pass] = passes
             && self.shares.keys <= self.step(pass)
@@ -280,10 +284,11 @@ impl Block<'_, '_> {
             // All keys at once, on their way while queries are computed.
             let (from, keys) = self.begin(pass, kept);
             let turn = self.turn(pass, &keys, from);
-            self.load(pass, &turn)?;
             let masks = self.masks(&turn.numbers)?;
+            self.load(pass, &turn)?;
             let staged = self.bring(new)?;
-            return self.attend(pass, &keys, &turn, (masks, staged), kept);
+            self.attend(pass, &keys, &turn, (masks, staged));
+            return Ok(Some((keys, turn)));
         }
         let staged = self.bring(new)?;
         for pass in passes {
@@ -292,12 +297,13 @@ impl Block<'_, '_> {
             let start = self.elements.builder.loop_over("first_key", from, keys.to, step);
             self.elements.open();
             let turn = self.turn(pass, &keys, start);
-            self.load(pass, &turn)?;
             let masks = self.masks(&turn.numbers)?;
-            self.attend(pass, &keys, &turn, (masks, staged.filter(|_| pass.new.is_some())), kept)?;
+            self.load(pass, &turn)?;
+            self.attend(pass, &keys, &turn, (masks, staged.filter(|_| pass.new.is_some())));
+            self.keep(&keys, &turn, kept);
             self.elements.close();
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Keys that a team reads at a time in a pass.
@@ -395,15 +401,12 @@ impl Block<'_, '_> {
         keys: &Keys,
         turn: &Turn,
         (masks, staged): (Option<VarId>, Option<Staged>),
-        kept: [Option<ValueId>; 2],
-    ) -> Result<(), TargetError> {
+    ) {
         if let Some(staged) = staged {
             self.take_keys(&staged, &turn.numbers);
         }
         let scores = self.score(&turn.numbers, masks, (!keys.is_whole).then_some(keys.to));
         self.weigh(scores, self.ahead(pass));
-        self.keep(keys, turn, kept);
-        Ok(())
     }
 
     /// Writes keys and values that others want: those of the first block of those that share rows, and of the last.
@@ -455,6 +458,7 @@ impl Block<'_, '_> {
         let start = if is_float { builder.float(SUM, 0.0) } else { builder.integer(0) };
         let count = rows * numbers.len();
         let masks = builder.array("masks", scalar, count as u32, start);
+        let mark = builder.mark();
         for (number, &(_, key)) in numbers.iter().enumerate() {
             for row in 0..rows {
                 let index = self.elements.builder.integer(row as i32);
@@ -465,6 +469,7 @@ impl Block<'_, '_> {
                 self.elements.builder.set_element(masks, at, element);
             }
         }
+        self.elements.builder.reads_first(mark);
         Ok(Some(masks))
     }
 
@@ -596,8 +601,9 @@ impl Block<'_, '_> {
         (0..3).for_each(|_| builder.end());
     }
 
-    /// Puts together what teams have, and what blocks have if keys are split, and writes results.
-    fn finish(&mut self, outputs: &[ValueId]) -> Result<(), TargetError> {
+    /// Puts together what teams have, and what blocks have if keys are split, and writes results. Something is done meanwhile that
+    /// nobody waits for.
+    fn finish(&mut self, outputs: &[ValueId], meanwhile: impl FnOnce(&mut Self)) -> Result<(), TargetError> {
         let (rows, teams, splits) = (self.shares.rows, self.shares.teams(), self.shares.splits);
         let width = self.operands[1].padded();
         let zero = self.elements.builder.integer(0);
@@ -607,7 +613,9 @@ impl Block<'_, '_> {
         let together = own.declare(self.elements, splits > 1);
         own.weigh(self.elements, &together, self.scratch);
         if splits == 1 {
-            return self.write(&own, &together, outputs);
+            self.write(&own, &together, outputs)?;
+            meanwhile(self);
+            return Ok(());
         }
         let each = Partial::elements(splits, rows, width);
         let dims = &self.heads.dims;
@@ -636,6 +644,8 @@ impl Block<'_, '_> {
         builder.end();
         let told = builder.shared("told", DType::I32, 1);
         let is_last = builder.arrive("is_last", counted, 0, told);
+        meanwhile(self);
+        let builder = &mut self.elements.builder;
         builder.when(is_last);
         self.elements.open();
         let together = all.declare(self.elements, false);

@@ -175,13 +175,14 @@ impl Compiler<'_> {
         slot
     }
 
-    /// Gives a variable a value: a register takes over what was computed for it; a constant, or what another variable goes on
-    /// holding, is moved.
+    /// Gives a variable a value: a register takes over what was computed for it, or what a variable holds that never changes; a
+    /// constant, or what another variable holds that may change, is moved.
     fn assign(&mut self, var: VarId, slot: Slot, (value, from, source): (ExprId, Slot, Source), is_array: bool) {
-        let is_computed = !matches!(
-            self.kernel.exprs[value.index()],
-            Expr::Integer(_) | Expr::Number(..) | Expr::Var(_) | Expr::Element(..) | Expr::Thread | Expr::Block(_)
-        );
+        let is_computed = match self.kernel.exprs[value.index()] {
+            Expr::Integer(_) | Expr::Number(..) | Expr::Element(..) | Expr::Thread | Expr::Block(_) => false,
+            Expr::Var(from) => !self.analysis.is_set[from.index()] && self.kernel.vars[from.index()].array.is_none(),
+            _ => true,
+        };
         let is_moved = is_array || !is_computed && self.analysis.is_set[var.index()];
         if is_moved {
             let recipe = recipe::moved(self.kernel.vars[var.index()].scalar);
