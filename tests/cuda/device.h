@@ -164,6 +164,8 @@ template <int GROUPS> void cp_async_wait()
     }
 }
 
+inline void prefetch_line(const void *) {}
+
 template <int COUNT> void load_words(unsigned (&words)[COUNT], const void *from)
 {
     must_be_aligned(from, COUNT * 4);

@@ -63,7 +63,7 @@ impl<'m> SimtCosts<'m> {
         }
         bytes += piece.outputs.iter().map(|&output| bytes_of(graph.ty(output))).sum::<usize>();
         let arithmetic: f64 = piece.nodes.iter().map(|&id| self.arithmetic(graph, graph.node(id))).sum();
-        let gap = machine.launch_ns * self.clock_hz as f64 / 1e9;
+        let gap = machine.launch_cycles(self.clock_hz) as f64;
         gap + RAMP * f64::from(machine.dram.latency) + self.memory(bytes).max(arithmetic)
     }
 }

@@ -186,6 +186,11 @@ impl Tensor {
 }
 
 impl SimtMachine {
+    /// Cycles from the end of one launch to the start of the next, at so many a second.
+    pub(crate) fn launch_cycles(&self, clock_hz: u64) -> u64 {
+        (self.launch_ns * clock_hz as f64 / 1e9).ceil() as u64
+    }
+
     /// Looks at the figures.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod report;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verify;
 
 pub(super) use parts::{Buffer, Group, Launch, Parts};
@@ -14,13 +15,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
 use tcc_ir::{Tensor, TensorType};
 
+use self::times::Times;
 use self::verify::verify;
 use super::SimtMachine;
 use super::simulator::{Memory, Place, launch};
-use super::timing::{KernelTime, time};
+use super::timing::KernelTime;
 use super::writer::{self, Written};
 use crate::machine::Machine;
 use crate::report::Report;
@@ -35,8 +36,8 @@ pub struct SimtProgram {
     parts: Parts,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    /// How long each kernel takes, once that was asked.
-    times: OnceLock<Vec<KernelTime>>,
+    /// How long each launch takes, once that was asked.
+    times: OnceLock<Times>,
 }
 
 /// That a program does not hold together.
@@ -74,21 +75,26 @@ impl SimtProgram {
         SimtProgram::new(machine, facts, format::decode(bytes)?)
     }
 
-    /// How long each kernel takes. Launches of one kernel take as long, wherever their buffers lie.
-    fn times(&self) -> &[KernelTime] {
-        let of = |kernel| time(kernel, &self.facts, self.machine.clock_hz);
-        self.times.get_or_init(|| self.parts.kernels.par_iter().map(of).collect())
+    /// How long each launch takes.
+    fn times(&self) -> &Times {
+        self.times.get_or_init(|| Times::new(&self.parts, &self.facts, self.machine.clock_hz))
     }
 
-    /// Cycles from the end of one launch to the start of the next; before the first there are as many.
-    fn gap(&self) -> u64 {
-        (self.facts.launch_ns * self.machine.clock_hz as f64 / 1e9).ceil() as u64
+    /// Cycles from the end of the launch before one to its start; before the first there are as many. What was asked for on its
+    /// behalf is there by then.
+    fn gap(&self, launch: usize) -> u64 {
+        let behind = launch.checked_sub(1).map_or(0, |before| self.times().of(before).behind);
+        self.facts.launch_cycles(self.machine.clock_hz).max(behind)
+    }
+
+    /// Launches with their times.
+    fn launched(&self) -> impl Iterator<Item = (&Launch, &KernelTime)> {
+        self.parts.launches.iter().zip(self.times().launched())
     }
 
     /// Cycles of all launches.
     fn cycles(&self) -> u64 {
-        let times = self.times();
-        self.parts.launches.iter().map(|launch| self.gap() + times[launch.kernel as usize].cycles).sum()
+        self.times().launched().enumerate().map(|(launch, time)| self.gap(launch) + time.cycles).sum()
     }
 
     /// Executes the program for its values.
@@ -168,7 +174,9 @@ impl Program for SimtProgram {
             machine: &self.machine.name,
             warp: self.facts.warp,
             arch: self.facts.compute_capability.map(|capability| capability.arch()),
-            blocks: self.times().iter().map(|time| time.occupancy.blocks).collect(),
+            blocks: (0..self.parts.kernels.len())
+                .map(|kernel| self.times().of_kernel(kernel).map_or(1, |time| time.occupancy.blocks))
+                .collect(),
         })
     }
 

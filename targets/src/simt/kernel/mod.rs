@@ -10,12 +10,14 @@ pub mod check;
 mod expr;
 mod memory;
 pub mod names;
+mod region;
 mod spread;
 mod stmt;
 
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};
 pub use memory::{Accessed, Memory};
+pub use region::{ASKING, LINE, Region};
 pub use spread::{SUMS, Spread};
 pub use stmt::{Factor, Stmt};
 
@@ -112,7 +114,7 @@ impl Kernel {
     /// counters and its axis.
     pub fn arrival(&self) -> Option<Arrival> {
         self.body.iter().enumerate().find_map(|(place, stmt)| match *stmt {
-            Stmt::Arrive { counters, axis, .. } => Some(Arrival { place, counters, axis: usize::from(axis) }),
+            Stmt::Arrive { var, counters, axis, .. } => Some(Arrival { place, var, counters, axis: usize::from(axis) }),
             _ => None,
         })
     }
@@ -160,6 +162,8 @@ impl Kernel {
 pub struct Arrival {
     /// The place of the statement.
     pub place: usize,
+    /// The variable that says which block is the last.
+    pub var: VarId,
     /// The buffer of the counters.
     pub counters: BufferId,
     /// The axis of the grid along which blocks arrive.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tcc_ir::DType;
 
-use super::{Accessed, BufferId, ExprId, Memory, SharedId, VarId};
+use super::{Accessed, BufferId, ExprId, Memory, Region, SharedId, VarId};
 use crate::number::FoldFn;
 
 /// A statement. What stands between one that opens a scope and its [`Stmt::End`] is in that scope.
@@ -101,6 +101,15 @@ pub enum Stmt {
         /// Whether B lies row by row.
         b_by_rows: bool,
     },
+    /// Begins to bring a part of a buffer to the common cache, all blocks together: neighbouring lines are asked for by neighbouring
+    /// blocks, whose first [`ASKING`](super::ASKING) threads take turns. Nobody waits for it, and nothing follows from it: it is
+    /// for a launch that comes later.
+    Prefetch {
+        /// The buffer.
+        buffer: BufferId,
+        /// What of it.
+        region: Region,
+    },
     /// Waits until all threads of the block are here; what they have written to shared memory is then seen.
     Barrier,
     /// Combines what a variable holds over neighbouring threads, all of which hold the result.
@@ -157,7 +166,7 @@ impl Stmt {
             | Stmt::Multiply { a: Factor { at: a, .. }, b: Factor { at: b, .. }, .. } => [Some(a), Some(b), None],
             Stmt::Copy { to, from, when, .. } => [Some(to), Some(from), Some(when)],
             Stmt::Else | Stmt::End | Stmt::Barrier | Stmt::Reduce { .. } | Stmt::Commit | Stmt::Await(_) => [None; 3],
-            Stmt::Arrive { .. } => [None; 3],
+            Stmt::Arrive { .. } | Stmt::Prefetch { .. } => [None; 3],
         };
         operands.into_iter().flatten()
     }
@@ -184,7 +193,8 @@ impl Stmt {
             | Stmt::Await(_)
             | Stmt::Barrier
             | Stmt::Reduce { .. }
-            | Stmt::Arrive { .. } => [None; 2],
+            | Stmt::Arrive { .. }
+            | Stmt::Prefetch { .. } => [None; 2],
         };
         addresses.into_iter().flatten()
     }

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use tcc_ir::ops::{BinaryFn, MatMul, Reduce, ReduceFn};
 use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorType, ValueId, View, is_view};
 
+use super::opening::Opening;
 use super::{Argument, stored_type};
 use crate::number::FoldFn;
 use crate::products::zero_points;
@@ -28,6 +29,8 @@ pub(super) struct Elements<'a> {
     own: HashSet<NodeId>,
     /// What each parameter is.
     pub arguments: Vec<Argument>,
+    /// What the kernel reads before anything else.
+    pub openings: Vec<Opening>,
     buffers: HashMap<ValueId, BufferId>,
     /// What is held, in scopes.
     held: Vec<HashMap<(ValueId, Coords), ExprId>>,
@@ -45,6 +48,7 @@ impl<'a> Elements<'a> {
             derived,
             own: own.into_iter().collect(),
             arguments: Vec::new(),
+            openings: Vec::new(),
             buffers: HashMap::new(),
             held: vec![HashMap::new()],
             linear: None,

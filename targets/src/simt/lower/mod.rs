@@ -5,6 +5,7 @@ mod alone;
 mod attention;
 mod elements;
 mod merge;
+mod opening;
 mod piece;
 mod product;
 mod rows;
@@ -18,6 +19,7 @@ use tcc_passes::derived_constants;
 pub(super) use attention::runs as attends;
 use elements::{Elements, defect};
 use merge::{Step, Task, steps};
+use opening::{Opening, ask_ahead};
 use piece::Work;
 pub(super) use piece::{Piece, pieces};
 use product::{Method, Product};
@@ -87,17 +89,29 @@ fn wide_type(dtype: DType) -> DType {
 /// A value is too large, or a defect.
 pub(super) fn lower(facts: &SimtMachine, clock_hz: u64, plan: &Plan) -> Result<Lowered, TargetError> {
     let derived = derived_constants(&plan.graph);
-    let lowering = Lowering {
-        facts,
-        clock_hz,
-        plan,
-        derived: &derived,
-        lowered: Lowered::default(),
-        known: HashMap::new(),
-        costs: HashMap::new(),
-        group: 0,
-    };
-    lowering.run()
+    let lowering =
+        Lowering { facts, clock_hz, plan, derived: &derived, launches: Vec::new(), costs: HashMap::new(), group: 0 };
+    let mut launches = lowering.run()?;
+    ask_ahead(facts, clock_hz, &mut launches)?;
+    Ok(named(launches))
+}
+
+/// Gives each kernel its name, and has launches of the same have one kernel.
+fn named(launches: Vec<Chosen>) -> Lowered {
+    let mut lowered = Lowered::default();
+    // Kernels that are there, by what they are but for names and words.
+    let mut known: HashMap<Kernel, u32> = HashMap::new();
+    for Chosen { mut kernel, arguments, group, tiling, named, about, .. } in launches {
+        let number = *known.entry(kernel.nameless()).or_insert_with(|| {
+            let number = lowered.kernels.len() as u32;
+            kernel.name = format!("k{number}_{}", name_of(&named));
+            kernel.about = about;
+            lowered.kernels.push(kernel);
+            number
+        });
+        lowered.launches.push(Launch { kernel: number, arguments, group, tiling });
+    }
+    lowered
 }
 
 struct Lowering<'a> {
@@ -105,9 +119,7 @@ struct Lowering<'a> {
     clock_hz: u64,
     plan: &'a Plan,
     derived: &'a [bool],
-    lowered: Lowered,
-    /// Kernels that are there, by what they are but for names and words.
-    known: HashMap<Kernel, u32>,
+    launches: Vec<Chosen>,
     /// How good kernels are that were compared with others.
     costs: HashMap<Kernel, (bool, u64)>,
     group: u32,
@@ -119,13 +131,26 @@ struct Candidate {
     kernel: Kernel,
     arguments: Vec<Argument>,
     tiling: String,
+    openings: Vec<Opening>,
+}
+
+/// A launch whose kernel has no name yet.
+struct Chosen {
+    kernel: Kernel,
+    arguments: Vec<Argument>,
+    group: u32,
+    tiling: String,
+    /// What the kernel is called after, and what is to be said of it.
+    named: String,
+    about: Vec<String>,
+    openings: Vec<Opening>,
 }
 
 /// A kernel that is nearly done: how many blocks it takes, and how it is tiled.
 type Written = ([u32; 3], String);
 
 impl<'a> Lowering<'a> {
-    fn run(mut self) -> Result<Lowered, TargetError> {
+    fn run(mut self) -> Result<Vec<Chosen>, TargetError> {
         for Step { group, task } in steps(self.plan, self.facts) {
             self.group = group;
             let group = &self.plan.kernels[group as usize];
@@ -134,7 +159,7 @@ impl<'a> Lowering<'a> {
                 Task::Compute(piece) => self.piece(group, &piece)?,
             }
         }
-        Ok(self.lowered)
+        Ok(self.launches)
     }
 
     fn piece(&mut self, group: &Group, piece: &Piece) -> Result<(), TargetError> {
@@ -238,10 +263,10 @@ impl<'a> Lowering<'a> {
     ) -> Result<Candidate, TargetError> {
         let mut elements = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", threads));
         let (grid, tiling) = write(&mut elements)?;
-        let arguments = elements.arguments.clone();
+        let (arguments, openings) = (elements.arguments.clone(), elements.openings.clone());
         let kernel = elements.builder.finish(grid, Vec::new());
         check(&kernel).map_err(|error| defect(&error.to_string()))?;
-        Ok(Candidate { kernel, arguments, tiling })
+        Ok(Candidate { kernel, arguments, tiling, openings })
     }
 
     /// How good each of some kernels is. Those that are not known are simulated side by side.
@@ -263,33 +288,16 @@ impl<'a> Lowering<'a> {
         let costs = if candidates.len() > 1 { self.costs(&candidates) } else { vec![(false, 0)] };
         let best = candidates.into_iter().zip(costs).min_by_key(|&(_, cost)| cost).map(|(best, _)| best);
         let best = best.ok_or_else(|| defect("a kernel can be written in no way"))?;
-        let Candidate { mut kernel, arguments, tiling } = best;
+        let Candidate { kernel, arguments, tiling, openings } = best;
         let plan = self.plan;
         let nodes = piece.all_nodes().map(|id| plan.graph.node(id));
         let origins: Vec<String> = nodes.clone().flat_map(|node| node.origin.lines().map(str::to_owned)).collect();
         let named = origins.first().or(origins.last()).cloned();
         let named = named.unwrap_or_else(|| plan.graph.value(piece.outputs[0]).name.to_string());
-        let nameless = kernel.nameless();
-        let number = match self.known.get(&nameless) {
-            Some(&number) => number,
-            None => {
-                let number = self.lowered.kernels.len() as u32;
-                self.known.insert(nameless, number);
-                let ops: Vec<&str> = nodes.map(|node| node.op.name()).collect();
-                kernel.name = format!("k{number}_{}", name_of(&named));
-                kernel.about = vec![
-                    format!(
-                        "{} of {}",
-                        if ops.is_empty() { group.anchor.kind().to_owned() } else { ops.join(", ") },
-                        named
-                    ),
-                    tiling.clone(),
-                ];
-                self.lowered.kernels.push(kernel);
-                number
-            }
-        };
-        self.lowered.launches.push(Launch { kernel: number, arguments, group: self.group, tiling });
+        let ops: Vec<&str> = nodes.map(|node| node.op.name()).collect();
+        let what = if ops.is_empty() { group.anchor.kind().to_owned() } else { ops.join(", ") };
+        let about = vec![format!("{what} of {named}"), tiling.clone()];
+        self.launches.push(Chosen { kernel, arguments, group: self.group, tiling, named, about, openings });
         Ok(())
     }
 }

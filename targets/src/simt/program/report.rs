@@ -15,13 +15,11 @@ const LAUNCHES: &str = "launches";
 /// What is known of a program.
 pub(super) fn report(program: &SimtProgram) -> Report {
     let SimtProgram { machine, facts, parts, .. } = program;
-    let times = program.times();
     let cycles = program.cycles();
     let kernels: Vec<KernelReport> = (0..parts.groups.len()).map(|group| kernel(program, group)).collect();
     let macs = kernels.iter().fold(0, |sum: u64, kernel| sum.saturating_add(kernel.macs));
     // Kernels may multiply on different units: what counts is the time that each needs at the rate of its own.
     let needed = (0..parts.groups.len()).map(|group| needed(program, group)).fold(0.0, |sum, needed| sum + needed);
-    let launched = || parts.launches.iter().map(|launch| &times[launch.kernel as usize]);
     Report {
         model: parts.model.clone(),
         target: machine.kind.name().to_owned(),
@@ -32,9 +30,9 @@ pub(super) fn report(program: &SimtProgram) -> Report {
         macs,
         utilization: share(needed, cycles),
         lower_bound_cycles: lower_bound(program),
-        dram_bytes: launched().map(|time| time.dram_bytes).sum(),
+        dram_bytes: program.times().launched().map(|time| time.dram_bytes).sum(),
         breakdown: breakdown(program),
-        units: units(launched()),
+        units: units(program.times().launched()),
         memory: vec![
             MemoryUse {
                 name: "DRAM".to_owned(),
@@ -85,7 +83,8 @@ fn kernels_of(program: &SimtProgram, group: usize) -> impl Iterator<Item = usize
 
 /// The times of the launches of a kernel of the plan.
 fn of_group(program: &SimtProgram, group: usize) -> impl Iterator<Item = &KernelTime> {
-    kernels_of(program, group).map(|kernel| &program.times()[kernel])
+    let own = program.launched().filter(move |(launch, _)| launch.group as usize == group);
+    own.map(|(_, time)| time)
 }
 
 /// Cycles that the products of a kernel of the plan need at the peak of the fastest units that it uses.
@@ -104,7 +103,8 @@ fn share(needed: f64, cycles: u64) -> f64 {
 
 fn kernel(program: &SimtProgram, group: usize) -> KernelReport {
     let part = &program.parts.groups[group];
-    let cycles: u64 = of_group(program, group).map(|time| program.gap() + time.cycles).sum();
+    let own = program.launched().enumerate().filter(|(_, (launch, _))| launch.group as usize == group);
+    let cycles: u64 = own.map(|(number, (_, time))| program.gap(number) + time.cycles).sum();
     // What bounds the launch that takes longest.
     let longest = of_group(program, group).max_by_key(|time| time.cycles);
     KernelReport {
@@ -124,15 +124,14 @@ fn breakdown(program: &SimtProgram) -> Vec<BreakdownPart> {
     let bounds = Resource::ALL.into_iter().map(Some).chain([None]);
     let mut parts = Vec::new();
     for bound in bounds {
-        let times = program.parts.launches.iter().map(|launch| &program.times()[launch.kernel as usize]);
-        let cycles = times.filter(|time| time.bound() == bound).map(|time| time.cycles).sum();
+        let cycles = program.times().launched().filter(|time| time.bound() == bound).map(|time| time.cycles).sum();
         if cycles > 0 {
             let name = bound
                 .map_or("kernels bound by latency".to_owned(), |bound| format!("kernels bound by {}", bound.name()));
             parts.push(BreakdownPart { name, cycles, kind: Certainty::Modelled });
         }
     }
-    let cycles = program.gap() * program.parts.launches.len() as u64;
+    let cycles = (0..program.parts.launches.len()).map(|launch| program.gap(launch)).sum();
     parts.push(BreakdownPart { name: LAUNCHES.to_owned(), cycles, kind: Certainty::Assumed });
     parts
 }
@@ -152,8 +151,7 @@ fn units<'t>(launched: impl Iterator<Item = &'t KernelTime>) -> Vec<UnitUse> {
 fn lower_bound(program: &SimtProgram) -> u64 {
     let SimtProgram { machine, facts, parts, .. } = program;
     let mut read = vec![0u64; parts.buffers.len()];
-    for launch in &parts.launches {
-        let time = &program.times()[launch.kernel as usize];
+    for (launch, time) in program.launched() {
         for (&buffer, bytes) in launch.buffers.iter().zip(&time.read_bytes) {
             read[buffer as usize] = read[buffer as usize].saturating_add(*bytes);
         }
@@ -181,7 +179,8 @@ fn notes(program: &SimtProgram) -> Vec<String> {
         "cycles come from a simulation of each kernel's warps, instruction by instruction, on a model of the multiprocessor; \
          numbers of instructions are estimates of what the vendor's compiler writes"
             .to_owned(),
-        "a kernel starts with empty caches; the bandwidth of the common cache and of memory is shared evenly by the \
+        "a kernel starts with empty caches, but for what the kernel before it has written, or has asked for on its behalf (a line \
+         of 128 bytes by each such instruction), and is still in the common cache; the bandwidth of the common cache and of memory is shared evenly by the \
          multiprocessors that have blocks"
             .to_owned(),
         "addresses that depend on data are taken to miss all caches, and conditions on data to hold for some threads of \
@@ -195,8 +194,10 @@ fn notes(program: &SimtProgram) -> Vec<String> {
          bandwidth of memory"
             .to_owned(),
     ];
-    let spilled = parts.kernels.iter().zip(program.times()).filter(|(_, time)| time.occupancy.is_short_of_registers);
-    for (kernel, _) in spilled {
+    let is_short =
+        |kernel: usize| program.times().of_kernel(kernel).is_some_and(|time| time.occupancy.is_short_of_registers);
+    let spilled = parts.kernels.iter().enumerate().filter(|&(number, _)| is_short(number));
+    for (_, kernel) in spilled {
         let name = &kernel.name;
         notes.push(format!("kernel `{name}` needs more registers than a thread has; what that costs is not modelled"));
     }

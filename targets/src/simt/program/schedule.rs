@@ -11,7 +11,6 @@ const UNIT: &str = "gpu";
 /// The schedule as text: each kernel of the plan with its launches.
 pub(super) fn text(program: &SimtProgram) -> String {
     let SimtProgram { machine, parts, .. } = program;
-    let times = program.times();
     // Writing to a string cannot fail.
     let mut text = format!(
         "; {} on {}: {} kernels, {} launches, {} cycles\n",
@@ -23,8 +22,8 @@ pub(super) fn text(program: &SimtProgram) -> String {
     );
     let mut now = 0;
     let mut last = None;
-    for launch in &parts.launches {
-        let (kernel, time) = (&parts.kernels[launch.kernel as usize], &times[launch.kernel as usize]);
+    for (number, (launch, time)) in program.launched().enumerate() {
+        let kernel = &parts.kernels[launch.kernel as usize];
         if last != Some(launch.group) {
             last = Some(launch.group);
             let group = &parts.groups[launch.group as usize];
@@ -33,7 +32,7 @@ pub(super) fn text(program: &SimtProgram) -> String {
                 let _ = writeln!(text, "  ; {}", group.origins.join(", "));
             }
         }
-        now += program.gap();
+        now += program.gap(number);
         let end = now + time.cycles;
         let [x, y, z] = kernel.grid;
         let occupancy = &time.occupancy;
@@ -64,9 +63,9 @@ pub(super) fn trace(program: &SimtProgram) -> Vec<TraceSpan> {
         spans.push(TraceSpan { unit: UNIT.into(), name, start: now, cycles });
         now += cycles;
     };
-    for launch in &program.parts.launches {
-        add("launch".to_owned(), program.gap());
-        add(program.parts.kernels[launch.kernel as usize].name.clone(), program.times()[launch.kernel as usize].cycles);
+    for (number, (launch, time)) in program.launched().enumerate() {
+        add("launch".to_owned(), program.gap(number));
+        add(program.parts.kernels[launch.kernel as usize].name.clone(), time.cycles);
     }
     spans
 }

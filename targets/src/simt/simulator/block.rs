@@ -227,7 +227,7 @@ impl<'r> Block<'r> {
                 self.vars[var.index()][0] = value.reduced(function, dtype, width as usize, self.warp);
             }
             // Who runs the block says who is the last.
-            Stmt::Arrive { .. } | Stmt::Barrier | Stmt::Else | Stmt::End => {}
+            Stmt::Arrive { .. } | Stmt::Barrier | Stmt::Prefetch { .. } | Stmt::Else | Stmt::End => {}
         }
         Ok(at + 1)
     }

@@ -34,7 +34,7 @@ pub(super) fn assigned(stmt: &Stmt) -> Option<(VarId, Option<ExprId>)> {
         Stmt::If(_) | Stmt::Else | Stmt::End | Stmt::Store(..) | Stmt::StoreShared(..) | Stmt::Barrier => None,
         // Which block is the last follows from its number.
         Stmt::Arrive { .. } => None,
-        Stmt::StoreVector { .. } | Stmt::Copy { .. } | Stmt::Commit | Stmt::Await(_) => None,
+        Stmt::StoreVector { .. } | Stmt::Copy { .. } | Stmt::Commit | Stmt::Await(_) | Stmt::Prefetch { .. } => None,
     }
 }
 

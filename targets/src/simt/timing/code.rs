@@ -95,11 +95,20 @@ pub(super) enum Address {
     Lines { from: Source, offset: u32, lines: u32, pitch: u32, next: u32 },
 }
 
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Load,
+    Store,
+    /// Has something brought to the common cache, and waits for nothing.
+    Prefetch,
+}
+
 /// An access to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Access {
     pub space: Space,
-    pub is_store: bool,
+    pub kind: Kind,
     pub address: Address,
     /// Bits of an element.
     pub bits: u64,

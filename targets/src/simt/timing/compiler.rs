@@ -7,6 +7,7 @@
 
 mod linear;
 mod pending;
+mod prefetch;
 mod product;
 mod statements;
 
@@ -17,7 +18,7 @@ pub(super) use product::step;
 use std::collections::HashMap;
 
 use super::analysis::Analysis;
-use super::code::{Access, Address, Code, Compiled, Instruction, NOTHING, Slot, Source, Space};
+use super::code::{Access, Address, Code, Compiled, Instruction, Kind, NOTHING, Slot, Source, Space};
 use super::recipe::{self, Recipe};
 use super::registers::Lives;
 use super::resource::Unit;
@@ -309,7 +310,8 @@ impl Compiler<'_> {
 
     fn access(&mut self, space: Space, index: ExprId, bits: u64, sources: [Slot; 3], target: Slot) {
         let address = Address::Index(self.source(index));
-        let access = Access { space, is_store: target == NOTHING, address, bits, width: bits, copied: None };
+        let kind = if target == NOTHING { Kind::Store } else { Kind::Load };
+        let access = Access { space, kind, address, bits, width: bits, copied: None };
         self.access_at(access, sources, target);
     }
 

@@ -26,6 +26,8 @@ const MAX_INSTRUCTIONS: u64 = 1 << 18;
 pub(super) struct Outcome {
     /// Cycles until all blocks are over and all is in memory.
     pub cycles: u64,
+    /// Cycles from then on until all is there that was asked for on behalf of a later launch.
+    pub behind: u64,
     /// What all multiprocessors have done together.
     pub counters: Counters,
 }
@@ -82,12 +84,15 @@ pub(super) fn run(setting: &Setting<'_>) -> Outcome {
     while let Some(first) = launch.first() {
         launch.hand_out(first);
     }
-    let mut outcome = Outcome { cycles: 0, counters: Counters::new(setting.kernel.buffers.len()) };
+    let mut outcome = Outcome { cycles: 0, behind: 0, counters: Counters::new(setting.kernel.buffers.len()) };
+    let mut all_moved = 0;
     for Group { multiprocessor, members, .. } in &launch.groups {
         outcome.counters.add(&multiprocessor.counters, *members);
         let end = (multiprocessor.now + 1).max(multiprocessor.memory.drained());
         outcome.cycles = outcome.cycles.max(end);
+        all_moved = all_moved.max(multiprocessor.memory.all_moved());
     }
+    outcome.behind = all_moved.saturating_sub(outcome.cycles);
     outcome
 }
 

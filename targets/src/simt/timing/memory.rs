@@ -6,9 +6,10 @@
 //! more are taken when what is to be moved takes longer than a load from memory does.
 
 use super::cache::Cache;
-use super::pattern::Sectors;
+use super::pattern::{Sectors, within_buffer};
 use super::resource::{Counters, Resource, TICKS};
 use super::sharing::Sharing;
+use super::warm::Warm;
 use crate::simt::SimtMachine;
 
 /// Bandwidths and latencies of a multiprocessor.
@@ -23,6 +24,8 @@ pub(super) struct Rates {
     l2_latency: u64,
     dram_latency: u64,
     shared_latency: u64,
+    /// Bytes of a sector.
+    sector: u64,
     /// Sectors of its part of the common cache.
     l2_sectors: u64,
     /// Sectors of all of it.
@@ -43,6 +46,7 @@ impl Rates {
             l2_latency: u64::from(machine.l2.latency),
             dram_latency: u64::from(machine.dram.latency),
             shared_latency: u64::from(machine.shared.latency),
+            sector: u64::from(machine.sector),
             l2_sectors: machine.l2.bytes / active / u64::from(machine.sector),
             all_l2_sectors: machine.l2.bytes / u64::from(machine.sector),
         }
@@ -54,6 +58,7 @@ impl Rates {
 pub(super) struct Memory<'p> {
     rates: &'p Rates,
     sharing: &'p Sharing,
+    warm: &'p [Warm],
     l1: Cache,
     /// Sectors in the common cache because this multiprocessor has read them.
     read: Cache,
@@ -64,13 +69,17 @@ pub(super) struct Memory<'p> {
     l1_free: u64,
     l2_free: u64,
     dram_free: u64,
+    /// The same of memory, had nothing been asked for on behalf of a later launch.
+    own_free: u64,
+    /// The tick in which all is moved that this launch itself has asked for.
+    moved: u64,
     /// What each access has of a sector that it has to fetch.
     owed: Vec<u64>,
 }
 
 impl<'p> Memory<'p> {
     /// An empty one, with so many sectors in the multiprocessor's cache.
-    pub fn new(rates: &'p Rates, sharing: &'p Sharing, l1_sectors: u64) -> Memory<'p> {
+    pub fn new(rates: &'p Rates, sharing: &'p Sharing, warm: &'p [Warm], l1_sectors: u64) -> Memory<'p> {
         // What a multiprocessor has read stays in the common cache until all have filled it with what nobody had read.
         let (blocks, distinct) = sharing
             .accesses
@@ -80,6 +89,7 @@ impl<'p> Memory<'p> {
         Memory {
             rates,
             sharing,
+            warm,
             l1: Cache::new(l1_sectors),
             read: Cache::new(read),
             written: Cache::new(rates.l2_sectors),
@@ -87,6 +97,8 @@ impl<'p> Memory<'p> {
             l1_free: 0,
             l2_free: 0,
             dram_free: 0,
+            own_free: 0,
+            moved: 0,
             owed: sharing.accesses.iter().map(|share| share.blocks - share.distinct).collect(),
         }
     }
@@ -119,7 +131,9 @@ impl<'p> Memory<'p> {
     fn fetch(&mut self, start: u64, access: usize, sector: u64, is_data: bool, counters: &mut Counters) -> u64 {
         let rates = self.rates;
         let start = self.common(start, counters);
-        let is_here = !is_data && (self.read.find(sector).is_some() || !self.is_first(access, counters));
+        self.moved = self.moved.max(self.l2_free);
+        let is_here = self.is_warm(access, sector, is_data)
+            || !is_data && (self.read.find(sector).is_some() || !self.is_first(access, counters));
         if !is_data && self.read.insert_new(sector) {
             counters.inserted[1] += 1;
         }
@@ -128,7 +142,31 @@ impl<'p> Memory<'p> {
         }
         counters.fetched[self.sharing.accesses[access].buffer as usize] += 1;
         let start = self.dram(start, counters);
+        self.moved = self.moved.max(self.dram_free);
         start.div_ceil(TICKS) + rates.dram_latency
+    }
+
+    /// Whether a sector is in the common cache since before the launch.
+    fn is_warm(&self, access: usize, sector: u64, is_data: bool) -> bool {
+        match self.warm.get(self.sharing.accesses[access].buffer as usize) {
+            None | Some(Warm::Cold) => false,
+            Some(Warm::All) => true,
+            Some(Warm::Region(region)) => !is_data && region.holds(within_buffer(sector, self.rates.sector)),
+        }
+    }
+
+    /// Asks for sectors on behalf of a later launch. Nobody waits for them, and what is there is not fetched again.
+    pub fn prefetch(&mut self, now: u64, access: usize, sectors: &Sectors, counters: &mut Counters) {
+        for &sector in sectors {
+            if self.read.insert_new(sector) {
+                counters.inserted[1] += 1;
+                counters.fetched[self.sharing.accesses[access].buffer as usize] += 1;
+                // Nothing is handed on to the multiprocessor.
+                let own = self.own_free;
+                self.dram(now * TICKS, counters);
+                self.own_free = own;
+            }
+        }
     }
 
     /// Whether this multiprocessor is the one that fetches what it has not had yet.
@@ -168,6 +206,7 @@ impl<'p> Memory<'p> {
     fn dram(&mut self, at: u64, counters: &mut Counters) -> u64 {
         let start = self.dram_free.max(at);
         self.dram_free = start + self.rates.dram;
+        self.own_free = self.own_free.max(at) + self.rates.dram;
         counters.busy[Resource::Dram.index()] += self.rates.dram;
         counters.dram_sectors += 1;
         start
@@ -188,7 +227,10 @@ impl<'p> Memory<'p> {
                 }
             }
         }
-        self.drained().saturating_sub(self.rates.dram_latency).max(now)
+        // What is stored is in the common cache, and need not wait for what was only asked for.
+        let stored = self.l2_free.max(self.own_free);
+        self.moved = self.moved.max(stored);
+        stored.div_ceil(TICKS).saturating_sub(self.rates.dram_latency).max(now)
     }
 
     /// How far each server is behind, in ticks.
@@ -205,8 +247,13 @@ impl<'p> Memory<'p> {
         start.div_ceil(TICKS) + times - 1 + self.rates.shared_latency
     }
 
-    /// The cycle in which all that was stored is in memory.
+    /// The cycle in which all is moved that the launch itself has asked for: what was stored is in memory.
     pub fn drained(&self) -> u64 {
+        self.moved.div_ceil(TICKS)
+    }
+
+    /// The cycle in which all is moved, also what was asked for on behalf of a later launch.
+    pub fn all_moved(&self) -> u64 {
         self.l2_free.max(self.dram_free).div_ceil(TICKS)
     }
 
@@ -222,5 +269,7 @@ impl<'p> Memory<'p> {
     pub fn delay(&mut self, cycles: u64) {
         let servers = [&mut self.shared_free, &mut self.l1_free, &mut self.l2_free, &mut self.dram_free];
         servers.into_iter().for_each(|free| *free += cycles * TICKS);
+        self.own_free += cycles * TICKS;
+        self.moved += cycles * TICKS;
     }
 }

@@ -25,10 +25,12 @@ mod signature;
 mod steady;
 #[cfg(test)]
 mod tests;
+mod warm;
 mod warp;
 
 pub use occupancy::{Limit, Occupancy};
 pub use resource::{Resource, Unit};
+pub use warm::Warm;
 
 use resource::TICKS;
 use setting::Setting;
@@ -41,6 +43,8 @@ use super::kernel::Kernel;
 pub struct KernelTime {
     /// Cycles from the first instruction until all blocks are over and all that was stored is in memory.
     pub cycles: u64,
+    /// Cycles from then on until all is in the common cache that it has asked for on behalf of a later launch.
+    pub behind: u64,
     /// Number of blocks.
     pub blocks: u64,
     /// Rounds in which they run, each as many as run at a time.
@@ -73,16 +77,31 @@ impl KernelTime {
     }
 }
 
-/// Times a kernel, which must have passed [`check`](super::kernel::check::check), on a machine with so many cycles a second.
-pub fn time(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64) -> KernelTime {
-    measure(&Setting::new(kernel, machine, clock_hz))
+/// Times a kernel, which must have passed [`check`](super::kernel::check::check), on a machine with so many cycles a second. What
+/// of its buffers is in the common cache before is said by their numbers; of those that are not named nothing is.
+pub fn time(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64, warm: &[Warm]) -> KernelTime {
+    measure(&Setting::new(kernel, machine, clock_hz, warm))
 }
 
 /// How good a kernel is, to compare it with others that do the same; the less, the better: whether it would spill registers, which
 /// costs what is not modelled, and about how many cycles it takes.
 pub fn estimate(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64) -> (bool, u64) {
-    let setting = Setting::rough(kernel, machine, clock_hz);
+    let setting = Setting::rough(kernel, machine, clock_hz, &[]);
     (setting.occupancy.would_spill, launch::run(&setting).cycles)
+}
+
+/// About how many cycles it is from the start of a kernel to the end of another that follows it, and finds in the common cache what is
+/// said, if there are at least so many between them.
+pub fn estimate_between(
+    first: &Kernel,
+    (second, warm): (&Kernel, &[Warm]),
+    machine: &SimtMachine,
+    clock_hz: u64,
+    gap: u64,
+) -> u64 {
+    let before = launch::run(&Setting::rough(first, machine, clock_hz, &[]));
+    let after = launch::run(&Setting::rough(second, machine, clock_hz, warm));
+    before.cycles + before.behind.max(gap) + after.cycles
 }
 
 fn measure(setting: &Setting<'_>) -> KernelTime {
@@ -95,6 +114,7 @@ fn measure(setting: &Setting<'_>) -> KernelTime {
     let blocks = setting.kernel.blocks();
     KernelTime {
         cycles: outcome.cycles,
+        behind: outcome.behind,
         blocks,
         waves: blocks.div_ceil(u64::from(machine.multiprocessors) * u64::from(occupancy.blocks)),
         occupancy: occupancy.clone(),

@@ -4,7 +4,7 @@
 //! there and its pipeline is free: of those that can the one that could first, so that warps stay together. Time goes from one issue to the
 //! next. Where all warps are in long loops and go through them at a steady pace, iterations are left out (see `steady`).
 
-use super::code::{Access, Instruction, Space};
+use super::code::{Access, Instruction, Kind, Space};
 use super::lanes::Lanes;
 use super::memory::Memory;
 use super::resource::{Counters, Resource, TICKS, Unit};
@@ -74,7 +74,7 @@ impl<'p> Multiprocessor<'p> {
             warps: vec![None; occupancy.warps as usize],
             schedulers: vec![Scheduler::default(); machine.schedulers as usize],
             blocks: vec![Block::default(); occupancy.blocks as usize],
-            memory: Memory::new(&setting.rates, &setting.sharing, occupancy.l1_sectors(machine)),
+            memory: Memory::new(&setting.rates, &setting.sharing, &setting.warm, occupancy.l1_sectors(machine)),
             counters: Counters::new(setting.kernel.buffers.len()),
             now: 0,
             ages: 0,
@@ -232,7 +232,7 @@ impl<'p> Multiprocessor<'p> {
     fn access(&mut self, now: u64, place: usize, number: usize) -> (u64, u64) {
         let Setting { compiled, machine, .. } = self.setting;
         let access = &compiled.accesses[number];
-        let Access { space, is_store, bits, width, copied, .. } = *access;
+        let Access { space, kind, bits, width, copied, .. } = *access;
         let Some(resident) = &self.warps[place] else { return (now, now) };
         let active = resident.warp.active;
         let mut patterns = self.setting.patterns.borrow_mut();
@@ -267,10 +267,13 @@ impl<'p> Multiprocessor<'p> {
                     let there = self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters);
                     return (written.max(there), now);
                 }
-                if is_store {
-                    (now, self.memory.store(now, &sectors, index.is_unknown, &mut self.counters))
-                } else {
-                    (self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters), now)
+                match kind {
+                    Kind::Store => (now, self.memory.store(now, &sectors, index.is_unknown, &mut self.counters)),
+                    Kind::Load => (self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters), now),
+                    Kind::Prefetch => {
+                        self.memory.prefetch(now, number, &sectors, &mut self.counters);
+                        (now, now)
+                    }
                 }
             }
         }

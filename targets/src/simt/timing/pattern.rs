@@ -16,6 +16,11 @@ const BUFFER_BITS: u32 = 40;
 /// Bytes of a bank's word.
 const WORD: i64 = 4;
 
+/// The first byte of a sector of so many bytes, in its buffer.
+pub(super) fn within_buffer(at: u64, sector: u64) -> u64 {
+    (at << sector.trailing_zeros()) & ((1 << BUFFER_BITS) - 1)
+}
+
 /// The sectors of so many bytes that lanes of a mask touch in a buffer, each so many bits from its element of so many bits on.
 pub(super) fn sectors(buffer: u32, index: &Lanes, (bits, width): (u64, u64), mask: u64, sector: u64) -> Sectors {
     let base = u64::from(buffer) << BUFFER_BITS >> sector.trailing_zeros();

@@ -6,12 +6,12 @@ use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use super::setting::Setting;
-use super::{KernelTime, Limit, Resource, Unit, measure, time};
+use super::{KernelTime, Limit, Resource, Unit, Warm, measure, time};
 use crate::machine::Machine;
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
 use crate::simt::kernel::check::check;
-use crate::simt::kernel::{Builder, ExprId, IndexFn, Kernel, Scalar};
+use crate::simt::kernel::{Builder, ExprId, IndexFn, Kernel, LINE, Region, Scalar, Stmt};
 
 fn machine(name: &str) -> (SimtMachine, u64) {
     let machines = Machine::built_in().unwrap();
@@ -25,12 +25,12 @@ fn mini() -> SimtMachine {
 
 fn timed(kernel: &Kernel, machine: &SimtMachine) -> KernelTime {
     check(kernel).unwrap();
-    time(kernel, machine, 1_000_000_000)
+    time(kernel, machine, 1_000_000_000, &[])
 }
 
 /// The same with every multiprocessor and every wave.
 fn all(kernel: &Kernel, machine: &SimtMachine) -> KernelTime {
-    let mut setting = Setting::new(kernel, machine, 1_000_000_000);
+    let mut setting = Setting::new(kernel, machine, 1_000_000_000, &[]);
     setting.leaves_out = false;
     measure(&setting)
 }
@@ -208,7 +208,7 @@ fn a_copy_takes_as_long_as_its_bytes() {
         assert_eq!(time.bound_by(), "dram");
     }
     let (h100, clock) = machine("h100");
-    let time = time(&copy(DType::F32, 256, 1 << 16, 1), &h100, clock);
+    let time = time(&copy(DType::F32, 256, 1 << 16, 1), &h100, clock, &[]);
     let least = (f64::from(8 * 256 * (1 << 16)) / (3.35e12 * 0.92) * clock as f64) as u64;
     assert!(time.cycles >= least && time.cycles * 100 < least * 104, "{least} {time:?}");
 }
@@ -325,7 +325,7 @@ fn memory_is_read_once_for_all() {
     let (h100, clock) = machine("h100");
     let bytes = |m: u32, n: u32, k: u32| 4 * u64::from(m * k + k * n + m * n);
     for (m, n, k) in [(64, 1024, 256), (256, 512, 128)] {
-        let time = time(&product(m, n, k), &h100, clock);
+        let time = time(&product(m, n, k), &h100, clock, &[]);
         let (found, wanted) = (time.dram_bytes, bytes(m, n, k));
         assert!(found * 10 > wanted * 9 && found * 10 < wanted * 12, "{found} {wanted}");
     }
@@ -343,7 +343,7 @@ fn what_depends_on_data_comes_from_memory() {
 fn time_is_the_same_every_time() {
     let (h100, clock) = machine("h100");
     for kernel in [product(100, 100, 100), sums(1000, 300, 128), copy(DType::F32, 128, 10000, 2)] {
-        assert_eq!(time(&kernel, &h100, clock), time(&kernel, &h100, clock));
+        assert_eq!(time(&kernel, &h100, clock, &[]), time(&kernel, &h100, clock, &[]));
     }
 }
 
@@ -388,4 +388,127 @@ fn one_block_arrives_last() {
     let mut wide = arrival(8, 101);
     (wide.grid, wide.buffers[0].elements) = ([8, 3, 1], 3);
     assert_eq!(sums(&timed(&wide, &machine)), 3 * sums(&long));
+}
+
+#[test]
+fn what_is_there_before_is_not_fetched() {
+    let (h100, clock) = machine("h100");
+    let kernel = copy(DType::F32, 256, 128, 1);
+    let bytes = 4 * 256 * 128;
+    // Of the part of each block so much.
+    let region = |bytes: u64| Warm::Region(Region { first: 0, rows: 128, pitch: 1024, width: bytes / 128 });
+    let after = |warm: Warm| time(&kernel, &h100, clock, &[warm]);
+    let [cold, half, all] = [Warm::Cold, region(bytes / 2), Warm::All].map(after);
+    assert_eq!([&cold, &half, &all].map(|time| time.read_bytes[0]), [bytes, bytes / 2, 0]);
+    assert_eq!(after(region(bytes)), all);
+    assert!(all.cycles < cold.cycles, "{} and {}", all.cycles, cold.cycles);
+    // Nobody waits longer than for memory.
+    let latency = u64::from(h100.dram.latency - h100.l2.latency);
+    assert!(cold.cycles - all.cycles >= latency.min(cold.cycles / 4), "{} and {}", all.cycles, cold.cycles);
+}
+
+#[test]
+fn what_is_asked_for_ahead_comes_behind() {
+    let (h100, clock) = machine("h100");
+    let plain = copy(DType::F32, 256, 128, 1);
+    let asking = |width: u64| {
+        let mut builder = Builder::new("asking", 256);
+        let x = builder.buffer("x", DType::F32, 256 * 128, false);
+        let y = builder.buffer("y", DType::F32, 256 * 128, true);
+        let next = builder.buffer("next", DType::F16, 1 << 24, false);
+        let at = number(&mut builder, 256);
+        let loaded = builder.load(x, at, "loaded");
+        builder.store(y, at, loaded);
+        builder.push(Stmt::Prefetch { buffer: next, region: Region { first: 0, rows: 1, pitch: width, width } });
+        let kernel = builder.finish([128, 1, 1], Vec::new());
+        check(&kernel).unwrap();
+        time(&kernel, &h100, clock, &[])
+    };
+    let alone = time(&plain, &h100, clock, &[]);
+    let [some, more] = [1 << 20, 1 << 22].map(asking);
+    assert_eq!(some.read_bytes[2], 1 << 20);
+    assert_eq!(more.read_bytes[2], 1 << 22);
+    // It takes what memory takes for it, which nothing of the kernel's own waits for but its instructions.
+    let rate = h100.dram.bytes_per_second * h100.dram.efficiency / clock as f64;
+    let takes = ((3 << 20) as f64 / rate) as u64;
+    let ends = [&some, &more].map(|time| time.cycles + time.behind);
+    assert!((ends[1] - ends[0]).abs_diff(takes) <= takes / 10, "{ends:?} and not {takes} cycles apart");
+    let lines = (1 << 22) / LINE / 128;
+    assert!(some.cycles < alone.cycles + 16 * lines && more.cycles < alone.cycles + 16 * lines, "{alone:?} {more:?}");
+    assert!(more.behind > some.behind);
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused() {
+    let asks = |region: Region| {
+        let mut builder = Builder::new("asks", 32);
+        let x = builder.buffer("x", DType::F32, 1024, false);
+        builder.push(Stmt::Prefetch { buffer: x, region });
+        check(&builder.finish([1, 1, 1], Vec::new())).is_ok()
+    };
+    let all = Region { first: 0, rows: 4, pitch: 1024, width: 1024 };
+    assert!(asks(all));
+    assert!(!asks(Region { first: 1, ..all }));
+    assert!(!asks(Region { rows: 0, ..all }));
+    assert!(!asks(Region { pitch: 0, ..all }));
+    assert!(!asks(Region { rows: u64::MAX, width: u64::MAX, ..all }));
+}
+
+#[test]
+fn constants_in_an_index_cost_nothing() {
+    // Elements at (t + 32 i) 4 + j, with the constants as deep as can be: one address for all.
+    let reads = |i: u32, j: u32| {
+        let mut builder = Builder::new("reads", 32);
+        let x = builder.buffer("x", DType::F32, 4096, false);
+        let y = builder.buffer("y", DType::F32, 4096, true);
+        let thread = builder.thread();
+        let zero = builder.float(DType::F32, 0.0);
+        let sum = builder.declare("sum", Scalar::F32, zero);
+        let outer = builder.unrolled("outer", i);
+        let inner = builder.unrolled("inner", j);
+        let across = builder.scaled(outer, 32);
+        let row = builder.add(thread, across);
+        let first = builder.scaled(row, 4);
+        let at = builder.add(first, inner);
+        let loaded = builder.load(x, at, "loaded");
+        let so_far = builder.get(sum);
+        let next = builder.binary(BinaryFn::Add, DType::F32, so_far, loaded);
+        builder.set(sum, next);
+        builder.end();
+        builder.end();
+        let sum = builder.get(sum);
+        builder.store(y, thread, sum);
+        timed(&builder.finish([1, 1, 1], Vec::new()), &mini())
+    };
+    let integers = |time: &KernelTime| time.issued[Unit::I32.index()];
+    assert_eq!(integers(&reads(1, 1)), integers(&reads(4, 4)));
+    assert_eq!(reads(4, 4).issued[Unit::F32.index()], 16);
+}
+
+#[test]
+fn what_stays_of_an_index_is_computed_before_a_loop() {
+    let looped = |count: i32| {
+        let mut builder = Builder::new("looped", 32);
+        let x = builder.buffer("x", DType::F32, 1 << 20, false);
+        let y = builder.buffer("y", DType::F32, 4096, true);
+        let (thread, block) = (builder.thread(), builder.block(0));
+        let zero = builder.float(DType::F32, 0.0);
+        let sum = builder.declare("sum", Scalar::F32, zero);
+        let (from, to) = (builder.integer(0), builder.integer(count));
+        let i = builder.loop_over("i", from, to, 1);
+        let before = builder.scaled(block, 4096);
+        let inner = builder.scaled(i, 64);
+        let inner = builder.add(inner, thread);
+        let at = builder.add(before, inner);
+        let loaded = builder.load(x, at, "loaded");
+        let so_far = builder.get(sum);
+        let next = builder.binary(BinaryFn::Add, DType::F32, so_far, loaded);
+        builder.set(sum, next);
+        builder.end();
+        let sum = builder.get(sum);
+        builder.store(y, thread, sum);
+        all(&builder.finish([1, 1, 1], Vec::new()), &mini()).issued[Unit::I32.index()]
+    };
+    // In each iteration: what changes is added, an address, the counter, a comparison.
+    assert_eq!(looped(9) - looped(8), 4);
 }

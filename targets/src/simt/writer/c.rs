@@ -136,7 +136,7 @@ impl Writer<'_> {
     /// Whether a statement is written with the thread's number, which the kernel may not have named.
     fn names_thread(&self, stmt: &Stmt) -> bool {
         match *stmt {
-            Stmt::Multiply { .. } | Stmt::Arrive { .. } => true,
+            Stmt::Multiply { .. } | Stmt::Arrive { .. } | Stmt::Prefetch { .. } => true,
             Stmt::Reduce { width, .. } => !self.dialect.shuffles(self.kernel.threads) || width > self.warp,
             _ => false,
         }
@@ -234,6 +234,7 @@ impl Writer<'_> {
             Stmt::Arrive { var, counters, axis, scratch } => {
                 self.arrive(name(var), counters, usize::from(axis), scratch);
             }
+            Stmt::Prefetch { buffer, region } => self.prefetch(buffer, region),
             Stmt::Barrier => self.line(self.dialect.barrier()),
             Stmt::Reduce { var, function, dtype, width, scratch } => {
                 self.reduce(name(var), function, dtype, width, scratch);

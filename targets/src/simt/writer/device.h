@@ -111,6 +111,12 @@ template <int GROUPS> __device__ inline void cp_async_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 }
 
+// Has the line of an address brought to the common cache.
+__device__ inline void prefetch_line(const void *at)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(at)));
+}
+
 // Words that are read at once.
 __device__ inline void load_words(unsigned (&words)[1], const void *from)
 {

@@ -6,7 +6,7 @@ use super::c::Writer;
 use super::dialect::Dialect;
 use super::expression::Binding;
 use super::helpers::Helper;
-use crate::simt::kernel::{Buffer, Expr, ExprId, Stmt};
+use crate::simt::kernel::{ASKING, Buffer, BufferId, Expr, ExprId, LINE, Region, Scalar, Stmt};
 
 impl Writer<'_> {
     /// An assignment to an element in memory.
@@ -112,6 +112,40 @@ impl Writer<'_> {
                 self.line(&format!("store_words({address}, {array});"));
             }
         }
+    }
+
+    /// Asks for a part of a buffer: each thread of the grid for some lines of it.
+    pub fn prefetch(&mut self, buffer: BufferId, region: Region) {
+        let kernel = self.kernel;
+        let [x, y, _] = kernel.grid;
+        let mut number = self.block(0);
+        for (axis, across) in [(1, u64::from(x)), (2, u64::from(x) * u64::from(y))] {
+            if kernel.grid[axis] > 1 {
+                number = format!("{} * {across} + {number}", parted(&self.block(axis)));
+            }
+        }
+        let (asking, lines, blocks) = (kernel.threads.min(ASKING), region.lines().max(1), kernel.blocks());
+        let (count, step) = (region.rows * lines, blocks * u64::from(asking));
+        let wide = self.dialect.unsigned(Scalar::U64);
+        let at = match region.rows {
+            1 => format!("slot * {LINE}"),
+            _ => format!("({wide})(slot / {lines}) * {} + slot % {lines} * {LINE}", region.pitch),
+        };
+        let name = &kernel.buffers[buffer.index()].name;
+        self.line(&format!("if (thread < {asking}) {{"));
+        self.depth += 1;
+        self.line(&format!("for (int slot = thread * {blocks} + {number}; slot < {count}; slot += {step}) {{"));
+        self.line(&match self.dialect {
+            Dialect::OpenCl => {
+                format!("    prefetch((const __global uchar *){name} + {} + {at}, {LINE});", region.first)
+            }
+            Dialect::Cuda => {
+                format!("    prefetch_line(reinterpret_cast<const unsigned char *>({name}) + {} + {at});", region.first)
+            }
+        });
+        self.line("}");
+        self.depth -= 1;
+        self.line("}");
     }
 
     /// A buffer as bits, whatever they mean.
@@ -279,4 +313,9 @@ impl Writer<'_> {
 /// Words of 32 bits that so many elements take.
 fn words(dtype: DType, count: u32) -> u32 {
     count * dtype.bits() as u32 / 32
+}
+
+/// An operand of a product.
+fn parted(text: &str) -> String {
+    if text.contains(' ') { format!("({text})") } else { text.to_owned() }
 }

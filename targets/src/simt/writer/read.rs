@@ -30,7 +30,7 @@ pub(super) fn read(kernel: &Kernel) -> Read {
                 }
                 Stmt::For { .. } | Stmt::If(_) | Stmt::Else | Stmt::End | Stmt::Barrier => true,
                 Stmt::Store(..) | Stmt::StoreShared(..) | Stmt::Copy { .. } | Stmt::Commit | Stmt::Await(_) => true,
-                Stmt::Arrive { .. } => true,
+                Stmt::Arrive { .. } | Stmt::Prefetch { .. } => true,
             };
             let mut open: Vec<ExprId> = if is_read { stmt.operands().collect() } else { Vec::new() };
             while let Some(id) = open.pop() {

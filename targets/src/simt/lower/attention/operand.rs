@@ -25,7 +25,7 @@ pub(super) struct Source {
     /// The number in it of the stretch's first key.
     pub offset: usize,
     /// Whether it is read by vectors.
-    is_vector: bool,
+    pub is_vector: bool,
 }
 
 /// Keys that follow each other, and come from one value, as do theirs.

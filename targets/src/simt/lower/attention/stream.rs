@@ -16,15 +16,17 @@ mod staged;
 use tcc_ir::ops::{AttentionDims, BinaryFn, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
-use super::super::Written;
 use super::super::elements::{Elements, defect};
+use super::super::opening::Opening;
+use super::super::{Argument, Written};
 use super::SUM;
 use super::heads::{Heads, Place};
 use super::operand::{Key, Operand, Stretch, stretches, vector};
 use super::partial::{Partial, PartialMemory, Together};
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{ExprId, IndexFn, Scalar, SharedId, VarId};
+use crate::simt::kernel::{ExprId, IndexFn, Region, Scalar, SharedId, VarId};
+use crate::simt::simulator::buffer_bytes;
 use crate::target::TargetError;
 
 use shares::{Operands, Shares};
@@ -71,7 +73,9 @@ impl Stream {
             [1, vector(dtype)].map(|chunk| Operand { number, width, chunk, chunks: 1, lanes: 1 })
         };
         ways(0, dims.depth).into_iter().all(|keys| {
-            ways(1, dims.value_depth).into_iter().all(|values| !Shares::all(machine, dims, &[keys, values], 0).is_empty())
+            ways(1, dims.value_depth)
+                .into_iter()
+                .all(|values| !Shares::all(machine, dims, &[keys, values], 0).is_empty())
         })
     }
 
@@ -155,6 +159,7 @@ impl Stream {
             totals,
             sums,
         };
+        block.open(&self.passes);
         block.append(&operands_too)?;
         let last = block.go(&self.passes, kept)?;
         block.finish(&results, |block| {
@@ -273,6 +278,23 @@ impl Block<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Says that keys and values that lie in memory are read first.
+    fn open(&mut self, passes: &[Pass]) {
+        for source in passes.iter().take(1).flat_map(|pass| pass.stretch.sources) {
+            if !source.is_vector {
+                continue;
+            }
+            let zero = self.elements.builder.integer(0);
+            let (buffer, _) = self.elements.source(source.value, &[zero; 4]);
+            if let Some(&Argument::Value(value)) = self.elements.arguments.get(buffer.index()) {
+                let elements = self.elements.graph().shape(value).count() as u64;
+                let bytes = buffer_bytes(self.elements.stored(value), elements);
+                let region = Region { first: 0, rows: 1, pitch: bytes, width: bytes };
+                self.elements.openings.push(Opening { value, region, by_rows: true, step: 1 });
+            }
+        }
     }
 
     /// Goes over all keys of this block. Those that it still holds and that have to be kept are returned.
@@ -395,13 +417,7 @@ impl Block<'_, '_> {
     }
 
     /// Does with keys that are there all that is done with them.
-    fn attend(
-        &mut self,
-        pass: &Pass,
-        keys: &Keys,
-        turn: &Turn,
-        (masks, staged): (Option<VarId>, Option<Staged>),
-    ) {
+    fn attend(&mut self, pass: &Pass, keys: &Keys, turn: &Turn, (masks, staged): (Option<VarId>, Option<Staged>)) {
         if let Some(staged) = staged {
             self.take_keys(&staged, &turn.numbers);
         }

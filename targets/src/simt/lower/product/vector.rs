@@ -9,12 +9,13 @@ mod depth;
 use tcc_ir::{DType, ValueId};
 
 use super::super::elements::{Coords, Elements};
+use super::super::opening::Opening;
 use super::super::piece::Prologue;
 use super::super::rows::one_row;
 use super::panel::vector_of;
 use super::{Product, zero};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Builder, ExprId, Scalar, SharedId, Stmt, VarId};
+use crate::simt::kernel::{Builder, ExprId, Region, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Threads of a block where threads share columns.
@@ -166,6 +167,35 @@ pub(super) fn vector(
         depth::along_depth(elements, &mut rows, prologue, shares, outputs)
     } else {
         columns::along_columns(elements, &mut rows, prologue, shares, outputs)
+    }
+}
+
+/// Says which weights are read first: those of so many columns, from the start of the depth on, by vectors that all threads read
+/// together.
+fn open(elements: &mut Elements<'_>, rows: &Rows<'_>, columns: usize, together: u64) {
+    for product in rows.products {
+        let weights = product.factors[1];
+        let (zero_index, one) = (elements.builder.integer(0), elements.builder.integer(1));
+        let mut at = |k: ExprId, column: ExprId| {
+            let coords = product.coords(elements, 1, &rows.lead, k, column);
+            let (_, index) = elements.source(weights, &coords);
+            elements.builder.known_index(index).and_then(|index| u64::try_from(index).ok())
+        };
+        let places = [at(zero_index, zero_index), at(one, zero_index), at(zero_index, one)];
+        let [Some(first), Some(deeper), Some(beside)] = places else { continue };
+        let (Some(deeper), Some(beside)) = (deeper.checked_sub(first), beside.checked_sub(first)) else { continue };
+        let bits = elements.stored(weights).bits() as u64;
+        let bytes = |count: u64| count * bits / 8;
+        let (columns, depth) = (columns.min(product.n) as u64, product.k as u64);
+        let by_rows = beside == 1 && deeper >= columns;
+        let (rows, pitch, width) = match by_rows {
+            true => (depth, deeper, columns),
+            false if deeper == 1 && beside >= depth => (columns, beside, depth),
+            false => continue,
+        };
+        let region = Region { first: bytes(first), rows, pitch: bytes(pitch), width: bytes(width) };
+        let step = if by_rows { together } else { bytes(together) };
+        elements.openings.push(Opening { value: weights, region, by_rows, step });
     }
 }
 

@@ -128,7 +128,8 @@ impl Compiler<'_> {
         (changes, known): (&[bool], &mut [Option<bool>]),
     ) -> Vec<ExprId> {
         let terms = self.terms(index);
-        let (staying, changing): (Terms, Terms) = terms.into_iter().partition(|&(id, _)| self.stays(id, changes, known));
+        let (staying, changing): (Terms, Terms) =
+            terms.into_iter().partition(|&(id, _)| self.stays(id, changes, known));
         // What only counters of loops that are written out are added to is a part of the access.
         if changing.iter().all(|&(id, _)| self.becomes_known(id)) {
             self.address_of(memory, staying);
@@ -228,7 +229,9 @@ impl Compiler<'_> {
         }
         let expr = self.kernel.exprs[id.index()];
         match expr {
-            Expr::Index(IndexFn::Add | IndexFn::Sub, a, b) => [a, b].into_iter().for_each(|operand| self.track(operand)),
+            Expr::Index(IndexFn::Add | IndexFn::Sub, a, b) => {
+                [a, b].into_iter().for_each(|operand| self.track(operand))
+            }
             Expr::Index(IndexFn::Mul, a, b) if self.known(a).is_some() || self.known(b).is_some() => {
                 [a, b].into_iter().for_each(|operand| self.track(operand));
             }

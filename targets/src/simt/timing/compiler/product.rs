@@ -7,7 +7,7 @@
 
 use tcc_ir::DType;
 
-use super::super::code::{Access, Address, NOTHING, Slot, Space};
+use super::super::code::{Access, Address, Kind, NOTHING, Slot, Space};
 use super::super::recipe::Recipe;
 use super::super::resource::Unit;
 use super::Compiler;
@@ -121,7 +121,7 @@ impl Compiler<'_> {
         self.begin(slot, registers);
         let address = Address::Lines { from: self.source(factor.at), offset, lines, pitch, next };
         let space = Space::Shared(self.offsets[factor.shared.index()]);
-        let access = Access { space, is_store: false, address, bits: dtype.bits() as u64, width, copied: None };
+        let access = Access { space, kind: Kind::Load, address, bits: dtype.bits() as u64, width, copied: None };
         self.access_at(access, [at, NOTHING, NOTHING], slot);
         slot
     }

@@ -1,7 +1,7 @@
 //! Statements.
 
 use super::super::analysis::assigned;
-use super::super::code::{Access, Address, Code, NOTHING, Slot, Source, Space};
+use super::super::code::{Access, Address, Code, Kind, NOTHING, Slot, Source, Space};
 use super::super::recipe::{self, Recipe};
 use super::super::resource::Unit;
 use super::Compiler;
@@ -83,7 +83,7 @@ impl Compiler<'_> {
                 if self.kernel.vars[array.index()].packed.is_some() {
                     let held = slots[0];
                     self.begin(held, bits.div_ceil(32));
-                    let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
+                    let access = self.vector(Space::Global(buffer.0), from, (dtype, count), Kind::Load);
                     self.access_at(access, [base, NOTHING, NOTHING], held);
                     self.forget(array);
                     return at + 1;
@@ -91,7 +91,7 @@ impl Compiler<'_> {
                 // What is read lies in whole registers until each element is taken out.
                 let held = if recipe.is_empty() { slots[0] } else { self.slot() };
                 self.begin(held, if recipe.is_empty() { registers } else { bits.div_ceil(32) });
-                let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
+                let access = self.vector(Space::Global(buffer.0), from, (dtype, count), Kind::Load);
                 self.access_at(access, [base, NOTHING, NOTHING], held);
                 for &slot in &slots {
                     match recipe {
@@ -118,7 +118,7 @@ impl Compiler<'_> {
                     }
                 }
                 let base = self.address(Memory::Buffer(buffer), to);
-                let access = self.vector(Space::Global(buffer.0), to, (dtype, count), true);
+                let access = self.vector(Space::Global(buffer.0), to, (dtype, count), Kind::Store);
                 self.access_at(access, [base, last, NOTHING], NOTHING);
             }
             Stmt::Copy { shared, to, buffer, from, count, when } => {
@@ -127,7 +127,7 @@ impl Compiler<'_> {
                 let target = self.address(Memory::Shared(shared), to);
                 let base = self.address(Memory::Buffer(buffer), from);
                 let copied = Some((self.offsets[shared.index()], self.source(to), self.source(when)));
-                let access = self.vector(Space::Global(buffer.0), from, (dtype, count), false);
+                let access = self.vector(Space::Global(buffer.0), from, (dtype, count), Kind::Load);
                 let copies = self.compiled.copies;
                 self.access_at(Access { copied, ..access }, [base, target, condition], copies);
                 self.forget_shared();
@@ -144,6 +144,7 @@ impl Compiler<'_> {
             }
             Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(sums, tile, [a, b], b_by_rows),
             Stmt::Arrive { var, counters, axis, scratch } => self.arrive(var, counters, axis, scratch),
+            Stmt::Prefetch { buffer, region } => self.prefetch(buffer, region),
             Stmt::Barrier => self.barrier(),
             Stmt::Reduce { .. } => return self.reduce(at),
             Stmt::Else | Stmt::End => {}
@@ -159,10 +160,10 @@ impl Compiler<'_> {
     }
 
     /// An access to so many elements at once.
-    fn vector(&self, space: Space, index: ExprId, (dtype, count): (DType, u32), is_store: bool) -> Access {
+    fn vector(&self, space: Space, index: ExprId, (dtype, count): (DType, u32), kind: Kind) -> Access {
         let bits = dtype.bits() as u64;
         let address = Address::Index(self.source(index));
-        Access { space, is_store, address, bits, width: bits * u64::from(count), copied: None }
+        Access { space, kind, address, bits, width: bits * u64::from(count), copied: None }
     }
 
     fn narrowed(&mut self, recipe: Recipe, value: Slot) -> Slot {
@@ -199,9 +200,8 @@ impl Compiler<'_> {
         for index in (from..to).step_by(step as usize) {
             self.forget(var);
             self.counters.insert(var, index);
-            self.open();
+            // What does not depend on the counter is there in the next round too.
             self.statements(first, end);
-            self.close();
         }
         self.forget(var);
         self.counters.remove(&var);
@@ -344,19 +344,19 @@ impl Compiler<'_> {
     fn arrive(&mut self, var: VarId, counters: BufferId, axis: u8, scratch: SharedId) {
         let (held, fence, counted) = (self.vars[var.index()], self.slot(), self.slot());
         let last = i64::from(self.kernel.grid[usize::from(axis)]) - 1;
-        let access = |space, is_store, address| Access { space, is_store, address, bits: 32, width: 32, copied: None };
+        let access = |space, kind, address| Access { space, kind, address, bits: 32, width: 32, copied: None };
         let global = Space::Global(counters.0);
         self.begin(fence, 1);
-        self.access_at(access(global, false, Address::Index(Source::Data)), [NOTHING; 3], fence);
+        self.access_at(access(global, Kind::Load, Address::Index(Source::Data)), [NOTHING; 3], fence);
         self.issue(Unit::Control, [fence, NOTHING, NOTHING], NOTHING, None);
         self.barrier();
         self.begin(counted, 1);
-        self.access_at(access(global, false, Address::Same), [NOTHING; 3], counted);
+        self.access_at(access(global, Kind::Load, Address::Same), [NOTHING; 3], counted);
         let told = Space::Shared(self.offsets[scratch.index()]);
-        self.access_at(access(told, true, Address::Same), [counted, NOTHING, NOTHING], NOTHING);
+        self.access_at(access(told, Kind::Store, Address::Same), [counted, NOTHING, NOTHING], NOTHING);
         self.barrier();
         self.begin(held, 1);
-        self.access_at(access(told, false, Address::Same), [NOTHING; 3], held);
+        self.access_at(access(told, Kind::Load, Address::Same), [NOTHING; 3], held);
         self.emit(Code::Index { function: IndexFn::Eq, a: Source::Block(axis), b: Source::Known(last), to: held });
     }
 
@@ -412,14 +412,14 @@ impl Compiler<'_> {
     fn reduce_warps(&mut self, value: Slot, (function, dtype): (FoldFn, DType), width: u32, scratch: SharedId) {
         let scalar = Scalar::of(dtype);
         let (space, bits) = (Space::Shared(self.offsets[scratch.index()]), u64::from(scalar.registers()) * 32);
-        let access = |is_store, address| Access { space, is_store, address, bits, width: bits, copied: None };
-        self.access_at(access(true, Address::Thread), [value, NOTHING, NOTHING], NOTHING);
+        let access = |kind, address| Access { space, kind, address, bits, width: bits, copied: None };
+        self.access_at(access(Kind::Store, Address::Thread), [value, NOTHING, NOTHING], NOTHING);
         self.barrier();
         let partial: Vec<Slot> = (0..width / self.warp).map(|_| self.slot()).collect();
         for (place, some) in partial.chunks(PARTIALS).enumerate() {
             for &slot in some {
                 self.begin(slot, scalar.registers());
-                self.access_at(access(false, Address::Same), [NOTHING; 3], slot);
+                self.access_at(access(Kind::Load, Address::Same), [NOTHING; 3], slot);
             }
             for (number, &slot) in some.iter().enumerate() {
                 match place + number {

@@ -95,4 +95,3 @@ impl Shares {
         self.threads / self.lanes
     }
 }
-

@@ -7,7 +7,7 @@ use super::super::super::elements::Elements;
 use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
 use super::super::{Product, zero};
-use super::{Rows, Shares, at_once, told};
+use super::{Rows, Shares, at_once, open, told};
 use crate::number::FoldFn;
 use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
@@ -174,6 +174,7 @@ impl Flow {
             }
             Ok::<(), TargetError>(())
         };
+        open(elements, rows, (self.all * self.blocks) as usize, u64::from(self.parts));
         // Only the weights need not be waited for.
         let first = Rows { products, shared: None, turned: None, lead: rows.lead.clone() };
         rows.compute(elements, prologue, |elements| {

@@ -7,7 +7,7 @@ use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
 use super::super::panel::vector_of;
 use super::super::{Product, misfit, zero};
-use super::{Rows, Shares, at_once, told};
+use super::{Rows, Shares, at_once, open, told};
 use crate::number::FoldFn;
 use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
 use crate::target::TargetError;
@@ -155,6 +155,7 @@ fn streamed(
             elements.builder.push(Stmt::LoadVector { array, to: zero_index, buffer, from, count });
         }
     };
+    open(elements, rows, (columns.columns * columns.blocks) as usize, u64::from(lanes * count));
     rows.turned = Some((lanes, count));
     let first = |elements: &mut Elements<'_>| {
         elements.scoped(|elements| {
