@@ -19,6 +19,7 @@ mod pattern;
 mod recipe;
 mod registers;
 mod resource;
+mod schedule;
 mod setting;
 mod sharing;
 mod signature;

@@ -9,18 +9,21 @@ use super::code::{NOTHING, Slot};
 /// Registers that every thread takes beyond what it computes: assumed, about what the smallest kernels have.
 pub(super) const OVERHEAD: u32 = 10;
 
+/// Something that is held in registers.
 #[derive(Clone, Copy, Debug)]
-struct Live {
-    slot: Slot,
-    registers: u32,
-    first: usize,
-    last: usize,
+pub(super) struct Live {
+    pub slot: Slot,
+    pub registers: u32,
+    /// The first step and the last that it is needed in.
+    pub first: usize,
+    pub last: usize,
 }
 
 /// What lives from which step to which.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lives {
-    all: Vec<Live>,
+    /// By where they begin.
+    pub all: Vec<Live>,
     /// What each slot holds now.
     current: Vec<Option<usize>>,
 }
@@ -56,6 +59,17 @@ impl Lives {
                 let stays = &mut self.all[current.unwrap_or(index)].last;
                 *stays = end.max(*stays);
             }
+        }
+    }
+
+    /// Something is used from one place to another of a straight stretch, and no longer where it was.
+    pub fn reorder(&mut self, live: usize, (first, last): (usize, usize), (start, end): (usize, usize)) {
+        let live = &mut self.all[live];
+        if (start..end).contains(&live.first) {
+            live.first = first;
+        }
+        if (start..end).contains(&live.last) {
+            live.last = last;
         }
     }
 

@@ -42,17 +42,18 @@ impl<'p> Setting<'p> {
     }
 
     pub fn new(kernel: &'p Kernel, machine: &'p SimtMachine, clock_hz: u64) -> Setting<'p> {
-        let compiled = compile(kernel, machine.warp);
+        let times = Unit::ALL.map(|unit| match unit {
+            Unit::Tensor => tensor_times(kernel, machine),
+            _ => unit.times(machine),
+        });
+        let compiled = compile(kernel, machine, times);
         let occupancy = Occupancy::new(kernel, &compiled, machine);
         Setting {
             kernel,
             machine,
             sharing: Sharing::new(kernel, &compiled, machine, &occupancy),
             rates: Rates::new(machine, clock_hz, occupancy.active),
-            times: Unit::ALL.map(|unit| match unit {
-                Unit::Tensor => tensor_times(kernel, machine),
-                _ => unit.times(machine),
-            }),
+            times,
             compiled,
             occupancy,
             patterns: RefCell::default(),
