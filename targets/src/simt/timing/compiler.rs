@@ -19,7 +19,7 @@ use super::analysis::Analysis;
 use super::code::{Access, Address, Code, Compiled, Instruction, NOTHING, Slot, Source, Space};
 use super::occupancy::Occupancy;
 use super::recipe::{self, Recipe};
-use super::registers::{Lives, OVERHEAD};
+use super::registers::{FORWARD, Lives, OVERHEAD};
 use super::resource::Unit;
 use super::schedule::{Figures, schedule};
 use tcc_ir::DType;
@@ -71,7 +71,7 @@ pub(super) fn compile(kernel: &Kernel, machine: &SimtMachine, times: [(u64, u64)
     compiler.issue(Unit::Control, [NOTHING; 3], NOTHING, None);
     let (mut compiled, mut lives) = (compiler.compiled, compiler.lives);
     compiled.registers = lives.most();
-    // A compiler that orders instructions knows how many registers leave room for as many blocks.
+    // A compiler is told how many blocks registers have to leave room for.
     let room = Occupancy::new(kernel, &compiled, machine).room(machine);
     let figures = Figures {
         times,
@@ -79,7 +79,7 @@ pub(super) fn compile(kernel: &Kernel, machine: &SimtMachine, times: [(u64, u64)
         global: u64::from(machine.l2.latency),
         written: kernel.buffers.iter().map(|buffer| buffer.is_written).collect(),
     };
-    let most = compiled.registers.max(room);
+    let most = compiled.registers.max(room.min(compiled.registers * FORWARD.0 / FORWARD.1));
     schedule(&mut compiled, &mut lives, &figures, most.saturating_sub(OVERHEAD));
     compiled.registers = lives.most();
     compiled

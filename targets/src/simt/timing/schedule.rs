@@ -7,18 +7,19 @@
 //! something lives count (`names`). What is stored stays in the order of the kernel (`graph`).
 //!
 //! A stretch ends where a loop or a branch begins or ends, since a warp may go elsewhere there, and at barriers, and where copies
-//! are made a group or waited for: what is before these must be, for other warps or for what is copied, and what is after must not.
-//! A compiler may move what touches no memory across the latter; since products that are written out follow them, little would
-//! come of it.
+//! are made a group or waited for: what is before these must be, for other warps or for what is copied, and what is after must
+//! not. A compiler may move what touches no memory across the latter, and `ptxas` was seen to do so with a few instructions.
 //!
-//! Registers have a bound: as many as the order of the kernel takes, or as leave room for as many blocks as run at a time then.
-//! An instruction is put forward only if the rest could go on in the order of the kernel within it (`pressure`), so that the
-//! bound holds whatever was put forward.
+//! Registers have a bound: those that the order of the kernel takes, and a few more if they leave room for as many blocks. An
+//! instruction is put forward only if the rest could go on in the order of the kernel within it (`pressure`), so that the bound
+//! holds whatever was put forward.
 
 mod graph;
 mod names;
 mod order;
 mod pressure;
+#[cfg(test)]
+mod tests;
 
 use super::code::{Code, Compiled};
 use super::registers::Lives;
