@@ -52,8 +52,8 @@ pub(super) enum Code {
     Index { function: IndexFn, a: Source, b: Source, to: Slot },
     /// What a selected index is.
     Choose { condition: Source, a: Source, b: Source, to: Slot },
-    /// What something holds from now on, in lanes that take part.
-    Copy { from: Source, to: Slot },
+    /// What something holds from now on: in lanes that take part, or in all if it is new there.
+    Copy { from: Source, to: Slot, is_new: bool },
     /// Opens a loop; the place is that of what comes after it. A loop is regular if iterations do not hand indices on.
     Loop { counter: Slot, from: Source, to: Source, step: u32, after: usize, is_regular: bool },
     /// Closes a loop: the place is that of its first step.

@@ -2,8 +2,9 @@
 //!
 //! What a compiler for the machine is known to do is done here too: an expression is computed once in its scope, what does not
 //! change in a loop is computed before it, loops that are to be written out are, constants are folded, and constants that are
-//! added to an index are a part of the access (`linear`). Loops that are not marked are not unrolled, and instructions stay in the order
-//! of the kernel, but for what turns loaded elements into numbers: that stands before their first use (`pending`).
+//! added to an index are a part of the access (`linear`). Loops that are not marked are not unrolled. Instructions are written down
+//! in the order of the kernel, but for what turns loaded elements into numbers, which stands before their first use (`pending`); at
+//! the end those of straight stretches are put into an order in which they wait less (`schedule`).
 
 mod linear;
 mod pending;
@@ -19,17 +20,21 @@ use std::collections::HashMap;
 
 use super::analysis::Analysis;
 use super::code::{Access, Address, Code, Compiled, Instruction, Kind, NOTHING, Slot, Source, Space};
+use super::occupancy::Occupancy;
 use super::recipe::{self, Recipe};
-use super::registers::Lives;
+use super::registers::{FORWARD, Lives, OVERHEAD};
 use super::resource::Unit;
+use super::schedule::{Figures, schedule};
 use tcc_ir::DType;
 
+use crate::simt::SimtMachine;
 use crate::simt::kernel::check::scalars;
 use crate::simt::kernel::{Expr, ExprId, IndexFn, Kernel, Memory, Scalar, VarId};
 use crate::simt::simulator::ends;
 
 /// Expands a kernel, which must have passed [`check`](crate::simt::kernel::check::check).
-pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
+pub(super) fn compile(kernel: &Kernel, machine: &SimtMachine, times: [(u64, u64); Unit::ALL.len()]) -> Compiled {
+    let warp = machine.warp;
     let mut first = kernel.exprs.len() as u32;
     let mut vars = Vec::with_capacity(kernel.vars.len());
     for var in &kernel.vars {
@@ -67,8 +72,20 @@ pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
     compiler.statements(0, kernel.body.len());
     // The end is an instruction too.
     compiler.issue(Unit::Control, [NOTHING; 3], NOTHING, None);
-    compiler.compiled.registers = compiler.lives.most();
-    compiler.compiled
+    let (mut compiled, mut lives) = (compiler.compiled, compiler.lives);
+    compiled.registers = lives.most();
+    // A compiler is told how many blocks registers have to leave room for.
+    let room = Occupancy::new(kernel, &compiled, machine).room(machine);
+    let figures = Figures {
+        times,
+        shared: u64::from(machine.shared.latency),
+        global: u64::from(machine.l2.latency),
+        written: kernel.buffers.iter().map(|buffer| buffer.is_written).collect(),
+    };
+    let most = compiled.registers.max(room.min(compiled.registers * FORWARD.0 / FORWARD.1));
+    schedule(&mut compiled, &mut lives, &figures, most.saturating_sub(OVERHEAD));
+    compiled.registers = lives.most();
+    compiled
 }
 
 struct Compiler<'k> {

@@ -1,7 +1,7 @@
 //! How many cycles kernels take.
 //!
-//! A kernel is expanded into the instructions of a warp (`compiler`, `recipe`, `code`), which warps walk (`warp`, `lanes`) and
-//! multiprocessors issue (`multiprocessor`, `memory`). What happens is simulated event by event and in integers, for the kernel
+//! A kernel is expanded into the instructions of a warp (`compiler`, `recipe`, `code`), which are ordered as a compiler would
+//! (`schedule`), and which warps walk (`warp`, `lanes`) and multiprocessors issue (`multiprocessor`, `memory`). What happens is simulated event by event and in integers, for the kernel
 //! as it is: its loops, the addresses of each lane, its barriers. Time depends on no data: what is loaded is not known, a
 //! condition on it is taken to hold for some lanes and not for others, and an address from it leads to memory that no cache
 //! has. What repeats is left out (`steady`, `launch`), so that a kernel of any size is timed in a fraction of a second.
@@ -19,6 +19,7 @@ mod pattern;
 mod recipe;
 mod registers;
 mod resource;
+mod schedule;
 mod setting;
 mod sharing;
 mod signature;

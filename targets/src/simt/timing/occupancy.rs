@@ -99,6 +99,12 @@ impl Occupancy {
         }
     }
 
+    /// Registers that a thread may have while as many blocks run at a time.
+    pub(super) fn room(&self, machine: &SimtMachine) -> u32 {
+        let of_warp = machine.registers / self.warps.max(1) / machine.register_unit * machine.register_unit;
+        (of_warp / machine.warp).min(machine.thread_registers)
+    }
+
     /// Blocks that run at a time.
     pub fn wave(&self) -> u64 {
         self.active * u64::from(self.blocks)

@@ -1,26 +1,33 @@
 //! How many registers a thread takes.
 //!
 //! What is computed lives from there to its last use, and through a whole loop if it comes from before it. The most that live
-//! at a time, and a few more, are what a compiler is assumed to need: it may do better by computing things again, and worse by
-//! moving loads forward.
+//! at a time, and a few more, are what a compiler is assumed to need: it may do better by computing things again. Registers are
+//! counted where instructions are at the end, when some have been put forward (`schedule`).
 
 use super::code::{NOTHING, Slot};
 
 /// Registers that every thread takes beyond what it computes: assumed, about what the smallest kernels have.
 pub(super) const OVERHEAD: u32 = 10;
 
+/// How many registers instructions may take that are put forward, as a multiple of what the order of the kernel takes: `ptxas` was
+/// seen to take a sixth more where there is much to load behind a product, and no more elsewhere, though it had twice as many.
+pub(super) const FORWARD: (u32, u32) = (9, 8);
+
+/// Something that is held in registers.
 #[derive(Clone, Copy, Debug)]
-struct Live {
-    slot: Slot,
-    registers: u32,
-    first: usize,
-    last: usize,
+pub(super) struct Live {
+    pub slot: Slot,
+    pub registers: u32,
+    /// The first step and the last that it is needed in.
+    pub first: usize,
+    pub last: usize,
 }
 
 /// What lives from which step to which.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lives {
-    all: Vec<Live>,
+    /// By where they begin.
+    pub all: Vec<Live>,
     /// What each slot holds now.
     current: Vec<Option<usize>>,
 }
@@ -56,6 +63,17 @@ impl Lives {
                 let stays = &mut self.all[current.unwrap_or(index)].last;
                 *stays = end.max(*stays);
             }
+        }
+    }
+
+    /// Something is used from one place to another of a straight stretch, and no longer where it was.
+    pub fn reorder(&mut self, live: usize, (first, last): (usize, usize), (start, end): (usize, usize)) {
+        let live = &mut self.all[live];
+        if (start..end).contains(&live.first) {
+            live.first = first;
+        }
+        if (start..end).contains(&live.last) {
+            live.last = last;
         }
     }
 

@@ -45,7 +45,11 @@ impl<'p> Setting<'p> {
     }
 
     pub fn new(kernel: &'p Kernel, machine: &'p SimtMachine, clock_hz: u64, warm: &[Warm]) -> Setting<'p> {
-        let compiled = compile(kernel, machine.warp);
+        let times = Unit::ALL.map(|unit| match unit {
+            Unit::Tensor => tensor_times(kernel, machine),
+            _ => unit.times(machine),
+        });
+        let compiled = compile(kernel, machine, times);
         let occupancy = Occupancy::new(kernel, &compiled, machine);
         Setting {
             kernel,
@@ -53,10 +57,7 @@ impl<'p> Setting<'p> {
             sharing: Sharing::new(kernel, &compiled, machine, &occupancy),
             rates: Rates::new(machine, clock_hz, occupancy.active),
             warm: warm.to_vec(),
-            times: Unit::ALL.map(|unit| match unit {
-                Unit::Tensor => tensor_times(kernel, machine),
-                _ => unit.times(machine),
-            }),
+            times,
             compiled,
             occupancy,
             patterns: RefCell::default(),

@@ -140,10 +140,10 @@ pub(super) fn place(kernel: &Kernel, number: u64) -> [u32; 3] {
 /// The same code with every loop gone through once and both sides of every condition, without barriers.
 fn straightened(compiled: &Compiled) -> Compiled {
     let step = |&code: &Code| match code {
-        Code::Loop { counter, from, .. } => Code::Copy { from, to: counter },
+        Code::Loop { counter, from, .. } => Code::Copy { from, to: counter, is_new: false },
         // A copy of a known index to where nobody looks keeps places what they are.
         Code::EndLoop { .. } | Code::Barrier | Code::EndIf | Code::Else { .. } | Code::If { .. } => {
-            Code::Copy { from: Source::Known(0), to: compiled.slots as u32 }
+            Code::Copy { from: Source::Known(0), to: compiled.slots as u32, is_new: true }
         }
         Code::Issue(_)
         | Code::Alias { .. }

@@ -179,9 +179,10 @@ impl Warp {
                     chosen.is_unknown |= condition.is_unknown;
                     self.values[to as usize] = chosen;
                 }
-                Code::Copy { from, to } => {
+                Code::Copy { from, to, is_new } => {
                     let value = self.value(from);
-                    self.values[to as usize] = self.values[to as usize].set(&value, self.active, lanes);
+                    let held = &mut self.values[to as usize];
+                    *held = if is_new { value } else { held.set(&value, self.active, lanes) };
                 }
                 Code::Loop { counter, from, to, step, after, is_regular } => {
                     let (index, to) = (self.value(from), self.value(to));

@@ -1,8 +1,10 @@
 //! What was loaded and is not used yet.
 //!
 //! Elements that are narrower than registers become numbers by instructions that wait for the load. Compilers move these down to
-//! where the number is used, so that other loads are on their way meanwhile. So it is done here: what a load leads to is put
-//! off until something uses it, what it comes from is overwritten, or a loop or a branch begins or ends.
+//! where the number is used, so that what was read stays packed. So it is done here: what a load leads to is put
+//! off until something uses it, what it comes from is overwritten, or a loop or a branch begins or ends. The schedule that
+//! follows could put it there too, but it is bound by the registers of the order that it is given (`schedule`): with numbers
+//! that are made as soon as they are read, that order would hold many more than any compiler does.
 
 use std::collections::BTreeMap;
 

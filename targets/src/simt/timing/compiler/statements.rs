@@ -13,6 +13,13 @@ use crate::simt::kernel::{Accessed, BufferId, Expr, ExprId, IndexFn, Memory, Sca
 /// What warps have combined that is read at a time: assumed.
 const PARTIALS: usize = 8;
 
+/// What is given a value: each element of an array, or a variable that was not there before.
+#[derive(Clone, Copy)]
+struct Assigned {
+    is_array: bool,
+    is_new: bool,
+}
+
 impl Compiler<'_> {
     pub(super) fn statements(&mut self, mut at: usize, end: usize) {
         while at < end {
@@ -36,17 +43,27 @@ impl Compiler<'_> {
                 for element in 0..elements {
                     let slot = self.vars[var.index()] + element;
                     self.begin(slot, self.kernel.vars[var.index()].scalar.registers());
-                    self.assign(var, slot, (value, from, source), elements > 1);
+                    self.assign(var, slot, (value, from, source), Assigned { is_array: elements > 1, is_new: true });
                 }
             }
             Stmt::Set(var, value) => {
                 let (from, source) = (self.demand(value), self.source(value));
-                self.assign(var, self.element(var, None), (value, from, source), false);
+                self.assign(
+                    var,
+                    self.element(var, None),
+                    (value, from, source),
+                    Assigned { is_array: false, is_new: false },
+                );
                 self.forget(var);
             }
             Stmt::SetElement(var, index, value) => {
                 let (from, source) = (self.demand(value), self.source(value));
-                self.assign(var, self.element(var, Some(index)), (value, from, source), false);
+                self.assign(
+                    var,
+                    self.element(var, Some(index)),
+                    (value, from, source),
+                    Assigned { is_array: false, is_new: false },
+                );
                 self.forget(var);
             }
             Stmt::For { var, from, to, step, unroll } => {
@@ -103,7 +120,7 @@ impl Compiler<'_> {
                         _ => self.put_off(recipe, held, (slot, registers)),
                     }
                     if self.analysis.is_needed_var[array.index()] {
-                        self.emit(Code::Copy { from: Source::Data, to: slot });
+                        self.emit(Code::Copy { from: Source::Data, to: slot, is_new: true });
                     }
                 }
                 self.forget(array);
@@ -178,13 +195,13 @@ impl Compiler<'_> {
 
     /// Gives a variable a value: a register takes over what was computed for it, or what a variable holds that never changes; a
     /// constant, or what another variable holds that may change, is moved.
-    fn assign(&mut self, var: VarId, slot: Slot, (value, from, source): (ExprId, Slot, Source), is_array: bool) {
+    fn assign(&mut self, var: VarId, slot: Slot, (value, from, source): (ExprId, Slot, Source), is: Assigned) {
         let is_computed = match self.kernel.exprs[value.index()] {
             Expr::Integer(_) | Expr::Number(..) | Expr::Element(..) | Expr::Thread | Expr::Block(_) => false,
             Expr::Var(from) => !self.analysis.is_set[from.index()] && self.kernel.vars[from.index()].array.is_none(),
             _ => true,
         };
-        let is_moved = is_array || !is_computed && self.analysis.is_set[var.index()];
+        let is_moved = is.is_array || !is_computed && self.analysis.is_set[var.index()];
         if is_moved {
             let recipe = recipe::moved(self.kernel.vars[var.index()].scalar);
             self.chain(recipe, [from, NOTHING, NOTHING], slot);
@@ -192,7 +209,7 @@ impl Compiler<'_> {
             self.alias(from, slot);
         }
         if self.analysis.is_needed_var[var.index()] {
-            self.emit(Code::Copy { from: source, to: slot });
+            self.emit(Code::Copy { from: source, to: slot, is_new: is.is_new });
         }
     }
 
@@ -401,7 +418,7 @@ impl Compiler<'_> {
                 self.reduce_warps(value, (function, dtype), width, scratch);
             }
             if self.analysis.is_needed_var[var.index()] {
-                self.emit(Code::Copy { from: Source::Data, to: value });
+                self.emit(Code::Copy { from: Source::Data, to: value, is_new: false });
             }
             self.forget(var);
         }
