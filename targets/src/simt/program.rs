@@ -80,11 +80,9 @@ impl SimtProgram {
         self.times.get_or_init(|| Times::new(&self.parts, &self.facts, self.machine.clock_hz))
     }
 
-    /// Cycles from the end of the launch before one to its start; before the first there are as many. What was asked for on its
-    /// behalf is there by then.
-    fn gap(&self, launch: usize) -> u64 {
-        let behind = launch.checked_sub(1).map_or(0, |before| self.times().of(before).behind);
-        self.facts.launch_cycles(self.machine.clock_hz).max(behind)
+    /// Cycles from the end of one launch to the start of the next; before the first there are as many.
+    fn gap(&self) -> u64 {
+        self.facts.launch_cycles(self.machine.clock_hz)
     }
 
     /// Launches with their times.
@@ -94,7 +92,7 @@ impl SimtProgram {
 
     /// Cycles of all launches.
     fn cycles(&self) -> u64 {
-        self.times().launched().enumerate().map(|(launch, time)| self.gap(launch) + time.cycles).sum()
+        self.times().launched().map(|time| self.gap() + time.cycles).sum()
     }
 
     /// Executes the program for its values.

@@ -19,7 +19,7 @@ use crate::simt::timing::{Warm, estimate_between};
 use crate::target::TargetError;
 
 /// How much is asked for is some of these many times what memory gives between two launches, by quarters.
-const SHARES: [u64; 7] = [2, 4, 6, 8, 12, 20, 32];
+const SHARES: [u64; 9] = [2, 3, 4, 6, 8, 10, 12, 20, 32];
 
 /// Lines that a thread asks for at the most.
 const MOST_LINES: u64 = 64;
@@ -175,7 +175,7 @@ fn best(
             }
         };
         let warm: Vec<Warm> = same.iter().enumerate().map(warm).collect();
-        estimate_between(&asking, (second, &warm), facts, clock_hz, gap)
+        estimate_between(&asking, (second, warm), facts, clock_hz, gap)
     };
     let cycles: Vec<u64> = ways.par_iter().map(cycles).collect();
     let best = ways.into_iter().zip(cycles).min_by_key(|&(_, cycles)| cycles).map(|(regions, _)| regions);

@@ -103,8 +103,7 @@ fn share(needed: f64, cycles: u64) -> f64 {
 
 fn kernel(program: &SimtProgram, group: usize) -> KernelReport {
     let part = &program.parts.groups[group];
-    let own = program.launched().enumerate().filter(|(_, (launch, _))| launch.group as usize == group);
-    let cycles: u64 = own.map(|(number, (_, time))| program.gap(number) + time.cycles).sum();
+    let cycles: u64 = of_group(program, group).map(|time| program.gap() + time.cycles).sum();
     // What bounds the launch that takes longest.
     let longest = of_group(program, group).max_by_key(|time| time.cycles);
     KernelReport {
@@ -131,7 +130,7 @@ fn breakdown(program: &SimtProgram) -> Vec<BreakdownPart> {
             parts.push(BreakdownPart { name, cycles, kind: Certainty::Modelled });
         }
     }
-    let cycles = (0..program.parts.launches.len()).map(|launch| program.gap(launch)).sum();
+    let cycles = program.gap() * program.parts.launches.len() as u64;
     parts.push(BreakdownPart { name: LAUNCHES.to_owned(), cycles, kind: Certainty::Assumed });
     parts
 }

@@ -22,7 +22,7 @@ pub(super) fn text(program: &SimtProgram) -> String {
     );
     let mut now = 0;
     let mut last = None;
-    for (number, (launch, time)) in program.launched().enumerate() {
+    for (launch, time) in program.launched() {
         let kernel = &parts.kernels[launch.kernel as usize];
         if last != Some(launch.group) {
             last = Some(launch.group);
@@ -32,7 +32,7 @@ pub(super) fn text(program: &SimtProgram) -> String {
                 let _ = writeln!(text, "  ; {}", group.origins.join(", "));
             }
         }
-        now += program.gap(number);
+        now += program.gap();
         let end = now + time.cycles;
         let [x, y, z] = kernel.grid;
         let occupancy = &time.occupancy;
@@ -63,8 +63,8 @@ pub(super) fn trace(program: &SimtProgram) -> Vec<TraceSpan> {
         spans.push(TraceSpan { unit: UNIT.into(), name, start: now, cycles });
         now += cycles;
     };
-    for (number, (launch, time)) in program.launched().enumerate() {
-        add("launch".to_owned(), program.gap(number));
+    for (launch, time) in program.launched() {
+        add("launch".to_owned(), program.gap());
         add(program.parts.kernels[launch.kernel as usize].name.clone(), time.cycles);
     }
     spans

@@ -1,7 +1,7 @@
 //! How long launches take, one after another.
 //!
 //! A launch begins with empty caches, but for what the launch before it has written or asked for on its behalf and what then is
-//! still in the common cache. Launches of one kernel that find the same there take as long, wherever their buffers lie.
+//! still in the common cache. What was asked for and comes later than the launch is waited for. Launches of one kernel that find the same there take as long, wherever their buffers lie.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,10 @@ use super::{Launch, Parts};
 use crate::simt::SimtMachine;
 use crate::simt::kernel::{Kernel, Stmt};
 use crate::simt::simulator::buffer_bytes;
-use crate::simt::timing::{KernelTime, Warm, time};
+use crate::simt::timing::{KernelTime, Start, Warm, time};
+
+/// A kernel by its number, and how it begins.
+type Situation = (u32, Start);
 
 /// The times of all launches.
 #[derive(Debug)]
@@ -27,28 +30,36 @@ pub(super) struct Times {
 impl Times {
     /// On a machine with so many cycles a second.
     pub fn new(parts: &Parts, facts: &SimtMachine, clock_hz: u64) -> Times {
-        let mut known: HashMap<(u32, Vec<Warm>), usize> = HashMap::new();
-        let mut situations: Vec<(u32, Vec<Warm>)> = Vec::new();
-        let mut of_kernel = vec![None; parts.kernels.len()];
-        let mut before: Option<&Launch> = None;
-        let mut of_launch = Vec::with_capacity(parts.launches.len());
-        for launch in &parts.launches {
-            let situation = (launch.kernel, before.map_or(Vec::new(), |before| warm(parts, facts, before, launch)));
-            let number = *known.entry(situation).or_insert_with_key(|situation| {
-                situations.push(situation.clone());
-                situations.len() - 1
-            });
-            of_kernel[launch.kernel as usize].get_or_insert(number);
-            of_launch.push(number);
-            before = Some(launch);
+        let gap = facts.launch_cycles(clock_hz);
+        let of = |(kernel, start): &Situation| time(&parts.kernels[*kernel as usize], facts, clock_hz, start);
+        let before = std::iter::once(None).chain(parts.launches.iter().map(Some));
+        let situations: Vec<(Situation, bool)> =
+            parts.launches.iter().zip(before).map(|pair| situation(parts, facts, pair)).collect();
+        // What waits for nothing of the launch before is timed side by side.
+        let mut known: HashMap<Situation, usize> = HashMap::new();
+        let mut first: Vec<&Situation> = Vec::new();
+        for (situation, waits) in &situations {
+            if !waits && !known.contains_key(situation) {
+                known.insert(situation.clone(), first.len());
+                first.push(situation);
+            }
         }
-        let of = |(kernel, warm): &(u32, Vec<Warm>)| time(&parts.kernels[*kernel as usize], facts, clock_hz, warm);
-        Times { all: situations.par_iter().map(of).collect(), of_launch, of_kernel }
-    }
-
-    /// That of a launch, by its number.
-    pub fn of(&self, launch: usize) -> &KernelTime {
-        &self.all[self.of_launch[launch]]
+        let mut times = Times {
+            all: first.into_par_iter().map(of).collect(),
+            of_launch: Vec::with_capacity(situations.len()),
+            of_kernel: vec![None; parts.kernels.len()],
+        };
+        for ((kernel, start), waits) in situations {
+            let before = times.of_launch.last().filter(|_| waits).map_or(0, |&before: &usize| times.all[before].behind);
+            let situation = (kernel, Start { late: before.saturating_sub(gap), ..start });
+            let number = *known.entry(situation).or_insert_with_key(|situation| {
+                times.all.push(of(situation));
+                times.all.len() - 1
+            });
+            times.of_kernel[kernel as usize].get_or_insert(number);
+            times.of_launch.push(number);
+        }
+        times
     }
 
     /// Those of all launches in order.
@@ -60,6 +71,13 @@ impl Times {
     pub fn of_kernel(&self, kernel: usize) -> Option<&KernelTime> {
         self.of_kernel[kernel].map(|number| &self.all[number])
     }
+}
+
+/// How a launch begins after another, if there is one, and whether it waits for what that has asked for.
+fn situation(parts: &Parts, facts: &SimtMachine, (launch, before): (&Launch, Option<&Launch>)) -> (Situation, bool) {
+    let warm = before.map_or(Vec::new(), |before| warm(parts, facts, before, launch));
+    let waits = warm.iter().any(|warm| matches!(warm, Warm::Region(_)));
+    ((launch.kernel, Start { warm, late: 0 }), waits)
 }
 
 /// What a launch finds in the common cache of its buffers after another.

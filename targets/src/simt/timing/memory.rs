@@ -9,7 +9,7 @@ use super::cache::Cache;
 use super::pattern::{Sectors, within_buffer};
 use super::resource::{Counters, Resource, TICKS};
 use super::sharing::Sharing;
-use super::warm::Warm;
+use super::warm::{Start, Warm};
 use crate::simt::SimtMachine;
 
 /// Bandwidths and latencies of a multiprocessor.
@@ -58,7 +58,7 @@ impl Rates {
 pub(super) struct Memory<'p> {
     rates: &'p Rates,
     sharing: &'p Sharing,
-    warm: &'p [Warm],
+    start: &'p Start,
     l1: Cache,
     /// Sectors in the common cache because this multiprocessor has read them.
     read: Cache,
@@ -79,7 +79,7 @@ pub(super) struct Memory<'p> {
 
 impl<'p> Memory<'p> {
     /// An empty one, with so many sectors in the multiprocessor's cache.
-    pub fn new(rates: &'p Rates, sharing: &'p Sharing, warm: &'p [Warm], l1_sectors: u64) -> Memory<'p> {
+    pub fn new(rates: &'p Rates, sharing: &'p Sharing, start: &'p Start, l1_sectors: u64) -> Memory<'p> {
         // What a multiprocessor has read stays in the common cache until all have filled it with what nobody had read.
         let (blocks, distinct) = sharing
             .accesses
@@ -89,14 +89,14 @@ impl<'p> Memory<'p> {
         Memory {
             rates,
             sharing,
-            warm,
+            start,
             l1: Cache::new(l1_sectors),
             read: Cache::new(read),
             written: Cache::new(rates.l2_sectors),
             shared_free: 0,
             l1_free: 0,
             l2_free: 0,
-            dram_free: 0,
+            dram_free: start.late * TICKS,
             own_free: 0,
             moved: 0,
             owed: sharing.accesses.iter().map(|share| share.blocks - share.distinct).collect(),
@@ -132,8 +132,10 @@ impl<'p> Memory<'p> {
         let rates = self.rates;
         let start = self.common(start, counters);
         self.moved = self.moved.max(self.l2_free);
-        let is_here = self.is_warm(access, sector, is_data)
-            || !is_data && (self.read.find(sector).is_some() || !self.is_first(access, counters));
+        if let Some(there) = self.warm(access, sector, is_data) {
+            return (start.div_ceil(TICKS)).max(there) + rates.l2_latency;
+        }
+        let is_here = !is_data && (self.read.find(sector).is_some() || !self.is_first(access, counters));
         if !is_data && self.read.insert_new(sector) {
             counters.inserted[1] += 1;
         }
@@ -146,12 +148,15 @@ impl<'p> Memory<'p> {
         start.div_ceil(TICKS) + rates.dram_latency
     }
 
-    /// Whether a sector is in the common cache since before the launch.
-    fn is_warm(&self, access: usize, sector: u64, is_data: bool) -> bool {
-        match self.warm.get(self.sharing.accesses[access].buffer as usize) {
-            None | Some(Warm::Cold) => false,
-            Some(Warm::All) => true,
-            Some(Warm::Region(region)) => !is_data && region.holds(within_buffer(sector, self.rates.sector)),
+    /// The cycle in which a sector is in the common cache, if it was asked for or written before the launch.
+    fn warm(&self, access: usize, sector: u64, is_data: bool) -> Option<u64> {
+        match self.start.warm.get(self.sharing.accesses[access].buffer as usize) {
+            None | Some(Warm::Cold) => None,
+            Some(Warm::All) => Some(0),
+            Some(Warm::Region(region)) => {
+                let is_there = !is_data && region.holds(within_buffer(sector, self.rates.sector));
+                is_there.then_some(self.start.late)
+            }
         }
     }
 

@@ -31,7 +31,7 @@ mod warp;
 
 pub use occupancy::{Limit, Occupancy};
 pub use resource::{Resource, Unit};
-pub use warm::Warm;
+pub use warm::{Start, Warm};
 
 use resource::TICKS;
 use setting::Setting;
@@ -78,31 +78,31 @@ impl KernelTime {
     }
 }
 
-/// Times a kernel, which must have passed [`check`](super::kernel::check::check), on a machine with so many cycles a second. What
-/// of its buffers is in the common cache before is said by their numbers; of those that are not named nothing is.
-pub fn time(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64, warm: &[Warm]) -> KernelTime {
-    measure(&Setting::new(kernel, machine, clock_hz, warm))
+/// Times a kernel, which must have passed [`check`](super::kernel::check::check), on a machine with so many cycles a second.
+pub fn time(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64, start: &Start) -> KernelTime {
+    measure(&Setting::new(kernel, machine, clock_hz, start))
 }
 
 /// How good a kernel is, to compare it with others that do the same; the less, the better: whether it would spill registers, which
 /// costs what is not modelled, and about how many cycles it takes.
 pub fn estimate(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64) -> (bool, u64) {
-    let setting = Setting::rough(kernel, machine, clock_hz, &[]);
+    let setting = Setting::rough(kernel, machine, clock_hz, &Start::default());
     (setting.occupancy.would_spill, launch::run(&setting).cycles)
 }
 
 /// About how many cycles it is from the start of a kernel to the end of another that follows it, and finds in the common cache what is
-/// said, if there are at least so many between them.
+/// said, if there are so many between them.
 pub fn estimate_between(
     first: &Kernel,
-    (second, warm): (&Kernel, &[Warm]),
+    (second, warm): (&Kernel, Vec<Warm>),
     machine: &SimtMachine,
     clock_hz: u64,
     gap: u64,
 ) -> u64 {
-    let before = launch::run(&Setting::rough(first, machine, clock_hz, &[]));
-    let after = launch::run(&Setting::rough(second, machine, clock_hz, warm));
-    before.cycles + before.behind.max(gap) + after.cycles
+    let before = launch::run(&Setting::rough(first, machine, clock_hz, &Start::default()));
+    let start = Start { warm, late: before.behind.saturating_sub(gap) };
+    let after = launch::run(&Setting::rough(second, machine, clock_hz, &start));
+    before.cycles + gap + after.cycles
 }
 
 fn measure(setting: &Setting<'_>) -> KernelTime {

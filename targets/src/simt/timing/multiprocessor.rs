@@ -74,7 +74,7 @@ impl<'p> Multiprocessor<'p> {
             warps: vec![None; occupancy.warps as usize],
             schedulers: vec![Scheduler::default(); machine.schedulers as usize],
             blocks: vec![Block::default(); occupancy.blocks as usize],
-            memory: Memory::new(&setting.rates, &setting.sharing, &setting.warm, occupancy.l1_sectors(machine)),
+            memory: Memory::new(&setting.rates, &setting.sharing, &setting.start, occupancy.l1_sectors(machine)),
             counters: Counters::new(setting.kernel.buffers.len()),
             now: 0,
             ages: 0,

@@ -9,7 +9,7 @@ use super::occupancy::Occupancy;
 use super::pattern::Patterns;
 use super::resource::Unit;
 use super::sharing::Sharing;
-use super::warm::Warm;
+use super::warm::Start;
 use crate::simt::SimtMachine;
 use crate::simt::kernel::{Kernel, Spread, Stmt};
 
@@ -22,8 +22,8 @@ pub(super) struct Setting<'p> {
     pub occupancy: Occupancy,
     pub sharing: Sharing,
     pub rates: Rates,
-    /// What is in the common cache before, by the kernel's buffers; nothing of those that are not named.
-    pub warm: Vec<Warm>,
+    /// How it begins.
+    pub start: Start,
     /// What [`Unit::times`] says of each unit.
     pub times: [(u64, u64); Unit::ALL.len()],
     /// Accesses that were looked at.
@@ -40,11 +40,11 @@ const SHORT_WINDOW: u64 = 8;
 
 impl<'p> Setting<'p> {
     /// For a comparison with kernels that do the same: sooner done, and less exact by a few per cent of bytes.
-    pub fn rough(kernel: &'p Kernel, machine: &'p SimtMachine, clock_hz: u64, warm: &[Warm]) -> Setting<'p> {
-        Setting { window: SHORT_WINDOW, ..Setting::new(kernel, machine, clock_hz, warm) }
+    pub fn rough(kernel: &'p Kernel, machine: &'p SimtMachine, clock_hz: u64, start: &Start) -> Setting<'p> {
+        Setting { window: SHORT_WINDOW, ..Setting::new(kernel, machine, clock_hz, start) }
     }
 
-    pub fn new(kernel: &'p Kernel, machine: &'p SimtMachine, clock_hz: u64, warm: &[Warm]) -> Setting<'p> {
+    pub fn new(kernel: &'p Kernel, machine: &'p SimtMachine, clock_hz: u64, start: &Start) -> Setting<'p> {
         let times = Unit::ALL.map(|unit| match unit {
             Unit::Tensor => tensor_times(kernel, machine),
             _ => unit.times(machine),
@@ -56,7 +56,7 @@ impl<'p> Setting<'p> {
             machine,
             sharing: Sharing::new(kernel, &compiled, machine, &occupancy),
             rates: Rates::new(machine, clock_hz, occupancy.active),
-            warm: warm.to_vec(),
+            start: start.clone(),
             times,
             compiled,
             occupancy,

@@ -6,7 +6,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use super::setting::Setting;
-use super::{KernelTime, Limit, Resource, Unit, Warm, measure, time};
+use super::{KernelTime, Limit, Resource, Start, Unit, Warm, measure, time};
 use crate::machine::Machine;
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
@@ -25,12 +25,12 @@ fn mini() -> SimtMachine {
 
 fn timed(kernel: &Kernel, machine: &SimtMachine) -> KernelTime {
     check(kernel).unwrap();
-    time(kernel, machine, 1_000_000_000, &[])
+    time(kernel, machine, 1_000_000_000, &Start::default())
 }
 
 /// The same with every multiprocessor and every wave.
 fn all(kernel: &Kernel, machine: &SimtMachine) -> KernelTime {
-    let mut setting = Setting::new(kernel, machine, 1_000_000_000, &[]);
+    let mut setting = Setting::new(kernel, machine, 1_000_000_000, &Start::default());
     setting.leaves_out = false;
     measure(&setting)
 }
@@ -208,7 +208,7 @@ fn a_copy_takes_as_long_as_its_bytes() {
         assert_eq!(time.bound_by(), "dram");
     }
     let (h100, clock) = machine("h100");
-    let time = time(&copy(DType::F32, 256, 1 << 16, 1), &h100, clock, &[]);
+    let time = time(&copy(DType::F32, 256, 1 << 16, 1), &h100, clock, &Start::default());
     let least = (f64::from(8 * 256 * (1 << 16)) / (3.35e12 * 0.92) * clock as f64) as u64;
     assert!(time.cycles >= least && time.cycles * 100 < least * 104, "{least} {time:?}");
 }
@@ -327,7 +327,7 @@ fn memory_is_read_once_for_all() {
     let (h100, clock) = machine("h100");
     let bytes = |m: u32, n: u32, k: u32| 4 * u64::from(m * k + k * n + m * n);
     for (m, n, k) in [(64, 1024, 256), (256, 512, 128)] {
-        let time = time(&product(m, n, k), &h100, clock, &[]);
+        let time = time(&product(m, n, k), &h100, clock, &Start::default());
         let (found, wanted) = (time.dram_bytes, bytes(m, n, k));
         assert!(found * 10 > wanted * 9 && found * 10 < wanted * 12, "{found} {wanted}");
     }
@@ -345,7 +345,7 @@ fn what_depends_on_data_comes_from_memory() {
 fn time_is_the_same_every_time() {
     let (h100, clock) = machine("h100");
     for kernel in [product(100, 100, 100), sums(1000, 300, 128), copy(DType::F32, 128, 10000, 2)] {
-        assert_eq!(time(&kernel, &h100, clock, &[]), time(&kernel, &h100, clock, &[]));
+        assert_eq!(time(&kernel, &h100, clock, &Start::default()), time(&kernel, &h100, clock, &Start::default()));
     }
 }
 
@@ -399,7 +399,7 @@ fn what_is_there_before_is_not_fetched() {
     let bytes = 4 * 256 * 128;
     // Of the part of each block so much.
     let region = |bytes: u64| Warm::Region(Region { first: 0, rows: 128, pitch: 1024, width: bytes / 128 });
-    let after = |warm: Warm| time(&kernel, &h100, clock, &[warm]);
+    let after = |warm: Warm| time(&kernel, &h100, clock, &Start { warm: vec![warm], late: 0 });
     let [cold, half, all] = [Warm::Cold, region(bytes / 2), Warm::All].map(after);
     assert_eq!([&cold, &half, &all].map(|time| time.read_bytes[0]), [bytes, bytes / 2, 0]);
     assert_eq!(after(region(bytes)), all);
@@ -424,9 +424,9 @@ fn what_is_asked_for_ahead_comes_behind() {
         builder.push(Stmt::Prefetch { buffer: next, region: Region { first: 0, rows: 1, pitch: width, width } });
         let kernel = builder.finish([128, 1, 1], Vec::new());
         check(&kernel).unwrap();
-        time(&kernel, &h100, clock, &[])
+        time(&kernel, &h100, clock, &Start::default())
     };
-    let alone = time(&plain, &h100, clock, &[]);
+    let alone = time(&plain, &h100, clock, &Start::default());
     let [some, more] = [1 << 20, 1 << 22].map(asking);
     assert_eq!(some.read_bytes[2], 1 << 20);
     assert_eq!(more.read_bytes[2], 1 << 22);

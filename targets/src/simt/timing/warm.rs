@@ -12,3 +12,12 @@ pub enum Warm {
     /// A part, of which all blocks read as much, as they are taken to do the same.
     Region(Region),
 }
+
+/// How a launch begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Start {
+    /// What is in the common cache, by the kernel's buffers; nothing of those that are not named.
+    pub warm: Vec<Warm>,
+    /// Cycles until parts that were asked for are there, for which memory is busy.
+    pub late: u64,
+}

@@ -17,7 +17,7 @@ use crate::simt::SimtProgram;
 use crate::simt::kernel::{Builder, IndexFn, Kernel, Scalar};
 use crate::simt::program::{Buffer, Group, Launch, Parts};
 use crate::simt::simulator::Place;
-use crate::simt::timing::time;
+use crate::simt::timing::{Start, time};
 use crate::target::{Port, Program};
 
 /// A program with kernels that are not launched yet.
@@ -162,7 +162,7 @@ fn shared_memory_is_what_the_occupancy_model_counts() {
     let mut scratch = 0;
     for kernel in &program.parts().kernels {
         let own = Placement::new(kernel, Dialect::Cuda, facts.warp).bytes;
-        let assumed = time(kernel, &facts, 1_000_000_000, &[]).occupancy.shared_bytes;
+        let assumed = time(kernel, &facts, 1_000_000_000, &Start::default()).occupancy.shared_bytes;
         assert_eq!(assumed, own + facts.shared.reserved, "{}", kernel.name);
         scratch += kernel.shared_bytes() - own;
     }
@@ -176,7 +176,7 @@ fn shared_memory_is_what_the_occupancy_model_counts() {
     let kernel = builder.finish([1, 1, 1], Vec::new());
     assert_eq!(Placement::new(&kernel, Dialect::Cuda, 32).bytes, 0);
     assert_eq!(Placement::new(&kernel, Dialect::OpenCl, 32).bytes, 256);
-    assert_eq!(time(&kernel, &facts, 1_000_000_000, &[]).occupancy.shared_bytes, facts.shared.reserved);
+    assert_eq!(time(&kernel, &facts, 1_000_000_000, &Start::default()).occupancy.shared_bytes, facts.shared.reserved);
 }
 
 /// Code without comments and what is between quotes, and what was between quotes.
