@@ -186,6 +186,12 @@ impl Tensor {
 }
 
 impl SimtMachine {
+    /// Cycles that memory takes for so many bytes, at so many a second.
+    pub(crate) fn dram_cycles(&self, bytes: u64, clock_hz: u64) -> u64 {
+        let rate = self.dram.bytes_per_second * self.dram.efficiency / clock_hz as f64;
+        (bytes as f64 / rate) as u64
+    }
+
     /// Cycles from the end of one launch to the start of the next, at so many a second.
     pub(crate) fn launch_cycles(&self, clock_hz: u64) -> u64 {
         (self.launch_ns * clock_hz as f64 / 1e9).ceil() as u64

@@ -15,7 +15,7 @@ use crate::simt::SimtMachine;
 use crate::simt::kernel::check::check;
 use crate::simt::kernel::names::name_of;
 use crate::simt::kernel::{ASKING, Buffer, BufferId, Expr, Kernel, LINE, Region, Stmt};
-use crate::simt::timing::{Warm, estimate_between};
+use crate::simt::timing::{Asked, Start, Warm, estimate_between};
 use crate::target::TargetError;
 
 /// How much is asked for is some of these many times what memory gives between two launches, by quarters.
@@ -169,13 +169,15 @@ fn best(
         let warm = |(parameter, same): (usize, &Option<usize>)| {
             let region = regions.iter().find(|(own, _)| *own == parameter);
             match (region, same) {
-                (Some(&(_, region)), _) => Warm::Region(region),
+                (Some(&(_, region)), _) => {
+                    Warm::Asked(Asked { region, there: 0, takes: facts.dram_cycles(region.bytes(), clock_hz) })
+                }
                 (None, Some(own)) if first.buffers[*own].is_written => Warm::All,
                 (None, _) => Warm::Cold,
             }
         };
         let warm: Vec<Warm> = same.iter().enumerate().map(warm).collect();
-        estimate_between(&asking, (second, warm), facts, clock_hz, gap)
+        estimate_between(&asking, (second, Start { warm, late: 0 }), facts, clock_hz, gap)
     };
     let cycles: Vec<u64> = ways.par_iter().map(cycles).collect();
     let best = ways.into_iter().zip(cycles).min_by_key(|&(_, cycles)| cycles).map(|(regions, _)| regions);

@@ -9,9 +9,9 @@ use rayon::prelude::*;
 
 use super::{Launch, Parts};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Kernel, Stmt};
+use crate::simt::kernel::{Kernel, Region, Stmt};
 use crate::simt::simulator::buffer_bytes;
-use crate::simt::timing::{KernelTime, Start, Warm, time};
+use crate::simt::timing::{Asked, KernelTime, Start, Warm, time};
 
 /// A kernel by its number, and how it begins.
 type Situation = (u32, Start);
@@ -34,7 +34,7 @@ impl Times {
         let of = |(kernel, start): &Situation| time(&parts.kernels[*kernel as usize], facts, clock_hz, start);
         let before = std::iter::once(None).chain(parts.launches.iter().map(Some));
         let situations: Vec<(Situation, bool)> =
-            parts.launches.iter().zip(before).map(|pair| situation(parts, facts, pair)).collect();
+            parts.launches.iter().zip(before).map(|pair| situation(parts, (facts, clock_hz), pair)).collect();
         // What waits for nothing of the launch before is timed side by side.
         let mut known: HashMap<Situation, usize> = HashMap::new();
         let mut first: Vec<&Situation> = Vec::new();
@@ -51,7 +51,7 @@ impl Times {
         };
         for ((kernel, start), waits) in situations {
             let before = times.of_launch.last().filter(|_| waits).map_or(0, |&before: &usize| times.all[before].behind);
-            let situation = (kernel, Start { late: before.saturating_sub(gap), ..start });
+            let situation = (kernel, start.late_by(before.saturating_sub(gap)));
             let number = *known.entry(situation).or_insert_with_key(|situation| {
                 times.all.push(of(situation));
                 times.all.len() - 1
@@ -74,21 +74,27 @@ impl Times {
 }
 
 /// How a launch begins after another, if there is one, and whether it waits for what that has asked for.
-fn situation(parts: &Parts, facts: &SimtMachine, (launch, before): (&Launch, Option<&Launch>)) -> (Situation, bool) {
-    let warm = before.map_or(Vec::new(), |before| warm(parts, facts, before, launch));
-    let waits = warm.iter().any(|warm| matches!(warm, Warm::Region(_)));
+fn situation(
+    parts: &Parts,
+    (facts, clock_hz): (&SimtMachine, u64),
+    (launch, before): (&Launch, Option<&Launch>),
+) -> (Situation, bool) {
+    let warm = before.map_or(Vec::new(), |before| warm(parts, (facts, clock_hz), before, launch));
+    let waits = warm.iter().any(|warm| matches!(warm, Warm::Asked(_)));
     ((launch.kernel, Start { warm, late: 0 }), waits)
 }
 
 /// What a launch finds in the common cache of its buffers after another.
-fn warm(parts: &Parts, facts: &SimtMachine, before: &Launch, launch: &Launch) -> Vec<Warm> {
+fn warm(parts: &Parts, (facts, clock_hz): (&SimtMachine, u64), before: &Launch, launch: &Launch) -> Vec<Warm> {
     let kernel = &parts.kernels[before.kernel as usize];
     let keeps = keeps_results(facts, kernel);
     let of_buffer = |buffer: &u32| {
         let own = before.buffers.iter().position(|other| other == buffer);
         match own {
             Some(own) if keeps && kernel.buffers[own].is_written => Warm::All,
-            Some(own) => prefetched(kernel, own),
+            Some(own) => asked(kernel, own).map_or(Warm::Cold, |region| {
+                Warm::Asked(Asked { region, there: 0, takes: facts.dram_cycles(region.bytes(), clock_hz) })
+            }),
             None => Warm::Cold,
         }
     };
@@ -107,10 +113,9 @@ fn keeps_results(facts: &SimtMachine, kernel: &Kernel) -> bool {
 }
 
 /// What a kernel asks for of one of its buffers on behalf of the next.
-fn prefetched(kernel: &Kernel, number: usize) -> Warm {
-    let own = kernel.body.iter().find_map(|stmt| match *stmt {
+fn asked(kernel: &Kernel, number: usize) -> Option<Region> {
+    kernel.body.iter().find_map(|stmt| match *stmt {
         Stmt::Prefetch { buffer, region } if buffer.index() == number => Some(region),
         _ => None,
-    });
-    own.map_or(Warm::Cold, Warm::Region)
+    })
 }

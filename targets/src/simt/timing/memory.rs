@@ -153,10 +153,8 @@ impl<'p> Memory<'p> {
         match self.start.warm.get(self.sharing.accesses[access].buffer as usize) {
             None | Some(Warm::Cold) => None,
             Some(Warm::All) => Some(0),
-            Some(Warm::Region(region)) => {
-                let is_there = !is_data && region.holds(within_buffer(sector, self.rates.sector));
-                is_there.then_some(self.start.late)
-            }
+            Some(Warm::Asked(_)) if is_data => None,
+            Some(Warm::Asked(asked)) => asked.of(within_buffer(sector, self.rates.sector)),
         }
     }
 

@@ -31,7 +31,7 @@ mod warp;
 
 pub use occupancy::{Limit, Occupancy};
 pub use resource::{Resource, Unit};
-pub use warm::{Start, Warm};
+pub use warm::{Asked, Start, Warm};
 
 use resource::TICKS;
 use setting::Setting;
@@ -94,13 +94,13 @@ pub fn estimate(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64) -> (bool,
 /// said, if there are so many between them.
 pub fn estimate_between(
     first: &Kernel,
-    (second, warm): (&Kernel, Vec<Warm>),
+    (second, start): (&Kernel, Start),
     machine: &SimtMachine,
     clock_hz: u64,
     gap: u64,
 ) -> u64 {
     let before = launch::run(&Setting::rough(first, machine, clock_hz, &Start::default()));
-    let start = Start { warm, late: before.behind.saturating_sub(gap) };
+    let start = start.late_by(before.behind.saturating_sub(gap));
     let after = launch::run(&Setting::rough(second, machine, clock_hz, &start));
     before.cycles + gap + after.cycles
 }

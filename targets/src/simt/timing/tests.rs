@@ -6,7 +6,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use super::setting::Setting;
-use super::{KernelTime, Limit, Resource, Start, Unit, Warm, measure, time};
+use super::{Asked, KernelTime, Limit, Resource, Start, Unit, Warm, measure, time};
 use crate::machine::Machine;
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
@@ -398,7 +398,10 @@ fn what_is_there_before_is_not_fetched() {
     let kernel = copy(DType::F32, 256, 128, 1);
     let bytes = 4 * 256 * 128;
     // Of the part of each block so much.
-    let region = |bytes: u64| Warm::Region(Region { first: 0, rows: 128, pitch: 1024, width: bytes / 128 });
+    let region = |bytes: u64| {
+        let region = Region { first: 0, rows: 128, pitch: 1024, width: bytes / 128 };
+        Warm::Asked(Asked { region, there: 0, takes: 0 })
+    };
     let after = |warm: Warm| time(&kernel, &h100, clock, &Start { warm: vec![warm], late: 0 });
     let [cold, half, all] = [Warm::Cold, region(bytes / 2), Warm::All].map(after);
     assert_eq!([&cold, &half, &all].map(|time| time.read_bytes[0]), [bytes, bytes / 2, 0]);

@@ -1,6 +1,6 @@
 //! What a launch finds in the common cache.
 
-use crate::simt::kernel::Region;
+use crate::simt::kernel::{LINE, Region};
 
 /// What of a buffer is in the common cache when a launch begins: the launch before it has written it, or asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -9,8 +9,35 @@ pub enum Warm {
     Cold,
     /// All of it.
     All,
-    /// A part, of which all blocks read as much, as they are taken to do the same.
-    Region(Region),
+    /// A part that was asked for.
+    Asked(Asked),
+}
+
+/// A part of a buffer that comes line by line. All blocks read as much of it, as they are taken to do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// The part.
+    pub region: Region,
+    /// Cycles from the start until the last line is there; 0 if it is before.
+    pub there: u64,
+    /// Cycles that all lines take.
+    pub takes: u64,
+}
+
+impl Asked {
+    /// The cycle in which a byte of the buffer is there, if it was asked for.
+    pub(super) fn of(&self, byte: u64) -> Option<u64> {
+        let region = &self.region;
+        if !region.holds(byte) {
+            return None;
+        }
+        let within = byte - region.first;
+        let row = within.checked_div(region.pitch).unwrap_or(0);
+        let line = row * region.lines() + (within - row * region.pitch) / LINE;
+        let all = (region.rows * region.lines()).max(1);
+        let behind = self.takes * (all - 1).saturating_sub(line) / all;
+        Some(self.there.saturating_sub(behind))
+    }
 }
 
 /// How a launch begins.
@@ -18,6 +45,22 @@ pub enum Warm {
 pub struct Start {
     /// What is in the common cache, by the kernel's buffers; nothing of those that are not named.
     pub warm: Vec<Warm>,
-    /// Cycles until parts that were asked for are there, for which memory is busy.
+    /// Cycles until all that was asked for is there, for which memory is busy.
     pub late: u64,
+}
+
+impl Start {
+    /// The same when all that was asked for, in the order of the buffers, is there after so many cycles.
+    #[must_use]
+    pub fn late_by(mut self, cycles: u64) -> Start {
+        self.late = cycles;
+        let mut there = cycles;
+        for warm in self.warm.iter_mut().rev() {
+            if let Warm::Asked(asked) = warm {
+                asked.there = there;
+                there = there.saturating_sub(asked.takes);
+            }
+        }
+        self
+    }
 }
