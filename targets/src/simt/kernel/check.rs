@@ -375,7 +375,7 @@ impl Checker<'_> {
                     }
                     has_arrived = true;
                 }
-                Stmt::Prefetch { buffer, region } => {
+                Stmt::Prefetch { buffer, region, threads } => {
                     let buffer = kernel.buffers.get(buffer.index()).filter(|buffer| !buffer.is_written);
                     let has = |buffer: &Buffer| {
                         region.end() <= buffer.elements.saturating_mul(buffer.dtype.bits() as u64) / 8
@@ -384,7 +384,7 @@ impl Checker<'_> {
                         region.rows > 0 && region.width > 0 && (region.rows == 1 || region.pitch >= region.width);
                     // Lines and threads are counted by indices.
                     let counted = region.bytes().max(kernel.blocks().saturating_mul(u64::from(kernel.threads)));
-                    let is_counted = counted <= i32::MAX as u64;
+                    let is_counted = counted <= i32::MAX as u64 && (1..=kernel.threads).contains(&threads);
                     if scopes.len() != 1 || !(is_region && is_counted && buffer.is_some_and(has)) {
                         return Err(at("it asks for what is not there"));
                     }

@@ -17,7 +17,7 @@ mod stmt;
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};
 pub use memory::{Accessed, Memory};
-pub use region::{ASKING, LINE, Region};
+pub use region::{LINE, Region};
 pub use spread::{SUMS, Spread};
 pub use stmt::{Factor, Stmt};
 

@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 /// Bytes that are brought to the common cache together (CUDA C++ Programming Guide: a cache line is 128 bytes).
 pub const LINE: u64 = 128;
 
-/// Threads of a block that ask for lines: the first ones, which mostly have something of their own to read until the end.
-pub const ASKING: u32 = 64;
-
 /// Rows of bytes in a buffer, which lie apart by a pitch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Region {

@@ -102,13 +102,15 @@ pub enum Stmt {
         b_by_rows: bool,
     },
     /// Begins to bring a part of a buffer to the common cache, all blocks together: neighbouring lines are asked for by neighbouring
-    /// blocks, whose first [`ASKING`](super::ASKING) threads take turns. Nobody waits for it, and nothing follows from it: it is
-    /// for a launch that comes later.
+    /// blocks, whose first threads take turns. Nobody waits for it, and nothing follows from it: it is for a launch that comes
+    /// later.
     Prefetch {
         /// The buffer.
         buffer: BufferId,
         /// What of it.
         region: Region,
+        /// So many threads of each block.
+        threads: u32,
     },
     /// Waits until all threads of the block are here; what they have written to shared memory is then seen.
     Barrier,

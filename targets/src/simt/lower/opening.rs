@@ -14,15 +14,18 @@ use super::{Argument, Chosen};
 use crate::simt::SimtMachine;
 use crate::simt::kernel::check::check;
 use crate::simt::kernel::names::name_of;
-use crate::simt::kernel::{ASKING, Buffer, BufferId, Expr, Kernel, LINE, Region, Stmt};
+use crate::simt::kernel::{Buffer, BufferId, Expr, Kernel, LINE, Region, Stmt};
 use crate::simt::timing::{Asked, Start, Warm, estimate_between};
 use crate::target::TargetError;
 
 /// How much is asked for is some of these many times what memory gives between two launches, by quarters.
 const SHARES: [u64; 9] = [2, 3, 4, 6, 8, 10, 12, 20, 32];
 
-/// Lines that a thread asks for at the most.
-const MOST_LINES: u64 = 64;
+/// Lines that a block asks for at the most.
+const MOST_LINES: u64 = 4096;
+
+/// Threads that ask where others may have something of their own to read: the first warp, which mostly has so too.
+const FEW: u32 = 32;
 
 /// The share of the common cache that may be asked for.
 const CACHE_SHARE: u64 = 4;
@@ -152,8 +155,7 @@ fn best(
     let gap = facts.launch_cycles(clock_hz);
     let rate = facts.dram.bytes_per_second / clock_hz as f64;
     let between = (rate * gap as f64) as u64;
-    let most =
-        (facts.l2.bytes / CACHE_SHARE).min(first.blocks() * u64::from(first.threads.min(ASKING)) * MOST_LINES * LINE);
+    let most = (facts.l2.bytes / CACHE_SHARE).min(first.blocks() * MOST_LINES * LINE);
     let mut ways: Vec<Vec<(usize, Region)>> = vec![Vec::new()];
     for share in SHARES {
         let bytes = (between * share / 4).min(most) / openings.len() as u64;
@@ -187,6 +189,8 @@ fn best(
 /// A kernel that asks for parts of the parameters of another, which may be its own too.
 fn asking(kernel: &Kernel, next: &Kernel, (regions, places): (&[(usize, Region)], &[Option<usize>])) -> Kernel {
     let mut asking = kernel.clone();
+    let at = behind_reads(kernel);
+    let threads = if at == kernel.body.len() { kernel.threads.min(FEW) } else { kernel.threads };
     let mut added = Vec::with_capacity(regions.len());
     for (&(parameter, region), place) in regions.iter().zip(places) {
         let own = place.unwrap_or_else(|| {
@@ -195,9 +199,8 @@ fn asking(kernel: &Kernel, next: &Kernel, (regions, places): (&[(usize, Region)]
             asking.buffers.push(Buffer { name, is_written: false, ..buffer.clone() });
             asking.buffers.len() - 1
         });
-        added.push(Stmt::Prefetch { buffer: BufferId(own as u32), region });
+        added.push(Stmt::Prefetch { buffer: BufferId(own as u32), region, threads });
     }
-    let at = behind_reads(&asking);
     asking.body.splice(at..at, added);
     asking
 }
@@ -218,14 +221,39 @@ fn unused(kernel: &Kernel, like: &str) -> String {
     name
 }
 
-/// Where a kernel has asked for all that is its own: at its end, or where its blocks arrive, and the last has but to put together
-/// what all have.
+/// Where all threads of a block have asked for all that is their own: behind the barrier that follows the last statement in no scope
+/// that reads what the kernel does not write, or at the end. What is stored does not wait for memory.
 fn behind_reads(kernel: &Kernel) -> usize {
-    let Some(arrival) = kernel.arrival() else { return kernel.body.len() };
-    let last =
-        |stmt: &Stmt| matches!(*stmt, Stmt::If(condition) if kernel.exprs[condition.index()] == Expr::Var(arrival.var));
-    let behind = kernel.body.iter().skip(arrival.place).position(last);
-    behind.map_or(kernel.body.len(), |behind| arrival.place + behind)
+    let is_read = |buffer: BufferId| kernel.buffers.get(buffer.index()).is_some_and(|buffer| !buffer.is_written);
+    // Operands stand before users.
+    let mut reads = vec![false; kernel.exprs.len()];
+    for (index, expr) in kernel.exprs.iter().enumerate() {
+        let own = matches!(*expr, Expr::Load(buffer, _) if is_read(buffer));
+        reads[index] = own || expr.operands().any(|operand| reads[operand.index()]);
+    }
+    let (mut depth, mut found, mut last) = (0usize, false, 0);
+    for (at, stmt) in kernel.body.iter().enumerate() {
+        match *stmt {
+            Stmt::For { .. } | Stmt::If(_) => depth += 1,
+            Stmt::End => depth = depth.saturating_sub(1),
+            Stmt::LoadVector { buffer, .. } | Stmt::Copy { buffer, .. } => found |= is_read(buffer),
+            _ => {}
+        }
+        found |= stmt.operands().any(|operand| reads[operand.index()]);
+        if depth == 0 && std::mem::take(&mut found) {
+            last = at + 1;
+        }
+    }
+    let mut depth = 0usize;
+    let barrier = kernel.body[last..].iter().position(|stmt| {
+        match stmt {
+            Stmt::For { .. } | Stmt::If(_) => depth += 1,
+            Stmt::End => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && *stmt == Stmt::Barrier
+    });
+    barrier.map_or(kernel.body.len(), |barrier| last + barrier + 1)
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ fn keeps_results(facts: &SimtMachine, kernel: &Kernel) -> bool {
 /// What a kernel asks for of one of its buffers on behalf of the next.
 fn asked(kernel: &Kernel, number: usize) -> Option<Region> {
     kernel.body.iter().find_map(|stmt| match *stmt {
-        Stmt::Prefetch { buffer, region } if buffer.index() == number => Some(region),
+        Stmt::Prefetch { buffer, region, .. } if buffer.index() == number => Some(region),
         _ => None,
     })
 }

@@ -102,6 +102,8 @@ pub(super) enum Kind {
     Store,
     /// Has something brought to the common cache, and waits for nothing.
     Prefetch,
+    /// Waits until what was stored is seen by all.
+    Fence,
 }
 
 /// An access to memory.

@@ -158,6 +158,11 @@ impl<'p> Memory<'p> {
         }
     }
 
+    /// When what was stored is seen by all, which is taken to be as far as memory is.
+    pub fn fence(&self, now: u64) -> u64 {
+        now.max(self.l2_free.max(self.own_free).div_ceil(TICKS)) + self.rates.dram_latency
+    }
+
     /// Asks for sectors on behalf of a later launch. Nobody waits for them, and what is there is not fetched again.
     pub fn prefetch(&mut self, now: u64, access: usize, sectors: &Sectors, counters: &mut Counters) {
         for &sector in sectors {

@@ -99,9 +99,9 @@ pub fn estimate_between(
     clock_hz: u64,
     gap: u64,
 ) -> u64 {
-    let before = launch::run(&Setting::rough(first, machine, clock_hz, &Start::default()));
+    let before = launch::run(&Setting::new(first, machine, clock_hz, &Start::default()));
     let start = start.late_by(before.behind.saturating_sub(gap));
-    let after = launch::run(&Setting::rough(second, machine, clock_hz, &start));
+    let after = launch::run(&Setting::new(second, machine, clock_hz, &start));
     before.cycles + gap + after.cycles
 }
 

@@ -270,6 +270,7 @@ impl<'p> Multiprocessor<'p> {
                 match kind {
                     Kind::Store => (now, self.memory.store(now, &sectors, index.is_unknown, &mut self.counters)),
                     Kind::Load => (self.memory.load(now, number, &sectors, index.is_unknown, &mut self.counters), now),
+                    Kind::Fence => (self.memory.fence(now), now),
                     Kind::Prefetch => {
                         self.memory.prefetch(now, number, &sectors, &mut self.counters);
                         (now, now)

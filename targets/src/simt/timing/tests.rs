@@ -424,7 +424,11 @@ fn what_is_asked_for_ahead_comes_behind() {
         let at = number(&mut builder, 256);
         let loaded = builder.load(x, at, "loaded");
         builder.store(y, at, loaded);
-        builder.push(Stmt::Prefetch { buffer: next, region: Region { first: 0, rows: 1, pitch: width, width } });
+        builder.push(Stmt::Prefetch {
+            buffer: next,
+            region: Region { first: 0, rows: 1, pitch: width, width },
+            threads: 256,
+        });
         let kernel = builder.finish([128, 1, 1], Vec::new());
         check(&kernel).unwrap();
         time(&kernel, &h100, clock, &Start::default())
@@ -448,7 +452,7 @@ fn what_cannot_be_asked_for_is_refused() {
     let asks = |region: Region| {
         let mut builder = Builder::new("asks", 32);
         let x = builder.buffer("x", DType::F32, 1024, false);
-        builder.push(Stmt::Prefetch { buffer: x, region });
+        builder.push(Stmt::Prefetch { buffer: x, region, threads: 32 });
         check(&builder.finish([1, 1, 1], Vec::new())).is_ok()
     };
     let all = Region { first: 0, rows: 4, pitch: 1024, width: 1024 };

@@ -234,7 +234,7 @@ impl Writer<'_> {
             Stmt::Arrive { var, counters, axis, scratch } => {
                 self.arrive(name(var), counters, usize::from(axis), scratch);
             }
-            Stmt::Prefetch { buffer, region } => self.prefetch(buffer, region),
+            Stmt::Prefetch { buffer, region, threads } => self.prefetch(buffer, region, threads),
             Stmt::Barrier => self.line(self.dialect.barrier()),
             Stmt::Reduce { var, function, dtype, width, scratch } => {
                 self.reduce(name(var), function, dtype, width, scratch);

@@ -6,7 +6,7 @@ use super::c::Writer;
 use super::dialect::Dialect;
 use super::expression::Binding;
 use super::helpers::Helper;
-use crate::simt::kernel::{ASKING, Buffer, BufferId, Expr, ExprId, LINE, Region, Scalar, Stmt};
+use crate::simt::kernel::{Buffer, BufferId, Expr, ExprId, LINE, Region, Scalar, Stmt};
 
 impl Writer<'_> {
     /// An assignment to an element in memory.
@@ -115,7 +115,7 @@ impl Writer<'_> {
     }
 
     /// Asks for a part of a buffer: each thread of the grid for some lines of it.
-    pub fn prefetch(&mut self, buffer: BufferId, region: Region) {
+    pub fn prefetch(&mut self, buffer: BufferId, region: Region, asking: u32) {
         let kernel = self.kernel;
         let [x, y, _] = kernel.grid;
         let mut number = self.block(0);
@@ -124,7 +124,7 @@ impl Writer<'_> {
                 number = format!("{} * {across} + {number}", parted(&self.block(axis)));
             }
         }
-        let (asking, lines, blocks) = (kernel.threads.min(ASKING), region.lines().max(1), kernel.blocks());
+        let (lines, blocks) = (region.lines().max(1), kernel.blocks());
         let (count, step) = (region.rows * lines, blocks * u64::from(asking));
         let wide = self.dialect.unsigned(Scalar::U64);
         let at = match region.rows {
@@ -132,8 +132,11 @@ impl Writer<'_> {
             _ => format!("({wide})(slot / {lines}) * {} + slot % {lines} * {LINE}", region.pitch),
         };
         let name = &kernel.buffers[buffer.index()].name;
-        self.line(&format!("if (thread < {asking}) {{"));
-        self.depth += 1;
+        let is_guarded = asking < kernel.threads;
+        if is_guarded {
+            self.line(&format!("if (thread < {asking}) {{"));
+            self.depth += 1;
+        }
         self.line(&format!("for (int slot = thread * {blocks} + {number}; slot < {count}; slot += {step}) {{"));
         self.line(&match self.dialect {
             Dialect::OpenCl => {
@@ -144,8 +147,10 @@ impl Writer<'_> {
             }
         });
         self.line("}");
-        self.depth -= 1;
-        self.line("}");
+        if is_guarded {
+            self.depth -= 1;
+            self.line("}");
+        }
     }
 
     /// A buffer as bits, whatever they mean.

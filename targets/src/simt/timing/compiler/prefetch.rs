@@ -4,13 +4,13 @@ use super::super::code::{Access, Address, Code, Kind, NOTHING, Slot, Source, Spa
 use super::super::recipe;
 use super::super::resource::Unit;
 use super::Compiler;
-use crate::simt::kernel::{ASKING, BufferId, IndexFn, LINE, Region};
+use crate::simt::kernel::{BufferId, IndexFn, LINE, Region};
 
 impl Compiler<'_> {
     /// A loop over lines, which some threads of all blocks share. Its index arithmetic is that of the code that is written for it.
-    pub(super) fn prefetch(&mut self, buffer: BufferId, region: Region) {
+    pub(super) fn prefetch(&mut self, buffer: BufferId, region: Region, asking: u32) {
         let [x, y, _] = self.kernel.grid.map(i64::from);
-        let (asking, blocks) = (self.kernel.threads.min(ASKING), self.kernel.blocks() as i64);
+        let blocks = self.kernel.blocks() as i64;
         let lines = region.lines().max(1) as i64;
         let known = Source::Known;
         self.settle_all();

@@ -161,7 +161,7 @@ impl Compiler<'_> {
             }
             Stmt::Multiply { sums, tile, a, b, b_by_rows } => self.multiply(sums, tile, [a, b], b_by_rows),
             Stmt::Arrive { var, counters, axis, scratch } => self.arrive(var, counters, axis, scratch),
-            Stmt::Prefetch { buffer, region } => self.prefetch(buffer, region),
+            Stmt::Prefetch { buffer, region, threads } => self.prefetch(buffer, region, threads),
             Stmt::Barrier => self.barrier(),
             Stmt::Reduce { .. } => return self.reduce(at),
             Stmt::Else | Stmt::End => {}
@@ -364,7 +364,7 @@ impl Compiler<'_> {
         let access = |space, kind, address| Access { space, kind, address, bits: 32, width: 32, copied: None };
         let global = Space::Global(counters.0);
         self.begin(fence, 1);
-        self.access_at(access(global, Kind::Load, Address::Index(Source::Data)), [NOTHING; 3], fence);
+        self.access_at(access(global, Kind::Fence, Address::Same), [NOTHING; 3], fence);
         self.issue(Unit::Control, [fence, NOTHING, NOTHING], NOTHING, None);
         self.barrier();
         self.begin(counted, 1);

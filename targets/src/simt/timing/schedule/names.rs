@@ -449,7 +449,7 @@ fn touch(step: &mut Step, access: &Access, figures: &Figures) {
     match (of(access.space), access.kind) {
         (Some(memory), Kind::Store) => step.writes.push((memory, false)),
         // These come last, behind all that is renamed.
-        (Some(memory), Kind::Load | Kind::Prefetch) => step.reads.push(memory),
+        (Some(memory), Kind::Load | Kind::Prefetch | Kind::Fence) => step.reads.push(memory),
         (None, _) => {}
     }
     if access.copied.is_some() {
