@@ -9,8 +9,9 @@ use super::code::{NOTHING, Slot};
 /// Registers that every thread takes beyond what it computes: assumed, about what the smallest kernels have.
 pub(super) const OVERHEAD: u32 = 10;
 
-/// How many registers instructions may take that are put forward, as a multiple of what the order of the kernel takes: `ptxas` was
-/// seen to take a sixth more where there is much to load behind a product, and no more elsewhere, though it had twice as many.
+/// How many registers instructions may take that are put forward, as a multiple of what the order of the kernel takes: assumed.
+/// `ptxas` was seen to take 240 for 206 where much is loaded behind a product; on the mean of many kernels it takes about as many
+/// as the order of the kernel, also where it may have more.
 pub(super) const FORWARD: (u32, u32) = (9, 8);
 
 /// Something that is held in registers.
