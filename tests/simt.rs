@@ -63,6 +63,10 @@ fn a_layer_that_decodes_is_five_launches() {
     let launches = main.matches(".launch(").count();
     // 16 layers, and a few launches for tokens, positions, the mask and the logits.
     assert!((16 * 5 + 1..=16 * 5 + 8).contains(&launches), "{launches} launches");
+    // Each of the five asks for what the next one reads first.
+    let (_, kernels) = code.iter().find(|(path, _)| path.ends_with("kernels.cu")).unwrap();
+    let asking = kernels.split("__global__").filter(|kernel| kernel.contains("prefetch_line(")).count();
+    assert!(asking >= 5, "{asking} kernels ask for what comes after them");
     // All weights are read once, each two bytes.
     assert!(report.dram_bytes > 2_400_000_000, "{} bytes", report.dram_bytes);
 }
