@@ -239,8 +239,8 @@ impl Checker<'_> {
             match *stmt {
                 Stmt::Let(id, value) => {
                     holds(value, var(id)?.scalar)?;
-                    let is_byte = |dtype: DType| dtype.bits() >= 8;
-                    if var(id)?.packed.is_some_and(|dtype| !is_byte(dtype) || !self.is_zero(value)) {
+                    let fills = |dtype: DType| is_vector(dtype, var(id).ok().and_then(|var| var.array).unwrap_or(1));
+                    if var(id)?.packed.is_some_and(|dtype| !fills(dtype) || !self.is_zero(value)) {
                         return Err(at("an array that vectors are loaded into holds something else"));
                     }
                     if std::mem::replace(&mut declared[id.index()], true) {
@@ -334,6 +334,23 @@ impl Checker<'_> {
                     }
                     let dtype = kernel.buffers[buffer.index()].dtype;
                     self.check_vector((array, to, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
+                }
+                Stmt::Dequantize { array, packed, first, count, zero, scale, dtype } => {
+                    let [to, from] = [var(array)?, var(packed)?];
+                    let is_there = declared[array.index()] && declared[packed.index()];
+                    let holds_all = from.array.zip(first.checked_add(count)).is_some_and(|(all, end)| end <= all)
+                        && to.packed.is_none()
+                        && to.array.is_some_and(|all| count <= all);
+                    let is_whole = |dtype: DType| {
+                        let each = 32 / dtype.bits() as u32;
+                        is_narrow(dtype) && first.is_multiple_of(each) && count.is_multiple_of(each)
+                    };
+                    let fits = is_there && holds_all && count > 0 && from.packed.is_some_and(is_whole);
+                    if !fits || to.scalar != Scalar::F32 || !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+                        return Err(at("it makes floats of what holds no integers"));
+                    }
+                    zero.map_or(Ok(()), |zero| holds(zero, Scalar::I32))?;
+                    scale.map_or(Ok(()), |scale| holds(scale, Scalar::F32))?;
                 }
                 Stmt::StoreVector { buffer, to, array, from, count } => {
                     holds(to, Scalar::I32)?;
@@ -540,6 +557,11 @@ impl Checker<'_> {
         }
         if scopes.len() > MAX_DEPTH { Err("scopes are nested too deeply".to_owned()) } else { Ok(()) }
     }
+}
+
+/// Whether elements are integers of at most eight bits.
+fn is_narrow(dtype: DType) -> bool {
+    matches!(dtype, DType::I4 | DType::U4 | DType::I8 | DType::U8)
 }
 
 /// Whether so many elements are read or written at once.

@@ -7,13 +7,13 @@ mod elements;
 mod merge;
 mod piece;
 mod product;
+mod quantized;
 mod rows;
 
 use std::collections::HashMap;
 
 use rayon::prelude::*;
 use tcc_ir::{Access, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
-use tcc_passes::derived_constants;
 
 pub(super) use attention::runs as attends;
 use elements::{Elements, defect};
@@ -21,6 +21,8 @@ use merge::{Step, Task, steps};
 use piece::Work;
 pub(super) use piece::{Piece, pieces};
 use product::{Method, Product};
+pub(super) use quantized::Arranged;
+use quantized::Constants;
 use rows::{Shares, rows};
 
 use super::SimtMachine;
@@ -41,6 +43,8 @@ pub(super) struct Lowered {
     pub kernels: Vec<Kernel>,
     /// What is launched, in order.
     pub launches: Vec<Launch>,
+    /// Constants, and what follows from them, that are packed otherwise than as they are.
+    pub arranged: Vec<Arranged>,
 }
 
 /// A launch of a kernel.
@@ -61,6 +65,8 @@ pub(super) struct Launch {
 pub(super) enum Argument {
     /// A value of the graph.
     Value(ValueId),
+    /// What is packed by this number among [`Lowered::arranged`].
+    Arranged(u32),
     /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards. A launch may have
     /// several, by number.
     Handed(u32, DType, u64),
@@ -86,25 +92,26 @@ fn wide_type(dtype: DType) -> DType {
 /// # Errors
 /// A value is too large, or a defect.
 pub(super) fn lower(facts: &SimtMachine, clock_hz: u64, plan: &Plan) -> Result<Lowered, TargetError> {
-    let derived = derived_constants(&plan.graph);
+    let constants = Constants::new(&plan.graph);
     let lowering = Lowering {
         facts,
         clock_hz,
         plan,
-        derived: &derived,
+        constants: &constants,
         lowered: Lowered::default(),
         known: HashMap::new(),
         costs: HashMap::new(),
         group: 0,
     };
-    lowering.run()
+    let lowered = lowering.run()?;
+    Ok(Lowered { arranged: constants.arranged, ..lowered })
 }
 
 struct Lowering<'a> {
     facts: &'a SimtMachine,
     clock_hz: u64,
     plan: &'a Plan,
-    derived: &'a [bool],
+    constants: &'a Constants,
     lowered: Lowered,
     /// Kernels that are there, by what they are but for names and words.
     known: HashMap<Kernel, u32>,
@@ -126,7 +133,7 @@ type Written = ([u32; 3], String);
 
 impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Lowered, TargetError> {
-        for Step { group, task } in steps(self.plan, self.facts) {
+        for Step { group, task } in steps(self.plan, self.constants, self.facts) {
             self.group = group;
             let group = &self.plan.kernels[group as usize];
             match task {
@@ -144,8 +151,8 @@ impl<'a> Lowering<'a> {
         if outputs.is_empty() {
             return Ok(());
         }
-        let products = Product::all_of(self.plan, piece);
-        let probe = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", 1));
+        let products = Product::all_of(self.plan, self.constants, piece);
+        let probe = Elements::new(self.plan, self.constants, piece.all_nodes(), Builder::new("k", 1));
         let methods = products.map(|products| (Method::all(&probe, &products, facts), products));
         match (&piece.work, methods.filter(|(methods, _)| !methods.is_empty())) {
             (Work::Elements, Some((methods, products))) => {
@@ -236,7 +243,7 @@ impl<'a> Lowering<'a> {
         threads: u32,
         write: impl FnOnce(&mut Elements<'a>) -> Result<Written, TargetError>,
     ) -> Result<Candidate, TargetError> {
-        let mut elements = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", threads));
+        let mut elements = Elements::new(self.plan, self.constants, piece.all_nodes(), Builder::new("k", threads));
         let (grid, tiling) = write(&mut elements)?;
         let arguments = elements.arguments.clone();
         let kernel = elements.builder.finish(grid, Vec::new());

@@ -5,6 +5,7 @@
 //! added to an index are a part of the access. Loops that are not marked are not unrolled, and instructions stay in the order
 //! of the kernel, but for what turns loaded elements into numbers: that stands before their first use (`pending`).
 
+mod dequantize;
 mod pending;
 mod product;
 mod statements;
@@ -50,6 +51,7 @@ pub(super) fn compile(kernel: &Kernel, warp: u32) -> Compiled {
         is_there: vec![false; kernel.exprs.len()],
         scopes: vec![Vec::new()],
         addresses: HashMap::new(),
+        prepared: HashMap::new(),
         counters: HashMap::new(),
         pending: Pending::default(),
         lives: Lives::default(),
@@ -87,6 +89,8 @@ struct Compiler<'k> {
     /// What was computed in each scope.
     scopes: Vec<Vec<ExprId>>,
     addresses: HashMap<AddressKey, Slot>,
+    /// What integers are made floats by, in pairs.
+    prepared: HashMap<ExprId, Slot>,
     /// What the indices of loops that are written out are now.
     counters: HashMap<VarId, i32>,
     /// What was loaded and not used yet.
@@ -369,6 +373,7 @@ impl Compiler<'_> {
         }
         let readers = &self.analysis.readers[var.index()];
         self.addresses.retain(|(_, _, base), _| !readers.contains(base));
+        self.prepared.retain(|from, _| !readers.contains(from));
     }
 
     fn open(&mut self) {
@@ -379,5 +384,6 @@ impl Compiler<'_> {
         let computed = self.scopes.pop().unwrap_or_default();
         computed.iter().for_each(|id| self.is_there[id.index()] = false);
         self.addresses.clear();
+        self.prepared.clear();
     }
 }

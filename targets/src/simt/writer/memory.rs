@@ -70,7 +70,9 @@ impl Writer<'_> {
     pub fn packed_array(&mut self, name: &str, dtype: DType, count: u32) {
         match self.dialect {
             // As bits, whatever they mean: halves are no numbers everywhere.
-            Dialect::OpenCl => self.line(&format!("{} {name}[{count}];", self.dialect.shared(dtype))),
+            Dialect::OpenCl => {
+                self.line(&format!("{} {name}[{}];", self.dialect.shared(dtype), units(dtype, count)));
+            }
             Dialect::Cuda => self.line(&format!("unsigned {name}[{}];", words(dtype, count))),
         }
     }
@@ -79,6 +81,8 @@ impl Writer<'_> {
     pub fn packed_element(&mut self, name: &str, dtype: DType, at: &str) -> (String, Binding) {
         match self.dialect {
             Dialect::OpenCl if dtype == DType::F16 => self.element(&format!("(const half *){name}"), dtype, at),
+            Dialect::OpenCl if dtype == DType::I4 => (format!("(({name}[{at} / 2] >> {at} % 2 * 4 & 15 ^ 8) - 8)"), Binding::Whole),
+            Dialect::OpenCl if dtype == DType::U4 => (format!("({name}[{at} / 2] >> {at} % 2 * 4 & 15)"), Binding::Whole),
             Dialect::OpenCl => self.element(name, dtype, at),
             Dialect::Cuda => self.unpacked(name, dtype, at),
         }
@@ -88,7 +92,8 @@ impl Writer<'_> {
     pub fn load_packed(&mut self, array: &str, buffer: &Buffer, from: ExprId, count: u32) {
         match self.dialect {
             Dialect::OpenCl => {
-                let (bits, from) = (self.bits_of(buffer), self.expr(from, Binding::Sum));
+                let (bits, from) = (self.bits_of(buffer), self.unit_at(buffer, from));
+                let count = units(buffer.dtype, count);
                 self.line(&format!(
                     "for (int slot = 0; slot < {count}; ++slot) {array}[slot] = {bits}[{from} + slot];"
                 ));
@@ -104,7 +109,8 @@ impl Writer<'_> {
     pub fn store_packed(&mut self, buffer: &Buffer, to: ExprId, array: &str, count: u32) {
         match self.dialect {
             Dialect::OpenCl => {
-                let (bits, to) = (self.bits_of(buffer), self.expr(to, Binding::Sum));
+                let (bits, to) = (self.bits_of(buffer), self.unit_at(buffer, to));
+                let count = units(buffer.dtype, count);
                 self.line(&format!("for (int slot = 0; slot < {count}; ++slot) {bits}[{to} + slot] = {array}[slot];"));
             }
             Dialect::Cuda => {
@@ -192,9 +198,14 @@ impl Writer<'_> {
 
     /// Where an element of a buffer lies; of those of four bits the first of a byte.
     fn address(&mut self, buffer: &Buffer, at: ExprId) -> String {
+        format!("{} + {}", buffer.name, self.unit_at(buffer, at))
+    }
+
+    /// The same as an index.
+    fn unit_at(&mut self, buffer: &Buffer, at: ExprId) -> String {
         match buffer.dtype.bits() {
-            4 => format!("{} + {} / 2", buffer.name, self.expr(at, Binding::Product)),
-            _ => format!("{} + {}", buffer.name, self.expr(at, Binding::Sum)),
+            4 => format!("({} >> 1)", self.expr(at, Binding::Sum)),
+            _ => self.expr(at, Binding::Sum),
         }
     }
 
@@ -274,6 +285,11 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// What is read at a time to have so many elements: elements, or bytes of two.
+fn units(dtype: DType, count: u32) -> u32 {
+    if dtype.bits() < 8 { count * dtype.bits() as u32 / 8 } else { count }
 }
 
 /// Words of 32 bits that so many elements take.

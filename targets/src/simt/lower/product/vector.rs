@@ -5,6 +5,7 @@
 
 mod columns;
 mod depth;
+mod groups;
 
 use tcc_ir::{DType, ValueId};
 
@@ -44,6 +45,8 @@ pub(in crate::simt::lower) struct Shares {
     lanes: u32,
     /// Columns of each.
     own: u32,
+    /// Weights of few bits that a thread reads at once, if weights are such and are read so.
+    at_once: u32,
     threads: u32,
     /// Threads of a warp.
     warp: u32,
@@ -58,12 +61,18 @@ impl Shares {
     pub fn all(elements: &Elements<'_>, products: &[Product], machine: &SimtMachine) -> Vec<Shares> {
         let (product, warp) = (&products[0], machine.warp);
         let room = machine.shared.block_bytes / ROWS_SHARE / 4;
+        if let Some(quantized) = &product.quantized {
+            let all = groups::shares(products, quantized, machine, room);
+            if !all.is_empty() {
+                return all;
+            }
+        }
         if product.runs_along_k[1] {
             let lanes = depth::lanes(elements, product, warp);
             let with = |threads: u32| {
                 let resident = (RESIDENT / threads).max(1) as usize * machine.multiprocessors as usize;
                 let groups = product.n.div_ceil((threads / lanes) as usize) * product.batch.count();
-                Shares { lanes, own: 1, threads, warp, rounds: groups.div_ceil(resident).max(1) as u32, room }
+                Shares { lanes, own: 1, at_once: 0, threads, warp, rounds: groups.div_ceil(resident).max(1) as u32, room }
             };
             let counts = [THREADS, 2 * THREADS, 4 * THREADS, 8 * THREADS];
             return counts.into_iter().filter(|&threads| threads <= machine.block_threads).map(with).collect();
@@ -97,7 +106,7 @@ impl Shares {
                 let bound = |threads: u32| threads.clamp(fewest, RESIDENT.min(machine.block_threads));
                 let above = bound(most.next_power_of_two() as u32);
                 for threads in [bound(above / 2), above].into_iter().filter(|&threads| fits(own, lanes, threads)) {
-                    let shares = Shares { lanes, own, threads, warp, rounds, room };
+                    let shares = Shares { lanes, own, at_once: 0, threads, warp, rounds, room };
                     if !all.contains(&shares) {
                         all.push(shares);
                     }
@@ -110,7 +119,7 @@ impl Shares {
         }
         if all.is_empty() {
             let (lanes, own) = if fits(own, least, fewest) { (least, own) } else { (1, 1) };
-            all.push(Shares { lanes, own, threads: fewest, warp, rounds: 1, room });
+            all.push(Shares { lanes, own, at_once: 0, threads: fewest, warp, rounds: 1, room });
         }
         all
     }
@@ -162,7 +171,9 @@ pub(super) fn vector(
         elements.coords_of(&product.batch.clone(), block)
     };
     let mut rows = Rows { products, shared: None, turned: None, lead };
-    if product.runs_along_k[1] {
+    if shares.at_once > 0 {
+        groups::by_groups(elements, &mut rows, prologue, shares, outputs)
+    } else if product.runs_along_k[1] {
         depth::along_depth(elements, &mut rows, prologue, shares, outputs)
     } else {
         columns::along_columns(elements, &mut rows, prologue, shares, outputs)

@@ -13,10 +13,10 @@ use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Registers for weights that are read ahead.
-const REGISTERS: u32 = 24;
+pub(super) const REGISTERS: u32 = 24;
 
 /// Elements of the rows that a thread reads before it writes the first of them to shared memory.
-const STAGED: usize = 8;
+pub(super) const STAGED: usize = 8;
 
 /// Threads that share a column: as many as a warp has, if each has a vector.
 pub(super) fn lanes(elements: &Elements<'_>, product: &Product, warp: u32) -> u32 {
@@ -48,23 +48,23 @@ pub(super) fn along_depth(
 }
 
 /// Which columns a thread works on.
-struct Columns {
+pub(super) struct Columns {
     shares: Shares,
     block: ExprId,
     /// The number of the column among those of the block, and that of the thread among those of the column.
     within: ExprId,
-    lane: ExprId,
+    pub lane: ExprId,
     columns: u32,
-    blocks: u32,
+    pub blocks: u32,
     n: usize,
 }
 
 impl Columns {
-    fn new(builder: &mut Builder, n: usize, shares: Shares) -> Columns {
+    pub fn new(builder: &mut Builder, n: usize, shares: Shares) -> Columns {
         let (thread, block) = (builder.thread(), builder.block(0));
         let (within, lane) = builder.divided(thread, shares.lanes as i32);
         let lane = builder.keep("lane", Scalar::I32, lane);
-        let columns = shares.threads / shares.lanes;
+        let columns = shares.threads / shares.lanes * shares.own;
         let blocks = (n.div_ceil(columns as usize) as u32).div_ceil(shares.rounds);
         Columns { shares, block, within, lane, columns, blocks, n }
     }
@@ -73,19 +73,22 @@ impl Columns {
         self.n == (self.columns * self.blocks * self.shares.rounds) as usize
     }
 
-    /// The column of a round, and one that there is: threads beyond the last work on it too, and do not write.
-    fn of_round(&self, builder: &mut Builder, round: ExprId) -> (ExprId, ExprId) {
+    /// The column of a round that is the thread's by a number, and one that there is: threads beyond the last work on it too, and do
+    /// not write.
+    pub fn of_round(&self, builder: &mut Builder, round: ExprId, own: u32) -> (ExprId, ExprId) {
         let before = builder.scaled(round, self.blocks as i32);
         let number = builder.add(self.block, before);
         let first = builder.scaled(number, self.columns as i32);
         let column = builder.add(first, self.within);
+        let distance = builder.integer((own * self.columns / self.shares.own) as i32);
+        let column = builder.add(column, distance);
         let last = builder.integer(self.n as i32 - 1);
         let read = if self.is_full() { column } else { builder.index(IndexFn::Min, column, last) };
         (column, builder.keep("column", Scalar::I32, read))
     }
 
     /// Adds up what threads of a column have, and has the first of them write what follows.
-    fn finish(
+    pub fn finish(
         &self,
         elements: &mut Elements<'_>,
         rows: &Rows<'_>,
@@ -158,7 +161,7 @@ fn streamed(
     rows.turned = Some((lanes, count));
     let first = |elements: &mut Elements<'_>| {
         elements.scoped(|elements| {
-            let (_, column) = columns.of_round(&mut elements.builder, zero_index);
+            let (_, column) = columns.of_round(&mut elements.builder, zero_index, 0);
             (0..ahead).for_each(|number| read(elements, (column, zero_index), number));
         });
         Ok(())
@@ -171,7 +174,7 @@ fn streamed(
     let end = elements.builder.integer(rounds as i32);
     let round = if rounds > 1 { elements.builder.loop_over("round", zero_index, end, 1) } else { zero_index };
     elements.open();
-    let (column, present) = columns.of_round(&mut elements.builder, round);
+    let (column, present) = columns.of_round(&mut elements.builder, round, 0);
     let start = zero(&mut elements.builder, sum);
     let all = m * products.len();
     let sums: Vec<VarId> = (0..all).map(|_| elements.builder.declare("sum", Scalar::of(sum), start)).collect();
@@ -224,7 +227,7 @@ fn streamed(
         let more = elements.builder.below(next, rounds as i32);
         elements.builder.when(more);
         elements.open();
-        let (_, column) = columns.of_round(&mut elements.builder, next);
+        let (_, column) = columns.of_round(&mut elements.builder, next, 0);
         (0..ahead).for_each(|number| read(elements, (column, zero_index), number));
         elements.close();
     }
@@ -258,7 +261,7 @@ fn plain(
     let (zero_index, end) = (builder.integer(0), builder.integer(rounds as i32));
     let round = if rounds > 1 { builder.loop_over("round", zero_index, end, 1) } else { zero_index };
     elements.open();
-    let (column, present) = columns.of_round(&mut elements.builder, round);
+    let (column, present) = columns.of_round(&mut elements.builder, round, 0);
     let builder = &mut elements.builder;
     let start = zero(builder, sum);
     let all = m * rows.products.len();
