@@ -232,13 +232,14 @@ fn weights(graph: &Graph, placed: &Placed) -> Weights {
                 None => evaluate_constant(&graph, *value).map_err(std::io::Error::other)?,
             };
             let bytes = tensor.bytes().map_err(std::io::Error::other)?;
-            let rearranged = match view.as_ref().filter(|view| !view.is_dense() || view.shape().count() < tensor.shape().count()) {
-                Some(view) => {
-                    let lost = || std::io::Error::other("a constant is read outside; please report this");
-                    Some(rearranged(bytes, tensor.dtype().bits(), view).ok_or_else(lost)?)
-                }
-                None => None,
-            };
+            let rearranged =
+                match view.as_ref().filter(|view| !view.is_dense() || view.shape().count() < tensor.shape().count()) {
+                    Some(view) => {
+                        let lost = || std::io::Error::other("a constant is read outside; please report this");
+                        Some(rearranged(bytes, tensor.dtype().bits(), view).ok_or_else(lost)?)
+                    }
+                    None => None,
+                };
             let bytes = rearranged.as_deref().unwrap_or(bytes);
             out.write_all(bytes)?;
             let end = (bytes.len().max(1) as u64).next_multiple_of(ALIGNMENT);

@@ -239,7 +239,8 @@ impl Checker<'_> {
             match *stmt {
                 Stmt::Let(id, value) => {
                     holds(value, var(id)?.scalar)?;
-                    let fills = |dtype: DType| is_vector(dtype, var(id).ok().and_then(|var| var.array).unwrap_or(1));
+                    let count = var(id)?.array.unwrap_or(1);
+                    let fills = |dtype: DType| is_vector(dtype, count) || is_part(dtype, count);
                     if var(id)?.packed.is_some_and(|dtype| !fills(dtype) || !self.is_zero(value)) {
                         return Err(at("an array that vectors are loaded into holds something else"));
                     }
@@ -358,6 +359,9 @@ impl Checker<'_> {
                     let dtype = target.map(|buffer| buffer.dtype).ok_or_else(|| at("it writes what is no buffer"))?;
                     self.check_writes(buffer, has_arrived).map_err(|what| at(&what))?;
                     self.check_vector((array, from, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
+                    if !is_vector(dtype, count) {
+                        return Err(at("it writes what is no vector"));
+                    }
                 }
                 Stmt::Copy { shared, to, buffer, from, count, when } => {
                     [to, from, when].into_iter().try_for_each(|id| holds(id, Scalar::I32))?;
@@ -456,7 +460,9 @@ impl Checker<'_> {
         let fits = var.is_some_and(|var| {
             var.array.is_some() && var.scalar == Scalar::of(dtype) && (var.packed.is_none() || is_whole(var))
         });
-        if fits && is_vector(dtype, count) { Ok(()) } else { Err("it is no vector".to_owned()) }
+        // Parts of words are only loaded as they are.
+        let is_part = is_part(dtype, count) && var.is_some_and(|var| var.packed.is_some());
+        if fits && (is_vector(dtype, count) || is_part) { Ok(()) } else { Err("it is no vector".to_owned()) }
     }
 
     /// Whether an expression is the number 0.
@@ -568,6 +574,11 @@ fn is_narrow(dtype: DType) -> bool {
 fn is_vector(dtype: DType, count: u32) -> bool {
     let bits = u64::from(count) * dtype.bits() as u64;
     matches!(bits, 32 | 64 | 128) && count > 0
+}
+
+/// Whether so many elements are a byte, or two.
+fn is_part(dtype: DType, count: u32) -> bool {
+    matches!(u64::from(count) * dtype.bits() as u64, 8 | 16)
 }
 
 /// The type that a register's elements have in memory.

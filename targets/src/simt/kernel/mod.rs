@@ -11,6 +11,7 @@ mod expr;
 pub mod names;
 mod spread;
 mod stmt;
+mod terms;
 
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};

@@ -41,7 +41,8 @@ pub enum Stmt {
     /// Writes an element of shared memory: where, and what.
     StoreShared(SharedId, ExprId, ExprId),
     /// Reads so many elements of a buffer that follow each other, into those of an array from an index on that is known when the
-    /// kernel is compiled. They are read at once: together they are 4, 8 or 16 bytes, and lie at a multiple of that.
+    /// kernel is compiled. They are read at once: together they are 4, 8 or 16 bytes, and lie at a multiple of that. Those that stay
+    /// as they are loaded may be 1 or 2 bytes too.
     LoadVector {
         /// The array.
         array: VarId,

@@ -153,7 +153,8 @@ impl<'a> Lowering<'a> {
         }
         let products = Product::all_of(self.plan, self.constants, piece);
         let probe = Elements::new(self.plan, self.constants, piece.all_nodes(), Builder::new("k", 1));
-        let methods = products.map(|products| (Method::all(&probe, &products, facts), products));
+        let methods =
+            products.map(|products| (Method::all(&probe, &products, piece.prologue.is_some(), facts), products));
         match (&piece.work, methods.filter(|(methods, _)| !methods.is_empty())) {
             (Work::Elements, Some((methods, products))) => {
                 let written = methods.iter().map(|method| {

@@ -151,7 +151,8 @@ impl Constants {
         let zero = if let Some(zero) = zero { Some(zero?) } else { None };
         let scale = scale?;
         let scale = (scale.value, view(&scale)?);
-        let parameters = [Some(&scale), zero.as_ref()].map(|parameter| parameter.map(|parameter| of_groups(graph, parameter)));
+        let parameters =
+            [Some(&scale), zero.as_ref()].map(|parameter| parameter.map(|parameter| of_groups(graph, parameter)));
         let [Some(Some(scale)), zero] = parameters else { return None };
         let zero = if let Some(zero) = zero { Some(zero?) } else { None };
         // All that is read, against what the weights would have.
@@ -351,21 +352,27 @@ fn parameter(graph: &Graph, value: ValueId) -> Part {
 }
 
 impl Elements<'_> {
-    /// The number of a group along the last dimension, of which each has so many elements.
+    /// Where the parameter of a group lies that has the integer at some coordinates.
+    pub fn index_of_group(&mut self, parameter: Parameter, shape: &Shape, coords: &[ExprId]) -> ExprId {
+        let Parameter::Groups(_, _, size) = parameter else { return self.builder.integer(0) };
+        let mut dims = shape.to_vec();
+        let mut at = Coords::from_slice(coords);
+        if let (Some(extent), Some(last)) = (dims.last_mut(), at.last_mut()) {
+            *extent /= size;
+            *last = match *extent {
+                1 => self.builder.integer(0),
+                _ => self.builder.divided(*last, size as i32).0,
+            };
+        }
+        self.index_in(&dims, &at)
+    }
+
     fn parameter(&mut self, parameter: Parameter, shape: &Shape, coords: &[ExprId]) -> ExprId {
         match parameter {
             Parameter::Known(dtype, bits) => self.builder.number(dtype, bits),
-            Parameter::Groups(number, _, size) => {
-                let mut dims = shape.to_vec();
-                let mut at = Coords::from_slice(coords);
-                if let (Some(extent), Some(last)) = (dims.last_mut(), at.last_mut()) {
-                    *extent /= size;
-                    *last = match *extent {
-                        1 => self.builder.integer(0),
-                        _ => self.builder.divided(*last, size as i32).0,
-                    };
-                }
-                let (buffer, index) = (self.arranged(number), self.index_in(&dims, &at));
+            Parameter::Groups(number, ..) => {
+                let index = self.index_of_group(parameter, shape, coords);
+                let buffer = self.arranged(number);
                 self.builder.load(buffer, index, "parameter")
             }
         }

@@ -169,7 +169,7 @@ impl Compiler<'_> {
 
     /// What makes a number of an element of an array that stays as it was loaded.
     fn unpacked(&self, var: VarId) -> Recipe {
-        self.kernel.vars[var.index()].packed.map_or(&[], recipe::widened)
+        self.kernel.vars[var.index()].packed.map_or(&[], recipe::unpacked)
     }
 
     /// Where the value of an expression comes from, for those that are needed.

@@ -230,6 +230,14 @@ pub(super) fn widened(dtype: DType) -> Recipe {
     }
 }
 
+/// What turns an element of an array that holds them as they were loaded into a number: what of a word it is is known.
+pub(super) fn unpacked(dtype: DType) -> Recipe {
+    match dtype {
+        DType::I4 | DType::U4 => &[(I32, 2)],
+        _ => widened(dtype),
+    }
+}
+
 /// What becomes of a word of integers of few bits, two at a time: see `dequantize.h`, which CUDA's compiler is given.
 pub(super) struct Dequantized {
     /// Instructions that bring integers to where pairs are taken from, which are done for all pairs of a word.
@@ -261,7 +269,7 @@ pub(super) fn dequantized(from: DType, to: DType, has_scale: bool) -> Dequantize
 }
 
 /// What makes pairs of a zero point that is not known, and of a scale.
-pub(super) const ZERO_PAIRS: Recipe = &[(I32, 4)];
+pub(super) const ZERO_PAIRS: Recipe = &[(I32, 2), (F32, 1)];
 pub(super) const SCALE_PAIR: Recipe = ONE_I32;
 
 /// What turns a register's number into an element to be stored.

@@ -31,7 +31,7 @@ template <bool SIGNED> struct Integers<4, SIGNED> {
     __device__ static void differences(__half2 (&pairs)[4], unsigned word, int zero)
     {
         const unsigned more = unsigned(zero) + SIGN, next = word >> 8;
-        const __half2 low = both(0x6400 | more), high = both(0xd400 | more << 4), part = both(0x2c00);
+        const __half2 low = both(0x6400 + more), high = __hsub2(both(0x6380), low), part = both(0x2c00);
         pairs[0] = __hsub2(halves((word & 0x000f000f) ^ (0x64006400 | SIGN * 0x10001)), low);
         pairs[1] = __hfma2(halves((word & 0x00f000f0) ^ (0x64006400 | SIGN * 0x100010)), part, high);
         pairs[2] = __hsub2(halves((next & 0x000f000f) ^ (0x64006400 | SIGN * 0x10001)), low);

@@ -81,8 +81,12 @@ impl Writer<'_> {
     pub fn packed_element(&mut self, name: &str, dtype: DType, at: &str) -> (String, Binding) {
         match self.dialect {
             Dialect::OpenCl if dtype == DType::F16 => self.element(&format!("(const half *){name}"), dtype, at),
-            Dialect::OpenCl if dtype == DType::I4 => (format!("(({name}[{at} / 2] >> {at} % 2 * 4 & 15 ^ 8) - 8)"), Binding::Whole),
-            Dialect::OpenCl if dtype == DType::U4 => (format!("({name}[{at} / 2] >> {at} % 2 * 4 & 15)"), Binding::Whole),
+            Dialect::OpenCl if dtype == DType::I4 => {
+                (format!("(({name}[{at} / 2] >> {at} % 2 * 4 & 15 ^ 8) - 8)"), Binding::Whole)
+            }
+            Dialect::OpenCl if dtype == DType::U4 => {
+                (format!("({name}[{at} / 2] >> {at} % 2 * 4 & 15)"), Binding::Whole)
+            }
             Dialect::OpenCl => self.element(name, dtype, at),
             Dialect::Cuda => self.unpacked(name, dtype, at),
         }
@@ -97,6 +101,17 @@ impl Writer<'_> {
                 self.line(&format!(
                     "for (int slot = 0; slot < {count}; ++slot) {array}[slot] = {bits}[{from} + slot];"
                 ));
+            }
+            Dialect::Cuda if units(buffer.dtype, count) * (buffer.dtype.bits() as u32).max(8) < 32 => {
+                let (name, at) = (&buffer.name, self.unit_at(buffer, from));
+                let read = format!("{name}[{at}]");
+                let bits = match buffer.dtype {
+                    DType::F16 => format!("__half_as_ushort({read})"),
+                    DType::BF16 => format!("__bfloat16_as_ushort({read})"),
+                    DType::I8 => format!("(unsigned char){read}"),
+                    _ => read,
+                };
+                self.line(&format!("{array}[0] = {bits};"));
             }
             Dialect::Cuda => {
                 let address = self.address(buffer, from);
@@ -294,5 +309,5 @@ fn units(dtype: DType, count: u32) -> u32 {
 
 /// Words of 32 bits that so many elements take.
 fn words(dtype: DType, count: u32) -> u32 {
-    count * dtype.bits() as u32 / 32
+    (count * dtype.bits() as u32).div_ceil(32)
 }

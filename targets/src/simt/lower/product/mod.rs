@@ -194,11 +194,17 @@ pub(super) fn product(
 }
 
 impl Method {
-    /// Ways to compute some products of the same rows; none where each thread is to compute elements by itself.
-    pub fn all(elements: &Elements<'_>, products: &[Product], machine: &SimtMachine) -> Vec<Method> {
+    /// Ways to compute some products of the same rows, which blocks compute first or not; none where each thread is to compute
+    /// elements by itself.
+    pub fn all(
+        elements: &Elements<'_>,
+        products: &[Product],
+        computes_rows: bool,
+        machine: &SimtMachine,
+    ) -> Vec<Method> {
         let (graph, product) = (elements.graph(), &products[0]);
         if product.is_of_vectors(graph) {
-            return Shares::all(elements, products, machine).into_iter().map(Method::Vector).collect();
+            return Shares::all(elements, products, computes_rows, machine).into_iter().map(Method::Vector).collect();
         }
         let dtypes = product.factors.map(|factor| graph.ty(factor).dtype);
         if !product.is_shared(graph) {

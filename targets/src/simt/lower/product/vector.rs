@@ -57,12 +57,17 @@ pub(in crate::simt::lower) struct Shares {
 }
 
 impl Shares {
-    /// Ways to share out products of the same rows that are worth a look.
-    pub fn all(elements: &Elements<'_>, products: &[Product], machine: &SimtMachine) -> Vec<Shares> {
+    /// Ways to share out products of the same rows, which blocks compute first or not, that are worth a look.
+    pub fn all(
+        elements: &Elements<'_>,
+        products: &[Product],
+        computes_rows: bool,
+        machine: &SimtMachine,
+    ) -> Vec<Shares> {
         let (product, warp) = (&products[0], machine.warp);
         let room = machine.shared.block_bytes / ROWS_SHARE / 4;
         if let Some(quantized) = &product.quantized {
-            let all = groups::shares(products, quantized, machine, room);
+            let all = groups::shares(products, quantized, machine, computes_rows, room);
             if !all.is_empty() {
                 return all;
             }
@@ -72,7 +77,15 @@ impl Shares {
             let with = |threads: u32| {
                 let resident = (RESIDENT / threads).max(1) as usize * machine.multiprocessors as usize;
                 let groups = product.n.div_ceil((threads / lanes) as usize) * product.batch.count();
-                Shares { lanes, own: 1, at_once: 0, threads, warp, rounds: groups.div_ceil(resident).max(1) as u32, room }
+                Shares {
+                    lanes,
+                    own: 1,
+                    at_once: 0,
+                    threads,
+                    warp,
+                    rounds: groups.div_ceil(resident).max(1) as u32,
+                    room,
+                }
             };
             let counts = [THREADS, 2 * THREADS, 4 * THREADS, 8 * THREADS];
             return counts.into_iter().filter(|&threads| threads <= machine.block_threads).map(with).collect();
@@ -142,10 +155,27 @@ struct Rows<'p> {
     products: &'p [Product],
     /// The rows in shared memory, if every block has computed them.
     shared: Option<SharedId>,
-    /// Threads and elements of each, if what of the depth each of so many threads has, one thread after the other, lies there
-    /// element by element instead: first the first of each thread, then the second.
-    turned: Option<(u32, u32)>,
+    /// How they lie there if not one after the other.
+    turned: Option<Turned>,
     lead: Coords,
+}
+
+/// How rows lie in shared memory where so many threads each have some of the depth, one thread after the other: element by element,
+/// first the first of each thread, then the second.
+#[derive(Clone, Copy, Debug)]
+struct Turned {
+    lanes: u32,
+    /// Elements of each.
+    own: u32,
+    /// Elements from the first of all to the second of all.
+    pitch: u32,
+}
+
+impl Turned {
+    /// Elements that so many take.
+    fn size(self, elements: usize) -> usize {
+        elements / self.lanes as usize * self.pitch as usize
+    }
 }
 
 impl Rows<'_> {
@@ -191,14 +221,14 @@ fn weights_array(elements: &mut Elements<'_>, stored: DType, count: u32) -> VarI
     elements.builder.array("weights", Scalar::of(stored), count, start)
 }
 
-/// Where an element of a row lies in shared memory.
-fn place(builder: &mut Builder, turned: Option<(u32, u32)>, first: usize, column: ExprId) -> ExprId {
-    let first = builder.integer(first as i32);
-    let Some((lanes, own)) = turned else { return builder.add(column, first) };
+/// Where an element of a row of so many lies in shared memory.
+fn place(builder: &mut Builder, turned: Option<Turned>, (row, size): (usize, usize), column: ExprId) -> ExprId {
+    let first = builder.integer((row * turned.map_or(size, |turned| turned.size(size))) as i32);
+    let Some(Turned { lanes, own, pitch }) = turned else { return builder.add(column, first) };
     let (step, within) = builder.divided(column, (lanes * own) as i32);
     let (lane, number) = builder.divided(within, own as i32);
-    let step = builder.scaled(step, (lanes * own) as i32);
-    let number = builder.scaled(number, lanes as i32);
+    let step = builder.scaled(step, (pitch * own) as i32);
+    let number = builder.scaled(number, pitch as i32);
     let at = builder.add(step, number);
     let at = builder.add(at, lane);
     builder.add(at, first)
@@ -215,12 +245,13 @@ impl Rows<'_> {
     ) -> Result<(), TargetError> {
         let Some(Prologue { nodes, value, domain, axes }) = prologue else { return meanwhile(elements) };
         let Product { m, k, .. } = *self.first();
-        let shared = elements.builder.shared("rows", DType::F32, (m * k) as u32);
+        let size = m * self.turned.map_or(k, |turned| turned.size(k));
+        let shared = elements.builder.shared("rows", DType::F32, size as u32);
         let (mut meanwhile, turned) = (Some(meanwhile), self.turned);
         for row in 0..m {
             let take = |elements: &mut Elements<'a>, coords: &Coords, column: ExprId| {
                 let element = elements.element(*value, coords)?;
-                let at = place(&mut elements.builder, turned, row * k, column);
+                let at = place(&mut elements.builder, turned, (row, k), column);
                 elements.builder.store_shared(shared, at, element);
                 Ok(())
             };
@@ -241,7 +272,8 @@ impl Rows<'_> {
     ) -> Result<(), TargetError> {
         let Product { m, k, sum, .. } = *self.first();
         let threads = elements.builder.threads() as usize;
-        let shared = elements.builder.shared("rows", super::super::wide_type(sum), (m * k) as u32);
+        let size = m * self.turned.map_or(k, |turned| turned.size(k));
+        let shared = elements.builder.shared("rows", super::super::wide_type(sum), size as u32);
         let thread = elements.builder.thread();
         let mut meanwhile = Some(meanwhile);
         let whole = k / threads * threads;
@@ -260,7 +292,7 @@ impl Rows<'_> {
                     let read = read.collect::<Result<Vec<_>, _>>()?;
                     meanwhile.take().map_or(Ok(()), |reads| reads(elements))?;
                     for (column, element) in columns.into_iter().zip(read) {
-                        let at = place(&mut elements.builder, self.turned, row * k, column);
+                        let at = place(&mut elements.builder, self.turned, (row, k), column);
                         elements.builder.store_shared(shared, at, element);
                     }
                     Ok::<(), TargetError>(())
@@ -273,7 +305,7 @@ impl Rows<'_> {
                 elements.builder.when(inside);
                 elements.open();
                 let element = self.left(elements, index, column)?;
-                let at = place(&mut elements.builder, self.turned, row * k, column);
+                let at = place(&mut elements.builder, self.turned, (row, k), column);
                 elements.builder.store_shared(shared, at, element);
                 elements.close();
             }

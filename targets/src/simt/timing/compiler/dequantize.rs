@@ -1,7 +1,8 @@
 //! Floats of integers that are held as they were loaded.
 
 use super::super::code::{Code, NOTHING, Slot, Source};
-use super::super::recipe::{self, Dequantized};
+use super::super::recipe::{self, Dequantized, Recipe};
+use super::super::resource::Unit;
 use super::Compiler;
 use tcc_ir::DType;
 
@@ -23,31 +24,43 @@ impl Compiler<'_> {
         });
         let (zero, scale) = (zero.unwrap_or(NOTHING), scale.unwrap_or(NOTHING));
         let registers = self.kernel.vars[array.index()].scalar.registers();
+        // Step by step for all words and pairs, as compilers order what does not wait for each other.
         let each = 32 / from.bits() as u32;
-        for word in 0..count / each {
-            let mut source = held;
-            if !shared.is_empty() {
-                source = self.made();
-                self.chain(shared, [held, NOTHING, NOTHING], source);
-            }
-            for number in 0..each / 2 {
-                let both = self.made();
-                self.chain(pair, [source, zero, NOTHING], both);
-                let rounded = if scaled.is_empty() { both } else { self.made() };
-                if !scaled.is_empty() {
-                    self.chain(scaled, [both, scale, NOTHING], rounded);
+        let words: Vec<Slot> = (0..count / each).map(|_| self.stepped(shared, held)).collect();
+        let pairs = words.iter().flat_map(|&word| std::iter::repeat_n(word, each as usize / 2));
+        let mut pairs: Vec<Slot> = pairs.collect();
+        for &(unit, instructions) in pair.iter().chain(scaled) {
+            let other = if unit == Unit::I32 { NOTHING } else { zero };
+            for _ in 0..instructions {
+                for slot in &mut pairs {
+                    let next = self.made();
+                    self.issue(unit, [*slot, other, scale], next, None);
+                    *slot = next;
                 }
-                for half in 0..2 {
-                    let slot = self.vars[array.index()] + word * each + 2 * number + half;
-                    self.begin(slot, registers);
-                    self.chain(single, [rounded, if scaled.is_empty() { scale } else { NOTHING }, NOTHING], slot);
-                    if self.analysis.is_needed_var[array.index()] {
-                        self.emit(Code::Copy { from: Source::Data, to: slot });
-                    }
+            }
+        }
+        let single_scale = if scaled.is_empty() { scale } else { NOTHING };
+        for (number, &both) in pairs.iter().enumerate() {
+            for half in 0..2 {
+                let slot = self.vars[array.index()] + 2 * number as u32 + half;
+                self.begin(slot, registers);
+                self.chain(single, [both, single_scale, NOTHING], slot);
+                if self.analysis.is_needed_var[array.index()] {
+                    self.emit(Code::Copy { from: Source::Data, to: slot });
                 }
             }
         }
         self.forget(array);
+    }
+
+    /// What instructions make of a slot, or that itself.
+    fn stepped(&mut self, recipe: Recipe, from: Slot) -> Slot {
+        if recipe.is_empty() {
+            return from;
+        }
+        let slot = self.made();
+        self.chain(recipe, [from, NOTHING, NOTHING], slot);
+        slot
     }
 
     /// A new slot of one register.
@@ -58,7 +71,7 @@ impl Compiler<'_> {
     }
 
     /// What instructions make of an expression, as long as that stays what it is.
-    fn prepared(&mut self, id: ExprId, recipe: recipe::Recipe) -> Slot {
+    fn prepared(&mut self, id: ExprId, recipe: Recipe) -> Slot {
         if let Some(&known) = self.prepared.get(&id) {
             let at = self.here();
             self.lives.touch(known, at);

@@ -7,7 +7,7 @@ use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
 use super::super::panel::vector_of;
 use super::super::{Product, misfit, zero};
-use super::{Rows, Shares, at_once, told};
+use super::{Rows, Shares, Turned, at_once, told};
 use crate::number::FoldFn;
 use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
 use crate::target::TargetError;
@@ -87,12 +87,13 @@ impl Columns {
         (column, builder.keep("column", Scalar::I32, read))
     }
 
-    /// Adds up what threads of a column have, and has the first of them write what follows.
+    /// Adds up what threads of some columns have, and has the first of them write what follows. Sums are those of each product, column
+    /// and row.
     pub fn finish(
         &self,
         elements: &mut Elements<'_>,
         rows: &Rows<'_>,
-        (column, read): (ExprId, ExprId),
+        columns: &[(ExprId, ExprId)],
         sums: &[VarId],
         outputs: &[ValueId],
     ) -> Result<(), TargetError> {
@@ -105,19 +106,24 @@ impl Columns {
         }
         let builder = &mut elements.builder;
         let zero_index = builder.integer(0);
-        let mut writes = builder.index(IndexFn::Eq, self.lane, zero_index);
-        if !self.is_full() {
-            let there = builder.below(column, self.n as i32);
-            writes = builder.index(IndexFn::And, writes, there);
+        let writes = builder.index(IndexFn::Eq, self.lane, zero_index);
+        for (number, &(column, read)) in columns.iter().enumerate() {
+            let builder = &mut elements.builder;
+            let mut writes = writes;
+            if !self.is_full() {
+                let there = builder.below(column, self.n as i32);
+                writes = builder.index(IndexFn::And, writes, there);
+            }
+            builder.when(writes);
+            elements.open();
+            for row in 0..m {
+                let index = elements.builder.integer(row as i32);
+                let of_products = sums.chunks(m * columns.len());
+                let totals = of_products.map(|sums| elements.builder.get(sums[number * m + row])).collect::<Vec<_>>();
+                rows.write(elements, (index, read), &totals, outputs)?;
+            }
+            elements.close();
         }
-        builder.when(writes);
-        elements.open();
-        for row in 0..m {
-            let index = elements.builder.integer(row as i32);
-            let totals: Vec<ExprId> = sums.chunks(m).map(|sums| elements.builder.get(sums[row])).collect();
-            rows.write(elements, (index, read), &totals, outputs)?;
-        }
-        elements.close();
         Ok(())
     }
 }
@@ -158,7 +164,7 @@ fn streamed(
             elements.builder.push(Stmt::LoadVector { array, to: zero_index, buffer, from, count });
         }
     };
-    rows.turned = Some((lanes, count));
+    rows.turned = Some(Turned { lanes, own: count, pitch: lanes });
     let first = |elements: &mut Elements<'_>| {
         elements.scoped(|elements| {
             let (_, column) = columns.of_round(&mut elements.builder, zero_index, 0);
@@ -231,7 +237,7 @@ fn streamed(
         (0..ahead).for_each(|number| read(elements, (column, zero_index), number));
         elements.close();
     }
-    columns.finish(elements, rows, (column, present), &sums, outputs)?;
+    columns.finish(elements, rows, &[(column, present)], &sums, outputs)?;
     if rounds > 1 {
         elements.close()
     } else {
@@ -286,7 +292,7 @@ fn plain(
         }
     }
     elements.close();
-    columns.finish(elements, rows, (column, present), &sums, outputs)?;
+    columns.finish(elements, rows, &[(column, present)], &sums, outputs)?;
     if rounds > 1 {
         elements.close()
     } else {

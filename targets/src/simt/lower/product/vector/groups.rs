@@ -5,6 +5,8 @@
 //! vector is multiplied before the next is made, so that it takes few registers. Several columns of a thread share what it reads of
 //! the rows.
 
+use std::cmp::Reverse;
+
 use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, ValueId};
 
@@ -13,7 +15,7 @@ use super::super::super::piece::Prologue;
 use super::super::super::quantized::{Parameter, Quantized};
 use super::super::{Product, zero};
 use super::depth::{Columns, REGISTERS, STAGED};
-use super::{RESIDENT, Rows, SUMS, Shares, THREADS, told};
+use super::{RESIDENT, Rows, SUMS, Shares, THREADS, Turned, told};
 use crate::simt::SimtMachine;
 use crate::simt::kernel::{Builder, ExprId, Scalar, Stmt, VarId};
 use crate::target::TargetError;
@@ -25,11 +27,27 @@ const LEAST: usize = 32;
 /// Weights that numbers are made of at a time.
 const CHUNK: u32 = 8;
 
+/// Banks of shared memory that machines have.
+const BANKS: u32 = 32;
+
 /// Columns of a thread.
 const OWN: [u32; 3] = [1, 2, 4];
 
-/// Ways to share out products with weights of few bits; none if no vectors of them lie within groups.
-pub(super) fn shares(products: &[Product], quantized: &Quantized, machine: &SimtMachine, room: u64) -> Vec<Shares> {
+/// Numbers of threads, for one way to share columns among them, that are looked at.
+const CANDIDATES: usize = 3;
+
+/// How much longer than the best the columns of a multiprocessor may take for more threads to share them.
+const EVEN: f64 = 1.05;
+
+/// Ways to share out products with weights of few bits; none if no vectors of them lie within groups. Where blocks compute rows first,
+/// all their threads add up what they have, so that they are a power of two.
+pub(super) fn shares(
+    products: &[Product],
+    quantized: &Quantized,
+    machine: &SimtMachine,
+    computes_rows: bool,
+    room: u64,
+) -> Vec<Shares> {
     let (product, warp, bits) = (&products[0], machine.warp, quantized.stored.bits());
     let most = quantized.together(MOST / bits);
     let mut all = Vec::new();
@@ -44,10 +62,7 @@ pub(super) fn shares(products: &[Product], quantized: &Quantized, machine: &Simt
             if own > 1 && (2 * sums > SUMS || !enough) {
                 continue;
             }
-            for threads in [THREADS, 2 * THREADS, 4 * THREADS].into_iter().filter(|&all| all <= machine.block_threads) {
-                let resident = (RESIDENT / threads).max(1) as usize * machine.multiprocessors as usize;
-                let groups = product.n.div_ceil((threads / lanes * own) as usize) * product.batch.count();
-                let rounds = groups.div_ceil(resident).max(1) as u32;
+            for (threads, rounds) in balanced(product, (lanes, own), machine, computes_rows) {
                 all.push(Shares { lanes, own, at_once: at_once as u32, threads, warp, rounds, room });
             }
         }
@@ -55,36 +70,92 @@ pub(super) fn shares(products: &[Product], quantized: &Quantized, machine: &Simt
     all
 }
 
-/// What a thread has read of a column: a vector of weights, with their scale and zero point.
+/// Threads of a block, and how many columns each has one after the other, such that no multiprocessor has many more columns than
+/// others: each gets no more than its share of what memory gives.
+fn balanced(
+    product: &Product,
+    (lanes, own): (u32, u32),
+    machine: &SimtMachine,
+    computes_rows: bool,
+) -> Vec<(u32, u32)> {
+    let multiprocessors = machine.multiprocessors as usize;
+    let most = RESIDENT.min(machine.block_threads) / machine.warp;
+    let warps = (1..=most).filter(|warps| warps * machine.warp >= THREADS.min(most * machine.warp));
+    let warps = warps.filter(|warps| !computes_rows || (warps * machine.warp).is_power_of_two());
+    let of_threads = |threads: u32| {
+        let columns = (threads / lanes * own) as usize;
+        let groups = product.n.div_ceil(columns);
+        (1..=(RESIDENT / threads).max(1)).map(move |resident| {
+            let rounds = (groups * product.batch.count()).div_ceil(multiprocessors * resident as usize).min(groups);
+            let blocks = groups.div_ceil(rounds) * product.batch.count();
+            let longest = blocks.div_ceil(multiprocessors) * rounds * columns;
+            (longest, Reverse(resident * threads), threads, rounds as u32)
+        })
+    };
+    let mut all: Vec<_> = warps.flat_map(|warps| of_threads(warps * machine.warp)).collect();
+    // Of those that are about as even, the ones with more threads.
+    let least = all.iter().map(|&(longest, ..)| longest).min().unwrap_or(0);
+    all.retain(|&(longest, ..)| longest as f64 <= EVEN * least as f64);
+    all.sort_unstable_by_key(|&(longest, all, threads, _)| (all, Reverse(threads), longest));
+    all.into_iter().map(|(_, _, threads, rounds)| (threads, rounds)).take(CANDIDATES).collect()
+}
+
+/// What a thread has read of a column: a vector of weights, with their scale and zero point. All stay as they were read until they are
+/// used, so that nothing waits for memory before.
 struct Vector {
     weights: VarId,
     scale: Option<VarId>,
     zero: Option<VarId>,
+    /// Which half of its byte the zero point is, if it has but four bits.
+    half: Option<VarId>,
 }
 
 impl Vector {
     fn new(builder: &mut Builder, quantized: &Quantized, count: u32) -> Vector {
-        let mut var = |name: &str, parameter: Parameter| match parameter {
+        let mut held = |name: &str, parameter: Parameter| match parameter {
             Parameter::Known(..) => None,
-            Parameter::Groups(_, dtype, _) => {
-                let start = zero(builder, dtype);
-                Some(builder.declare(name, Scalar::of(dtype), start))
-            }
+            Parameter::Groups(_, dtype, _) => Some(builder.packed(name, dtype, read_with(dtype))),
         };
-        let scale = var("scale", quantized.scale);
-        let zero_point = quantized.zero.and_then(|parameter| var("zero_point", parameter));
-        Vector { weights: builder.packed("weights", quantized.stored, count), scale, zero: zero_point }
+        let scale = held("scale", quantized.scale);
+        let zero = quantized.zero.and_then(|parameter| held("zero_point", parameter));
+        let start = builder.integer(0);
+        let is_half =
+            |parameter: Parameter| matches!(parameter, Parameter::Groups(_, dtype, _) if read_with(dtype) > 1);
+        let half = quantized.zero.filter(|&zero| is_half(zero)).map(|_| builder.declare("half", Scalar::I32, start));
+        Vector { weights: builder.packed("weights", quantized.stored, count), scale, zero, half }
     }
 
     /// The scale and the zero point.
     fn parameters(&self, builder: &mut Builder, quantized: &Quantized) -> (ExprId, Option<ExprId>) {
-        let mut held = |var: Option<VarId>, parameter: Parameter| match (var, parameter) {
-            (Some(var), _) => builder.get(var),
-            (None, Parameter::Known(dtype, bits)) => builder.number(dtype, bits),
-            (None, Parameter::Groups(_, dtype, _)) => zero(builder, dtype),
+        let mut held = |var: Option<VarId>, half: Option<VarId>, parameter: Parameter| {
+            let first = builder.integer(0);
+            match (var, parameter) {
+                (Some(var), _) => {
+                    let element = builder.element(var, first);
+                    let Some(half) = half else { return element };
+                    let (half, second) = (builder.get(half), builder.integer(1));
+                    let other = builder.element(var, second);
+                    builder.select(half, other, element)
+                }
+                (None, Parameter::Known(dtype, bits)) => builder.number(dtype, bits),
+                (None, Parameter::Groups(_, dtype, _)) => zero(builder, dtype),
+            }
         };
-        (held(self.scale, quantized.scale), quantized.zero.map(|parameter| held(self.zero, parameter)))
+        let scale = held(self.scale, None, quantized.scale);
+        (scale, quantized.zero.map(|parameter| held(self.zero, self.half, parameter)))
     }
+}
+
+/// Elements that are read with one: those of four bits come in pairs.
+fn read_with(dtype: DType) -> u32 {
+    if dtype.bits() < 8 { 2 } else { 1 }
+}
+
+/// Where what a thread reads of a column lies: the first of its weights, and what goes with the first group.
+struct Place {
+    weights: ExprId,
+    scale: ExprId,
+    zero: ExprId,
 }
 
 /// How the kernel goes through the depth.
@@ -113,26 +184,67 @@ impl Flow<'_> {
         self.quantized[0].rounded == DType::F32 && !self.quantized[0].stored.is_float()
     }
 
-    /// Reads the vector of a number in its step, from a place of the depth on.
-    fn read(&self, elements: &mut Elements<'_>, rows: &Rows<'_>, columns: &[ExprId], from: ExprId, number: u32) {
+    /// How rows lie in shared memory: such that neither threads that read the first of what each has, nor those that write all that
+    /// one has, meet in a bank.
+    fn turned(&self) -> Turned {
         let Shares { lanes, at_once, .. } = self.shares;
-        let depth = elements.builder.add(from, self.own);
-        let distance = elements.builder.integer((number * lanes * at_once) as i32);
-        let depth = elements.builder.add(depth, distance);
-        let to = elements.builder.integer(0);
-        let of_products = self.products.iter().zip(&self.quantized).zip(&self.held[number as usize]);
-        for ((product, quantized), held) in of_products {
-            for (vector, &column) in held.iter().zip(columns) {
-                let coords = product.coords(elements, 1, &rows.lead, depth, column);
-                let coords = elements.packed_coords(quantized, &coords);
-                let from = elements.index_in(&quantized.shape, &coords);
+        Turned { lanes, own: at_once, pitch: lanes + (BANKS / at_once).max(1) }
+    }
+
+    /// Where columns lie.
+    fn places(&self, elements: &mut Elements<'_>, rows: &Rows<'_>, columns: &[ExprId]) -> Vec<Place> {
+        // Products that are computed together have weights of one form.
+        let (product, quantized) = (&self.products[0], self.quantized[0]);
+        let place = |&column: &ExprId| {
+            let first = elements.builder.integer(0);
+            let coords = product.coords(elements, 1, &rows.lead, first, column);
+            let coords = elements.packed_coords(quantized, &coords);
+            let mut kept = |name: &str, parameter: Option<Parameter>| {
+                let index = match parameter {
+                    None => elements.index_in(&quantized.shape, &coords),
+                    Some(parameter) => elements.index_of_group(parameter, &quantized.shape, &coords),
+                };
+                elements.builder.keep(name, Scalar::I32, index)
+            };
+            let weights = kept("column_weights", None);
+            let scale = kept("column_scales", Some(quantized.scale));
+            let zero = quantized.zero.map_or(scale, |zero| kept("column_zeros", Some(zero)));
+            Place { weights, scale, zero }
+        };
+        columns.iter().map(place).collect()
+    }
+
+    /// Reads the vector of a number in its step, from a place of the depth on.
+    fn read(&self, elements: &mut Elements<'_>, places: &[Place], from: ExprId, number: u32) {
+        let Shares { lanes, at_once, .. } = self.shares;
+        let builder = &mut elements.builder;
+        let depth = builder.add(from, self.own);
+        let distance = builder.integer((number * lanes * at_once) as i32);
+        let depth = builder.add(depth, distance);
+        let to = builder.integer(0);
+        for (quantized, held) in self.quantized.iter().zip(&self.held[number as usize]) {
+            for (vector, place) in held.iter().zip(places) {
+                let from = elements.builder.add(place.weights, depth);
                 let buffer = elements.arranged(quantized.integers);
                 elements.builder.push(Stmt::LoadVector { array: vector.weights, to, buffer, from, count: at_once });
-                let (scale, zero) = elements.scale_and_zero(quantized, &coords);
-                for (var, read) in [(vector.scale, Some(scale)), (vector.zero, zero)] {
-                    if let (Some(var), Some(read)) = (var, read) {
-                        elements.builder.set(var, read);
+                let scale = (vector.scale, None, place.scale, Some(quantized.scale));
+                let zero = (vector.zero, vector.half, place.zero, quantized.zero);
+                for (array, half, first, parameter) in [scale, zero] {
+                    let (Some(array), Some(Parameter::Groups(number, dtype, size))) = (array, parameter) else {
+                        continue;
+                    };
+                    let buffer = elements.arranged(number);
+                    let builder = &mut elements.builder;
+                    // One for all of a column needs no place among others.
+                    let is_one = size == self.products[0].k;
+                    let group = if is_one { to } else { builder.divided(depth, size as i32).0 };
+                    let mut from = builder.add(first, group);
+                    if let Some(half) = half {
+                        let (pair, which) = builder.divided(from, 2);
+                        builder.set(half, which);
+                        from = builder.scaled(pair, 2);
                     }
+                    builder.push(Stmt::LoadVector { array, to, buffer, from, count: read_with(dtype) });
                 }
             }
         }
@@ -176,8 +288,12 @@ impl Flow<'_> {
                 return rows.left(elements, row, depth);
             };
             let builder = &mut elements.builder;
-            let at = builder.add(from, self.lane);
-            let distance = builder.integer((number * lanes * at_once + j * lanes) as i32 + (row * k) as i32);
+            let turned = self.turned();
+            let (before, _) = builder.divided(from, lanes as i32);
+            let before = builder.scaled(before, turned.pitch as i32);
+            let at = builder.add(before, self.lane);
+            let distance = (number * at_once + j) * turned.pitch + (row * turned.size(k)) as u32;
+            let distance = builder.integer(distance as i32);
             let at = builder.add(at, distance);
             Ok(builder.load_shared(shared, at, "x"))
         };
@@ -196,7 +312,12 @@ impl Flow<'_> {
         let held = &self.held[number as usize];
         let m = self.m();
         let sum = self.products[0].sum;
-        let vectors = || self.quantized.iter().zip(held).flat_map(|(quantized, held)| held.iter().map(move |vector| (quantized, vector)));
+        let vectors = || {
+            self.quantized
+                .iter()
+                .zip(held)
+                .flat_map(|(quantized, held)| held.iter().map(move |vector| (quantized, vector)))
+        };
         let mut parts: Vec<Option<VarId>> = vec![None; sums.len()];
         for first in (0..self.shares.at_once).step_by(CHUNK as usize) {
             let mut add = |elements: &mut Elements<'_>, to: usize, numbers: VarId, left: &[ExprId]| {
@@ -289,35 +410,35 @@ pub(super) fn by_groups(
     let arrays = if m > all { all } else { 1 };
     let numbers = (0..arrays).map(|_| builder.array("numbers", Scalar::F32, CHUNK.min(at_once), start)).collect();
     let first = builder.scaled(columns.lane, at_once as i32);
-    let first = builder.keep("own", Scalar::I32, first);
     let flow = Flow { products, quantized, shares, own: first, lane: columns.lane, held, numbers };
     let is_shared = m * k <= shares.room as usize || prologue.is_some();
     let ahead_of_rows = Rows { products, shared: None, turned: None, lead: rows.lead.clone() };
     let of_round = |elements: &mut Elements<'_>, round: ExprId| -> Vec<(ExprId, ExprId)> {
         (0..own).map(|number| columns.of_round(&mut elements.builder, round, number)).collect()
     };
-    let begin = |elements: &mut Elements<'_>, round: ExprId| {
+    let begin = |elements: &mut Elements<'_>| {
         elements.scoped(|elements| {
-            let read: Vec<ExprId> = of_round(elements, round).into_iter().map(|(_, read)| read).collect();
-            (0..ahead).for_each(|number| flow.read(elements, &ahead_of_rows, &read, zero_index, number));
+            let read: Vec<ExprId> = of_round(elements, zero_index).into_iter().map(|(_, read)| read).collect();
+            let places = flow.places(elements, &ahead_of_rows, &read);
+            (0..ahead).for_each(|number| flow.read(elements, &places, zero_index, number));
         });
         Ok::<(), TargetError>(())
     };
-    rows.turned = is_shared.then_some((lanes, at_once));
+    rows.turned = is_shared.then_some(flow.turned());
     match prologue {
-        Some(_) => rows.compute(elements, prologue, |elements| begin(elements, zero_index))?,
-        None if is_shared => rows.stage(elements, STAGED, |elements| begin(elements, zero_index))?,
-        None => begin(elements, zero_index)?,
+        Some(_) => rows.compute(elements, prologue, |elements| begin(elements))?,
+        None if is_shared => rows.stage(elements, STAGED, |elements| begin(elements))?,
+        None => begin(elements)?,
     }
     let end = elements.builder.integer(rounds as i32);
     let round = if rounds > 1 { elements.builder.loop_over("round", zero_index, end, 1) } else { zero_index };
     elements.open();
     let own_columns = of_round(elements, round);
-    let read: Vec<ExprId> = own_columns.iter().map(|&(_, read)| read).collect();
     let start = zero(&mut elements.builder, sum);
-    let sums: Vec<VarId> =
-        (0..all * m).map(|_| elements.builder.declare("sum", Scalar::of(sum), start)).collect();
+    let sums: Vec<VarId> = (0..all * m).map(|_| elements.builder.declare("sum", Scalar::of(sum), start)).collect();
     if k as u32 > step {
+        let read: Vec<ExprId> = own_columns.iter().map(|&(_, read)| read).collect();
+        let places = flow.places(elements, &ahead_of_rows, &read);
         let end = elements.builder.integer((k as u32 - step) as i32);
         let from = elements.builder.loop_over("k", zero_index, end, step);
         elements.open();
@@ -326,30 +447,30 @@ pub(super) fn by_groups(
         let next = elements.builder.keep("next", Scalar::I32, next);
         for number in 0..ahead {
             flow.multiply(elements, rows, from, number, &sums)?;
-            elements.scoped(|elements| flow.read(elements, &ahead_of_rows, &read, next, number));
+            elements.scoped(|elements| flow.read(elements, &places, next, number));
         }
         elements.close();
     }
+    // What the next round begins with comes as soon as there is room for it.
+    let one = elements.builder.integer(1);
+    let next = elements.builder.add(round, one);
+    let more = elements.builder.below(next, rounds as i32);
+    let after: Vec<ExprId> = match rounds {
+        1 => Vec::new(),
+        _ => of_round(elements, next).into_iter().map(|(_, read)| read).collect(),
+    };
+    let places = flow.places(elements, &ahead_of_rows, &after);
     let from = elements.builder.integer((k as u32 - step) as i32);
     for number in 0..ahead {
         flow.multiply(elements, rows, from, number, &sums)?;
+        if rounds > 1 {
+            elements.builder.when(more);
+            elements.open();
+            flow.read(elements, &places, zero_index, number);
+            elements.close();
+        }
     }
-    if rounds > 1 {
-        // What the next round begins with comes while this one's sums are added up.
-        let one = elements.builder.integer(1);
-        let next = elements.builder.add(round, one);
-        let more = elements.builder.below(next, rounds as i32);
-        elements.builder.when(more);
-        elements.open();
-        begin(elements, next)?;
-        elements.close();
-    }
-    for (number, &column) in own_columns.iter().enumerate() {
-        let of_column = |product: usize| (product * own as usize + number) * m;
-        let sums: Vec<VarId> =
-            (0..products.len()).flat_map(|product| sums[of_column(product)..of_column(product) + m].to_vec()).collect();
-        columns.finish(elements, rows, column, &sums, outputs)?;
-    }
+    columns.finish(elements, rows, &own_columns, &sums, outputs)?;
     if rounds > 1 {
         elements.close()
     } else {
