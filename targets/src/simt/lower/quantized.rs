@@ -5,13 +5,14 @@
 //! from the integers to the weights is rearranged in the integers, scales and zero points when they are packed, such that what a
 //! product sums over lies beside each other in all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tcc_ir::ops::{BinaryFn, Slice, Transpose};
 use tcc_ir::{DType, Graph, Node, Op, Shape, ValueId, View, is_view};
 use tcc_passes::derived_constants;
 
 use super::elements::{Coords, Elements};
+use super::product::has_few_rows;
 use crate::simt::kernel::{ExprId, Scalar};
 use crate::target::TargetError;
 
@@ -101,18 +102,22 @@ impl Constants {
     /// Looks at a graph.
     pub fn new(graph: &Graph) -> Constants {
         let mut constants = Constants { derived: derived_constants(graph), ..Constants::default() };
-        let mut tables = Vec::new();
-        for (_, node) in graph.nodes().filter(|(_, node)| !node.inputs.is_empty()) {
+        let (mut factors, mut tables) = (Vec::new(), Vec::new());
+        let mut many: HashSet<ValueId> = HashSet::new();
+        for (_, node) in graph.nodes() {
             match &node.op {
-                Op::MatMul(product) if !product.a_zero && !product.b_zero => {
-                    constants.look_at(graph, node.inputs[1], !product.transpose_b);
+                // Where there are many rows, memory is not what is waited for, and each weight would become a number again and again.
+                Op::MatMul(product) if has_few_rows(graph, node, product) => {
+                    factors.push((node.inputs[1], !product.transpose_b));
                 }
-                Op::Gather(_) => tables.push(node.inputs[0]),
+                Op::MatMul(_) => many.extend(&node.inputs),
+                Op::Gather(_) => tables.push((node.inputs[0], false)),
                 _ => {}
             }
         }
         // What products want goes before what look-ups want, to which it is all the same.
-        tables.into_iter().for_each(|table| constants.look_at(graph, table, false));
+        let all = factors.into_iter().chain(tables).filter(|(value, _)| !many.contains(value));
+        all.for_each(|(value, turned)| constants.look_at(graph, value, turned));
         constants
     }
 

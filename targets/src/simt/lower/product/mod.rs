@@ -6,7 +6,7 @@ mod tiled;
 mod vector;
 
 use tcc_ir::ops::MatMul;
-use tcc_ir::{DType, Graph, NodeId, Op, Plan, Shape, ValueId};
+use tcc_ir::{DType, Graph, Node, NodeId, Op, Plan, Shape, ValueId};
 
 use super::elements::{Coords, Elements, defect};
 use super::piece::{Piece, Prologue, Work};
@@ -49,6 +49,16 @@ pub(super) struct Product {
 pub(super) enum Method {
     Tiled(Tiling),
     Vector(Shares),
+}
+
+/// Whether a product is one of few rows, so that weights are read once and in order.
+pub(super) fn has_few_rows(graph: &Graph, node: &Node, product: &MatMul) -> bool {
+    let [a, b] = [graph.ty(node.inputs[0]), graph.ty(node.inputs[1])];
+    let is_float = a.dtype == b.dtype && matches!(a.dtype, DType::F32 | DType::F16 | DType::BF16);
+    let Ok(dims) = product.dims(a, b) else { return false };
+    let shared = b.shape.count() == dims.k * dims.n;
+    let rows = if shared { dims.batch.count() * dims.m } else { dims.m };
+    is_float && rows <= VECTORS && dims.n > 1 && !product.a_zero && !product.b_zero
 }
 
 impl Product {
