@@ -81,11 +81,9 @@ impl Writer<'_> {
     pub fn packed_element(&mut self, name: &str, dtype: DType, at: &str) -> (String, Binding) {
         match self.dialect {
             Dialect::OpenCl if dtype == DType::F16 => self.element(&format!("(const half *){name}"), dtype, at),
-            Dialect::OpenCl if dtype == DType::I4 => {
-                (format!("(({name}[{at} / 2] >> {at} % 2 * 4 & 15 ^ 8) - 8)"), Binding::Whole)
-            }
-            Dialect::OpenCl if dtype == DType::U4 => {
-                (format!("({name}[{at} / 2] >> {at} % 2 * 4 & 15)"), Binding::Whole)
+            Dialect::OpenCl if dtype.bits() < 8 => {
+                let bits = format!("({name}[{at} / 2] >> {at} % 2 * 4 & 15)");
+                (if dtype == DType::I4 { format!("(({bits} ^ 8) - 8)") } else { bits }, Binding::Whole)
             }
             Dialect::OpenCl => self.element(name, dtype, at),
             Dialect::Cuda => self.unpacked(name, dtype, at),
@@ -219,7 +217,7 @@ impl Writer<'_> {
     /// The same as an index.
     fn unit_at(&mut self, buffer: &Buffer, at: ExprId) -> String {
         match buffer.dtype.bits() {
-            4 => format!("({} >> 1)", self.expr(at, Binding::Sum)),
+            4 => format!("({} >> 1)", self.expr(at, Binding::Unary)),
             _ => self.expr(at, Binding::Sum),
         }
     }
