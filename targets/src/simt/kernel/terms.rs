@@ -114,3 +114,54 @@ fn positive(kernel: &Kernel, id: ExprId) -> Option<i64> {
 fn common(a: i32, b: i32) -> i32 {
     if b == 0 { a } else { common(b, a % b) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Builder, Scalar};
+    use super::*;
+
+    #[test]
+    fn multiples_come_out_of_quotients() {
+        let mut builder = Builder::new("k", 64);
+        let (thread, block, two) = (builder.thread(), builder.block(0), builder.integer(2));
+        let before = builder.scaled(block, 64);
+        let index = builder.add(before, thread);
+        assert_eq!(builder.divided(index, 64), (block, thread));
+        assert_eq!(builder.divided(thread, 64).1, thread);
+        let twice = builder.scaled(block, 2);
+        let (lane, warp) = (builder.divided(thread, 32).1, builder.divided(thread, 32).0);
+        assert_eq!(builder.divided(index, 32).1, lane);
+        assert_eq!(builder.divided(index, 32).0, builder.add(warp, twice));
+        // What is known is added last, whatever it is divided by.
+        let from = builder.integer(128);
+        let moved = builder.add(index, from);
+        let quotient = builder.add(block, two);
+        assert_eq!(builder.divided(moved, 64), (quotient, thread));
+        // What is kept, and loops.
+        let kept = builder.keep("kept", Scalar::I32, before);
+        let sum = builder.add(kept, thread);
+        assert_eq!(builder.divided(sum, 64).1, thread);
+        let (zero, end) = (builder.integer(0), builder.integer(1024));
+        let counter = builder.loop_over("i", zero, end, 64);
+        let sum = builder.add(counter, thread);
+        assert_eq!(builder.divided(sum, 64).1, thread);
+        assert_eq!(builder.divided(counter, 1024), (zero, counter));
+    }
+
+    #[test]
+    fn what_may_be_negative_stays() {
+        let mut builder = Builder::new("k", 64);
+        let (thread, block) = (builder.thread(), builder.block(0));
+        let before = builder.scaled(block, 64);
+        let five = builder.integer(5);
+        let less = builder.index(IndexFn::Sub, thread, five);
+        let index = builder.add(before, less);
+        assert_ne!(builder.divided(index, 64).0, block);
+        let kept = builder.keep("less", Scalar::I32, less);
+        let index = builder.add(before, kept);
+        assert_ne!(builder.divided(index, 64), (block, kept));
+        let back = builder.scaled(thread, -1);
+        let index = builder.add(before, back);
+        assert_ne!(builder.divided(index, 64), (block, back));
+    }
+}

@@ -423,3 +423,61 @@ impl Elements<'_> {
         builder.convert(DType::F32, quantized.rounded, product)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
+
+    use tcc_ir::text;
+
+    use super::*;
+
+    /// What the weights of the last product of a graph follow from.
+    fn found(source: &str) -> Option<(Quantized, Vec<Arranged>)> {
+        let graph = text::parse(source).unwrap();
+        let constants = Constants::new(&graph);
+        let product = graph.nodes().rfind(|(_, node)| matches!(node.op, Op::MatMul(_))).unwrap().1;
+        constants.quantized(product.inputs[1]).cloned().map(|found| (found, constants.arranged.clone()))
+    }
+
+    const BLOCKS: &str = r#"graph "blocks" {
+        input %0 "x": f16[1,64]
+        const %1 "q": i4[2,32,48] = absent
+        const %2 "s": f16[2,1,48] = absent
+        const %3 "z": i4[2,1,48] = absent
+        %4: f16[2,32,48] = dequantize[zero=true](%1, %2, %3)
+        %5: f16[64,48] = reshape[shape=[64,48]](%4)
+        %6: f16[1,48] = mat_mul(%0, %5)
+        output "y" = %6
+    }"#;
+
+    #[test]
+    fn groups_are_found_through_views() {
+        let (quantized, arranged) = found(BLOCKS).unwrap();
+        assert_eq!((quantized.stored, quantized.rounded, quantized.turned), (DType::I4, DType::F16, true));
+        assert_eq!(quantized.shape[..], [48, 64]);
+        let Parameter::Groups(scales, DType::F16, 32) = quantized.scale else { panic!("{quantized:?}") };
+        let Some(Parameter::Groups(zeros, DType::I4, 32)) = quantized.zero else { panic!("{quantized:?}") };
+        assert_eq!(arranged[scales as usize].view.shape()[..], [48, 2]);
+        assert_eq!(arranged[zeros as usize].view.shape()[..], [48, 2]);
+        let atoms: Vec<_> = arranged[quantized.integers as usize].view.atoms().to_vec();
+        assert_eq!(atoms.iter().map(|atom| (atom.size, atom.stride)).collect::<Vec<_>>(), [(48, 1), (64, 48)]);
+        assert_eq!((quantized.together(32), quantized.together(16)), (32, 16));
+    }
+
+    #[test]
+    fn many_rows_and_what_is_rounded_otherwise_stay() {
+        assert!(found(&BLOCKS.replace("f16[1,", "f16[9,")).is_none());
+        // A scale of more bits than the product with it is rounded to.
+        let other = BLOCKS.replace(r#"%2 "s": f16"#, r#"%2 "s": f32"#).replace("%4: f16", "%4: f32");
+        let other = other.replace(
+            "%5: f16[64,48] = reshape[shape=[64,48]](%4)",
+            "%7: f16[2,32,48] = cast[to=\"f16\"](%4)\n        %5: f16[64,48] = reshape[shape=[64,48]](%7)",
+        );
+        assert!(found(&other).is_none());
+        // Scales for each integer are no fewer bytes.
+        let other = BLOCKS.replace("s\": f16[2,1,48]", "s\": f16[2,32,48]");
+        assert!(found(&other).is_none());
+    }
+}

@@ -11,9 +11,18 @@ namespace kernels {
 // an integer that has signs is that of one that has none, 8 or 128 more. All differences are exact.
 template <int BITS, bool SIGNED> struct Integers;
 
+// A word as a pair of numbers.
+template <typename Pair> __device__ inline Pair pair_of(unsigned bits)
+{
+    static_assert(sizeof(Pair) == sizeof bits, "pairs are words");
+    Pair pair;
+    memcpy(&pair, &bits, sizeof bits);
+    return pair;
+}
+
 __device__ inline __half2 halves(unsigned bits)
 {
-    return __halves2half2(__ushort_as_half((unsigned short)bits), __ushort_as_half((unsigned short)(bits >> 16)));
+    return pair_of<__half2>(bits);
 }
 
 // A half of two bytes twice.
@@ -41,13 +50,11 @@ template <bool SIGNED> struct Integers<4, SIGNED> {
     // The same of bfloat16, whose mantissa has room for 128 more.
     __device__ static void differences(__nv_bfloat162 (&pairs)[4], unsigned word, int zero)
     {
-        const __nv_bfloat16 more = __ushort_as_bfloat16((unsigned short)(0x4300 | (unsigned(zero) + SIGN)));
+        const __nv_bfloat162 more = pair_of<__nv_bfloat162>((0x4300 + unsigned(zero) + SIGN) * 0x10001);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const unsigned bits = (word >> 4 * i & 0x000f000f) ^ (0x43004300 | SIGN * 0x10001);
-            const __nv_bfloat162 pair = __halves2bfloat162(__ushort_as_bfloat16((unsigned short)bits),
-                                                           __ushort_as_bfloat16((unsigned short)(bits >> 16)));
-            pairs[i] = __hsub2(pair, __bfloat162bfloat162(more));
+            pairs[i] = __hsub2(pair_of<__nv_bfloat162>(bits), more);
         }
     }
 
