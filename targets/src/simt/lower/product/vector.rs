@@ -146,8 +146,9 @@ impl Shares {
 fn at_once(elements: &Elements<'_>, product: &Product, along_depth: bool) -> Option<(u32, DType)> {
     let weights = product.factors[1];
     let stored = elements.stored(weights);
-    let count = vector_of(elements, weights, stored, product.sums_along_last(1) == along_depth, 16)?;
-    (stored.bits() >= 8).then_some((count, stored))
+    // A line may be as long as the longest vector.
+    let count = vector_of(elements, weights, stored, product.sums_along_last(1) == along_depth, 32)?;
+    Some((count, stored))
 }
 
 /// Products of the same rows, and where these are.
