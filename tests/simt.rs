@@ -9,7 +9,7 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::models::{bounds_of_halves, run_all, same_each_time};
+use common::models::{bounds_of_halves, folder as folder_of, load, run_all, same_each_time, weights};
 use tcc::onnx::import::ImportOptions;
 use tcc::onnx::tensor::Weights;
 use tcc::{Compiler, ImportedModel};
@@ -41,7 +41,10 @@ fn every_model_runs_without_matrix_units() {
 
 #[test]
 fn builds_and_outputs_do_not_depend_on_the_run_or_the_number_of_threads() {
-    same_each_time("h100", &["bert.legacy", "llama-kv.op23", "vit.legacy-qop", "genai-llama-int4"]);
+    same_each_time(
+        "h100",
+        &["bert.legacy", "llama-kv.op23", "llama-kv.op23-qdq-int4", "vit.legacy-qop", "genai-llama-int4"],
+    );
 }
 
 /// A layer that decodes is five launches: the norm with the projections, attention with its cache, and the three products
@@ -69,4 +72,20 @@ fn a_layer_that_decodes_is_five_launches() {
     assert!(asking >= 5, "{asking} kernels ask for what comes after them");
     // All weights are read once, each two bytes.
     assert!(report.dram_bytes > 2_400_000_000, "{} bytes", report.dram_bytes);
+}
+
+/// Weights of few bits are stored as they are, and read so where few rows are multiplied: in steps that decode.
+#[test]
+fn weights_of_few_bits_are_read_as_they_are() {
+    for name in ["llama-kv.op23-qdq-int4", "llama-kv.dynamo-nbits4-sym"] {
+        let bytes = |folder: &str| {
+            let (model, _) = load(&folder_of(folder), 1).unwrap();
+            let build = Compiler::for_target("h100").unwrap().with_model(model).compile().unwrap();
+            (weights(&build).len(), build.report().dram_bytes)
+        };
+        let ((few, few_read), (all, all_read)) = (bytes(name), bytes("llama-kv.op23"));
+        // The table of tokens, which is not quantised, is as large as a sixth of all weights.
+        assert!(5 * few < 2 * all, "{name}: {few} bytes of weights, {all} without quantisation");
+        assert!(2 * few_read < all_read, "{name}: {few_read} bytes read, {all_read} without quantisation");
+    }
 }

@@ -16,12 +16,13 @@ use tcc_ir::{DType, Tensor};
 use super::models::{load, name, of_onnx_runtime, weights};
 
 /// Models that are always run: each kind of architecture, exporter and quantisation once.
-pub const REPRESENTATIVE: [&str; 12] = [
+pub const REPRESENTATIVE: [&str; 13] = [
     "bert.legacy",
     "bert.legacy-fp16",
     "bert.legacy-qop",
     "genai-llama-int4",
     "gpt2-kv.legacy",
+    "llama-kv.dynamo-nbits4-sym",
     "llama-kv.op23-qdq-int4",
     "mamba-static.dynamo",
     "mixtral-kv.dynamo",

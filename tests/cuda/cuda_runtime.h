@@ -318,3 +318,39 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x)
     const unsigned bits = __float_as_uint(x), below = bits >> 16, rest = bits & 0xffff;
     return {(unsigned short)(rest > 0x8000 || (rest == 0x8000 && below % 2) ? below + 1 : below)};
 }
+
+// Pairs of numbers of 16 bits. Sums and products of two are exact in binary32 or rounded there to far more bits.
+struct float2 { float x, y; };
+
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
+{
+    const unsigned long long bytes = x | (unsigned long long)y << 32;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) result |= unsigned(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return result;
+}
+
+#define DEFINE_PAIRS(Pair, Element, WIDEN, NARROW, JOIN, SPLIT, TWICE, ROUND)                                          \
+    struct Pair { Element x, y; };                                                                                             \
+    inline Pair JOIN(Element x, Element y) { return {x, y}; }                                                                  \
+    inline Pair TWICE(float x) { return {NARROW(x), NARROW(x)}; }                                                              \
+    inline float2 SPLIT(Pair pair) { return {WIDEN(pair.x), WIDEN(pair.y)}; }                                                  \
+    inline Pair ROUND(float2 pair) { return {NARROW(pair.x), NARROW(pair.y)}; }                                                \
+    inline Pair __hsub2(Pair a, Pair b)                                                                                        \
+    {                                                                                                                          \
+        return {NARROW(WIDEN(a.x) - WIDEN(b.x)), NARROW(WIDEN(a.y) - WIDEN(b.y))};                                             \
+    }                                                                                                                          \
+    inline Pair __hmul2(Pair a, Pair b)                                                                                        \
+    {                                                                                                                          \
+        return {NARROW(WIDEN(a.x) * WIDEN(b.x)), NARROW(WIDEN(a.y) * WIDEN(b.y))};                                             \
+    }                                                                                                                          \
+    inline Pair __hfma2(Pair a, Pair b, Pair c)                                                                                \
+    {                                                                                                                          \
+        return {NARROW(fmaf(WIDEN(a.x), WIDEN(b.x), WIDEN(c.x))), NARROW(fmaf(WIDEN(a.y), WIDEN(b.y), WIDEN(c.y)))};           \
+    }
+DEFINE_PAIRS(__half2, __half, __half2float, __float2half_rn, __halves2half2, __half22float2, __float2half2_rn,
+             __float22half2_rn)
+DEFINE_PAIRS(__nv_bfloat162, __nv_bfloat16, __bfloat162float, __float2bfloat16_rn, __halves2bfloat162, __bfloat1622float2,
+             __float2bfloat162_rn, __float22bfloat162_rn)
+#undef DEFINE_PAIRS
+inline __nv_bfloat162 __bfloat162bfloat162(__nv_bfloat16 x) { return {x, x}; }

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 
-use tcc_ir::{Bytes, DType, Graph, Plan, ValueId, evaluate_constant};
+use tcc_ir::{Bytes, DType, Graph, Plan, ValueId, View, evaluate_constant};
 use tcc_passes::{
     FusionLimits, KernelExplanation, Optimized, Outline, Places, assemble, clean_up, derived_constants, fuse,
     integer_products, legalize, optimize, optimize_explained,
 };
 
 use super::cost::SimtCosts;
-use super::lower::{Argument, Lowered, lower, stored_type};
+use super::lower::{Argument, Arranged, Lowered, lower, stored_type};
 use super::memory::{ALIGNMENT, Arena};
+use super::pack::rearranged;
 use super::program::{Buffer, Group, Launch, Parts};
 use super::simulator::{Place, buffer_bytes};
 use super::{SimtMachine, SimtProgram, legal};
@@ -121,10 +122,23 @@ pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) 
 struct Placed {
     buffers: Vec<Buffer>,
     numbers: HashMap<Argument, u32>,
-    /// The values among the weights, in order.
-    constants: Vec<ValueId>,
+    /// What is among the weights, in order.
+    constants: Vec<Constant>,
     weights_bytes: u64,
     values_bytes: u64,
+}
+
+/// What is among the weights: a value, and how it is rearranged if it is.
+type Constant = (ValueId, Option<View>);
+
+impl Placed {
+    /// The place of what is among the weights, of so many bytes.
+    fn constant(&mut self, constant: Constant, bytes: u64) -> Place {
+        let at = self.weights_bytes;
+        self.weights_bytes += bytes.next_multiple_of(ALIGNMENT);
+        self.constants.push(constant);
+        Place::Weights(at)
+    }
 }
 
 /// Gives everything that a launch reads or writes its place. Counters are the same for all launches, which run one after another,
@@ -147,7 +161,7 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
     let all = lowered.launches.iter().flat_map(|launch| &launch.arguments);
     let counters = all.filter_map(|argument| match *argument {
         Argument::Counters(elements) => Some(elements),
-        Argument::Value(_) | Argument::Handed(..) => None,
+        Argument::Value(_) | Argument::Arranged(_) | Argument::Handed(..) => None,
     });
     let counters = counters.max().unwrap_or(0);
     if counters > 0 {
@@ -170,15 +184,18 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
                 let place = Place::Values(arena.take(buffer_bytes(dtype, elements)));
                 Buffer { name: "handed over".to_owned(), dtype, elements, place }
             }
+            Argument::Arranged(number) => {
+                let Arranged { value, view } = &lowered.arranged[number as usize];
+                let (dtype, elements) = (graph.ty(*value).dtype, view.shape().count() as u64);
+                let place = placed.constant((*value, Some(view.clone())), buffer_bytes(dtype, elements));
+                Buffer { name: graph.value(*value).name.to_string(), dtype, elements, place }
+            }
             Argument::Value(value) => {
                 let dtype = stored_type(graph, &derived, value);
                 let elements = graph.shape(value).count().max(1) as u64;
                 let bytes = buffer_bytes(dtype, elements);
                 let place = if derived[value.index()] {
-                    let at = placed.weights_bytes;
-                    placed.weights_bytes += bytes.next_multiple_of(ALIGNMENT);
-                    placed.constants.push(value);
-                    Place::Weights(at)
+                    placed.constant((value, None), bytes)
                 } else {
                     Place::Values(arena.take(bytes))
                 };
@@ -209,12 +226,21 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
 fn weights(graph: &Graph, placed: &Placed) -> Weights {
     let (graph, constants) = (graph.clone(), placed.constants.clone());
     Weights::new(move |out| {
-        for &value in &constants {
-            let tensor = match graph.as_constant(value) {
+        for (value, view) in &constants {
+            let tensor = match graph.as_constant(*value) {
                 Some(tensor) => tensor.clone(),
-                None => evaluate_constant(&graph, value).map_err(std::io::Error::other)?,
+                None => evaluate_constant(&graph, *value).map_err(std::io::Error::other)?,
             };
             let bytes = tensor.bytes().map_err(std::io::Error::other)?;
+            let rearranged =
+                match view.as_ref().filter(|view| !view.is_dense() || view.shape().count() < tensor.shape().count()) {
+                    Some(view) => {
+                        let lost = || std::io::Error::other("a constant is read outside; please report this");
+                        Some(rearranged(bytes, tensor.dtype().bits(), view).ok_or_else(lost)?)
+                    }
+                    None => None,
+                };
+            let bytes = rearranged.as_deref().unwrap_or(bytes);
             out.write_all(bytes)?;
             let end = (bytes.len().max(1) as u64).next_multiple_of(ALIGNMENT);
             out.write_all(&vec![0; end as usize - bytes.len()])?;

@@ -11,6 +11,7 @@ mod legal;
 mod lower;
 mod machine;
 mod memory;
+mod pack;
 mod program;
 pub mod simulator;
 pub mod timing;

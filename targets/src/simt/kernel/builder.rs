@@ -6,6 +6,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::names::name_of;
+use super::terms::Counters;
 use super::{Buffer, BufferId, Expr, ExprId, Factor, IndexFn, Kernel, Scalar, Shared, SharedId, Stmt, Var, VarId};
 use crate::number::FoldFn;
 
@@ -16,6 +17,8 @@ pub struct Builder {
     known: HashMap<Expr, ExprId>,
     /// Names that are taken.
     names: HashSet<String>,
+    /// What is known of the indices of loops.
+    counters: Counters,
 }
 
 impl Builder {
@@ -32,7 +35,7 @@ impl Builder {
             exprs: Vec::new(),
             body: Vec::new(),
         };
-        Builder { kernel, known: HashMap::new(), names: HashSet::new() }
+        Builder { kernel, known: HashMap::new(), names: HashSet::new(), counters: Counters::default() }
     }
 
     /// The kernel, for so many blocks.
@@ -179,6 +182,11 @@ impl Builder {
                     return self.index(IndexFn::Mul, x, known);
                 }
             }
+            (IndexFn::Div | IndexFn::Mod, None, Some(by)) if by > 1 => {
+                if let Some(simpler) = self.divided_by_parts(function, a, by) {
+                    return simpler;
+                }
+            }
             _ => {}
         }
         match (self.known_index(a), self.known_index(b)) {
@@ -204,6 +212,44 @@ impl Builder {
             (None, None) => {}
         }
         self.expr(Expr::Index(function, a, b))
+    }
+
+    /// (c x + y) / c = x + y / c, and what is left of it is that of y; where y is below c, these are x and y.
+    fn divided_by_parts(&mut self, function: IndexFn, a: ExprId, by: i32) -> Option<ExprId> {
+        let [whole, rest] = self.counters.parted(&self.kernel, a, by)?;
+        let is_below = |builder: &Self, id: ExprId| {
+            builder.counters.bound(&builder.kernel, id).is_some_and(|bound| bound < i64::from(by))
+        };
+        let zero = self.integer(0);
+        if whole.is_empty() {
+            return is_below(self, a).then_some(if function == IndexFn::Div { zero } else { a });
+        }
+        let left = rest.into_iter().fold(zero, |sum, part| self.index(IndexFn::Add, sum, part));
+        let is_left = is_below(self, left);
+        let known = self.integer(by);
+        if function == IndexFn::Mod {
+            return Some(if is_left { left } else { self.index(IndexFn::Mod, left, known) });
+        }
+        let start = if is_left { zero } else { self.index(IndexFn::Div, left, known) };
+        Some(whole.into_iter().fold(start, |sum, part| {
+            let quotient = self.quotient(part, by);
+            self.index(IndexFn::Add, sum, quotient)
+        }))
+    }
+
+    /// A multiple of a number, divided by that.
+    fn quotient(&mut self, part: ExprId, by: i32) -> ExprId {
+        match self.at(part) {
+            Expr::Integer(value) => self.integer(value / by),
+            Expr::Index(IndexFn::Mul, x, c) if self.known_index(c).is_some_and(|c| c % by == 0) => {
+                let c = self.known_index(c).unwrap_or(by);
+                self.scaled(x, c / by)
+            }
+            _ => {
+                let by = self.integer(by);
+                self.expr(Expr::Index(IndexFn::Div, part, by))
+            }
+        }
     }
 
     /// a + b.
@@ -292,6 +338,7 @@ impl Builder {
             Expr::Integer(_) | Expr::Number(..) | Expr::Var(_) => value,
             _ => {
                 let var = self.declare(name, scalar, value);
+                self.counters.keep(&self.kernel, var, value);
                 self.get(var)
             }
         }
@@ -335,6 +382,7 @@ impl Builder {
 
     fn open_loop(&mut self, name: &str, (from, to, step): (ExprId, ExprId, u32), unroll: bool) -> ExprId {
         let var = self.var(name, Scalar::I32, None);
+        self.counters.insert(&self.kernel, var, (from, to, step));
         self.kernel.body.push(Stmt::For { var, from, to, step, unroll });
         self.get(var)
     }

@@ -239,8 +239,9 @@ impl Checker<'_> {
             match *stmt {
                 Stmt::Let(id, value) => {
                     holds(value, var(id)?.scalar)?;
-                    let is_byte = |dtype: DType| dtype.bits() >= 8;
-                    if var(id)?.packed.is_some_and(|dtype| !is_byte(dtype) || !self.is_zero(value)) {
+                    let count = var(id)?.array.unwrap_or(1);
+                    let fills = |dtype: DType| is_vector(dtype, count) || is_part(dtype, count);
+                    if var(id)?.packed.is_some_and(|dtype| !fills(dtype) || !self.is_zero(value)) {
                         return Err(at("an array that vectors are loaded into holds something else"));
                     }
                     if std::mem::replace(&mut declared[id.index()], true) {
@@ -335,12 +336,32 @@ impl Checker<'_> {
                     let dtype = kernel.buffers[buffer.index()].dtype;
                     self.check_vector((array, to, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
                 }
+                Stmt::Dequantize { array, packed, first, count, zero, scale, dtype } => {
+                    let [to, from] = [var(array)?, var(packed)?];
+                    let is_there = declared[array.index()] && declared[packed.index()];
+                    let holds_all = from.array.zip(first.checked_add(count)).is_some_and(|(all, end)| end <= all)
+                        && to.packed.is_none()
+                        && to.array.is_some_and(|all| count <= all);
+                    let is_whole = |dtype: DType| {
+                        let each = 32 / dtype.bits() as u32;
+                        is_narrow(dtype) && first.is_multiple_of(each) && count.is_multiple_of(each)
+                    };
+                    let fits = is_there && holds_all && count > 0 && from.packed.is_some_and(is_whole);
+                    if !fits || to.scalar != Scalar::F32 || !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+                        return Err(at("it makes floats of what holds no integers"));
+                    }
+                    zero.map_or(Ok(()), |zero| holds(zero, Scalar::I32))?;
+                    scale.map_or(Ok(()), |scale| holds(scale, Scalar::F32))?;
+                }
                 Stmt::StoreVector { buffer, to, array, from, count } => {
                     holds(to, Scalar::I32)?;
                     let target = kernel.buffers.get(buffer.index()).filter(|buffer| buffer.is_written);
                     let dtype = target.map(|buffer| buffer.dtype).ok_or_else(|| at("it writes what is no buffer"))?;
                     self.check_writes(buffer, has_arrived).map_err(|what| at(&what))?;
                     self.check_vector((array, from, count), dtype, &declared, &scopes).map_err(|what| at(&what))?;
+                    if !is_vector(dtype, count) {
+                        return Err(at("it writes what is no vector"));
+                    }
                 }
                 Stmt::Copy { shared, to, buffer, from, count, when } => {
                     [to, from, when].into_iter().try_for_each(|id| holds(id, Scalar::I32))?;
@@ -453,7 +474,9 @@ impl Checker<'_> {
         let fits = var.is_some_and(|var| {
             var.array.is_some() && var.scalar == Scalar::of(dtype) && (var.packed.is_none() || is_whole(var))
         });
-        if fits && is_vector(dtype, count) { Ok(()) } else { Err("it is no vector".to_owned()) }
+        // Parts of words are only loaded as they are.
+        let is_part = is_part(dtype, count) && var.is_some_and(|var| var.packed.is_some());
+        if fits && (is_vector(dtype, count) || is_part) { Ok(()) } else { Err("it is no vector".to_owned()) }
     }
 
     /// Whether an expression is the number 0.
@@ -556,10 +579,20 @@ impl Checker<'_> {
     }
 }
 
+/// Whether elements are integers of at most eight bits.
+fn is_narrow(dtype: DType) -> bool {
+    matches!(dtype, DType::I4 | DType::U4 | DType::I8 | DType::U8)
+}
+
 /// Whether so many elements are read or written at once.
 fn is_vector(dtype: DType, count: u32) -> bool {
     let bits = u64::from(count) * dtype.bits() as u64;
     matches!(bits, 32 | 64 | 128) && count > 0
+}
+
+/// Whether so many elements are a byte, or two.
+fn is_part(dtype: DType, count: u32) -> bool {
+    matches!(u64::from(count) * dtype.bits() as u64, 8 | 16)
 }
 
 /// The type that a register's elements have in memory.

@@ -13,6 +13,7 @@ pub mod names;
 mod region;
 mod spread;
 mod stmt;
+mod terms;
 
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};

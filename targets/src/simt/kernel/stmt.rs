@@ -41,7 +41,8 @@ pub enum Stmt {
     /// Writes an element of shared memory: where, and what.
     StoreShared(SharedId, ExprId, ExprId),
     /// Reads so many elements of a buffer that follow each other, into those of an array from an index on that is known when the
-    /// kernel is compiled. They are read at once: together they are 4, 8 or 16 bytes, and lie at a multiple of that.
+    /// kernel is compiled. They are read at once: together they are 4, 8 or 16 bytes, and lie at a multiple of that. Those that stay
+    /// as they are loaded may be 1 or 2 bytes too.
     LoadVector {
         /// The array.
         array: VarId,
@@ -53,6 +54,24 @@ pub enum Stmt {
         from: ExprId,
         /// How many there are.
         count: u32,
+    },
+    /// Makes floats of so many integers of at most eight bits that an array holds as they were loaded, from one on whose bits begin
+    /// a word: each less the zero point, times the scale, rounded to a type. They go to the first elements of another array.
+    Dequantize {
+        /// The array that the floats go to.
+        array: VarId,
+        /// The packed array.
+        packed: VarId,
+        /// Which of its elements is the first.
+        first: u32,
+        /// How many there are: those of whole words.
+        count: u32,
+        /// The zero point, a number of the integers' type, if there is one.
+        zero: Option<ExprId>,
+        /// The scale, a number of the type, if there is one.
+        scale: Option<ExprId>,
+        /// The type that results are rounded to: binary32, or a type of 16 bits that has all differences.
+        dtype: DType,
     },
     /// Writes so many elements of an array, from an index on that is known when the kernel is compiled, to a buffer at once.
     StoreVector {
@@ -167,6 +186,7 @@ impl Stmt {
             | Stmt::StoreVector { to: a, from: b, .. }
             | Stmt::Multiply { a: Factor { at: a, .. }, b: Factor { at: b, .. }, .. } => [Some(a), Some(b), None],
             Stmt::Copy { to, from, when, .. } => [Some(to), Some(from), Some(when)],
+            Stmt::Dequantize { zero, scale, .. } => [zero, scale, None],
             Stmt::Else | Stmt::End | Stmt::Barrier | Stmt::Reduce { .. } | Stmt::Commit | Stmt::Await(_) => [None; 3],
             Stmt::Arrive { .. } | Stmt::Prefetch { .. } => [None; 3],
         };
@@ -196,6 +216,7 @@ impl Stmt {
             | Stmt::Barrier
             | Stmt::Reduce { .. }
             | Stmt::Arrive { .. }
+            | Stmt::Dequantize { .. }
             | Stmt::Prefetch { .. } => [None; 2],
         };
         addresses.into_iter().flatten()

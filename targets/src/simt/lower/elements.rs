@@ -10,6 +10,7 @@ use tcc_ir::ops::{BinaryFn, MatMul, Reduce, ReduceFn};
 use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorType, ValueId, View, is_view};
 
 use super::opening::Opening;
+use super::quantized::{Arranged, Constants, Quantized};
 use super::{Argument, stored_type};
 use crate::number::FoldFn;
 use crate::products::zero_points;
@@ -23,8 +24,8 @@ pub(super) type Coords = SmallVec<[ExprId; 6]>;
 pub(super) struct Elements<'a> {
     pub plan: &'a Plan,
     pub builder: Builder,
-    /// Which values follow from constants alone.
-    derived: &'a [bool],
+    /// What follows from constants alone.
+    constants: &'a Constants,
     /// Nodes that this kernel computes.
     own: HashSet<NodeId>,
     /// What each parameter is.
@@ -32,6 +33,8 @@ pub(super) struct Elements<'a> {
     /// What the kernel reads before anything else.
     pub openings: Vec<Opening>,
     buffers: HashMap<ValueId, BufferId>,
+    /// The same of what is packed for weights of few bits.
+    packed: HashMap<u32, BufferId>,
     /// What is held, in scopes.
     held: Vec<HashMap<(ValueId, Coords), ExprId>>,
     /// Coordinates that follow from one index, which dense values of this shape have at once.
@@ -41,15 +44,21 @@ pub(super) struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    pub fn new(plan: &'a Plan, derived: &'a [bool], own: impl IntoIterator<Item = NodeId>, builder: Builder) -> Self {
+    pub fn new(
+        plan: &'a Plan,
+        constants: &'a Constants,
+        own: impl IntoIterator<Item = NodeId>,
+        builder: Builder,
+    ) -> Self {
         Elements {
             plan,
             builder,
-            derived,
+            constants,
             own: own.into_iter().collect(),
             arguments: Vec::new(),
             openings: Vec::new(),
             buffers: HashMap::new(),
+            packed: HashMap::new(),
             held: vec![HashMap::new()],
             linear: None,
             scratch: None,
@@ -66,12 +75,26 @@ impl<'a> Elements<'a> {
             return known;
         }
         let ty = self.graph().ty(value);
-        let dtype = stored_type(self.graph(), self.derived, value);
+        let dtype = stored_type(self.graph(), &self.constants.derived, value);
         let elements = ty.shape.count().max(1) as u64;
         let name = self.name(value);
         let buffer = self.builder.buffer(&name, dtype, elements, is_written);
         self.buffers.insert(value, buffer);
         self.arguments.push(Argument::Value(value));
+        buffer
+    }
+
+    /// A parameter for what is packed for weights of few bits.
+    pub fn arranged(&mut self, number: u32) -> BufferId {
+        if let Some(&known) = self.packed.get(&number) {
+            return known;
+        }
+        let Arranged { value, view } = &self.constants.arranged[number as usize];
+        let dtype = self.graph().ty(*value).dtype;
+        let name = self.name(*value);
+        let buffer = self.builder.buffer(&name, dtype, view.shape().count() as u64, false);
+        self.packed.insert(number, buffer);
+        self.arguments.push(Argument::Arranged(number));
         buffer
     }
 
@@ -149,6 +172,17 @@ impl<'a> Elements<'a> {
         let coords = self.coords_of(shape, index);
         self.linear = Some((shape.clone(), coords.clone(), index));
         coords
+    }
+
+    /// The index of an element in a dense array of some extents.
+    pub fn index_in(&mut self, dims: &[usize], coords: &[ExprId]) -> ExprId {
+        let (mut index, mut stride) = (self.builder.integer(0), 1);
+        for (&size, &coord) in dims.iter().zip(coords).rev() {
+            let part = self.builder.scaled(coord, stride as i32);
+            index = self.builder.add(part, index);
+            stride *= size;
+        }
+        index
     }
 
     /// The index of an element of a shape in the order of memory.
@@ -239,10 +273,10 @@ impl<'a> Elements<'a> {
                 let name = self.name(value);
                 self.builder.keep(&name, scalar, computed)
             }
-            None => {
-                let access = self.plan.access(value);
-                self.element_of(access, &coords, value)
-            }
+            None => match self.quantized(value) {
+                Some(quantized) => self.dequantized(quantized, &coords)?,
+                None => self.element_of(self.plan.access(value), &coords, value),
+            },
         };
         self.hold(value, &coords, element);
         Ok(element)
@@ -264,7 +298,7 @@ impl<'a> Elements<'a> {
         }
         let access = self.plan.access(node.output());
         let of_own = |root: ValueId| self.graph().producer(root).is_some_and(|id| self.own.contains(&id));
-        !self.derived[node.output().index()] && of_own(access.root)
+        !self.constants.derived[node.output().index()] && of_own(access.root)
             || self.graph().producer(node.inputs[0]).is_some_and(|id| self.is_own(id))
     }
 
@@ -564,9 +598,14 @@ impl<'a> Elements<'a> {
         !self.graph().producer(value).is_some_and(|id| self.is_own(id))
     }
 
+    /// Weights of few bits, if a value is such.
+    pub fn quantized(&self, value: ValueId) -> Option<&'a Quantized> {
+        self.constants.quantized(value)
+    }
+
     /// What elements of a value are stored as.
     pub fn stored(&self, value: ValueId) -> DType {
-        stored_type(self.graph(), self.derived, self.plan.access(value).root)
+        stored_type(self.graph(), &self.constants.derived, self.plan.access(value).root)
     }
 
     /// Where an element of a value that this kernel writes goes: the buffer, and the index there.

@@ -10,6 +10,7 @@ use tcc_ir::{Access, Anchor, NodeId, Op, Plan, ValueId};
 
 use super::piece::{Piece, Prologue, Work, is_plain_work, pieces};
 use super::product::Product;
+use super::quantized::Constants;
 use crate::simt::SimtMachine;
 
 /// The share of a block's shared memory that rows of a product may take.
@@ -32,7 +33,7 @@ pub(super) enum Task {
 }
 
 /// The steps of a plan, in order.
-pub(super) fn steps(plan: &Plan, machine: &SimtMachine) -> Vec<Step> {
+pub(super) fn steps(plan: &Plan, constants: &Constants, machine: &SimtMachine) -> Vec<Step> {
     let mut steps = Vec::new();
     for (group, kernel) in plan.kernels.iter().enumerate() {
         let group = group as u32;
@@ -44,13 +45,14 @@ pub(super) fn steps(plan: &Plan, machine: &SimtMachine) -> Vec<Step> {
             }
         }
     }
-    let merge = Merge { plan, machine };
+    let merge = Merge { plan, constants, machine };
     let steps = merge.neighbours(steps);
     merge.norms(steps)
 }
 
 struct Merge<'a> {
     plan: &'a Plan,
+    constants: &'a Constants,
     machine: &'a SimtMachine,
 }
 
@@ -122,7 +124,7 @@ impl Merge<'_> {
     /// Products of the same few rows with weights of one form. The second may take what the first gives, element by element.
     fn products(&self, first: &Piece, second: &Piece, readers: &HashMap<ValueId, usize>) -> Option<Piece> {
         let graph = &self.plan.graph;
-        let [a, b] = [first, second].map(|piece| Product::all_of(self.plan, piece));
+        let [a, b] = [first, second].map(|piece| Product::all_of(self.plan, self.constants, piece));
         let (a, b) = (a?, b?);
         let is_vector = |product: &Product| product.is_of_vectors(graph);
         if !a.iter().chain(&b).all(is_vector) || !b.iter().all(|product| product.is_like(&a[0], self.plan)) {
@@ -186,7 +188,7 @@ impl Merge<'_> {
     /// Whether a step is of products whose rows are a value, all of it and as it is.
     fn takes_rows(&self, task: &Task, value: ValueId) -> bool {
         let Task::Compute(piece) = task else { return false };
-        let Some(products) = Product::all_of(self.plan, piece) else { return false };
+        let Some(products) = Product::all_of(self.plan, self.constants, piece) else { return false };
         let graph = &self.plan.graph;
         let shape = graph.shape(value);
         let Some(product) = products.first() else { return false };

@@ -8,13 +8,13 @@ mod merge;
 mod opening;
 mod piece;
 mod product;
+mod quantized;
 mod rows;
 
 use std::collections::HashMap;
 
 use rayon::prelude::*;
 use tcc_ir::{Access, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
-use tcc_passes::derived_constants;
 
 pub(super) use attention::runs as attends;
 use elements::{Elements, defect};
@@ -23,6 +23,8 @@ use opening::{Opening, ask_ahead};
 use piece::Work;
 pub(super) use piece::{Piece, pieces};
 use product::{Method, Product};
+pub(super) use quantized::Arranged;
+use quantized::Constants;
 use rows::{Shares, rows};
 
 use super::SimtMachine;
@@ -43,6 +45,8 @@ pub(super) struct Lowered {
     pub kernels: Vec<Kernel>,
     /// What is launched, in order.
     pub launches: Vec<Launch>,
+    /// Constants, and what follows from them, that are packed otherwise than as they are.
+    pub arranged: Vec<Arranged>,
 }
 
 /// A launch of a kernel.
@@ -63,6 +67,8 @@ pub(super) struct Launch {
 pub(super) enum Argument {
     /// A value of the graph.
     Value(ValueId),
+    /// What is packed by this number among [`Lowered::arranged`].
+    Arranged(u32),
     /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards. A launch may have
     /// several, by number.
     Handed(u32, DType, u64),
@@ -88,12 +94,19 @@ fn wide_type(dtype: DType) -> DType {
 /// # Errors
 /// A value is too large, or a defect.
 pub(super) fn lower(facts: &SimtMachine, clock_hz: u64, plan: &Plan) -> Result<Lowered, TargetError> {
-    let derived = derived_constants(&plan.graph);
-    let lowering =
-        Lowering { facts, clock_hz, plan, derived: &derived, launches: Vec::new(), costs: HashMap::new(), group: 0 };
+    let constants = Constants::new(&plan.graph);
+    let lowering = Lowering {
+        facts,
+        clock_hz,
+        plan,
+        constants: &constants,
+        launches: Vec::new(),
+        costs: HashMap::new(),
+        group: 0,
+    };
     let mut launches = lowering.run()?;
     ask_ahead(facts, clock_hz, &mut launches)?;
-    Ok(named(launches))
+    Ok(Lowered { arranged: constants.arranged, ..named(launches) })
 }
 
 /// Gives each kernel its name, and has launches of the same have one kernel.
@@ -118,7 +131,7 @@ struct Lowering<'a> {
     facts: &'a SimtMachine,
     clock_hz: u64,
     plan: &'a Plan,
-    derived: &'a [bool],
+    constants: &'a Constants,
     launches: Vec<Chosen>,
     /// How good kernels are that were compared with others.
     costs: HashMap<Kernel, (bool, u64)>,
@@ -151,7 +164,7 @@ type Written = ([u32; 3], String);
 
 impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Vec<Chosen>, TargetError> {
-        for Step { group, task } in steps(self.plan, self.facts) {
+        for Step { group, task } in steps(self.plan, self.constants, self.facts) {
             self.group = group;
             let group = &self.plan.kernels[group as usize];
             match task {
@@ -169,9 +182,10 @@ impl<'a> Lowering<'a> {
         if outputs.is_empty() {
             return Ok(());
         }
-        let products = Product::all_of(self.plan, piece);
-        let probe = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", 1));
-        let methods = products.map(|products| (Method::all(&probe, &products, facts), products));
+        let products = Product::all_of(self.plan, self.constants, piece);
+        let probe = Elements::new(self.plan, self.constants, piece.all_nodes(), Builder::new("k", 1));
+        let methods =
+            products.map(|products| (Method::all(&probe, &products, piece.prologue.is_some(), facts), products));
         match (&piece.work, methods.filter(|(methods, _)| !methods.is_empty())) {
             (Work::Elements, Some((methods, products))) => {
                 let written = methods.iter().map(|method| {
@@ -261,7 +275,7 @@ impl<'a> Lowering<'a> {
         threads: u32,
         write: impl FnOnce(&mut Elements<'a>) -> Result<Written, TargetError>,
     ) -> Result<Candidate, TargetError> {
-        let mut elements = Elements::new(self.plan, self.derived, piece.all_nodes(), Builder::new("k", threads));
+        let mut elements = Elements::new(self.plan, self.constants, piece.all_nodes(), Builder::new("k", threads));
         let (grid, tiling) = write(&mut elements)?;
         let (arguments, openings) = (elements.arguments.clone(), elements.openings.clone());
         let kernel = elements.builder.finish(grid, Vec::new());

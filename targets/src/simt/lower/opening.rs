@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
-use tcc_ir::ValueId;
 
 use super::elements::defect;
 use super::{Argument, Chosen};
@@ -30,11 +29,11 @@ const FEW: u32 = 32;
 /// The share of the common cache that may be asked for.
 const CACHE_SHARE: u64 = 4;
 
-/// What a launch reads of a value before anything else of it.
+/// What a launch reads of something before anything else of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opening {
-    /// The value.
-    pub value: ValueId,
+    /// What it is of.
+    pub argument: Argument,
     /// All of it.
     pub region: Region,
     /// Whether rows are read one after the other; else all at once, each from its first byte on.
@@ -137,8 +136,7 @@ fn openings(first: &Chosen, second: &Chosen) -> Vec<(usize, Opening)> {
         None => true,
     };
     let found = second.openings.iter().filter_map(|&opening| {
-        let argument = Argument::Value(opening.value);
-        let parameter = place(second, &argument).filter(|_| is_there(&argument))?;
+        let parameter = place(second, &opening.argument).filter(|_| is_there(&opening.argument))?;
         (!second.kernel.buffers[parameter].is_written).then_some((parameter, opening))
     });
     found.collect()
@@ -263,14 +261,14 @@ mod tests {
     #[test]
     fn openings_have_whole_steps() {
         let region = Region { first: 256, rows: 64, pitch: 4096, width: 1024 };
-        let value = ValueId::from_index(0);
-        let rows = Opening { value, region, by_rows: true, step: 16 };
+        let argument = Argument::Arranged(0);
+        let rows = Opening { argument, region, by_rows: true, step: 16 };
         assert_eq!(rows.part(15 * 1024), None);
         assert_eq!(rows.part(33 * 1024), Some(Region { rows: 32, ..region }));
         assert_eq!(rows.part(u64::MAX), Some(region));
         let beside = Opening { region: Region { pitch: 1024, ..region }, ..rows };
         assert_eq!(beside.part(16 * 1024), Some(Region { first: 256, rows: 1, pitch: 16384, width: 16384 }));
-        let columns = Opening { value, region, by_rows: false, step: 128 };
+        let columns = Opening { argument, region, by_rows: false, step: 128 };
         assert_eq!(columns.part(64 * 300), Some(Region { width: 256, ..region }));
         assert_eq!(columns.part(64 * 100), None);
     }

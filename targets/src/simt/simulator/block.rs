@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use tcc_ir::DType;
+use tcc_ir::ops::BinaryFn;
 
 use super::column::Column;
 use super::fault::Fault;
@@ -194,6 +195,21 @@ impl<'r> Block<'r> {
                     self.check_handed(buffer, &own)?;
                     let value = Column::gather(self.buffers[buffer.index()], source.dtype, &own, &self.active);
                     self.assign(array, first + place, value)?;
+                }
+            }
+            Stmt::Dequantize { array, packed, first, count, zero, scale, dtype } => {
+                let zero = zero.map(|zero| self.value(zero)).transpose()?;
+                let scale = scale.map(|scale| self.value(scale)).transpose()?;
+                for place in 0..count as usize {
+                    let mut value = self.held(packed, first as usize + place)?.clone();
+                    if let Some(zero) = &zero {
+                        value = value.binary(BinaryFn::Sub, DType::I32, zero).map_err(|_| Fault::DivisionByZero)?;
+                    }
+                    value = value.converted(DType::I32, DType::F32);
+                    if let Some(scale) = &scale {
+                        value = value.binary(BinaryFn::Mul, DType::F32, scale).map_err(|_| Fault::DivisionByZero)?;
+                    }
+                    self.assign(array, place, value.converted(DType::F32, dtype))?;
                 }
             }
             Stmt::StoreVector { buffer, to, array, from, count } => {

@@ -28,9 +28,10 @@ pub(super) fn assigned(stmt: &Stmt) -> Option<(VarId, Option<ExprId>)> {
     match *stmt {
         Stmt::Let(var, value) | Stmt::Set(var, value) | Stmt::SetElement(var, _, value) => Some((var, Some(value))),
         Stmt::For { var, from, .. } => Some((var, Some(from))),
-        Stmt::Reduce { var, .. } | Stmt::LoadVector { array: var, .. } | Stmt::Multiply { sums: var, .. } => {
-            Some((var, None))
-        }
+        Stmt::Reduce { var, .. }
+        | Stmt::LoadVector { array: var, .. }
+        | Stmt::Dequantize { array: var, .. }
+        | Stmt::Multiply { sums: var, .. } => Some((var, None)),
         Stmt::If(_) | Stmt::Else | Stmt::End | Stmt::Store(..) | Stmt::StoreShared(..) | Stmt::Barrier => None,
         // Which block is the last follows from its number.
         Stmt::Arrive { .. } => None,
@@ -62,6 +63,7 @@ impl Analysis {
                 | Stmt::SetElement(var, ..)
                 | Stmt::Reduce { var, .. }
                 | Stmt::LoadVector { array: var, .. }
+                | Stmt::Dequantize { array: var, .. }
                 | Stmt::Multiply { sums: var, .. } => analysis.is_set[var.index()] = true,
                 Stmt::For { var, from, to, unroll: true, .. } => {
                     let is_known = |id: ExprId| matches!(kernel.exprs[id.index()], Expr::Integer(_));

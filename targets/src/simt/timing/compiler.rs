@@ -6,6 +6,7 @@
 //! in the order of the kernel, but for what turns loaded elements into numbers, which stands before their first use (`pending`); at
 //! the end those of straight stretches are put into an order in which they wait less (`schedule`).
 
+mod dequantize;
 mod linear;
 mod pending;
 mod prefetch;
@@ -58,6 +59,7 @@ pub(super) fn compile(kernel: &Kernel, machine: &SimtMachine, times: [(u64, u64)
         is_there: vec![false; kernel.exprs.len()],
         scopes: vec![Vec::new()],
         linear: Linear::new(kernel.exprs.len()),
+        prepared: HashMap::new(),
         counters: HashMap::new(),
         pending: Pending::default(),
         lives: Lives::default(),
@@ -105,6 +107,8 @@ struct Compiler<'k> {
     scopes: Vec<Vec<ExprId>>,
     /// Indices of accesses.
     linear: Linear,
+    /// What integers are made floats by, in pairs.
+    prepared: HashMap<ExprId, Slot>,
     /// What the indices of loops that are written out are now.
     counters: HashMap<VarId, i32>,
     /// What was loaded and not used yet.
@@ -183,7 +187,7 @@ impl Compiler<'_> {
 
     /// What makes a number of an element of an array that stays as it was loaded.
     fn unpacked(&self, var: VarId) -> Recipe {
-        self.kernel.vars[var.index()].packed.map_or(&[], recipe::widened)
+        self.kernel.vars[var.index()].packed.map_or(&[], recipe::unpacked)
     }
 
     /// Where the value of an expression comes from, for those that are needed.
@@ -343,7 +347,9 @@ impl Compiler<'_> {
         for id in &self.analysis.readers[var.index()] {
             self.is_there[id.index()] = false;
         }
-        self.linear.forget(&self.analysis.readers[var.index()]);
+        let readers = &self.analysis.readers[var.index()];
+        self.linear.forget(readers);
+        self.prepared.retain(|from, _| !readers.contains(from));
     }
 
     fn open(&mut self) {
@@ -355,5 +361,6 @@ impl Compiler<'_> {
         let computed = self.scopes.pop().unwrap_or_default();
         computed.iter().for_each(|id| self.is_there[id.index()] = false);
         self.linear.close();
+        self.prepared.clear();
     }
 }

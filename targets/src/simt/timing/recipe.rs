@@ -230,6 +230,48 @@ pub(super) fn widened(dtype: DType) -> Recipe {
     }
 }
 
+/// What turns an element of an array that holds them as they were loaded into a number: what of a word it is is known.
+pub(super) fn unpacked(dtype: DType) -> Recipe {
+    match dtype {
+        DType::I4 | DType::U4 => &[(I32, 2)],
+        _ => widened(dtype),
+    }
+}
+
+/// What becomes of a word of integers of few bits, two at a time: see `dequantize.h`, which CUDA's compiler is given.
+pub(super) struct Dequantized {
+    /// Instructions that bring integers to where pairs are taken from, which are done for all pairs of a word.
+    pub shared: Recipe,
+    /// What makes a pair of differences: bits are picked and joined with those of a power of two, then the zero point is taken away.
+    pub pair: Recipe,
+    /// What multiplies a pair by the scale and rounds it while it is one.
+    pub scaled: Recipe,
+    /// What makes a number of each.
+    pub single: Recipe,
+}
+
+/// Integers of a type, as floats of another, with or without a scale.
+pub(super) fn dequantized(from: DType, to: DType, has_scale: bool) -> Dequantized {
+    const PAIR: Recipe = &[(I32, 1), (F32, 1)];
+    let in_pairs = to == DType::F16 || to == DType::BF16 && from.bits() < 8;
+    let shared: Recipe = match (from, to) {
+        (DType::I4 | DType::U4, DType::BF16) => &[(I32, 3)],
+        (DType::I4 | DType::U4 | DType::I8, _) => ONE_I32,
+        _ => FREE,
+    };
+    let single: Recipe = match (has_scale, to) {
+        (true, DType::F32) => &[(I32, 1), (F32, 1)],
+        // Two are rounded by one instruction, and each is widened.
+        (true, DType::BF16) if !in_pairs => &[(I32, 1), (F32, 1), (I32, 2)],
+        _ => ONE_I32,
+    };
+    Dequantized { shared, pair: PAIR, scaled: if in_pairs { &[(F32, 1)] } else { FREE }, single }
+}
+
+/// What makes pairs of a zero point that is not known, and of a scale.
+pub(super) const ZERO_PAIRS: Recipe = &[(I32, 2), (F32, 1)];
+pub(super) const SCALE_PAIR: Recipe = ONE_I32;
+
 /// What turns a register's number into an element to be stored.
 pub(super) fn narrowed(dtype: DType) -> Recipe {
     match dtype {

@@ -146,7 +146,11 @@ impl Writer<'_> {
         let kernel = self.kernel;
         let name = |var: VarId| kernel.vars[var.index()].name.as_str();
         match *stmt {
-            Stmt::Let(var, _) | Stmt::Set(var, _) | Stmt::SetElement(var, ..) | Stmt::LoadVector { array: var, .. }
+            Stmt::Let(var, _)
+            | Stmt::Set(var, _)
+            | Stmt::SetElement(var, ..)
+            | Stmt::LoadVector { array: var, .. }
+            | Stmt::Dequantize { array: var, .. }
                 if !self.read.vars.contains(&var) => {}
             Stmt::Let(var, value) => {
                 let Var { scalar, array, packed, .. } = kernel.vars[var.index()];
@@ -218,6 +222,7 @@ impl Writer<'_> {
                     None => self.load_vector(name(array), to, buffer, from, count),
                 }
             }
+            Stmt::Dequantize { .. } => self.dequantize(stmt),
             Stmt::StoreVector { buffer, to, array, from, count } => {
                 let buffer = &kernel.buffers[buffer.index()];
                 match kernel.vars[array.index()].packed {

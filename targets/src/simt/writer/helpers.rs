@@ -48,7 +48,7 @@ pub(super) fn prelude(dialect: Dialect, has_doubles: bool) -> &'static str {
         (Dialect::OpenCl, false) => "#pragma OPENCL FP_CONTRACT OFF\n",
         (Dialect::Cuda, _) => {
             "// Compiled with -fmad=false: products are joined with sums only where a kernel says so.
-#include \"device.h\"
+#include \"dequantize.h\"
 
 namespace kernels {
 "

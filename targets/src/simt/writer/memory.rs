@@ -70,7 +70,9 @@ impl Writer<'_> {
     pub fn packed_array(&mut self, name: &str, dtype: DType, count: u32) {
         match self.dialect {
             // As bits, whatever they mean: halves are no numbers everywhere.
-            Dialect::OpenCl => self.line(&format!("{} {name}[{count}];", self.dialect.shared(dtype))),
+            Dialect::OpenCl => {
+                self.line(&format!("{} {name}[{}];", self.dialect.shared(dtype), units(dtype, count)));
+            }
             Dialect::Cuda => self.line(&format!("unsigned {name}[{}];", words(dtype, count))),
         }
     }
@@ -79,6 +81,10 @@ impl Writer<'_> {
     pub fn packed_element(&mut self, name: &str, dtype: DType, at: &str) -> (String, Binding) {
         match self.dialect {
             Dialect::OpenCl if dtype == DType::F16 => self.element(&format!("(const half *){name}"), dtype, at),
+            Dialect::OpenCl if dtype.bits() < 8 => {
+                let bits = format!("({name}[{at} / 2] >> {at} % 2 * 4 & 15)");
+                (if dtype == DType::I4 { format!("(({bits} ^ 8) - 8)") } else { bits }, Binding::Whole)
+            }
             Dialect::OpenCl => self.element(name, dtype, at),
             Dialect::Cuda => self.unpacked(name, dtype, at),
         }
@@ -88,10 +94,22 @@ impl Writer<'_> {
     pub fn load_packed(&mut self, array: &str, buffer: &Buffer, from: ExprId, count: u32) {
         match self.dialect {
             Dialect::OpenCl => {
-                let (bits, from) = (self.bits_of(buffer), self.expr(from, Binding::Sum));
+                let (bits, from) = (self.bits_of(buffer), self.unit_at(buffer, from));
+                let count = units(buffer.dtype, count);
                 self.line(&format!(
                     "for (int slot = 0; slot < {count}; ++slot) {array}[slot] = {bits}[{from} + slot];"
                 ));
+            }
+            Dialect::Cuda if units(buffer.dtype, count) * (buffer.dtype.bits() as u32).max(8) < 32 => {
+                let (name, at) = (&buffer.name, self.unit_at(buffer, from));
+                let read = format!("{name}[{at}]");
+                let bits = match buffer.dtype {
+                    DType::F16 => format!("__half_as_ushort({read})"),
+                    DType::BF16 => format!("__bfloat16_as_ushort({read})"),
+                    DType::I8 => format!("(unsigned char){read}"),
+                    _ => read,
+                };
+                self.line(&format!("{array}[0] = {bits};"));
             }
             Dialect::Cuda => {
                 let address = self.address(buffer, from);
@@ -104,7 +122,8 @@ impl Writer<'_> {
     pub fn store_packed(&mut self, buffer: &Buffer, to: ExprId, array: &str, count: u32) {
         match self.dialect {
             Dialect::OpenCl => {
-                let (bits, to) = (self.bits_of(buffer), self.expr(to, Binding::Sum));
+                let (bits, to) = (self.bits_of(buffer), self.unit_at(buffer, to));
+                let count = units(buffer.dtype, count);
                 self.line(&format!("for (int slot = 0; slot < {count}; ++slot) {bits}[{to} + slot] = {array}[slot];"));
             }
             Dialect::Cuda => {
@@ -231,9 +250,14 @@ impl Writer<'_> {
 
     /// Where an element of a buffer lies; of those of four bits the first of a byte.
     fn address(&mut self, buffer: &Buffer, at: ExprId) -> String {
+        format!("{} + {}", buffer.name, self.unit_at(buffer, at))
+    }
+
+    /// The same as an index.
+    fn unit_at(&mut self, buffer: &Buffer, at: ExprId) -> String {
         match buffer.dtype.bits() {
-            4 => format!("{} + {} / 2", buffer.name, self.expr(at, Binding::Product)),
-            _ => format!("{} + {}", buffer.name, self.expr(at, Binding::Sum)),
+            4 => format!("({} >> 1)", self.expr(at, Binding::Unary)),
+            _ => self.expr(at, Binding::Sum),
         }
     }
 
@@ -315,9 +339,14 @@ impl Writer<'_> {
     }
 }
 
+/// What is read at a time to have so many elements: elements, or bytes of two.
+fn units(dtype: DType, count: u32) -> u32 {
+    if dtype.bits() < 8 { count * dtype.bits() as u32 / 8 } else { count }
+}
+
 /// Words of 32 bits that so many elements take.
 fn words(dtype: DType, count: u32) -> u32 {
-    count * dtype.bits() as u32 / 32
+    (count * dtype.bits() as u32).div_ceil(32)
 }
 
 /// An operand of a product.

@@ -2,6 +2,7 @@
 
 mod arrival;
 mod c;
+mod dequantize;
 mod dialect;
 mod expression;
 mod helpers;
@@ -21,6 +22,9 @@ use dialect::Dialect;
 
 /// What every program of CUDA has of the device.
 const DEVICE: &str = include_str!("device.h");
+
+/// What makes floats of integers of few bits there.
+const DEQUANTIZE: &str = include_str!("dequantize.h");
 
 /// What is written.
 pub(super) struct Written<'p> {
@@ -50,6 +54,7 @@ pub(super) fn files(written: &Written<'_>) -> Vec<(PathBuf, String)> {
             ("cuda/kernels.cu", c::kernels(written, Dialect::Cuda)),
             ("cuda/main.cu", host::main(written, Dialect::Cuda)),
             ("cuda/device.h", DEVICE.to_owned()),
+            ("cuda/dequantize.h", DEQUANTIZE.to_owned()),
             ("cuda/host.h", host::CUDA.to_owned()),
         ]);
     }

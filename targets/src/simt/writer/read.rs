@@ -24,6 +24,13 @@ pub(super) fn read(kernel: &Kernel) -> Read {
                     true
                 }
                 Stmt::LoadVector { array, .. } => read.vars.contains(&array),
+                Stmt::Dequantize { array, packed, .. } => {
+                    let is_read = read.vars.contains(&array);
+                    if is_read {
+                        read.vars.insert(packed);
+                    }
+                    is_read
+                }
                 Stmt::StoreVector { array: var, .. } | Stmt::Multiply { sums: var, .. } => {
                     read.vars.insert(var);
                     true

@@ -288,11 +288,12 @@ impl Block<'_, '_> {
             }
             let zero = self.elements.builder.integer(0);
             let (buffer, _) = self.elements.source(source.value, &[zero; 4]);
-            if let Some(&Argument::Value(value)) = self.elements.arguments.get(buffer.index()) {
+            let argument = self.elements.arguments.get(buffer.index()).copied();
+            if let Some(argument @ Argument::Value(value)) = argument {
                 let elements = self.elements.graph().shape(value).count() as u64;
                 let bytes = buffer_bytes(self.elements.stored(value), elements);
                 let region = Region { first: 0, rows: 1, pitch: bytes, width: bytes };
-                self.elements.openings.push(Opening { value, region, by_rows: true, step: 1 });
+                self.elements.openings.push(Opening { argument, region, by_rows: true, step: 1 });
             }
         }
     }

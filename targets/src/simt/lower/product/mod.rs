@@ -6,10 +6,11 @@ mod tiled;
 mod vector;
 
 use tcc_ir::ops::MatMul;
-use tcc_ir::{DType, Graph, NodeId, Op, Plan, Shape, ValueId};
+use tcc_ir::{DType, Graph, Node, NodeId, Op, Plan, Shape, ValueId};
 
 use super::elements::{Coords, Elements, defect};
 use super::piece::{Piece, Prologue, Work};
+use super::quantized::{Constants, Quantized};
 use crate::simt::SimtMachine;
 use crate::simt::kernel::{Builder, ExprId};
 use crate::target::TargetError;
@@ -39,6 +40,8 @@ pub(super) struct Product {
     pub k: usize,
     /// What sums are kept as.
     pub sum: DType,
+    /// B, if it follows from fewer bits that lie beside each other along what is summed over.
+    pub quantized: Option<Quantized>,
 }
 
 /// How a product is computed.
@@ -48,21 +51,31 @@ pub(super) enum Method {
     Vector(Shares),
 }
 
+/// Whether a product is one of few rows, so that weights are read once and in order.
+pub(super) fn has_few_rows(graph: &Graph, node: &Node, product: &MatMul) -> bool {
+    let [a, b] = [graph.ty(node.inputs[0]), graph.ty(node.inputs[1])];
+    let is_float = a.dtype == b.dtype && matches!(a.dtype, DType::F32 | DType::F16 | DType::BF16);
+    let Ok(dims) = product.dims(a, b) else { return false };
+    let shared = b.shape.count() == dims.k * dims.n;
+    let rows = if shared { dims.batch.count() * dims.m } else { dims.m };
+    is_float && rows <= VECTORS && dims.n > 1 && !product.a_zero && !product.b_zero
+}
+
 impl Product {
     /// The products of a piece, if it is built around such: all of the same rows, with results of one shape.
-    pub fn all_of(plan: &Plan, piece: &Piece) -> Option<Vec<Product>> {
+    pub fn all_of(plan: &Plan, constants: &Constants, piece: &Piece) -> Option<Vec<Product>> {
         let graph = &plan.graph;
         let is_product = |id: &NodeId| matches!(graph.node(*id).op, Op::MatMul(_));
         let starts = piece.work == Work::Elements && piece.nodes.first().is_some_and(is_product);
         let nodes = piece.nodes.iter().copied().filter(is_product);
-        let products: Vec<Product> = nodes.map(|id| Product::of(plan, id)).collect::<Option<_>>()?;
+        let products: Vec<Product> = nodes.map(|id| Product::of(plan, constants, id)).collect::<Option<_>>()?;
         let shape = graph.shape(products.first().filter(|_| starts)?.result);
         let fits = piece.outputs.iter().all(|&output| graph.shape(output) == shape);
         let alike = products.iter().all(|product| product.is_like(&products[0], plan));
         (fits && alike).then_some(products)
     }
 
-    fn of(plan: &Plan, id: NodeId) -> Option<Product> {
+    fn of(plan: &Plan, constants: &Constants, id: NodeId) -> Option<Product> {
         let graph = &plan.graph;
         let Op::MatMul(op) = &graph.node(id).op else { return None };
         let inputs = &graph.node(id).inputs;
@@ -70,7 +83,10 @@ impl Product {
         let dims = op.dims(graph.ty(inputs[0]), graph.ty(inputs[1])).ok()?;
         let plain = !op.a_zero && !op.b_zero && graph.shape(result).count() > 0;
         let turned = [op.transpose_a, !op.transpose_b];
-        let runs_along_k = [0, 1].map(|factor| runs(plan, inputs[factor], !turned[factor]));
+        let mut runs_along_k = [0, 1].map(|factor| runs(plan, inputs[factor], !turned[factor]));
+        let quantized = constants.quantized(inputs[1]);
+        let lies_along_k = |quantized: &&Quantized| quantized.turned != op.transpose_b;
+        runs_along_k[1] = quantized.map_or(runs_along_k[1], |quantized| lies_along_k(&quantized));
         let shared = graph.shape(inputs[1]).count() == dims.k * dims.n;
         let ones = || Shape::new(dims.batch.iter().map(|_| 1)).unwrap_or_default();
         let lead = if shared { dims.batch.clone() } else { ones() };
@@ -86,6 +102,7 @@ impl Product {
             n: dims.n,
             k: dims.k,
             sum: MatMul::result_dtype(graph.ty(inputs[0]).dtype),
+            quantized: quantized.filter(lies_along_k).cloned(),
         })
     }
 
@@ -95,7 +112,8 @@ impl Product {
             let weights = product.factors[1];
             let ty = plan.graph.ty(weights);
             let access = plan.access(weights);
-            (ty.clone(), access.view.clone(), plan.graph.ty(access.root).dtype)
+            let quantized = product.quantized.as_ref().map(Quantized::form);
+            (ty.clone(), access.view.clone(), plan.graph.ty(access.root).dtype, quantized)
         };
         let same = (self.op, self.factors[0], &self.rows, self.n, self.k, self.sum, &self.batch)
             == (other.op, other.factors[0], &other.rows, other.n, other.k, other.sum, &other.batch);
@@ -186,11 +204,17 @@ pub(super) fn product(
 }
 
 impl Method {
-    /// Ways to compute some products of the same rows; none where each thread is to compute elements by itself.
-    pub fn all(elements: &Elements<'_>, products: &[Product], machine: &SimtMachine) -> Vec<Method> {
+    /// Ways to compute some products of the same rows, which blocks compute first or not; none where each thread is to compute
+    /// elements by itself.
+    pub fn all(
+        elements: &Elements<'_>,
+        products: &[Product],
+        computes_rows: bool,
+        machine: &SimtMachine,
+    ) -> Vec<Method> {
         let (graph, product) = (elements.graph(), &products[0]);
         if product.is_of_vectors(graph) {
-            return Shares::all(elements, products, machine).into_iter().map(Method::Vector).collect();
+            return Shares::all(elements, products, computes_rows, machine).into_iter().map(Method::Vector).collect();
         }
         let dtypes = product.factors.map(|factor| graph.ty(factor).dtype);
         if !product.is_shared(graph) {

@@ -218,7 +218,8 @@ pub(in crate::simt::lower) fn vector_of(
     last: bool,
     line: usize,
 ) -> Option<u32> {
-    if !elements.is_plain(value) || elements.stored(value) != dtype {
+    let is_quantized = elements.quantized(value).is_some();
+    if is_quantized || !elements.is_plain(value) || elements.stored(value) != dtype {
         return None;
     }
     vector_in(&elements.plan.access(value).view, dtype, last, line)

@@ -5,6 +5,7 @@
 
 mod columns;
 mod depth;
+mod groups;
 
 use tcc_ir::{DType, ValueId};
 
@@ -45,6 +46,8 @@ pub(in crate::simt::lower) struct Shares {
     lanes: u32,
     /// Columns of each.
     own: u32,
+    /// Weights of few bits that a thread reads at once, if weights are such and are read so.
+    at_once: u32,
     threads: u32,
     /// Threads of a warp.
     warp: u32,
@@ -55,16 +58,35 @@ pub(in crate::simt::lower) struct Shares {
 }
 
 impl Shares {
-    /// Ways to share out products of the same rows that are worth a look.
-    pub fn all(elements: &Elements<'_>, products: &[Product], machine: &SimtMachine) -> Vec<Shares> {
+    /// Ways to share out products of the same rows, which blocks compute first or not, that are worth a look.
+    pub fn all(
+        elements: &Elements<'_>,
+        products: &[Product],
+        computes_rows: bool,
+        machine: &SimtMachine,
+    ) -> Vec<Shares> {
         let (product, warp) = (&products[0], machine.warp);
         let room = machine.shared.block_bytes / ROWS_SHARE / 4;
+        if let Some(quantized) = &product.quantized {
+            let all = groups::shares(products, quantized, machine, computes_rows, room);
+            if !all.is_empty() {
+                return all;
+            }
+        }
         if product.runs_along_k[1] {
             let lanes = depth::lanes(elements, product, warp);
             let with = |threads: u32| {
                 let resident = (RESIDENT / threads).max(1) as usize * machine.multiprocessors as usize;
                 let groups = product.n.div_ceil((threads / lanes) as usize) * product.batch.count();
-                Shares { lanes, own: 1, threads, warp, rounds: groups.div_ceil(resident).max(1) as u32, room }
+                Shares {
+                    lanes,
+                    own: 1,
+                    at_once: 0,
+                    threads,
+                    warp,
+                    rounds: groups.div_ceil(resident).max(1) as u32,
+                    room,
+                }
             };
             let counts = [THREADS, 2 * THREADS, 4 * THREADS, 8 * THREADS];
             return counts.into_iter().filter(|&threads| threads <= machine.block_threads).map(with).collect();
@@ -98,7 +120,7 @@ impl Shares {
                 let bound = |threads: u32| threads.clamp(fewest, RESIDENT.min(machine.block_threads));
                 let above = bound(most.next_power_of_two() as u32);
                 for threads in [bound(above / 2), above].into_iter().filter(|&threads| fits(own, lanes, threads)) {
-                    let shares = Shares { lanes, own, threads, warp, rounds, room };
+                    let shares = Shares { lanes, own, at_once: 0, threads, warp, rounds, room };
                     if !all.contains(&shares) {
                         all.push(shares);
                     }
@@ -111,7 +133,7 @@ impl Shares {
         }
         if all.is_empty() {
             let (lanes, own) = if fits(own, least, fewest) { (least, own) } else { (1, 1) };
-            all.push(Shares { lanes, own, threads: fewest, warp, rounds: 1, room });
+            all.push(Shares { lanes, own, at_once: 0, threads: fewest, warp, rounds: 1, room });
         }
         all
     }
@@ -125,8 +147,9 @@ impl Shares {
 fn at_once(elements: &Elements<'_>, product: &Product, along_depth: bool) -> Option<(u32, DType)> {
     let weights = product.factors[1];
     let stored = elements.stored(weights);
-    let count = vector_of(elements, weights, stored, product.sums_along_last(1) == along_depth, 16)?;
-    (stored.bits() >= 8).then_some((count, stored))
+    // A line may be as long as the longest vector.
+    let count = vector_of(elements, weights, stored, product.sums_along_last(1) == along_depth, 32)?;
+    Some((count, stored))
 }
 
 /// Products of the same rows, and where these are.
@@ -134,10 +157,27 @@ struct Rows<'p> {
     products: &'p [Product],
     /// The rows in shared memory, if every block has computed them.
     shared: Option<SharedId>,
-    /// Threads and elements of each, if what of the depth each of so many threads has, one thread after the other, lies there
-    /// element by element instead: first the first of each thread, then the second.
-    turned: Option<(u32, u32)>,
+    /// How they lie there if not one after the other.
+    turned: Option<Turned>,
     lead: Coords,
+}
+
+/// How rows lie in shared memory where so many threads each have some of the depth, one thread after the other: element by element,
+/// first the first of each thread, then the second.
+#[derive(Clone, Copy, Debug)]
+struct Turned {
+    lanes: u32,
+    /// Elements of each.
+    own: u32,
+    /// Elements from the first of all to the second of all.
+    pitch: u32,
+}
+
+impl Turned {
+    /// Elements that so many take.
+    fn size(self, elements: usize) -> usize {
+        elements / self.lanes as usize * self.pitch as usize
+    }
 }
 
 impl Rows<'_> {
@@ -163,7 +203,9 @@ pub(super) fn vector(
         elements.coords_of(&product.batch.clone(), block)
     };
     let mut rows = Rows { products, shared: None, turned: None, lead };
-    if product.runs_along_k[1] {
+    if shares.at_once > 0 {
+        groups::by_groups(elements, &mut rows, prologue, shares, outputs)
+    } else if product.runs_along_k[1] {
         depth::along_depth(elements, &mut rows, prologue, shares, outputs)
     } else {
         columns::along_columns(elements, &mut rows, prologue, shares, outputs)
@@ -176,13 +218,15 @@ fn open(elements: &mut Elements<'_>, rows: &Rows<'_>, columns: usize, together: 
     for product in rows.products {
         let weights = product.factors[1];
         let (zero_index, one) = (elements.builder.integer(0), elements.builder.integer(1));
+        let mut argument = None;
         let mut at = |k: ExprId, column: ExprId| {
             let coords = product.coords(elements, 1, &rows.lead, k, column);
-            let (_, index) = elements.source(weights, &coords);
+            let (buffer, index) = elements.source(weights, &coords);
+            argument = elements.arguments.get(buffer.index()).copied();
             elements.builder.known_index(index).and_then(|index| u64::try_from(index).ok())
         };
         let places = [at(zero_index, zero_index), at(one, zero_index), at(zero_index, one)];
-        let [Some(first), Some(deeper), Some(beside)] = places else { continue };
+        let ([Some(first), Some(deeper), Some(beside)], Some(argument)) = (places, argument) else { continue };
         let (Some(deeper), Some(beside)) = (deeper.checked_sub(first), beside.checked_sub(first)) else { continue };
         let bits = elements.stored(weights).bits() as u64;
         let bytes = |count: u64| count * bits / 8;
@@ -195,7 +239,7 @@ fn open(elements: &mut Elements<'_>, rows: &Rows<'_>, columns: usize, together: 
         };
         let region = Region { first: bytes(first), rows, pitch: bytes(pitch), width: bytes(width) };
         let step = if by_rows { together } else { bytes(together) };
-        elements.openings.push(Opening { value: weights, region, by_rows, step });
+        elements.openings.push(Opening { argument, region, by_rows, step });
     }
 }
 
@@ -210,14 +254,14 @@ fn weights_array(elements: &mut Elements<'_>, stored: DType, count: u32) -> VarI
     elements.builder.array("weights", Scalar::of(stored), count, start)
 }
 
-/// Where an element of a row lies in shared memory.
-fn place(builder: &mut Builder, turned: Option<(u32, u32)>, first: usize, column: ExprId) -> ExprId {
-    let first = builder.integer(first as i32);
-    let Some((lanes, own)) = turned else { return builder.add(column, first) };
+/// Where an element of a row of so many lies in shared memory.
+fn place(builder: &mut Builder, turned: Option<Turned>, (row, size): (usize, usize), column: ExprId) -> ExprId {
+    let first = builder.integer((row * turned.map_or(size, |turned| turned.size(size))) as i32);
+    let Some(Turned { lanes, own, pitch }) = turned else { return builder.add(column, first) };
     let (step, within) = builder.divided(column, (lanes * own) as i32);
     let (lane, number) = builder.divided(within, own as i32);
-    let step = builder.scaled(step, (lanes * own) as i32);
-    let number = builder.scaled(number, lanes as i32);
+    let step = builder.scaled(step, (pitch * own) as i32);
+    let number = builder.scaled(number, pitch as i32);
     let at = builder.add(step, number);
     let at = builder.add(at, lane);
     builder.add(at, first)
@@ -234,12 +278,13 @@ impl Rows<'_> {
     ) -> Result<(), TargetError> {
         let Some(Prologue { nodes, value, domain, axes }) = prologue else { return meanwhile(elements) };
         let Product { m, k, .. } = *self.first();
-        let shared = elements.builder.shared("rows", DType::F32, (m * k) as u32);
+        let size = m * self.turned.map_or(k, |turned| turned.size(k));
+        let shared = elements.builder.shared("rows", DType::F32, size as u32);
         let (mut meanwhile, turned) = (Some(meanwhile), self.turned);
         for row in 0..m {
             let take = |elements: &mut Elements<'a>, coords: &Coords, column: ExprId| {
                 let element = elements.element(*value, coords)?;
-                let at = place(&mut elements.builder, turned, row * k, column);
+                let at = place(&mut elements.builder, turned, (row, k), column);
                 elements.builder.store_shared(shared, at, element);
                 Ok(())
             };
@@ -260,7 +305,8 @@ impl Rows<'_> {
     ) -> Result<(), TargetError> {
         let Product { m, k, sum, .. } = *self.first();
         let threads = elements.builder.threads() as usize;
-        let shared = elements.builder.shared("rows", super::super::wide_type(sum), (m * k) as u32);
+        let size = m * self.turned.map_or(k, |turned| turned.size(k));
+        let shared = elements.builder.shared("rows", super::super::wide_type(sum), size as u32);
         let thread = elements.builder.thread();
         let mut meanwhile = Some(meanwhile);
         let whole = k / threads * threads;
@@ -279,7 +325,7 @@ impl Rows<'_> {
                     let read = read.collect::<Result<Vec<_>, _>>()?;
                     meanwhile.take().map_or(Ok(()), |reads| reads(elements))?;
                     for (column, element) in columns.into_iter().zip(read) {
-                        let at = place(&mut elements.builder, self.turned, row * k, column);
+                        let at = place(&mut elements.builder, self.turned, (row, k), column);
                         elements.builder.store_shared(shared, at, element);
                     }
                     Ok::<(), TargetError>(())
@@ -292,7 +338,7 @@ impl Rows<'_> {
                 elements.builder.when(inside);
                 elements.open();
                 let element = self.left(elements, index, column)?;
-                let at = place(&mut elements.builder, self.turned, row * k, column);
+                let at = place(&mut elements.builder, self.turned, (row, k), column);
                 elements.builder.store_shared(shared, at, element);
                 elements.close();
             }

@@ -125,6 +125,7 @@ impl Compiler<'_> {
                 }
                 self.forget(array);
             }
+            Stmt::Dequantize { .. } => self.dequantize(&self.kernel.body[at]),
             Stmt::StoreVector { buffer, to, array, from, count } => {
                 let dtype = self.kernel.buffers[buffer.index()].dtype;
                 let (slots, _) = self.elements(array, from, count);
@@ -256,6 +257,7 @@ impl Compiler<'_> {
         self.emit(Code::Loop { counter, from, to, step, after: 0, is_regular });
         self.open();
         self.linear.enter(&changes);
+        self.prepared.clear();
         self.statements(first, end);
         self.settle_all();
         self.linear.leave();

@@ -6,6 +6,7 @@ use std::path::Path;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{DType, Shape, Tensor, TensorType};
 
+use super::dequantize::dequantize_cases;
 use super::{parts_of, program};
 use crate::number::{FoldFn, binary_is_defined, unary_is_defined};
 use crate::simt::kernel::check::wide;
@@ -421,6 +422,7 @@ pub(super) fn all_cases() -> Cases {
     conversion_cases(&mut cases);
     shared_cases(&mut cases);
     arrival_cases(&mut cases);
+    dequantize_cases(&mut cases);
     cases
 }
 

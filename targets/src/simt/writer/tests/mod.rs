@@ -3,6 +3,7 @@
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
+mod dequantize;
 mod device;
 mod tiles;
 

@@ -24,7 +24,7 @@ struct Layout {
 }
 
 /// Elements that are numbers of moderate size with all bits of their mantissas.
-fn moderate(dtype: DType, seed: u64) -> Vec<u64> {
+pub(super) fn moderate(dtype: DType, seed: u64) -> Vec<u64> {
     let mut state = seed;
     let bits = |random: u64| match dtype {
         DType::F16 => random & 0x83ff | (12 + (random >> 20) % 6) << 10,
@@ -117,7 +117,11 @@ fn matrix_units_multiply_as_the_simulator_does() {
 }
 
 /// The number of the first element of a thread's vector, among those of an array that holds so many vectors.
-fn vector_at(builder: &mut Builder, index: crate::simt::kernel::ExprId, count: u32) -> crate::simt::kernel::ExprId {
+pub(super) fn vector_at(
+    builder: &mut Builder,
+    index: crate::simt::kernel::ExprId,
+    count: u32,
+) -> crate::simt::kernel::ExprId {
     let own = builder.divided(index, (COUNT / count) as i32).1;
     builder.scaled(own, count as i32)
 }

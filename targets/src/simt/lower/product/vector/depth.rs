@@ -7,16 +7,16 @@ use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
 use super::super::panel::vector_of;
 use super::super::{Product, misfit, zero};
-use super::{Rows, Shares, at_once, open, told};
+use super::{Rows, Shares, Turned, at_once, open, told};
 use crate::number::FoldFn;
 use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Registers for weights that are read ahead.
-const REGISTERS: u32 = 24;
+pub(super) const REGISTERS: u32 = 24;
 
 /// Elements of the rows that a thread reads before it writes the first of them to shared memory.
-const STAGED: usize = 8;
+pub(super) const STAGED: usize = 8;
 
 /// Threads that share a column: as many as a warp has, if each has a vector.
 pub(super) fn lanes(elements: &Elements<'_>, product: &Product, warp: u32) -> u32 {
@@ -48,23 +48,23 @@ pub(super) fn along_depth(
 }
 
 /// Which columns a thread works on.
-struct Columns {
+pub(super) struct Columns {
     shares: Shares,
     block: ExprId,
     /// The number of the column among those of the block, and that of the thread among those of the column.
     within: ExprId,
-    lane: ExprId,
-    columns: u32,
-    blocks: u32,
+    pub lane: ExprId,
+    pub columns: u32,
+    pub blocks: u32,
     n: usize,
 }
 
 impl Columns {
-    fn new(builder: &mut Builder, n: usize, shares: Shares) -> Columns {
+    pub fn new(builder: &mut Builder, n: usize, shares: Shares) -> Columns {
         let (thread, block) = (builder.thread(), builder.block(0));
         let (within, lane) = builder.divided(thread, shares.lanes as i32);
         let lane = builder.keep("lane", Scalar::I32, lane);
-        let columns = shares.threads / shares.lanes;
+        let columns = shares.threads / shares.lanes * shares.own;
         let blocks = (n.div_ceil(columns as usize) as u32).div_ceil(shares.rounds);
         Columns { shares, block, within, lane, columns, blocks, n }
     }
@@ -73,23 +73,27 @@ impl Columns {
         self.n == (self.columns * self.blocks * self.shares.rounds) as usize
     }
 
-    /// The column of a round, and one that there is: threads beyond the last work on it too, and do not write.
-    fn of_round(&self, builder: &mut Builder, round: ExprId) -> (ExprId, ExprId) {
+    /// The column of a round that is the thread's by a number, and one that there is: threads beyond the last work on it too, and do
+    /// not write.
+    pub fn of_round(&self, builder: &mut Builder, round: ExprId, own: u32) -> (ExprId, ExprId) {
         let before = builder.scaled(round, self.blocks as i32);
         let number = builder.add(self.block, before);
         let first = builder.scaled(number, self.columns as i32);
         let column = builder.add(first, self.within);
+        let distance = builder.integer((own * self.columns / self.shares.own) as i32);
+        let column = builder.add(column, distance);
         let last = builder.integer(self.n as i32 - 1);
         let read = if self.is_full() { column } else { builder.index(IndexFn::Min, column, last) };
         (column, builder.keep("column", Scalar::I32, read))
     }
 
-    /// Adds up what threads of a column have, and has the first of them write what follows.
-    fn finish(
+    /// Adds up what threads of some columns have, and has the first of them write what follows. Sums are those of each product, column
+    /// and row.
+    pub fn finish(
         &self,
         elements: &mut Elements<'_>,
         rows: &Rows<'_>,
-        (column, read): (ExprId, ExprId),
+        columns: &[(ExprId, ExprId)],
         sums: &[VarId],
         outputs: &[ValueId],
     ) -> Result<(), TargetError> {
@@ -102,19 +106,24 @@ impl Columns {
         }
         let builder = &mut elements.builder;
         let zero_index = builder.integer(0);
-        let mut writes = builder.index(IndexFn::Eq, self.lane, zero_index);
-        if !self.is_full() {
-            let there = builder.below(column, self.n as i32);
-            writes = builder.index(IndexFn::And, writes, there);
+        let writes = builder.index(IndexFn::Eq, self.lane, zero_index);
+        for (number, &(column, read)) in columns.iter().enumerate() {
+            let builder = &mut elements.builder;
+            let mut writes = writes;
+            if !self.is_full() {
+                let there = builder.below(column, self.n as i32);
+                writes = builder.index(IndexFn::And, writes, there);
+            }
+            builder.when(writes);
+            elements.open();
+            for row in 0..m {
+                let index = elements.builder.integer(row as i32);
+                let of_products = sums.chunks(m * columns.len());
+                let totals = of_products.map(|sums| elements.builder.get(sums[number * m + row])).collect::<Vec<_>>();
+                rows.write(elements, (index, read), &totals, outputs)?;
+            }
+            elements.close();
         }
-        builder.when(writes);
-        elements.open();
-        for row in 0..m {
-            let index = elements.builder.integer(row as i32);
-            let totals: Vec<ExprId> = sums.chunks(m).map(|sums| elements.builder.get(sums[row])).collect();
-            rows.write(elements, (index, read), &totals, outputs)?;
-        }
-        elements.close();
         Ok(())
     }
 }
@@ -156,10 +165,10 @@ fn streamed(
         }
     };
     open(elements, rows, (columns.columns * columns.blocks) as usize, u64::from(lanes * count));
-    rows.turned = Some((lanes, count));
+    rows.turned = Some(Turned { lanes, own: count, pitch: lanes });
     let first = |elements: &mut Elements<'_>| {
         elements.scoped(|elements| {
-            let (_, column) = columns.of_round(&mut elements.builder, zero_index);
+            let (_, column) = columns.of_round(&mut elements.builder, zero_index, 0);
             (0..ahead).for_each(|number| read(elements, (column, zero_index), number));
         });
         Ok(())
@@ -172,7 +181,7 @@ fn streamed(
     let end = elements.builder.integer(rounds as i32);
     let round = if rounds > 1 { elements.builder.loop_over("round", zero_index, end, 1) } else { zero_index };
     elements.open();
-    let (column, present) = columns.of_round(&mut elements.builder, round);
+    let (column, present) = columns.of_round(&mut elements.builder, round, 0);
     let start = zero(&mut elements.builder, sum);
     let all = m * products.len();
     let sums: Vec<VarId> = (0..all).map(|_| elements.builder.declare("sum", Scalar::of(sum), start)).collect();
@@ -225,11 +234,11 @@ fn streamed(
         let more = elements.builder.below(next, rounds as i32);
         elements.builder.when(more);
         elements.open();
-        let (_, column) = columns.of_round(&mut elements.builder, next);
+        let (_, column) = columns.of_round(&mut elements.builder, next, 0);
         (0..ahead).for_each(|number| read(elements, (column, zero_index), number));
         elements.close();
     }
-    columns.finish(elements, rows, (column, present), &sums, outputs)?;
+    columns.finish(elements, rows, &[(column, present)], &sums, outputs)?;
     if rounds > 1 {
         elements.close()
     } else {
@@ -259,7 +268,7 @@ fn plain(
     let (zero_index, end) = (builder.integer(0), builder.integer(rounds as i32));
     let round = if rounds > 1 { builder.loop_over("round", zero_index, end, 1) } else { zero_index };
     elements.open();
-    let (column, present) = columns.of_round(&mut elements.builder, round);
+    let (column, present) = columns.of_round(&mut elements.builder, round, 0);
     let builder = &mut elements.builder;
     let start = zero(builder, sum);
     let all = m * rows.products.len();
@@ -284,7 +293,7 @@ fn plain(
         }
     }
     elements.close();
-    columns.finish(elements, rows, (column, present), &sums, outputs)?;
+    columns.finish(elements, rows, &[(column, present)], &sums, outputs)?;
     if rounds > 1 {
         elements.close()
     } else {
