@@ -185,7 +185,7 @@ impl Merge<'_> {
         steps.into_iter().zip(dropped).filter(|(_, dropped)| !dropped).map(|(step, _)| step).collect()
     }
 
-    /// Whether a step is of products whose rows are a value, all of it and as it is.
+    /// Whether a step is of products whose rows are those of a value, all of it and in its order.
     fn takes_rows(&self, task: &Task, value: ValueId) -> bool {
         let Task::Compute(piece) = task else { return false };
         let Some(products) = Product::all_of(self.plan, self.constants, piece) else { return false };
@@ -199,10 +199,13 @@ impl Merge<'_> {
             node.inputs.iter().skip(usize::from(is_product)).any(|&input| self.plan.access(input).root == value)
         });
         let rows = product.m * product.k == shape.count() && shape.last() == Some(&product.k);
+        // Whatever shape they have been given on the way.
+        let access = self.plan.access(product.factors[0]);
+        let is_read = access.root == value && access.view.is_dense();
         piece.prologue.is_none()
             && !others
             && rows
-            && product.factors[0] == value
+            && is_read
             && !product.op.transpose_a
             && bytes <= self.machine.shared.block_bytes / ROWS_SHARE
             && products.iter().all(|product| product.is_of_vectors(graph))
