@@ -1,7 +1,8 @@
 //! How long launches take, one after another.
 //!
 //! A launch begins with empty caches, but for what the launch before it has written or asked for on its behalf and what then is
-//! still in the common cache. What was asked for and comes later than the launch is waited for. Launches of one kernel that find the same there take as long, wherever their buffers lie.
+//! still in the common cache. What was asked for and comes later than the launch is waited for. Launches of one kernel that find
+//! the same there take as long, wherever their buffers lie.
 
 use std::collections::HashMap;
 
