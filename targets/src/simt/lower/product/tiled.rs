@@ -15,9 +15,9 @@ use crate::target::TargetError;
 /// them in different banks.
 const SKEW: u32 = 16;
 
-/// Cycles by reckoning until memory gives a panel, and until the last block has what others leave: about two latencies.
+/// Cycles by reckoning until memory gives a panel, and until the last block knows that it is: about two latencies, and three.
 const FIRST_PANEL: f64 = 800.0;
-const LAST_BLOCK: f64 = 2000.0;
+const LAST_BLOCK: f64 = 1200.0;
 
 /// Steps along the depth that a block makes at least where several share it.
 const LEAST_STEPS: usize = 4;
@@ -169,8 +169,9 @@ impl Tiling {
         let fetched = panel / (machine.l2.bytes_per_cycle / busy);
         let step = (rows * columns * depth / rate).max(shared).max(fetched);
         let waves = (tiles / units).ceil();
-        // What is left undone until a block has its first panel, and until the last has what all others leave.
-        let idle = FIRST_PANEL + if self.splits > 1 { LAST_BLOCK } else { 0.0 };
+        // What is left undone until a block has its first panel, and until the last has written what all leave, and read it.
+        let left = rows * columns * 4.0 * f64::from(self.splits + 1) / (machine.l2.bytes_per_cycle / busy);
+        let idle = FIRST_PANEL + if self.splits > 1 { LAST_BLOCK + left } else { 0.0 };
         // A step takes no less than it takes to get a panel, divided by how many are on their way, of about two blocks.
         let step = step.max(FIRST_PANEL / 2.0 / f64::from(self.stages.saturating_sub(1).max(1)));
         waves * ((product.k as f64 / depth).ceil() / f64::from(self.splits) * step + idle)
