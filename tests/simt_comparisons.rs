@@ -53,12 +53,12 @@ const TEXT: &[(&str, usize)] =
     &[("batch", 1), ("sequence", 1024), ("past_sequence_length", 0), ("total_sequence_length", 1024)];
 
 const MODELS: [Model; 6] = [
-    ("bert-base.legacy", "bert-base, 128 tokens", &[("batch", 1), ("sequence", 128)], [4.8, 6.1]),
+    ("bert-base.legacy", "bert-base, 128 tokens", &[("batch", 1), ("sequence", 128)], [4.5, 5.7]),
     ("gpt2-small-kv.legacy", "gpt2, a token after 1,023", TOKEN, [1.55, 1.75]),
     ("llama-3.2-1b-kv.fp16.dynamo", "Llama-3.2-1B, a token after 1,023", TOKEN, [1.2, 1.26]),
-    ("llama-3.2-1b-kv.fp16.dynamo", "Llama-3.2-1B, 1,024 tokens", TEXT, [1.65, 2.45]),
+    ("llama-3.2-1b-kv.fp16.dynamo", "Llama-3.2-1B, 1,024 tokens", TEXT, [1.63, 2.43]),
     ("llama-3-8b-kv.fp16.dynamo", "Llama-3-8B, a token after 1,023", TOKEN, [1.15, 1.15]),
-    ("llama-3-8b-kv.fp16.dynamo", "Llama-3-8B, 1,024 tokens", TEXT, [1.45, 2.15]),
+    ("llama-3-8b-kv.fp16.dynamo", "Llama-3-8B, 1,024 tokens", TEXT, [1.43, 2.13]),
 ];
 
 fn full_size(machine: &str, (folder, _, dims, _): Model) -> Build {

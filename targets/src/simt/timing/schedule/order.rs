@@ -13,6 +13,10 @@ use super::pressure::{Pressure, Uses};
 /// Steps that registers may be missing for that are looked at in a cycle before the order of the kernel is followed.
 const ATTEMPTS: usize = 12;
 
+/// Ways to the end that differ by less than so many cycles are taken to be as long: what belongs together then stays together, and is
+/// there when registers for more are missing. About what a few dependent instructions take.
+const EVEN: u64 = 16;
+
 struct List<'s> {
     steps: &'s [Step],
     graph: &'s Graph,
@@ -127,7 +131,7 @@ impl List<'_> {
         {
             self.coming.pop();
             let unit = self.unit(step);
-            self.ready[unit.index()].push((self.graph.heights[step], Reverse(step)));
+            self.ready[unit.index()].push((self.graph.heights[step] / EVEN, Reverse(step)));
         }
         if let Some(step) = self.choice() {
             let unit = self.unit(step).index();
