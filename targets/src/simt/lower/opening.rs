@@ -169,9 +169,7 @@ fn best(
         let warm = |(parameter, same): (usize, &Option<usize>)| {
             let region = regions.iter().find(|(own, _)| *own == parameter);
             match (region, same) {
-                (Some(&(_, region)), _) => {
-                    Warm::Asked(Asked { region, there: 0, takes: facts.dram_cycles(region.bytes(), clock_hz) })
-                }
+                (Some(&(_, region)), _) => Warm::Asked(Asked::new(region, facts, clock_hz)),
                 (None, Some(own)) if first.buffers[*own].is_written => Warm::All,
                 (None, _) => Warm::Cold,
             }

@@ -93,9 +93,9 @@ fn warm(parts: &Parts, (facts, clock_hz): (&SimtMachine, u64), before: &Launch, 
         let own = before.buffers.iter().position(|other| other == buffer);
         match own {
             Some(own) if keeps && kernel.buffers[own].is_written => Warm::All,
-            Some(own) => asked(kernel, own).map_or(Warm::Cold, |region| {
-                Warm::Asked(Asked { region, there: 0, takes: facts.dram_cycles(region.bytes(), clock_hz) })
-            }),
+            Some(own) => {
+                asked(kernel, own).map_or(Warm::Cold, |region| Warm::Asked(Asked::new(region, facts, clock_hz)))
+            }
             None => Warm::Cold,
         }
     };

@@ -3,7 +3,7 @@
 //! Memory is read once for all blocks that run at a time, or did: what another multiprocessor reads too comes from the common
 //! cache for all but one. How many that are is found by looking where the first and the last thread of every block of a wave
 //! access something first: among blocks on the same multiprocessor equal places are one, since its cache has them, and of all
-//! that remain the distinct ones are fetched. Nothing is in the common cache when a kernel starts. What it holds stays in it
+//! that remain the distinct ones are fetched, unless they are in the common cache from the start (`warm`). What that holds stays in it
 //! only if it fits: buffers count from the smallest on until they fill it; of the others each wave fetches what it reads anew.
 
 use std::collections::HashSet;

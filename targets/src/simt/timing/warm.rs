@@ -1,5 +1,6 @@
 //! What a launch finds in the common cache.
 
+use crate::simt::SimtMachine;
 use crate::simt::kernel::{LINE, Region};
 
 /// What of a buffer is in the common cache when a launch begins: the launch before it has written it, or asked for it.
@@ -25,6 +26,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// A part that is there from the start, on a machine with so many cycles a second: see [`Start::late_by`] for one that is late.
+    pub fn new(region: Region, machine: &SimtMachine, clock_hz: u64) -> Asked {
+        Asked { region, there: 0, takes: machine.dram_cycles(region.bytes(), clock_hz) }
+    }
+
     /// The cycle in which a byte of the buffer is there, if it was asked for.
     pub(super) fn of(&self, byte: u64) -> Option<u64> {
         let region = &self.region;

@@ -6,7 +6,7 @@ use tcc_ir::ops::{BinaryFn, UnaryFn};
 use super::super::elements::Elements;
 use super::SUM;
 use crate::number::FoldFn;
-use crate::simt::kernel::{BufferId, ExprId, IndexFn, Scalar, SharedId};
+use crate::simt::kernel::{ExprId, IndexFn, Memory, Scalar, SharedId};
 
 /// Elements that are read before the first of them is used.
 const AHEAD: usize = 16;
@@ -14,20 +14,13 @@ const AHEAD: usize = 16;
 /// Where results of parts lie: for each part and row some sums of weighted values, the greatest score, and the sum of the weights.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Partial {
-    pub memory: PartialMemory,
+    pub memory: Memory,
     pub parts: usize,
     pub rows: usize,
     /// Sums of a row.
     pub width: usize,
     /// The first element.
     pub first: ExprId,
-}
-
-/// What they lie in.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum PartialMemory {
-    Shared(SharedId),
-    Buffer(BufferId),
 }
 
 /// What parts have come to together, in shared memory.
@@ -76,15 +69,15 @@ impl Partial {
 
     fn load(&self, elements: &mut Elements<'_>, at: ExprId, name: &str) -> ExprId {
         match self.memory {
-            PartialMemory::Shared(shared) => elements.builder.load_shared(shared, at, name),
-            PartialMemory::Buffer(buffer) => elements.builder.load(buffer, at, name),
+            Memory::Shared(shared) => elements.builder.load_shared(shared, at, name),
+            Memory::Buffer(buffer) => elements.builder.load(buffer, at, name),
         }
     }
 
     fn store(&self, elements: &mut Elements<'_>, at: ExprId, value: ExprId) {
         match self.memory {
-            PartialMemory::Shared(shared) => elements.builder.store_shared(shared, at, value),
-            PartialMemory::Buffer(buffer) => elements.builder.store(buffer, at, value),
+            Memory::Shared(shared) => elements.builder.store_shared(shared, at, value),
+            Memory::Buffer(buffer) => elements.builder.store(buffer, at, value),
         }
     }
 

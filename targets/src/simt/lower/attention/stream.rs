@@ -22,10 +22,10 @@ use super::super::{Argument, Written};
 use super::SUM;
 use super::heads::{Heads, Place};
 use super::operand::{Key, Operand, Stretch, stretches, vector};
-use super::partial::{Partial, PartialMemory, Together};
+use super::partial::{Partial, Together};
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{ExprId, IndexFn, Region, Scalar, SharedId, VarId};
+use crate::simt::kernel::{ExprId, IndexFn, Memory, Region, Scalar, SharedId, VarId};
 use crate::simt::simulator::buffer_bytes;
 use crate::target::TargetError;
 
@@ -625,7 +625,7 @@ impl Block<'_, '_> {
         let width = self.operands[1].padded();
         let zero = self.elements.builder.integer(0);
         let shared = self.elements.builder.shared("partial", SUM, Partial::elements(teams, rows, width) as u32);
-        let own = Partial { memory: PartialMemory::Shared(shared), parts: teams, rows, width, first: zero };
+        let own = Partial { memory: Memory::Shared(shared), parts: teams, rows, width, first: zero };
         self.hand_over(&own);
         let together = own.declare(self.elements, splits > 1);
         own.weigh(self.elements, &together, self.scratch);
@@ -644,7 +644,7 @@ impl Block<'_, '_> {
         let batches = builder.scaled(self.batch, (dims.groups * self.shares.tiles) as i32);
         let number = builder.add(batches, rows_before);
         let first = builder.scaled(number, each as i32);
-        let all = Partial { memory: PartialMemory::Buffer(buffer), parts: splits, rows, width, first };
+        let all = Partial { memory: Memory::Buffer(buffer), parts: splits, rows, width, first };
         self.each_sum(|block, row, place, within| {
             let sum = own.total(block.elements, &together, (row, within));
             all.put_sum(block.elements, (block.split, row, place), sum);
