@@ -7,6 +7,8 @@
 
 mod digits;
 pub mod explanation;
+pub mod kernel;
+mod lower;
 pub mod lpu;
 pub mod machine;
 mod number;

@@ -9,12 +9,14 @@ use tcc_passes::{
 };
 
 use super::cost::SimtCosts;
-use super::lower::{Argument, Arranged, Lowered, lower, stored_type};
+use super::lower::{Lowered, lower};
 use super::memory::{ALIGNMENT, Arena};
 use super::pack::rearranged;
 use super::program::{Buffer, Group, Launch, Parts};
-use super::simulator::{Place, buffer_bytes};
 use super::{SimtMachine, SimtProgram, legal};
+use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::lower::quantized::Arranged;
+use crate::lower::{Argument, stored_type};
 use crate::machine::Machine;
 use crate::optimizer::{Block, extraction};
 use crate::target::{Optimization, Port, TargetError};

@@ -4,8 +4,8 @@
 use tcc_ir::{Anchor, Cycles, DType, Graph, Kernel, Node, Op, TensorType, ValueId};
 use tcc_passes::{CostModel, Group, Verdict, legalize_groups};
 
-use super::lower::{Piece, pieces};
 use super::{SimtMachine, legal};
+use crate::lower::piece::{Piece, pieces};
 use crate::stored::storage;
 
 /// Latencies of memory that a launch takes beside its work: until its first loads are there, and its last stores.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tcc_ir::DType;
 
-use super::kernel::check::MAX_THREADS;
+use crate::kernel::check::MAX_THREADS;
 use crate::machine::MachineError;
 
 /// The GPU's part of a machine file. Latencies are in cycles of the one clock, rates in things per cycle.

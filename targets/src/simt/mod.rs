@@ -6,14 +6,12 @@
 
 mod compile;
 mod cost;
-pub mod kernel;
 mod legal;
 mod lower;
 mod machine;
 mod memory;
 mod pack;
 mod program;
-pub mod simulator;
 pub mod timing;
 mod writer;
 

@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 
 use tcc_ir::{Access, Anchor, NodeId, Op, Plan, ValueId};
 
-use super::piece::{Piece, Prologue, Work, is_plain_work, pieces};
 use super::product::Product;
-use super::quantized::Constants;
+use crate::lower::piece::{Piece, Prologue, Work, is_plain_work, pieces};
+use crate::lower::quantized::Constants;
 use crate::simt::SimtMachine;
 
 /// The share of a block's shared memory that rows of a product may take.

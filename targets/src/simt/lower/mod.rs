@@ -1,38 +1,33 @@
 //! From a plan to launches: what each kernel of the plan computes becomes one kernel of the machine, or several where threads
 //! would have to wait for each other.
 
-mod alone;
 mod attention;
-mod elements;
 mod merge;
 mod opening;
-mod piece;
 mod product;
-mod quantized;
-mod rows;
+mod shares;
 
 use std::collections::HashMap;
 
 use rayon::prelude::*;
-use tcc_ir::{Access, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
+use tcc_ir::{Access, DType, Kernel as Group, Plan, Shape, ValueId};
 
 pub(super) use attention::runs as attends;
-use elements::{Elements, defect};
 use merge::{Step, Task, steps};
-use opening::{Opening, ask_ahead};
-use piece::Work;
-pub(super) use piece::{Piece, pieces};
+use opening::ask_ahead;
 use product::{Method, Product};
-pub(super) use quantized::Arranged;
-use quantized::Constants;
-use rows::{Shares, rows};
 
 use super::SimtMachine;
-use super::kernel::check::{check, wide};
-use super::kernel::names::name_of;
-use super::kernel::{Builder, ExprId, Kernel, Scalar};
 use super::timing::estimate;
-use crate::stored::storage;
+use crate::kernel::check::{check, wide};
+use crate::kernel::names::name_of;
+use crate::kernel::{Builder, Kernel};
+use crate::lower::alone;
+use crate::lower::elements::{Elements, defect};
+use crate::lower::piece::{Piece, Work};
+use crate::lower::quantized::{Arranged, Constants};
+use crate::lower::rows::rows;
+use crate::lower::{Argument, Opening, Written, each};
 use crate::target::TargetError;
 
 /// Threads of a block that work on elements by themselves.
@@ -62,27 +57,6 @@ pub(super) struct Launch {
     pub tiling: String,
 }
 
-/// What a parameter of a kernel is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Argument {
-    /// A value of the graph.
-    Value(ValueId),
-    /// What is packed by this number among [`Lowered::arranged`].
-    Arranged(u32),
-    /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards. A launch may have
-    /// several, by number.
-    Handed(u32, DType, u64),
-    /// So many counters that blocks arrive by: `u32`, and 0 between launches.
-    Counters(u64),
-}
-
-/// What elements of a value are stored as: constants as in the model, with those of four bits two to a byte; others not
-/// narrower than a byte.
-pub(super) fn stored_type(graph: &Graph, derived: &[bool], value: ValueId) -> DType {
-    let dtype = graph.ty(value).dtype;
-    if derived[value.index()] { dtype } else { storage(dtype) }
-}
-
 /// The type that sums of a type have in shared memory.
 fn wide_type(dtype: DType) -> DType {
     wide(dtype)
@@ -94,7 +68,7 @@ fn wide_type(dtype: DType) -> DType {
 /// # Errors
 /// A value is too large, or a defect.
 pub(super) fn lower(facts: &SimtMachine, clock_hz: u64, plan: &Plan) -> Result<Lowered, TargetError> {
-    let constants = Constants::new(&plan.graph);
+    let constants = Constants::new(&plan.graph, product::has_few_rows);
     let lowering = Lowering {
         facts,
         clock_hz,
@@ -159,9 +133,6 @@ struct Chosen {
     openings: Vec<Opening>,
 }
 
-/// A kernel that is nearly done: how many blocks it takes, and how it is tiled.
-type Written = ([u32; 3], String);
-
 impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Vec<Chosen>, TargetError> {
         for Step { group, task } in steps(self.plan, self.constants, self.facts) {
@@ -218,7 +189,7 @@ impl<'a> Lowering<'a> {
             }
             (Work::Rows { domain, axes }, _) => {
                 let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
-                let shares = Shares::new(domain.count() / columns.max(1), columns, facts);
+                let shares = shares::of(domain.count() / columns.max(1), columns, facts);
                 self.launch(group, piece, shares.threads, |elements| {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })
@@ -314,28 +285,4 @@ impl<'a> Lowering<'a> {
         self.launches.push(Chosen { kernel, arguments, group: self.group, tiling, named, about, openings });
         Ok(())
     }
-}
-
-/// Has a thread for each of so many things do something by its number.
-fn each<'a>(
-    elements: &mut Elements<'a>,
-    count: usize,
-    work: impl FnOnce(&mut Elements<'a>, ExprId) -> Result<(), TargetError>,
-) -> Result<Written, TargetError> {
-    let threads = elements.builder.threads();
-    let (thread, block) = (elements.builder.thread(), elements.builder.block(0));
-    let first = elements.builder.scaled(block, threads as i32);
-    let index = elements.builder.add(first, thread);
-    let index = elements.builder.keep("index", Scalar::I32, index);
-    let guarded = !count.is_multiple_of(threads as usize);
-    if guarded {
-        let inside = elements.builder.below(index, count as i32);
-        elements.builder.when(inside);
-        elements.open();
-    }
-    work(elements, index)?;
-    if guarded {
-        elements.close();
-    }
-    Ok(([count.div_ceil(threads as usize) as u32, 1, 1], format!("{count} elements, one for each thread")))
 }

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::elements::defect;
-use super::{Argument, Chosen};
+use super::Chosen;
+use crate::kernel::check::check;
+use crate::kernel::names::name_of;
+use crate::kernel::{Buffer, BufferId, Expr, Kernel, LINE, Region, Stmt};
+use crate::lower::elements::defect;
+use crate::lower::{Argument, Opening};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::check::check;
-use crate::simt::kernel::names::name_of;
-use crate::simt::kernel::{Buffer, BufferId, Expr, Kernel, LINE, Region, Stmt};
 use crate::simt::timing::{Asked, Start, Warm, estimate_between};
 use crate::target::TargetError;
 
@@ -28,39 +29,6 @@ const FEW: u32 = 32;
 
 /// The share of the common cache that may be asked for.
 const CACHE_SHARE: u64 = 4;
-
-/// What a launch reads of something before anything else of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Opening {
-    /// What it is of.
-    pub argument: Argument,
-    /// All of it.
-    pub region: Region,
-    /// Whether rows are read one after the other; else all at once, each from its first byte on.
-    pub by_rows: bool,
-    /// Rows, or bytes of each row, that all threads read together.
-    pub step: u64,
-}
-
-impl Opening {
-    /// What is read first of it, so many bytes at the most; nothing if that is less than all threads read together.
-    fn part(&self, bytes: u64) -> Option<Region> {
-        let Region { first, rows, pitch, width } = self.region;
-        let step = self.step.max(1);
-        if !self.by_rows {
-            let own = if bytes >= self.region.bytes() { width } else { bytes / rows.max(1) / step * step };
-            return (own > 0).then_some(Region { width: own.min(width), ..self.region });
-        }
-        let own = if bytes >= self.region.bytes() { rows } else { bytes / width.max(1) / step * step };
-        let own = own.min(rows);
-        match own {
-            0 => None,
-            // Rows that lie beside each other are one.
-            _ if pitch == width => Some(Region { first, rows: 1, pitch: own * width, width: own * width }),
-            _ => Some(Region { rows: own, ..self.region }),
-        }
-    }
-}
 
 /// Launches that follow each other: kernels, which parameters of the first are those of the second, and openings of the second by its
 /// parameters.

@@ -6,7 +6,7 @@ use tcc_ir::{DType, Shape, TensorType};
 
 use super::damaged;
 use super::parts::{Buffer, Group, Launch, Parts};
-use crate::simt::simulator::Place;
+use crate::kernel::simulator::Place;
 use crate::target::{Port, TargetError};
 
 /// What prost makes of `simt.proto`.

@@ -2,9 +2,9 @@
 
 use tcc_ir::DType;
 
+use crate::kernel::Kernel;
+use crate::kernel::simulator::Place;
 use crate::optimizer::Block;
-use crate::simt::kernel::Kernel;
-use crate::simt::simulator::Place;
 use crate::target::Port;
 use crate::weights::Weights;
 

@@ -2,11 +2,11 @@
 
 use super::SimtProgram;
 use super::parts::Buffer;
+use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::kernel::{Kernel, Stmt};
 use crate::optimizer;
 use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Kernel, Stmt};
-use crate::simt::simulator::{Place, buffer_bytes};
 use crate::simt::timing::{KernelTime, Resource};
 
 /// The part of the breakdown for the time between kernels.

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::{Launch, Parts};
+use crate::kernel::simulator::buffer_bytes;
+use crate::kernel::{Kernel, Region, Stmt};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Kernel, Region, Stmt};
-use crate::simt::simulator::buffer_bytes;
 use crate::simt::timing::{Asked, KernelTime, Start, Warm, time};
 
 /// A kernel by its number, and how it begins.

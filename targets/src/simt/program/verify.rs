@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::damaged;
 use super::parts::{Buffer, Parts};
+use crate::kernel::check::check;
+use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::check::check;
-use crate::simt::simulator::{Place, buffer_bytes};
 use crate::stored::storage;
 use crate::target::{Port, TargetError};
 
@@ -38,7 +38,7 @@ pub(super) fn verify(parts: &Parts, machine: &SimtMachine) -> Result<(), TargetE
     for launch in &parts.launches {
         let kernel =
             parts.kernels.get(launch.kernel as usize).ok_or_else(|| damaged("it launches no kernel of its own"))?;
-        let fits = |(wanted, number): (&crate::simt::kernel::Buffer, &u32)| {
+        let fits = |(wanted, number): (&crate::kernel::Buffer, &u32)| {
             parts.buffers.get(*number as usize).is_some_and(|Buffer { dtype, elements, place, .. }| {
                 *dtype == wanted.dtype
                     && *elements >= wanted.elements

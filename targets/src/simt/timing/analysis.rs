@@ -1,7 +1,7 @@
 //! What can be said of a kernel before it is expanded: which expressions decide where threads go and what they access, which
 //! depend on data, and which variables each reads.
 
-use crate::simt::kernel::{Expr, ExprId, Kernel, Scalar, Stmt, VarId};
+use crate::kernel::{Expr, ExprId, Kernel, Scalar, Stmt, VarId};
 
 /// What is known of a kernel's expressions.
 pub(super) struct Analysis {

@@ -5,7 +5,7 @@
 //! something else busy, to the units.
 
 use super::resource::Unit;
-use crate::simt::kernel::IndexFn;
+use crate::kernel::IndexFn;
 
 /// Something that an instruction can wait for: what an expression or an element of a variable is held in.
 pub(super) type Slot = u32;

@@ -28,12 +28,12 @@ use super::resource::Unit;
 use super::schedule::{Figures, schedule};
 use tcc_ir::DType;
 
+use crate::kernel::check::scalars;
+use crate::kernel::simulator::ends;
+use crate::kernel::{Expr, ExprId, IndexFn, Kernel, Memory, Scalar, VarId};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::check::scalars;
-use crate::simt::kernel::{Expr, ExprId, IndexFn, Kernel, Memory, Scalar, VarId};
-use crate::simt::simulator::ends;
 
-/// Expands a kernel, which must have passed [`check`](crate::simt::kernel::check::check).
+/// Expands a kernel, which must have passed [`check`](crate::kernel::check::check).
 pub(super) fn compile(kernel: &Kernel, machine: &SimtMachine, times: [(u64, u64); Unit::ALL.len()]) -> Compiled {
     let warp = machine.warp;
     let mut first = kernel.exprs.len() as u32;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::simt::kernel::IndexFn;
+use crate::kernel::IndexFn;
 
 /// Most lanes of a warp.
 pub(super) const MAX_LANES: usize = 64;

@@ -37,7 +37,7 @@ use resource::TICKS;
 use setting::Setting;
 
 use super::SimtMachine;
-use super::kernel::Kernel;
+use crate::kernel::Kernel;
 
 /// How long a kernel takes, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]

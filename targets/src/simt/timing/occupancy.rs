@@ -1,8 +1,8 @@
 //! How many blocks run at a time.
 
 use super::code::Compiled;
+use crate::kernel::Kernel;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::Kernel;
 
 /// How much more registers than a block leaves to its threads may be counted before a compiler is taken to spill: `ptxas` computes
 /// again what it need not hold, and was seen to take as much less than is counted here.

@@ -9,8 +9,8 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::resource::Unit;
+use crate::kernel::{IndexFn, Scalar};
 use crate::number::FoldFn;
-use crate::simt::kernel::{IndexFn, Scalar};
 
 /// So many instructions of each unit, in order.
 pub(super) type Recipe = &'static [(Unit, u8)];

@@ -10,8 +10,8 @@ use super::pattern::Patterns;
 use super::resource::Unit;
 use super::sharing::Sharing;
 use super::warm::Start;
+use crate::kernel::{Kernel, Spread, Stmt};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Kernel, Spread, Stmt};
 
 /// A kernel on a machine.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use super::code::{Code, Compiled, Source, Space};
 use super::lanes::{Lanes, MAX_LANES};
 use super::occupancy::Occupancy;
 use super::warp::{Next, Walk, Warp};
+use crate::kernel::Kernel;
+use crate::kernel::simulator::buffer_bytes;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::Kernel;
-use crate::simt::simulator::buffer_bytes;
 
 /// Most blocks that are looked at, and most steps that are walked for that.
 const MAX_BLOCKS: u64 = 1 << 13;

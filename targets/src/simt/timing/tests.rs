@@ -7,11 +7,11 @@ use tcc_ir::ops::BinaryFn;
 
 use super::setting::Setting;
 use super::{Asked, KernelTime, Limit, Resource, Start, Unit, Warm, measure, time};
+use crate::kernel::check::check;
+use crate::kernel::{Builder, ExprId, IndexFn, Kernel, LINE, Region, Scalar, Stmt};
 use crate::machine::Machine;
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::check::check;
-use crate::simt::kernel::{Builder, ExprId, IndexFn, Kernel, LINE, Region, Scalar, Stmt};
 
 fn machine(name: &str) -> (SimtMachine, u64) {
     let machines = Machine::built_in().unwrap();

@@ -1,7 +1,7 @@
 //! What a launch finds in the common cache.
 
+use crate::kernel::{LINE, Region};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{LINE, Region};
 
 /// What of a buffer is in the common cache when a launch begins: the launch before it has written it, or asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use super::c::Writer;
 use super::dialect::Dialect;
-use crate::simt::kernel::{BufferId, SharedId};
+use crate::kernel::{BufferId, SharedId};
 
 impl Writer<'_> {
     /// One thread counts for its block, when all that the block has written can be seen. Who is last sets the counter back.

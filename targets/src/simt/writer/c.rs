@@ -11,8 +11,8 @@ use super::helpers::{self, Helper};
 use super::product::Tiles;
 use super::read::{Read, read};
 use super::shared::Placement;
-use crate::simt::kernel::check::scalars;
-use crate::simt::kernel::{Expr, ExprId, Kernel, Scalar, Stmt, Var, VarId};
+use crate::kernel::check::scalars;
+use crate::kernel::{Expr, ExprId, Kernel, Scalar, Stmt, Var, VarId};
 
 /// All kernels of a program.
 pub(super) fn kernels(written: &Written<'_>, dialect: Dialect) -> String {

@@ -6,7 +6,7 @@ use super::c::Writer;
 use super::dialect::Dialect;
 use super::expression::Binding;
 use super::helpers::Helper;
-use crate::simt::kernel::{ExprId, Stmt, Var};
+use crate::kernel::{ExprId, Stmt, Var};
 
 impl Writer<'_> {
     /// Makes floats of the integers of an array.

@@ -2,7 +2,7 @@
 
 use tcc_ir::DType;
 
-use crate::simt::kernel::{Buffer, Kernel, Scalar, Shared};
+use crate::kernel::{Buffer, Kernel, Scalar, Shared};
 
 /// Most blocks of a grid along its second and third axis (CUDA C++ Programming Guide, compute capabilities).
 const MAX_BLOCKS: u32 = 65_535;

@@ -6,7 +6,7 @@ use tcc_ir::ops::{BinaryFn, UnaryFn};
 use super::c::{BLOCKS, Writer};
 use super::dialect::Dialect;
 use super::helpers::Helper;
-use crate::simt::kernel::{Expr, ExprId, IndexFn, Scalar, Var};
+use crate::kernel::{Expr, ExprId, IndexFn, Scalar, Var};
 
 /// How strongly an expression holds together: what holds less than is wanted is put in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,10 +8,10 @@ use super::Written;
 use super::c::comment;
 use super::dialect::Dialect;
 use super::shared::Placement;
-use crate::simt::kernel::Kernel;
-use crate::simt::kernel::names::name_of;
+use crate::kernel::Kernel;
+use crate::kernel::names::name_of;
+use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::simt::program::Parts;
-use crate::simt::simulator::{Place, buffer_bytes};
 use crate::target::Port;
 
 /// What every host program includes.

@@ -6,7 +6,7 @@ use super::c::Writer;
 use super::dialect::Dialect;
 use super::expression::Binding;
 use super::helpers::Helper;
-use crate::simt::kernel::{Buffer, BufferId, Expr, ExprId, LINE, Region, Scalar, Stmt};
+use crate::kernel::{Buffer, BufferId, Expr, ExprId, LINE, Region, Scalar, Stmt};
 
 impl Writer<'_> {
     /// An assignment to an element in memory.

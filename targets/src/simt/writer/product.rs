@@ -12,7 +12,7 @@ use super::c::Writer;
 use super::dialect::Dialect;
 use super::expression::Binding;
 use super::helpers::Helper;
-use crate::simt::kernel::{Expr, ExprId, Factor, IndexFn, Shared, Spread, Stmt, VarId};
+use crate::kernel::{Expr, ExprId, Factor, IndexFn, Shared, Spread, Stmt, VarId};
 
 /// Bytes of a row that `ldmatrix` reads, and what they must lie at a multiple of.
 const ROW: u32 = 16;

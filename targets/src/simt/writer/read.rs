@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::simt::kernel::{Expr, ExprId, Kernel, Stmt, VarId};
+use crate::kernel::{Expr, ExprId, Kernel, Stmt, VarId};
 
 /// What of a kernel is read on the way to what it leaves: its variables and expressions. The rest is not written.
 pub(super) struct Read {

@@ -5,8 +5,8 @@ use tcc_ir::ops::BinaryFn;
 
 use super::c::Writer;
 use super::expression::{Binding, wraps};
+use crate::kernel::{Scalar, SharedId};
 use crate::number::FoldFn;
-use crate::simt::kernel::{Scalar, SharedId};
 
 impl Writer<'_> {
     /// Combines in the order in which warps do it: by shared memory, or by reading other lanes' registers where that can be.

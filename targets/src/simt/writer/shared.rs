@@ -1,7 +1,7 @@
 //! Where arrays that threads share lie.
 
 use super::dialect::Dialect;
-use crate::simt::kernel::{Kernel, Shared, SharedId};
+use crate::kernel::{Kernel, Shared, SharedId};
 
 /// Most bytes of arrays that are declared in a kernel of CUDA; what is more is given to it when it is launched (CUDA C++
 /// Programming Guide, compute capabilities).

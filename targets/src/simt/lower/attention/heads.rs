@@ -3,9 +3,9 @@
 use tcc_ir::ops::{Attention, AttentionDims, BinaryFn, UnaryFn};
 use tcc_ir::{DType, Node, Op, ValueId};
 
-use super::super::elements::{Coords, Elements, defect};
 use super::SUM;
-use crate::simt::kernel::{ExprId, IndexFn, Scalar};
+use crate::kernel::{ExprId, IndexFn, Scalar};
+use crate::lower::elements::{Coords, Elements, defect};
 use crate::target::TargetError;
 
 /// An attention, and what it is of. Rows are the queries of all heads that share keys, head by head.

@@ -13,8 +13,8 @@ use tcc_ir::ops::Attention;
 use tcc_ir::{DType, Graph, NodeId, ValueId};
 
 use super::Written;
-use super::elements::Elements;
-use super::piece::ATTENTION_ROWS;
+use crate::lower::elements::Elements;
+use crate::lower::piece::ATTENTION_ROWS;
 use crate::simt::SimtMachine;
 use crate::target::TargetError;
 

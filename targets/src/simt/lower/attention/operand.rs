@@ -5,11 +5,11 @@
 
 use tcc_ir::{DType, ValueId};
 
-use super::super::elements::{Coords, Elements};
 use super::super::product::{vector_in, vector_of};
 use super::super::wide_type;
 use super::heads::Heads;
-use crate::simt::kernel::{ExprId, IndexFn, Scalar, Stmt, VarId};
+use crate::kernel::{ExprId, IndexFn, Scalar, Stmt, VarId};
+use crate::lower::elements::{Coords, Elements};
 use crate::target::TargetError;
 
 /// Bytes of a vector.

@@ -3,10 +3,10 @@
 
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use super::super::elements::Elements;
 use super::SUM;
+use crate::kernel::{ExprId, IndexFn, Memory, Scalar, SharedId};
+use crate::lower::elements::Elements;
 use crate::number::FoldFn;
-use crate::simt::kernel::{ExprId, IndexFn, Memory, Scalar, SharedId};
 
 /// Elements that are read before the first of them is used.
 const AHEAD: usize = 16;

@@ -16,17 +16,17 @@ mod staged;
 use tcc_ir::ops::{AttentionDims, BinaryFn, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
-use super::super::elements::{Elements, defect};
-use super::super::opening::Opening;
 use super::super::{Argument, Written};
 use super::SUM;
 use super::heads::{Heads, Place};
 use super::operand::{Key, Operand, Stretch, stretches, vector};
 use super::partial::{Partial, Together};
+use crate::kernel::simulator::buffer_bytes;
+use crate::kernel::{ExprId, IndexFn, Memory, Region, Scalar, SharedId, VarId};
+use crate::lower::Opening;
+use crate::lower::elements::{Elements, defect};
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{ExprId, IndexFn, Memory, Region, Scalar, SharedId, VarId};
-use crate::simt::simulator::buffer_bytes;
 use crate::target::TargetError;
 
 use shares::{Operands, Shares};

@@ -9,13 +9,13 @@ use tcc_ir::ops::{AttentionDims, BinaryFn, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
 use super::super::Written;
-use super::super::elements::{Coords, Elements, defect};
 use super::super::product::vector_of;
 use super::SUM;
 use super::heads::{Heads, Place};
+use crate::kernel::{ExprId, Factor, IndexFn, Scalar, SharedId, Spread, Stmt, VarId};
+use crate::lower::elements::{Coords, Elements, defect};
 use crate::number::FoldFn;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{ExprId, Factor, IndexFn, Scalar, SharedId, Spread, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Bytes by which lines in shared memory are longer than what they hold, so that lanes find lines in different banks.

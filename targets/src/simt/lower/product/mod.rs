@@ -8,11 +8,11 @@ mod vector;
 use tcc_ir::ops::MatMul;
 use tcc_ir::{DType, Graph, Node, NodeId, Op, Plan, Shape, ValueId};
 
-use super::elements::{Coords, Elements, defect};
-use super::piece::{Piece, Prologue, Work};
-use super::quantized::{Constants, Quantized};
+use crate::kernel::{Builder, ExprId};
+use crate::lower::elements::{Coords, Elements, defect};
+use crate::lower::piece::{Piece, Prologue, Work};
+use crate::lower::quantized::{Constants, Quantized};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Builder, ExprId};
 use crate::target::TargetError;
 
 pub(super) use panel::{vector_in, vector_of};

@@ -2,9 +2,9 @@
 
 use tcc_ir::{Atom, DType, ValueId, View};
 
-use super::super::elements::{Coords, Elements};
 use super::Product;
-use crate::simt::kernel::{ExprId, IndexFn, SharedId, Stmt};
+use crate::kernel::{ExprId, IndexFn, SharedId, Stmt};
+use crate::lower::elements::{Coords, Elements};
 use crate::target::TargetError;
 
 /// Bytes that are copied at once.

@@ -4,11 +4,11 @@
 use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, ValueId};
 
-use super::super::elements::{Coords, Elements};
 use super::panel::{Corner, Panel, vector_of};
 use super::{Product, misfit, zero};
+use crate::kernel::{BufferId, Builder, ExprId, Factor, IndexFn, Scalar, Spread, Stmt, VarId};
+use crate::lower::elements::{Coords, Elements};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{BufferId, Builder, ExprId, Factor, IndexFn, Scalar, Spread, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Bytes by which lines in shared memory are longer than what they hold, so that lanes which read one place of several lines find
@@ -392,7 +392,7 @@ impl Core {
         elements: &mut Elements<'_>,
         tiling: &Tiling,
         [a, b]: [&Panel; 2],
-        shared: [crate::simt::kernel::SharedId; 2],
+        shared: [crate::kernel::SharedId; 2],
         stage: ExprId,
     ) {
         let depth = tiling.block[2];

@@ -9,14 +9,14 @@ mod groups;
 
 use tcc_ir::{DType, ValueId};
 
-use super::super::elements::{Coords, Elements};
-use super::super::opening::Opening;
-use super::super::piece::Prologue;
-use super::super::rows::one_row;
 use super::panel::vector_of;
 use super::{Product, zero};
+use crate::kernel::{Builder, ExprId, Region, Scalar, SharedId, Stmt, VarId};
+use crate::lower::Opening;
+use crate::lower::elements::{Coords, Elements};
+use crate::lower::piece::Prologue;
+use crate::lower::rows::one_row;
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Builder, ExprId, Region, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Threads of a block where threads share columns.

@@ -6,7 +6,7 @@ use super::super::resource::Unit;
 use super::Compiler;
 use tcc_ir::DType;
 
-use crate::simt::kernel::{Expr, ExprId, Stmt};
+use crate::kernel::{Expr, ExprId, Stmt};
 
 impl Compiler<'_> {
     /// Expands the statement word by word, pair by pair.

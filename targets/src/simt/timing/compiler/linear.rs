@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::super::code::{NOTHING, Slot};
 use super::super::resource::Unit;
 use super::Compiler;
-use crate::simt::kernel::{Expr, ExprId, IndexFn, Memory};
+use crate::kernel::{Expr, ExprId, IndexFn, Memory};
 
 /// Expressions that are not known, each with what it is multiplied by, in order.
 type Terms = Vec<(ExprId, i32)>;

@@ -4,7 +4,7 @@ use super::super::code::{Access, Address, Code, Kind, NOTHING, Slot, Source, Spa
 use super::super::recipe;
 use super::super::resource::Unit;
 use super::Compiler;
-use crate::simt::kernel::{BufferId, IndexFn, LINE, Region};
+use crate::kernel::{BufferId, IndexFn, LINE, Region};
 
 impl Compiler<'_> {
     /// A loop over lines, which some threads of all blocks share. Its index arithmetic is that of the code that is written for it.

@@ -11,7 +11,7 @@ use super::super::code::{Access, Address, Kind, NOTHING, Slot, Space};
 use super::super::recipe::Recipe;
 use super::super::resource::Unit;
 use super::Compiler;
-use crate::simt::kernel::{Factor, Memory, Spread, VarId};
+use crate::kernel::{Factor, Memory, Spread, VarId};
 
 /// Bytes of a line that is read at once.
 const LINE: u32 = 16;
@@ -50,7 +50,7 @@ impl Compiler<'_> {
             }
             for row in 0..tiles {
                 for column in 0..across {
-                    let sum = self.vars[sums.index()] + (row * across + column) * crate::simt::kernel::SUMS;
+                    let sum = self.vars[sums.index()] + (row * across + column) * crate::kernel::SUMS;
                     // A fragment of B may hold the columns of several tiles.
                     let of_b = right[(column as usize * right.len()) / across as usize];
                     self.issue(Unit::Tensor, [left[row as usize], of_b, sum], sum, None);
@@ -58,8 +58,8 @@ impl Compiler<'_> {
             }
         }
         for tile in 0..tiles * across {
-            let first = self.vars[sums.index()] + tile * crate::simt::kernel::SUMS;
-            (1..crate::simt::kernel::SUMS).for_each(|other| self.alias(first, first + other));
+            let first = self.vars[sums.index()] + tile * crate::kernel::SUMS;
+            (1..crate::kernel::SUMS).for_each(|other| self.alias(first, first + other));
         }
         self.forget(sums);
     }

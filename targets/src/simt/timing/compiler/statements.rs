@@ -7,8 +7,8 @@ use super::super::resource::Unit;
 use super::Compiler;
 use tcc_ir::DType;
 
+use crate::kernel::{Accessed, BufferId, Expr, ExprId, IndexFn, Memory, Scalar, SharedId, Stmt, VarId};
 use crate::number::FoldFn;
-use crate::simt::kernel::{Accessed, BufferId, Expr, ExprId, IndexFn, Memory, Scalar, SharedId, Stmt, VarId};
 
 /// What warps have combined that is read at a time: assumed.
 const PARTIALS: usize = 8;

@@ -9,7 +9,7 @@ use super::super::code::{Access, Address, Code, Compiled, Instruction, Kind, NOT
 use super::super::registers::{Lives, OVERHEAD};
 use super::super::resource::Unit;
 use super::{Figures, schedule};
-use crate::simt::kernel::IndexFn;
+use crate::kernel::IndexFn;
 
 /// A buffer that is only read, and one that is written.
 const READ: Space = Space::Global(0);

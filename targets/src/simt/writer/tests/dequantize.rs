@@ -4,7 +4,7 @@ use tcc_ir::DType;
 
 use super::device::{COUNT, Cases, Near, patterns};
 use super::tiles::{moderate, vector_at};
-use crate::simt::kernel::{Scalar, Stmt};
+use crate::kernel::{Scalar, Stmt};
 
 /// Integers that are made floats at a time.
 const CHUNK: u32 = 8;

@@ -8,13 +8,13 @@ use tcc_ir::{DType, Shape, Tensor, TensorType};
 
 use super::dequantize::dequantize_cases;
 use super::{parts_of, program};
+use crate::kernel::check::wide;
+use crate::kernel::names::is_name;
+use crate::kernel::simulator::Place;
+use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Kernel, Scalar};
 use crate::number::{FoldFn, binary_is_defined, unary_is_defined};
-use crate::simt::kernel::check::wide;
-use crate::simt::kernel::names::is_name;
-use crate::simt::kernel::{BufferId, Builder, ExprId, IndexFn, Kernel, Scalar};
 use crate::simt::memory::ALIGNMENT;
 use crate::simt::program::{Buffer, Group, Launch, Parts};
-use crate::simt::simulator::Place;
 use crate::target::{Port, Program};
 
 #[path = "../../../../../tests/common/cuda.rs"]

@@ -12,12 +12,12 @@ use tcc_ir::{DType, Shape, TensorType};
 
 use super::dialect::Dialect;
 use super::shared::Placement;
+use crate::kernel::simulator::Place;
+use crate::kernel::{Builder, IndexFn, Kernel, Scalar};
 use crate::machine::Machine;
 use crate::number::FoldFn;
 use crate::simt::SimtProgram;
-use crate::simt::kernel::{Builder, IndexFn, Kernel, Scalar};
 use crate::simt::program::{Buffer, Group, Launch, Parts};
-use crate::simt::simulator::Place;
 use crate::simt::timing::{Start, time};
 use crate::target::{Port, Program};
 

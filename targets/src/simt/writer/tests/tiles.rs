@@ -4,8 +4,8 @@
 use tcc_ir::DType;
 
 use super::device::{COUNT, Cases, Near, THREADS, compare, emulate, mixed, patterns};
-use crate::simt::kernel::check::wide;
-use crate::simt::kernel::{Builder, Factor, IndexFn, Scalar, Spread, Stmt};
+use crate::kernel::check::wide;
+use crate::kernel::{Builder, Factor, IndexFn, Scalar, Spread, Stmt};
 
 /// Rows of A that a warp multiplies, and columns of B.
 const TILE: [u32; 2] = [16, 32];
@@ -117,11 +117,7 @@ fn matrix_units_multiply_as_the_simulator_does() {
 }
 
 /// The number of the first element of a thread's vector, among those of an array that holds so many vectors.
-pub(super) fn vector_at(
-    builder: &mut Builder,
-    index: crate::simt::kernel::ExprId,
-    count: u32,
-) -> crate::simt::kernel::ExprId {
+pub(super) fn vector_at(builder: &mut Builder, index: crate::kernel::ExprId, count: u32) -> crate::kernel::ExprId {
     let own = builder.divided(index, (COUNT / count) as i32).1;
     builder.scaled(own, count as i32)
 }

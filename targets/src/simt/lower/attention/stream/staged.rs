@@ -8,7 +8,7 @@ use tcc_ir::ops::BinaryFn;
 use super::super::SUM;
 use super::super::operand::{Operand, Stretch};
 use super::Block;
-use crate::simt::kernel::{ExprId, IndexFn, SharedId};
+use crate::kernel::{ExprId, IndexFn, SharedId};
 use crate::target::TargetError;
 
 /// Keys that are computed for the block at the most; where there are more each team computes its own.

@@ -3,13 +3,13 @@
 use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, ValueId};
 
-use super::super::super::elements::Elements;
-use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
 use super::super::{Product, zero};
 use super::{Rows, Shares, at_once, open, told};
+use crate::kernel::{Builder, ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
+use crate::lower::elements::Elements;
+use crate::lower::piece::Prologue;
 use crate::number::FoldFn;
-use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, SharedId, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Registers for weights and rows that are read ahead.

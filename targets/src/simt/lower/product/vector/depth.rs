@@ -2,14 +2,14 @@
 
 use tcc_ir::{DType, ValueId};
 
-use super::super::super::elements::Elements;
-use super::super::super::piece::Prologue;
 use super::super::super::wide_type;
 use super::super::panel::vector_of;
 use super::super::{Product, misfit, zero};
 use super::{Rows, Shares, Turned, at_once, open, told};
+use crate::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
+use crate::lower::elements::Elements;
+use crate::lower::piece::Prologue;
 use crate::number::FoldFn;
-use crate::simt::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Registers for weights that are read ahead.

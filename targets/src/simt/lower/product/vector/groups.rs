@@ -11,15 +11,15 @@ use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, ValueId};
 
 use super::super::super::Argument;
-use super::super::super::elements::Elements;
-use super::super::super::opening::Opening;
-use super::super::super::piece::Prologue;
-use super::super::super::quantized::{Parameter, Quantized};
 use super::super::{Product, zero};
 use super::depth::{Columns, REGISTERS, STAGED};
 use super::{RESIDENT, Rows, SUMS, Shares, THREADS, Turned, told};
+use crate::kernel::{Builder, ExprId, Region, Scalar, Stmt, VarId};
+use crate::lower::Opening;
+use crate::lower::elements::Elements;
+use crate::lower::piece::Prologue;
+use crate::lower::quantized::{Parameter, Quantized};
 use crate::simt::SimtMachine;
-use crate::simt::kernel::{Builder, ExprId, Region, Scalar, Stmt, VarId};
 use crate::target::TargetError;
 
 /// Bits of a vector, at the most and at least.

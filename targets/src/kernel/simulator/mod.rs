@@ -13,9 +13,9 @@ use rayon::prelude::*;
 pub use fault::Fault;
 
 use block::{Block, Paused, Writes};
-pub(super) use block::{buffer_bytes, ends};
+pub(crate) use block::{buffer_bytes, ends};
 
-use super::kernel::{Arrival, Kernel};
+use super::{Arrival, Kernel};
 use crate::number::encoded_bytes;
 
 /// Blocks whose results are held at a time.
@@ -39,7 +39,7 @@ pub enum Place {
     Values(u64),
 }
 
-/// Runs all blocks of a kernel, which must have passed [`check`](super::kernel::check::check), on a machine with warps of so many
+/// Runs all blocks of a kernel, which must have passed [`check`](super::check::check), on a machine with warps of so many
 /// threads. `places` says where each of its parameters lies.
 ///
 /// # Errors

@@ -9,19 +9,18 @@ use smallvec::SmallVec;
 use tcc_ir::ops::{BinaryFn, MatMul, Reduce, ReduceFn};
 use tcc_ir::{Access, Atom, DType, Graph, Node, NodeId, Op, Plan, Shape, TensorType, ValueId, View, is_view};
 
-use super::opening::Opening;
 use super::quantized::{Arranged, Constants, Quantized};
-use super::{Argument, stored_type};
+use super::{Argument, Opening, stored_type};
+use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar, SharedId};
 use crate::number::FoldFn;
 use crate::products::zero_points;
-use crate::simt::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar, SharedId};
 use crate::target::TargetError;
 
 /// An index along each dimension of a shape.
-pub(super) type Coords = SmallVec<[ExprId; 6]>;
+pub(crate) type Coords = SmallVec<[ExprId; 6]>;
 
 /// Elements of the values of one kernel.
-pub(super) struct Elements<'a> {
+pub(crate) struct Elements<'a> {
     pub plan: &'a Plan,
     pub builder: Builder,
     /// What follows from constants alone.
@@ -732,7 +731,7 @@ impl<'a> Elements<'a> {
 }
 
 /// How a reduction combines over threads.
-pub(super) fn fold_of(function: ReduceFn) -> FoldFn {
+pub(crate) fn fold_of(function: ReduceFn) -> FoldFn {
     match function {
         ReduceFn::Sum | ReduceFn::Mean => FoldFn::Sum,
         ReduceFn::Prod => FoldFn::Product,
@@ -742,6 +741,6 @@ pub(super) fn fold_of(function: ReduceFn) -> FoldFn {
 }
 
 /// That something cannot be, although nobody did anything wrong.
-pub(super) fn defect(what: &str) -> TargetError {
+pub(crate) fn defect(what: &str) -> TargetError {
     TargetError::Fault(format!("{what}; this is a defect in tcc, please report it"))
 }

@@ -3,24 +3,17 @@
 use tcc_ir::{DType, NodeId, Op, Shape, ValueId};
 
 use super::elements::{Coords, Elements, fold_of};
-use crate::simt::SimtMachine;
-use crate::simt::kernel::check::wide;
-use crate::simt::kernel::{ExprId, IndexFn, Scalar, SharedId};
+use crate::kernel::check::wide;
+use crate::kernel::{ExprId, IndexFn, Scalar, SharedId};
 use crate::target::TargetError;
-
-/// Threads of a block, unless a row takes more.
-const THREADS: u32 = 128;
-
-/// Most threads of a row.
-const MOST: u32 = 512;
 
 /// Elements that a thread holds of its row, so that each is read and computed once. If it has more, it computes them whenever they
 /// are wanted.
-const HELD: usize = 8;
+pub(crate) const HELD: usize = 8;
 
 /// How rows are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     /// Threads of a row: a power of two.
     pub lanes: u32,
     /// Threads of a block.
@@ -28,21 +21,6 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// For so many rows of so many elements.
-    pub fn new(rows: usize, columns: usize, machine: &SimtMachine) -> Shares {
-        let mut lanes = columns.max(1).next_power_of_two().min(machine.warp as usize) as u32;
-        // Few rows would not fill the machine, and long ones not fit into registers.
-        let fills = |lanes: u32| rows * lanes as usize >= machine.multiprocessors as usize * THREADS as usize * 4;
-        let is_long = |lanes: u32| columns.div_ceil(lanes as usize) > HELD;
-        while lanes < MOST.min(machine.block_threads)
-            && is_long(lanes)
-            && (!fills(lanes) || columns > 64 * lanes as usize)
-        {
-            lanes *= 2;
-        }
-        Shares { lanes, threads: lanes.max(THREADS) }
-    }
-
     /// Rows of a block.
     pub fn rows(self) -> u32 {
         self.threads / self.lanes
@@ -66,7 +44,7 @@ struct Row<'e, 'a> {
 }
 
 /// Writes a kernel for rows; returns its number of blocks and how it is tiled.
-pub(super) fn rows(
+pub(crate) fn rows(
     elements: &mut Elements<'_>,
     (domain, axes): (&Shape, &[usize]),
     nodes: &[NodeId],
@@ -104,7 +82,7 @@ pub(super) fn rows(
 
 /// Has all threads of a block compute one row, and hands them its elements one by one: their coordinates and their column. What
 /// takes long to come may be read when the row's elements have been.
-pub(super) fn one_row<'a>(
+pub(crate) fn one_row<'a>(
     elements: &mut Elements<'a>,
     (domain, axes): (&Shape, &[usize]),
     nodes: &[NodeId],

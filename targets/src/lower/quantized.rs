@@ -7,13 +7,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tcc_ir::ops::{BinaryFn, Slice, Transpose};
+use tcc_ir::ops::{BinaryFn, MatMul, Slice, Transpose};
 use tcc_ir::{DType, Graph, Node, Op, Shape, ValueId, View, is_view};
 use tcc_passes::derived_constants;
 
 use super::elements::{Coords, Elements};
-use super::product::has_few_rows;
-use crate::simt::kernel::{ExprId, Scalar};
+use crate::kernel::{ExprId, Scalar};
 use crate::target::TargetError;
 
 /// Weights are read as few bits if those have at most so many bytes of each four that the weights have.
@@ -21,7 +20,7 @@ const QUARTERS: u64 = 3;
 
 /// A constant, or what follows from constants, as it is packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::simt) struct Arranged {
+pub(crate) struct Arranged {
     /// The value.
     pub value: ValueId,
     /// Which of its elements are packed, in their order.
@@ -30,7 +29,7 @@ pub(in crate::simt) struct Arranged {
 
 /// What goes with groups of integers: a scale or a zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parameter {
+pub(crate) enum Parameter {
     /// The same for all: the bits of a binary64 if it is a float, else of an integer.
     Known(DType, u64),
     /// One for each so many integers along the last dimension, among what is packed by this number.
@@ -57,7 +56,7 @@ impl Parameter {
 
 /// Weights that follow from fewer bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Quantized {
+pub(crate) struct Quantized {
     /// What is packed: integers, and their type.
     pub integers: u32,
     pub stored: DType,
@@ -90,7 +89,7 @@ impl Quantized {
 
 /// What of a graph follows from constants, and how kernels read it.
 #[derive(Debug, Default)]
-pub(super) struct Constants {
+pub(crate) struct Constants {
     /// Which values follow from constants alone.
     pub derived: Vec<bool>,
     quantized: HashMap<ValueId, Quantized>,
@@ -99,15 +98,14 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// Looks at a graph.
-    pub fn new(graph: &Graph) -> Constants {
+    /// Looks at a graph, in which some products read weights as few bits.
+    pub fn new(graph: &Graph, reads_few_bits: impl Fn(&Graph, &Node, &MatMul) -> bool) -> Constants {
         let mut constants = Constants { derived: derived_constants(graph), ..Constants::default() };
         let (mut factors, mut tables) = (Vec::new(), Vec::new());
         let mut many: HashSet<ValueId> = HashSet::new();
         for (_, node) in graph.nodes() {
             match &node.op {
-                // Where there are many rows, memory is not what is waited for, and each weight would become a number again and again.
-                Op::MatMul(product) if has_few_rows(graph, node, product) => {
+                Op::MatMul(product) if reads_few_bits(graph, node, product) => {
                     factors.push((node.inputs[1], !product.transpose_b));
                 }
                 Op::MatMul(_) => many.extend(&node.inputs),
@@ -436,7 +434,11 @@ mod tests {
     /// What the weights of the last product of a graph follow from.
     fn found(source: &str) -> Option<(Quantized, Vec<Arranged>)> {
         let graph = text::parse(source).unwrap();
-        let constants = Constants::new(&graph);
+        let has_few_rows = |graph: &Graph, node: &Node, product: &MatMul| {
+            let [a, b] = [graph.ty(node.inputs[0]), graph.ty(node.inputs[1])];
+            product.dims(a, b).is_ok_and(|dims| dims.batch.count() * dims.m <= 8)
+        };
+        let constants = Constants::new(&graph, has_few_rows);
         let product = graph.nodes().rfind(|(_, node)| matches!(node.op, Op::MatMul(_))).unwrap().1;
         constants.quantized(product.inputs[1]).cloned().map(|found| (found, constants.arranged.clone()))
     }

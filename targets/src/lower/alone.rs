@@ -7,11 +7,11 @@ use tcc_ir::{DType, Node, NodeId, Op, ValueId};
 use super::Written;
 use super::each;
 use super::elements::{Coords, Elements, defect};
-use crate::simt::kernel::{ExprId, IndexFn, Scalar};
+use crate::kernel::{ExprId, IndexFn, Scalar};
 use crate::target::TargetError;
 
 /// Writes the kernel of a node.
-pub(super) fn write(elements: &mut Elements<'_>, id: NodeId, outputs: &[ValueId]) -> Result<Written, TargetError> {
+pub(crate) fn write(elements: &mut Elements<'_>, id: NodeId, outputs: &[ValueId]) -> Result<Written, TargetError> {
     let node = elements.graph().node(id).clone();
     match &node.op {
         Op::ArgReduce(op) => arg_reduce(elements, &node, *op),

@@ -1,5 +1,5 @@
-//! Kernels as the target writes them: what every thread of a grid does, in a structured language that both OpenCL C and CUDA
-//! C++ can say.
+//! Kernels as targets write them: what every thread of a grid does, in a structured language that OpenCL C, CUDA C++ and C++ for
+//! high-level synthesis can say.
 //!
 //! A kernel is flat: expressions refer to expressions before them, and statements that hold others end with
 //! [`Stmt::End`]. So nothing about it is recursive, whoever has written it. [`Builder`] makes kernels, [`check`](check::check)
@@ -11,6 +11,7 @@ mod expr;
 mod memory;
 pub mod names;
 mod region;
+pub mod simulator;
 mod spread;
 mod stmt;
 mod terms;

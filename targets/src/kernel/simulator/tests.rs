@@ -6,8 +6,8 @@ use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use super::{Fault, Memory, Place, launch};
-use crate::simt::kernel::check::check;
-use crate::simt::kernel::{Builder, Kernel, Stmt};
+use crate::kernel::check::check;
+use crate::kernel::{Builder, Kernel, Stmt};
 
 /// Blocks along each axis: what they hand over is summed along the second.
 const GRID: [u32; 3] = [2, 5, 3];
@@ -75,7 +75,7 @@ fn kernel(wrong: Wrong) -> Kernel {
         builder.when(last);
     }
     let zero = builder.integer(0);
-    let sum = builder.declare("sum", crate::simt::kernel::Scalar::I32, zero);
+    let sum = builder.declare("sum", crate::kernel::Scalar::I32, zero);
     let part = builder.unrolled("part", y);
     let other = at(&mut builder, part);
     let moved = builder.integer(match wrong {
@@ -84,7 +84,7 @@ fn kernel(wrong: Wrong) -> Kernel {
     });
     let other = builder.add(other, moved);
     let limit = builder.integer(all as i32 - 1);
-    let other = builder.index(crate::simt::kernel::IndexFn::Min, other, limit);
+    let other = builder.index(crate::kernel::IndexFn::Min, other, limit);
     let other = if wrong == Wrong::Unwritten { builder.integer(all as i32) } else { other };
     let value = builder.load(handed, other, "value");
     let so_far = builder.get(sum);

@@ -596,7 +596,7 @@ fn is_part(dtype: DType, count: u32) -> bool {
 }
 
 /// The type that a register's elements have in memory.
-pub(in crate::simt) fn wide(dtype: DType) -> DType {
+pub(crate) fn wide(dtype: DType) -> DType {
     match Scalar::of(dtype) {
         Scalar::I32 => DType::I32,
         Scalar::U32 => DType::U32,

@@ -9,8 +9,8 @@ use tcc_ir::ops::BinaryFn;
 
 use super::column::Column;
 use super::fault::Fault;
+use crate::kernel::{Arrival, BufferId, Expr, ExprId, Factor, IndexFn, Kernel, SharedId, Spread, Stmt, VarId};
 use crate::number::{Number, encoded_bytes};
-use crate::simt::kernel::{Arrival, BufferId, Expr, ExprId, Factor, IndexFn, Kernel, SharedId, Spread, Stmt, VarId};
 
 /// What a block has written: the buffer, the element, and its bytes.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ struct Copied {
 }
 
 /// Where the scope that each statement opens ends.
-pub(in crate::simt) fn ends(body: &[Stmt]) -> Vec<usize> {
+pub(crate) fn ends(body: &[Stmt]) -> Vec<usize> {
     let mut ends = vec![0; body.len()];
     let mut open = Vec::new();
     for (place, stmt) in body.iter().enumerate() {
@@ -569,6 +569,6 @@ fn tf32(x: f32) -> f32 {
 }
 
 /// Bytes of so many elements as buffers hold them.
-pub(in crate::simt) fn buffer_bytes(dtype: DType, elements: u64) -> u64 {
+pub(crate) fn buffer_bytes(dtype: DType, elements: u64) -> u64 {
     (elements * dtype.bits() as u64).div_ceil(8)
 }

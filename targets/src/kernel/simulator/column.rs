@@ -3,8 +3,8 @@
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
+use crate::kernel::Scalar;
 use crate::number::{self, DivisionByZero, FoldFn, Number, encoded_bytes};
-use crate::simt::kernel::Scalar;
 
 /// A number for each thread. Narrow integers are held as wide ones that have the same value.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use tcc_ir::{Anchor, Graph, Kernel, NodeId, Op, Shape, ValueId, is_view};
 
 /// How the threads of a launch share the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::simt) enum Work {
+pub(crate) enum Work {
     /// Each computes single elements, whatever they take.
     Elements,
     /// Some work on each row together: on all elements of a domain along some axes.
@@ -21,7 +21,7 @@ pub(in crate::simt) enum Work {
 
 /// What one launch computes.
 #[derive(Clone, Debug)]
-pub(in crate::simt) struct Piece {
+pub(crate) struct Piece {
     pub work: Work,
     /// Its nodes, in topological order.
     pub nodes: Vec<NodeId>,
@@ -33,7 +33,7 @@ pub(in crate::simt) struct Piece {
 
 /// Rows that every block of a product computes by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::simt) struct Prologue {
+pub(crate) struct Prologue {
     /// The nodes, in topological order.
     pub nodes: Vec<NodeId>,
     /// What they give.
@@ -52,12 +52,12 @@ impl Piece {
 }
 
 /// Whether a piece is of elements that take a few operations each.
-pub(super) fn is_plain_work(graph: &Graph, piece: &Piece) -> bool {
+pub(crate) fn is_plain_work(graph: &Graph, piece: &Piece) -> bool {
     !piece.nodes.iter().any(|&id| matches!(graph.node(id).op, Op::MatMul(_) | Op::Reduce(_)))
 }
 
 /// The pieces of a kernel that is no copy.
-pub(in crate::simt) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
+pub(crate) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     if let Anchor::Attention(anchor) = kernel.anchor {
         return attention(graph, kernel, anchor);
@@ -88,7 +88,7 @@ pub(in crate::simt) fn pieces(graph: &Graph, kernel: &Kernel) -> Vec<Piece> {
 }
 
 /// Rows of an attention up to which all that share keys are in one block.
-pub(super) const ATTENTION_ROWS: usize = 8;
+pub(crate) const ATTENTION_ROWS: usize = 8;
 
 /// The pieces of an attention: what of its operands others want too is computed first, the rest where it is wanted. Where one block
 /// has all rows that share keys, it writes keys and values that others want itself.
