@@ -7,6 +7,7 @@
 
 mod digits;
 pub mod explanation;
+pub mod fpga;
 pub mod kernel;
 mod lower;
 pub mod lpu;
@@ -36,5 +37,6 @@ pub fn target(machine: Machine) -> Result<Box<dyn Target>, TargetError> {
         Kind::Systolic => Ok(Box::new(systolic::Systolic::new(machine)?)),
         Kind::Lpu => Ok(Box::new(lpu::Lpu::new(machine)?)),
         Kind::Simt => Ok(Box::new(simt::Simt::new(machine)?)),
+        Kind::Fpga => Err(TargetError::Fault("FPGAs are not compiled for yet".to_owned())),
     }
 }

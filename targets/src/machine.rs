@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fpga::FpgaMachine;
 use crate::lpu::LpuMachine;
 use crate::simt::SimtMachine;
 use crate::systolic::SystolicMachine;
@@ -32,6 +33,9 @@ pub struct Machine {
     /// The facts of a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub simt: Option<SimtMachine>,
+    /// The facts of an FPGA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fpga: Option<FpgaMachine>,
 }
 
 /// A kind of machine: what `--target` may name.
@@ -44,11 +48,13 @@ pub enum Kind {
     Lpu,
     /// GPUs.
     Simt,
+    /// FPGAs.
+    Fpga,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::Systolic, Kind::Lpu, Kind::Simt];
+    pub const ALL: [Kind; 4] = [Kind::Systolic, Kind::Lpu, Kind::Simt, Kind::Fpga];
 
     /// The name in machine files and on the command line.
     pub const fn name(self) -> &'static str {
@@ -56,6 +62,7 @@ impl Kind {
             Kind::Systolic => "systolic",
             Kind::Lpu => "lpu",
             Kind::Simt => "simt",
+            Kind::Fpga => "fpga",
         }
     }
 }
@@ -111,6 +118,7 @@ impl Machine {
             Kind::Systolic => machine.systolic.as_ref().ok_or(missing)?.check(file)?,
             Kind::Lpu => machine.lpu.as_ref().ok_or(missing)?.check(file)?,
             Kind::Simt => machine.simt.as_ref().ok_or(missing)?.check(file)?,
+            Kind::Fpga => machine.fpga.as_ref().ok_or(missing)?.check(file)?,
         }
         Ok(machine)
     }

@@ -1,0 +1,98 @@
+//! What is built into the part: functions, which are kernels whose buffers have homes, and the memories that they work on.
+//!
+//! A kernel's grid is loops around its body, the first axis innermost; its threads are lanes, hardware side by side. The innermost
+//! loops that are not written out are pipelined. Elements of a memory lie in words of as many elements as it has banks, one in each
+//! bank, so that lanes which want neighbours of one word have them in one cycle.
+
+use serde::{Deserialize, Serialize};
+use tcc_ir::DType;
+
+use crate::kernel::Kernel;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $Id:ident),* $(,)?) => {
+        $($(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $Id(pub u32);
+
+        impl $Id {
+            /// The place in the list that it counts.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        })*
+    };
+}
+
+ids! {
+    /// A memory on the part, among those of a design.
+    MemoryId,
+    /// A function, among those of a design.
+    FunctionId,
+}
+
+/// Bytes of a word of an external channel: the widest that an AXI port of Vitis HLS has is 512 bits (UG1399).
+pub const BEAT_BYTES: u64 = 64;
+
+/// A design for one model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Design {
+    /// Memories on the part.
+    pub memories: Vec<OnChip>,
+    /// Channels of external memory that it has ports to, from the first on.
+    pub channels: u32,
+    /// Functions.
+    pub functions: Vec<Function>,
+}
+
+/// A memory on the part, which lives from one call to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OnChip {
+    /// An identifier.
+    pub name: String,
+    /// How elements are stored.
+    pub dtype: DType,
+    /// Elements of a word, one in each bank.
+    pub banks: u32,
+    /// Words.
+    pub words: u64,
+    /// What it is built from.
+    pub storage: Storage,
+}
+
+/// What a memory is built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// Look-up tables.
+    Lutram,
+    /// Block RAM.
+    Bram,
+    /// UltraRAM.
+    Uram,
+}
+
+/// Where a parameter of a function lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Home {
+    /// In a memory on the part, from a word on that a call names.
+    OnChip(MemoryId),
+    /// In external memory, from a beat on that a call names: beat `b` of the parameter lies in channel `first + b % ways`.
+    External {
+        /// The first channel.
+        first: u32,
+        /// Channels that its beats take turns in.
+        ways: u32,
+    },
+}
+
+/// A kernel whose parameters have homes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Function {
+    /// What it does.
+    pub kernel: Kernel,
+    /// Where each of its buffers lies.
+    pub homes: Vec<Home>,
+}
