@@ -6,8 +6,10 @@
 pub mod alone;
 mod argument;
 pub mod elements;
+pub mod legal;
 mod opening;
 pub mod piece;
+pub mod plan;
 pub mod quantized;
 pub mod rows;
 

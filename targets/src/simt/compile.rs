@@ -2,69 +2,21 @@
 
 use std::collections::HashMap;
 
-use tcc_ir::{Bytes, DType, Graph, Plan, ValueId, View, evaluate_constant};
-use tcc_passes::{
-    FusionLimits, KernelExplanation, Optimized, Outline, Places, assemble, clean_up, derived_constants, fuse,
-    integer_products, legalize, optimize, optimize_explained,
-};
+use tcc_ir::{DType, Graph, Plan, ValueId, View, evaluate_constant};
+use tcc_passes::derived_constants;
 
-use super::cost::SimtCosts;
 use super::lower::{Lowered, lower};
 use super::memory::{ALIGNMENT, Arena};
 use super::pack::rearranged;
 use super::program::{Buffer, Group, Launch, Parts};
-use super::{SimtMachine, SimtProgram, legal};
+use super::{SimtMachine, SimtProgram};
 use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::lower::plan::Planned;
 use crate::lower::quantized::Arranged;
 use crate::lower::{Argument, stored_type};
 use crate::machine::Machine;
-use crate::optimizer::{Block, extraction};
-use crate::target::{Optimization, Port, TargetError};
+use crate::target::{Port, TargetError};
 use crate::weights::Weights;
-
-/// Most nodes in one kernel.
-const KERNEL_NODES: usize = 24;
-
-/// A plan, and how it came about.
-pub(super) struct Planned {
-    pub plan: Plan,
-    /// Its kernels, as they are told of.
-    pub outline: Outline,
-    /// What the optimiser did.
-    blocks: Vec<Block>,
-    /// Why kernels are as they are, where that was asked for.
-    pub explanations: Vec<Vec<KernelExplanation>>,
-}
-
-/// The plan that is lowered, explained or not.
-///
-/// # Errors
-/// The machine has no way to compute an operator, or a defect of the optimiser.
-pub(super) fn plan(
-    machine: &Machine,
-    facts: &SimtMachine,
-    graph: &Graph,
-    optimization: Optimization,
-    explained: bool,
-) -> Result<Planned, TargetError> {
-    let searched = integer_products(graph)?;
-    let Some(extraction) = extraction(optimization) else {
-        let legal = clean_up(&legalize(&searched, &legal::judge())?);
-        let plan = fuse(legal, FusionLimits { row_bytes: Bytes(1 << 20), nodes: KERNEL_NODES });
-        let outline = Outline::of_fused(&plan, &searched);
-        return Ok(Planned { plan, outline, blocks: vec![Block::not_searched()], explanations: Vec::new() });
-    };
-    let (costs, judge) = (SimtCosts::new(facts, machine.clock_hz), legal::judge_fused(facts));
-    let (optimized, explanations) = match explained {
-        true => optimize_explained(&searched, &costs, &judge, extraction)?,
-        false => (optimize(&searched, &costs, &judge, extraction)?, Vec::new()),
-    };
-    let Optimized { graph, groups, places, blocks } = optimized;
-    let places = Places::new(&groups, &places);
-    let plan = assemble(graph, groups)?;
-    let outline = Outline::of_optimized(&plan, &places, &blocks);
-    Ok(Planned { plan, outline, blocks: blocks.iter().map(Block::from).collect(), explanations })
-}
 
 /// Compiles a cleaned-up graph.
 ///

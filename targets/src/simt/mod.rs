@@ -18,10 +18,13 @@ mod writer;
 pub use machine::{ComputeCapability, SimtMachine};
 pub use program::SimtProgram;
 
+use cost::SimtCosts;
+
 use tcc_ir::{Graph, Plan};
 use tcc_passes::Outline;
 
-use crate::explanation::{Explanation, PlanTaken};
+use crate::explanation::Explanation;
+use crate::lower::plan::{Planned, plan};
 use crate::machine::{Machine, MachineError};
 use crate::target::{Optimization, Program, Target, TargetError};
 
@@ -48,7 +51,12 @@ impl Simt {
     /// # Errors
     /// The machine has no way to compute an operator.
     pub fn plan(&self, graph: &Graph, optimization: Optimization) -> Result<Plan, TargetError> {
-        Ok(compile::plan(&self.machine, &self.facts, graph, optimization, false)?.plan)
+        Ok(self.planned(graph, optimization, false)?.plan)
+    }
+
+    fn planned(&self, graph: &Graph, optimization: Optimization, explained: bool) -> Result<Planned, TargetError> {
+        let costs = SimtCosts::new(&self.facts, self.machine.clock_hz);
+        plan(graph, (optimization, explained), &costs, &legal::judge_fused(&self.facts))
     }
 }
 
@@ -62,7 +70,7 @@ impl Target for Simt {
     }
 
     fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
-        let planned = compile::plan(&self.machine, &self.facts, graph, optimization, false)?;
+        let planned = self.planned(graph, optimization, false)?;
         Ok(Box::new(compile::compile(&self.machine, &self.facts, planned)?))
     }
 
@@ -71,15 +79,14 @@ impl Target for Simt {
         graph: &Graph,
         optimization: Optimization,
     ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
-        let mut planned = compile::plan(&self.machine, &self.facts, graph, optimization, true)?;
-        let taken = if optimization == Optimization::None { PlanTaken::NotSearched } else { PlanTaken::Optimized };
-        let (outline, explanations) = (planned.outline.clone(), std::mem::take(&mut planned.explanations));
+        let mut planned = self.planned(graph, optimization, true)?;
+        let explanation = planned.explanation(optimization);
         let program = compile::compile(&self.machine, &self.facts, planned)?;
-        Ok((Box::new(program), Explanation::new(taken, outline, &explanations)))
+        Ok((Box::new(program), explanation))
     }
 
     fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError> {
-        Ok(compile::plan(&self.machine, &self.facts, graph, optimization, false)?.outline)
+        Ok(self.planned(graph, optimization, false)?.outline)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Program>, TargetError> {

@@ -6,7 +6,8 @@ use tcc_ir::{Tensor, text};
 
 use super::*;
 use crate::machine::Kind;
-use crate::simt::compile::{compile, plan};
+use crate::simt::Simt;
+use crate::simt::compile::compile;
 use crate::target::Optimization;
 
 /// A product, what follows from it along rows, and a copy that no kernel can go without.
@@ -27,7 +28,8 @@ const TEXT: &str = r#"graph "small" {
 
 fn compiled(machine: &Machine, text: &str) -> SimtProgram {
     let (facts, graph) = (machine.simt.clone().unwrap(), text::parse(text).unwrap());
-    let planned = plan(machine, &facts, &graph, Optimization::Exact, false).unwrap();
+    let target = Simt::new(machine.clone()).unwrap();
+    let planned = target.planned(&graph, Optimization::Exact, false).unwrap();
     compile(machine, &facts, planned).unwrap()
 }
 

@@ -6,8 +6,9 @@ use tcc_ir::ops::{Attention, Concat, Rope};
 use tcc_ir::{DType, Data, Graph, Real, Shape, Tensor, TensorType, evaluate};
 
 use crate::machine::Machine;
+use crate::simt::Simt;
 use crate::simt::SimtProgram;
-use crate::simt::compile::{compile, plan};
+use crate::simt::compile::compile;
 use crate::target::{Optimization, Program};
 
 /// What a mask is: its type and shape.
@@ -143,7 +144,8 @@ fn machine(name: &str) -> Machine {
 
 fn compiled(machine: &Machine, graph: &Graph) -> SimtProgram {
     let facts = machine.simt.clone().unwrap();
-    let planned = plan(machine, &facts, graph, Optimization::Exact, false).unwrap();
+    let target = Simt::new(machine.clone()).unwrap();
+    let planned = target.planned(graph, Optimization::Exact, false).unwrap();
     compile(machine, &facts, planned).unwrap()
 }
 
