@@ -10,6 +10,7 @@ pub mod legal;
 mod opening;
 pub mod piece;
 pub mod plan;
+pub mod product;
 pub mod quantized;
 pub mod rows;
 

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 
 use tcc_ir::{Access, Anchor, NodeId, Op, Plan, ValueId};
 
-use super::product::Product;
+use super::product::is_of_vectors;
 use crate::lower::piece::{Piece, Prologue, Work, is_plain_work, pieces};
+use crate::lower::product::Product;
 use crate::lower::quantized::Constants;
 use crate::simt::SimtMachine;
 
@@ -126,7 +127,7 @@ impl Merge<'_> {
         let graph = &self.plan.graph;
         let [a, b] = [first, second].map(|piece| Product::all_of(self.plan, self.constants, piece));
         let (a, b) = (a?, b?);
-        let is_vector = |product: &Product| product.is_of_vectors(graph);
+        let is_vector = |product: &Product| is_of_vectors(product, graph);
         if !a.iter().chain(&b).all(is_vector) || !b.iter().all(|product| product.is_like(&a[0], self.plan)) {
             return None;
         }
@@ -208,6 +209,6 @@ impl Merge<'_> {
             && is_read
             && !product.op.transpose_a
             && bytes <= self.machine.shared.block_bytes / ROWS_SHARE
-            && products.iter().all(|product| product.is_of_vectors(graph))
+            && products.iter().all(|product| is_of_vectors(product, graph))
     }
 }

@@ -15,7 +15,7 @@ use tcc_ir::{Access, DType, Kernel as Group, Plan, Shape, ValueId};
 pub(super) use attention::runs as attends;
 use merge::{Step, Task, steps};
 use opening::ask_ahead;
-use product::{Method, Product};
+use product::Method;
 
 use super::SimtMachine;
 use super::timing::estimate;
@@ -25,6 +25,7 @@ use crate::kernel::{Builder, Kernel};
 use crate::lower::alone;
 use crate::lower::elements::{Elements, defect};
 use crate::lower::piece::{Piece, Work};
+use crate::lower::product::Product;
 use crate::lower::quantized::{Arranged, Constants};
 use crate::lower::rows::rows;
 use crate::lower::{Argument, Opening, Written, each};

@@ -10,11 +10,12 @@ mod groups;
 use tcc_ir::{DType, ValueId};
 
 use super::panel::vector_of;
-use super::{Product, zero};
+use super::zero;
 use crate::kernel::{Builder, ExprId, Region, Scalar, SharedId, Stmt, VarId};
 use crate::lower::Opening;
 use crate::lower::elements::{Coords, Elements};
 use crate::lower::piece::Prologue;
+use crate::lower::product::Product;
 use crate::lower::rows::one_row;
 use crate::simt::SimtMachine;
 use crate::target::TargetError;

@@ -4,11 +4,12 @@ use tcc_ir::{DType, ValueId};
 
 use super::super::super::wide_type;
 use super::super::panel::vector_of;
-use super::super::{Product, misfit, zero};
+use super::super::{misfit, zero};
 use super::{Rows, Shares, Turned, at_once, open, told};
 use crate::kernel::{Builder, ExprId, IndexFn, Scalar, Stmt, VarId};
 use crate::lower::elements::Elements;
 use crate::lower::piece::Prologue;
+use crate::lower::product::Product;
 use crate::number::FoldFn;
 use crate::target::TargetError;
 
