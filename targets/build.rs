@@ -29,6 +29,7 @@ fn main() -> io::Result<()> {
         "systolic.proto",
         "lpu.proto",
         "simt.proto",
+        "fpga.proto",
     ])?)?;
     // What those have in common, once.
     prost_build::Config::new().compile_fds(parsed(&["optimizer.proto"])?)

@@ -49,6 +49,7 @@ fn plans_and_schedules() {
             Kind::Systolic => Systolic::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
             Kind::Lpu => Lpu::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
             Kind::Simt => Simt::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
+            Kind::Fpga => Fpga::new(machine).unwrap().plan(&graph, Optimization::None).unwrap(),
         };
         verify(&plan.graph).unwrap();
         let program = target.compile(&graph, Optimization::None).unwrap();

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arena;
 mod digits;
 pub mod explanation;
 pub mod fpga;
@@ -15,6 +16,7 @@ pub mod machine;
 mod number;
 mod numbering;
 mod optimizer;
+mod pack;
 mod products;
 pub mod report;
 mod scanner;
@@ -37,6 +39,6 @@ pub fn target(machine: Machine) -> Result<Box<dyn Target>, TargetError> {
         Kind::Systolic => Ok(Box::new(systolic::Systolic::new(machine)?)),
         Kind::Lpu => Ok(Box::new(lpu::Lpu::new(machine)?)),
         Kind::Simt => Ok(Box::new(simt::Simt::new(machine)?)),
-        Kind::Fpga => Err(TargetError::Fault("FPGAs are not compiled for yet".to_owned())),
+        Kind::Fpga => Ok(Box::new(fpga::Fpga::new(machine)?)),
     }
 }

@@ -3,12 +3,48 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use tcc_ir::{Graph, ValueId, View, evaluate_constant};
+
+use crate::pack::rearranged;
+
 /// What writes the weights of a program that was just compiled.
 pub(crate) struct Weights(Box<WriteWeights>);
 
 type WriteWeights = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync;
 
+/// What is among the weights: a value that follows from constants, and how it is rearranged if it is.
+pub(crate) type Constant = (ValueId, Option<View>);
+
 impl Weights {
+    /// Constants one behind the other, each from a multiple of an alignment on, and each evaluated, if it follows from others, only
+    /// when it is written.
+    pub fn packed(graph: &Graph, constants: &[Constant], alignment: u64) -> Self {
+        let (graph, constants) = (graph.clone(), constants.to_vec());
+        Weights::new(move |out| {
+            for (value, view) in &constants {
+                let tensor = match graph.as_constant(*value) {
+                    Some(tensor) => tensor.clone(),
+                    None => evaluate_constant(&graph, *value).map_err(io::Error::other)?,
+                };
+                let bytes = tensor.bytes().map_err(io::Error::other)?;
+                let view = view.as_ref();
+                let view = view.filter(|view| !view.is_dense() || view.shape().count() < tensor.shape().count());
+                let rearranged = match view {
+                    Some(view) => {
+                        let lost = || io::Error::other("a constant is read outside; please report this");
+                        Some(rearranged(bytes, tensor.dtype().bits(), view).ok_or_else(lost)?)
+                    }
+                    None => None,
+                };
+                let bytes = rearranged.as_deref().unwrap_or(bytes);
+                out.write_all(bytes)?;
+                let end = (bytes.len().max(1) as u64).next_multiple_of(alignment);
+                out.write_all(&vec![0; end as usize - bytes.len()])?;
+            }
+            Ok(())
+        })
+    }
+
     /// Weights that are written by a function.
     pub fn new(write: impl Fn(&mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Weights(Box::new(write))

@@ -5,6 +5,7 @@
 
 pub mod alone;
 mod argument;
+pub mod cost;
 pub mod elements;
 pub mod legal;
 mod opening;

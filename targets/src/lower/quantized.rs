@@ -183,7 +183,7 @@ impl Constants {
     }
 
     /// The number of what is packed, which is packed once.
-    fn pack(&mut self, arranged: Arranged) -> u32 {
+    pub fn pack(&mut self, arranged: Arranged) -> u32 {
         let known = self.arranged.iter().position(|known| *known == arranged);
         let number = known.unwrap_or(self.arranged.len());
         if number == self.arranged.len() {

@@ -2,21 +2,24 @@
 
 use std::collections::HashMap;
 
-use tcc_ir::{DType, Graph, Plan, ValueId, View, evaluate_constant};
+use tcc_ir::{DType, Plan, ValueId};
 use tcc_passes::derived_constants;
 
 use super::lower::{Lowered, lower};
-use super::memory::{ALIGNMENT, Arena};
-use super::pack::rearranged;
 use super::program::{Buffer, Group, Launch, Parts};
 use super::{SimtMachine, SimtProgram};
+use crate::arena::Arena;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::lower::plan::Planned;
 use crate::lower::quantized::Arranged;
 use crate::lower::{Argument, stored_type};
 use crate::machine::Machine;
 use crate::target::{Port, TargetError};
-use crate::weights::Weights;
+use crate::weights::{Constant, Weights};
+
+/// What every buffer is aligned to, so that vectors of any width can be read from its start, and that every device can divide
+/// its memory there: OpenCL asks for 512 bytes on some.
+const ALIGNMENT: u64 = 512;
 
 /// Compiles a cleaned-up graph.
 ///
@@ -63,7 +66,7 @@ pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) 
         groups: groups.collect(),
         weights_bytes: placed.weights_bytes,
         values_bytes: placed.values_bytes,
-        weights: Some(weights(&plan.graph, &placed)),
+        weights: Some(Weights::packed(&plan.graph, &placed.constants, ALIGNMENT)),
         buffers: placed.buffers,
         kernels: lowered.kernels,
         blocks,
@@ -81,9 +84,6 @@ struct Placed {
     weights_bytes: u64,
     values_bytes: u64,
 }
-
-/// What is among the weights: a value, and how it is rearranged if it is.
-type Constant = (ValueId, Option<View>);
 
 impl Placed {
     /// The place of what is among the weights, of so many bytes.
@@ -107,7 +107,7 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
         weights_bytes: 0,
         values_bytes: 0,
     };
-    let mut arena = Arena::default();
+    let mut arena = Arena::new(ALIGNMENT);
     let mut last: HashMap<Argument, usize> = HashMap::new();
     for (index, launch) in lowered.launches.iter().enumerate() {
         last.extend(launch.arguments.iter().map(|&argument| (argument, index)));
@@ -174,31 +174,4 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
     }
     placed.values_bytes = arena.size;
     placed
-}
-
-/// What writes the weights: each evaluated, if it follows from others, only then.
-fn weights(graph: &Graph, placed: &Placed) -> Weights {
-    let (graph, constants) = (graph.clone(), placed.constants.clone());
-    Weights::new(move |out| {
-        for (value, view) in &constants {
-            let tensor = match graph.as_constant(*value) {
-                Some(tensor) => tensor.clone(),
-                None => evaluate_constant(&graph, *value).map_err(std::io::Error::other)?,
-            };
-            let bytes = tensor.bytes().map_err(std::io::Error::other)?;
-            let rearranged =
-                match view.as_ref().filter(|view| !view.is_dense() || view.shape().count() < tensor.shape().count()) {
-                    Some(view) => {
-                        let lost = || std::io::Error::other("a constant is read outside; please report this");
-                        Some(rearranged(bytes, tensor.dtype().bits(), view).ok_or_else(lost)?)
-                    }
-                    None => None,
-                };
-            let bytes = rearranged.as_deref().unwrap_or(bytes);
-            out.write_all(bytes)?;
-            let end = (bytes.len().max(1) as u64).next_multiple_of(ALIGNMENT);
-            out.write_all(&vec![0; end as usize - bytes.len()])?;
-        }
-        Ok(())
-    })
 }

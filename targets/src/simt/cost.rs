@@ -1,12 +1,12 @@
 //! What kernels cost by reckoning, for the optimiser: the launch, and the slower of multiplying and of reading and writing memory.
 //! The cycle model that follows counts; this only has to order alternatives.
 
-use tcc_ir::{Anchor, Cycles, DType, Graph, Kernel, Node, Op, TensorType, ValueId};
-use tcc_passes::{CostModel, Group, Verdict, legalize_groups};
+use tcc_ir::{Cycles, DType, Graph, Node, Op, TensorType, ValueId};
+use tcc_passes::{CostModel, Group, Verdict};
 
 use super::{SimtMachine, legal};
-use crate::lower::piece::{Piece, pieces};
-use crate::stored::storage;
+use crate::lower::cost::{bytes_of, pieces_of, read_bytes};
+use crate::lower::piece::Piece;
 
 /// Latencies of memory that a launch takes beside its work: until its first loads are there, and its last stores.
 const RAMP: f64 = 2.0;
@@ -45,32 +45,12 @@ impl<'m> SimtCosts<'m> {
     /// What one launch takes.
     fn launch(&self, graph: &Graph, piece: &Piece) -> f64 {
         let machine = self.machine;
-        let mut read: Vec<ValueId> = Vec::new();
-        let mut bytes = 0;
-        for node in piece.nodes.iter().map(|&id| graph.node(id)) {
-            for (place, &input) in node.inputs.iter().enumerate() {
-                let own = graph.producer(input).is_some_and(|id| piece.nodes.contains(&id));
-                if own || read.contains(&input) {
-                    continue;
-                }
-                read.push(input);
-                bytes += match &node.op {
-                    // Of a table only what is looked up is read.
-                    Op::Gather(_) if place == 0 => bytes_of(graph.ty(node.output())),
-                    _ => bytes_of(graph.ty(input)),
-                };
-            }
-        }
+        let mut bytes = read_bytes(graph, piece);
         bytes += piece.outputs.iter().map(|&output| bytes_of(graph.ty(output))).sum::<usize>();
         let arithmetic: f64 = piece.nodes.iter().map(|&id| self.arithmetic(graph, graph.node(id))).sum();
         let gap = machine.launch_cycles(self.clock_hz) as f64;
         gap + RAMP * f64::from(machine.dram.latency) + self.memory(bytes).max(arithmetic)
     }
-}
-
-/// Bytes of a value as it is stored.
-fn bytes_of(ty: &TensorType) -> usize {
-    storage(ty.dtype).bytes(ty.shape.count())
 }
 
 impl CostModel for SimtCosts<'_> {
@@ -79,24 +59,10 @@ impl CostModel for SimtCosts<'_> {
     }
 
     fn kernel_cost(&self, graph: &Graph, group: &Group) -> Option<Cycles> {
-        let (legal, groups) =
-            legalize_groups(graph, std::slice::from_ref(group), &legal::judge_fused(self.machine)).ok()?;
-        let Group { anchor, prologue, epilogue, segment } = groups.into_iter().next()?;
-        let mut kernel = Kernel { anchor, prologue, epilogue, outputs: Vec::new(), segment };
-        let nodes: Vec<_> = kernel.nodes().collect();
-        let used = |value: &ValueId| nodes.iter().any(|&id| legal.node(id).inputs.contains(value));
-        kernel.outputs =
-            nodes.iter().flat_map(|&id| legal.node(id).outputs.to_vec()).filter(|value| !used(value)).collect();
-        let pieces = pieces(&legal, &kernel);
-        // What would be several launches all the same is chosen as such.
-        let is_attention = matches!(group.anchor, Anchor::Attention(_));
-        if is_attention && !group.epilogue.is_empty() || pieces.len() > 1 && group.nodes().count() > 1 && !is_attention
-        {
-            return None;
-        }
+        let (legal, pieces, outputs) = pieces_of(graph, group, &legal::judge_fused(self.machine))?;
         let cycles: f64 = pieces.iter().map(|piece| self.launch(&legal, piece)).sum();
         // What is written is reckoned by whoever writes it.
-        let written: usize = kernel.outputs.iter().map(|&output| bytes_of(legal.ty(output))).sum();
+        let written: usize = outputs.iter().map(|&output| bytes_of(legal.ty(output))).sum();
         Some(Cycles((cycles - self.memory(written)).max(1.0).round() as u64))
     }
 

@@ -2,15 +2,13 @@
 //!
 //! A plan becomes launches (`lower`) of kernels (`kernel`), which are written as OpenCL C (`writer`) and executed for what they
 //! compute (`simulator`) and how long
-//! they take (`timing`). Global memory is given out before anything runs (`memory`).
+//! they take (`timing`).
 
 mod compile;
 mod cost;
 mod legal;
 mod lower;
 mod machine;
-mod memory;
-mod pack;
 mod program;
 pub mod timing;
 mod writer;

@@ -4,7 +4,7 @@ use tcc_ir::{Atom, View};
 
 /// The bytes of the elements that a view reads from others of so many bits, in their order; those of four bits are two to a byte, the
 /// first in the lower half. `None` if the view leads outside.
-pub(super) fn rearranged(bytes: &[u8], bits: usize, view: &View) -> Option<Vec<u8>> {
+pub(crate) fn rearranged(bytes: &[u8], bits: usize, view: &View) -> Option<Vec<u8>> {
     let count = view.shape().count();
     if view.is_dense() {
         return bytes.get(..(count * bits).div_ceil(8)).map(<[u8]>::to_vec);

@@ -1,24 +1,27 @@
-//! Which part of global memory holds what when: buffers that are not wanted at the same time share bytes.
+//! Which part of a memory holds what when: what is not wanted at the same time shares it.
 
 use std::collections::BTreeMap;
 
-/// What every buffer is aligned to, so that vectors of any width can be read from its start, and that every device can divide
-/// its memory there: OpenCL asks for 512 bytes on some.
-pub(super) const ALIGNMENT: u64 = 512;
-
-/// Bytes that are given and taken back.
-#[derive(Debug, Default)]
-pub(super) struct Arena {
-    /// Free stretches: first byte and size.
+/// Bytes, or words, that are given and taken back.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    /// What all that is given begins at a multiple of.
+    alignment: u64,
+    /// Free stretches: where they begin and their size.
     free: BTreeMap<u64, u64>,
-    /// Bytes that were ever used.
+    /// How much was ever used.
     pub size: u64,
 }
 
 impl Arena {
-    /// Gives so many bytes: of the stretches that hold them the smallest.
+    /// One of which nothing is given yet.
+    pub fn new(alignment: u64) -> Arena {
+        Arena { alignment, free: BTreeMap::new(), size: 0 }
+    }
+
+    /// Gives so much: of the stretches that hold it the smallest.
     pub fn take(&mut self, bytes: u64) -> u64 {
-        let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
+        let bytes = bytes.max(1).next_multiple_of(self.alignment);
         let fits = self.free.iter().filter(|&(_, &size)| size >= bytes);
         match fits.min_by_key(|&(&at, &size)| (size, at)).map(|(&at, &size)| (at, size)) {
             Some((at, size)) => {
@@ -39,9 +42,9 @@ impl Arena {
         }
     }
 
-    /// Takes bytes back.
+    /// Takes something back.
     pub fn give_back(&mut self, mut at: u64, bytes: u64) {
-        let mut size = bytes.max(1).next_multiple_of(ALIGNMENT);
+        let mut size = bytes.max(1).next_multiple_of(self.alignment);
         if let Some((&before, &length)) = self.free.range(..at).next_back()
             && before + length == at
         {
@@ -61,7 +64,7 @@ mod tests {
 
     #[test]
     fn bytes_are_given_once_and_used_again() {
-        let mut arena = Arena::default();
+        let mut arena = Arena::new(512);
         let [a, b, c] = [1, 300, 256].map(|bytes| arena.take(bytes));
         assert_eq!([a, b, c, arena.size], [0, 512, 1024, 1536]);
         arena.give_back(a, 1);

@@ -1,0 +1,223 @@
+//! From a plan to calls: what each kernel of the plan computes becomes one kernel of the language, or several where lanes would have
+//! to wait for each other, shaped for hardware: lanes side by side, and loops that can be pipelined.
+
+mod columns;
+mod depth;
+mod elements;
+mod method;
+
+use tcc_ir::{Access, Anchor, Graph, Kernel as Group, Plan, Shape, ValueId};
+
+use self::method::Method;
+use crate::kernel::check::check;
+use crate::kernel::{Builder, ExprId, Kernel};
+use crate::lower::alone;
+use crate::lower::elements::{Coords, Elements, defect};
+use crate::lower::piece::{Piece, Work, pieces};
+use crate::lower::quantized::{Arranged, Constants};
+use crate::lower::rows::{Shares, rows};
+use crate::lower::{Argument, Written};
+use crate::target::TargetError;
+
+/// How much hardware kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fpga) struct Widths {
+    /// Lanes of element-wise work and of rows, a power of two: elements of a word of a memory for values.
+    pub lanes: u32,
+    /// Multiply-accumulates of integers in a cycle.
+    pub integer_macs: u32,
+    /// Multiply-accumulates of floats in a cycle.
+    pub float_macs: u32,
+}
+
+/// Lanes of operators that look for each of their elements by themselves: each has loops of its own.
+const LANES_ALONE: u32 = 2;
+
+/// What lowering has made of a plan.
+#[derive(Debug, Default)]
+pub(in crate::fpga) struct Lowered {
+    /// What is called, in order.
+    pub calls: Vec<Lower>,
+    /// Constants, and what follows from them, that are packed otherwise than as they are.
+    pub arranged: Vec<Arranged>,
+    /// Lanes that read words of each of them.
+    pub arranged_lanes: Vec<u32>,
+}
+
+/// A call of a kernel that has no name and no memory yet.
+#[derive(Clone, Debug)]
+pub(in crate::fpga) struct Lower {
+    /// What it does, without a name.
+    pub kernel: Kernel,
+    /// What each of its parameters is.
+    pub arguments: Vec<Argument>,
+    /// The kernel of the plan that it belongs to.
+    pub group: u32,
+    /// How its work is shared out, in words.
+    pub tiling: String,
+    /// What the kernel is called after, and what is to be said of it.
+    pub named: String,
+    pub about: Vec<String>,
+}
+
+/// Lowers a plan.
+///
+/// # Errors
+/// A value is too large, or a defect.
+pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, TargetError> {
+    let mut constants = Constants::new(&plan.graph, |_, _, _| false);
+    let mut arranged_lanes = Vec::new();
+    // What is multiplied is arranged before anything is written, since all kernels look at it.
+    let mut steps = Vec::new();
+    for (index, group) in plan.kernels.iter().enumerate() {
+        if let Some((value, source)) = copied(group) {
+            steps.push((index, Step::Copy(value, source)));
+            continue;
+        }
+        for piece in pieces(&plan.graph, group) {
+            let method = Method::of(plan, &mut constants, &mut arranged_lanes, &piece, widths)?;
+            steps.push((index, Step::Piece(piece, method)));
+        }
+    }
+    let mut lowering = Lowering { plan, constants: &constants, widths, calls: Vec::new(), group: 0 };
+    for (index, step) in steps {
+        lowering.group = index as u32;
+        let group = &plan.kernels[index];
+        match step {
+            Step::Copy(value, source) => lowering.copy(group, value, &source)?,
+            Step::Piece(piece, method) => lowering.piece(group, &piece, method)?,
+        }
+    }
+    let calls = lowering.calls;
+    Ok(Lowered { calls, arranged: constants.arranged, arranged_lanes })
+}
+
+/// What one part of a kernel of the plan is.
+enum Step {
+    Copy(ValueId, Access),
+    Piece(Piece, Option<Method>),
+}
+
+/// The value that a kernel writes out and where it lies before, if it does nothing else.
+fn copied(group: &Group) -> Option<(ValueId, Access)> {
+    match &group.anchor {
+        Anchor::Copy { value, source } => Some((*value, (**source).clone())),
+        _ => None,
+    }
+}
+
+struct Lowering<'a> {
+    plan: &'a Plan,
+    constants: &'a Constants,
+    widths: Widths,
+    calls: Vec<Lower>,
+    group: u32,
+}
+
+impl<'a> Lowering<'a> {
+    fn piece(&mut self, group: &Group, piece: &Piece, method: Option<Method>) -> Result<(), TargetError> {
+        let (plan, widths) = (self.plan, self.widths);
+        let graph = &plan.graph;
+        let is_empty = |value: &ValueId| graph.shape(*value).count() == 0;
+        let outputs: Vec<ValueId> = piece.outputs.iter().copied().filter(|output| !is_empty(output)).collect();
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        match (&piece.work, method) {
+            (_, Some(method)) => self.call(group, piece, method.lanes(), |elements| method.write(elements, &outputs)),
+            (Work::Elements, None) => {
+                // Values of one shape are computed together.
+                let mut shapes: Vec<Shape> = Vec::new();
+                for shape in outputs.iter().map(|&output| graph.shape(output)) {
+                    if !shapes.contains(shape) {
+                        shapes.push(shape.clone());
+                    }
+                }
+                for shape in shapes {
+                    let own: Vec<ValueId> =
+                        outputs.iter().copied().filter(|&value| graph.shape(value) == &shape).collect();
+                    let walk = elements::Walk::new(&shape, widths.lanes);
+                    self.call(group, piece, walk.lanes, |elements| {
+                        walk.write(elements, |elements, coords| {
+                            own.iter().try_for_each(|&output| elements.store(output, coords))
+                        })
+                    })?;
+                }
+                Ok(())
+            }
+            (Work::Rows { domain, axes }, None) => {
+                let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
+                let lanes = power_in(columns, widths.lanes);
+                let shares = Shares { lanes, threads: lanes };
+                self.call(group, piece, lanes, |elements| {
+                    rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
+                })
+            }
+            (Work::Attention(_), None) => Err(defect("an attention was not decomposed")),
+            (Work::Alone, None) => {
+                self.call(group, piece, LANES_ALONE, |elements| alone::write(elements, piece.nodes[0], &outputs))
+            }
+        }
+    }
+
+    /// Writes a view out.
+    fn copy(&mut self, group: &Group, value: ValueId, source: &Access) -> Result<(), TargetError> {
+        let shape = self.plan.graph.shape(value).clone();
+        if shape.count() == 0 {
+            return Ok(());
+        }
+        let piece = Piece { work: Work::Elements, nodes: Vec::new(), outputs: vec![value], prologue: None };
+        let walk = elements::Walk::new(&shape, self.widths.lanes);
+        self.call(group, &piece, walk.lanes, |elements| {
+            walk.write(elements, |elements, coords| {
+                let element = elements.element_of(source, coords, value);
+                let index = elements.index_in(&shape, coords);
+                elements.write_dense(value, index, element);
+                Ok(())
+            })
+        })
+    }
+
+    /// Writes a kernel and calls it.
+    fn call(
+        &mut self,
+        group: &Group,
+        piece: &Piece,
+        lanes: u32,
+        write: impl FnOnce(&mut Elements<'a>) -> Result<Written, TargetError>,
+    ) -> Result<(), TargetError> {
+        let plan = self.plan;
+        let mut elements = Elements::new(plan, self.constants, piece.all_nodes(), Builder::new("k", lanes));
+        let (grid, tiling) = write(&mut elements)?;
+        let arguments = elements.arguments.clone();
+        let kernel = elements.builder.finish(grid, Vec::new());
+        check(&kernel).map_err(|error| defect(&error.to_string()))?;
+        let nodes = piece.all_nodes().map(|id| plan.graph.node(id));
+        let origins: Vec<String> = nodes.clone().flat_map(|node| node.origin.lines().map(str::to_owned)).collect();
+        let named = origins.first().cloned();
+        let named = named.unwrap_or_else(|| plan.graph.value(piece.outputs[0]).name.to_string());
+        let ops: Vec<&str> = nodes.map(|node| node.op.name()).collect();
+        let what = if ops.is_empty() { group.anchor.kind().to_owned() } else { ops.join(", ") };
+        let about = vec![format!("{what} of {named}"), tiling.clone()];
+        self.calls.push(Lower { kernel, arguments, group: self.group, tiling, named, about });
+        Ok(())
+    }
+}
+
+/// The greatest power of two up to `most` that divides something.
+fn power_in(extent: usize, most: u32) -> u32 {
+    if extent == 0 {
+        return 1;
+    }
+    most.min(1 << extent.trailing_zeros().min(31))
+}
+
+/// The coordinates of an element of the extents of a row, with that along it.
+fn with_last(lead: &[ExprId], last: ExprId) -> Coords {
+    lead.iter().copied().chain([last]).collect()
+}
+
+/// Whether a value is one of the model's inputs or outputs, which lie outside the part.
+pub(in crate::fpga) fn is_port(graph: &Graph, value: ValueId) -> bool {
+    graph.inputs().contains(&value) || graph.outputs().iter().any(|output| output.value == value)
+}

@@ -1,0 +1,466 @@
+//! Where data lies: which memory each value and each constant has, and where there.
+//!
+//! Values stay on the part as far as there is room, in memories of their type whose words have as many elements as lanes work on.
+//! There are several of a type, so that what a call reads and writes lies in different ones. Constants lie on the part if they fit,
+//! in words of as many elements as lanes read at once, and beside it otherwise; so do the model's inputs and outputs.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tcc_ir::{DType, Graph, Plan};
+use tcc_passes::derived_constants;
+
+use super::FpgaMachine;
+use super::design::{BEAT_BYTES, Design, Function, FunctionId, Home, MemoryId, OnChip, Storage};
+use super::lower::{Lower, Lowered, Widths, is_port};
+use super::program::{Buffer, Call};
+use crate::arena::Arena;
+use crate::kernel::Kernel;
+use crate::kernel::names::name_of;
+use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::lower::quantized::Arranged;
+use crate::lower::{Argument, stored_type};
+use crate::target::TargetError;
+use crate::weights::Constant;
+
+/// Memories of a type that values are spread over.
+const MEMORIES: usize = 3;
+
+/// Words up to which a memory is built from look-up tables.
+const FEW_WORDS: u64 = 64;
+
+/// Words from which on a memory is built from UltraRAM, where there is some: half the depth of a block (UG573).
+const MANY_WORDS: u64 = 2048;
+
+/// Share of the memory that a design may take which is given to values and constants; local arrays and ports have the rest.
+const SHARE: f64 = 0.75;
+
+/// Everything in its place.
+pub(super) struct Placed {
+    pub design: Design,
+    pub buffers: Vec<Buffer>,
+    pub numbers: HashMap<Argument, u32>,
+    pub calls: Vec<Call>,
+    /// What is among the weights, in order.
+    pub constants: Vec<Constant>,
+    pub weights_bytes: u64,
+    pub values_bytes: u64,
+    /// Bytes that the values and constants beside the part take.
+    pub external_bytes: u64,
+}
+
+/// What is known of something before it has a place.
+struct Wanted {
+    argument: Argument,
+    name: String,
+    dtype: DType,
+    elements: u64,
+    /// Elements that lanes read at once.
+    banks: u32,
+    is_constant: bool,
+    /// Whether it lies beside the part whatever happens.
+    is_outside: bool,
+    /// The first and the last call that touch it.
+    calls: (usize, usize),
+}
+
+impl Wanted {
+    fn bytes(&self) -> u64 {
+        buffer_bytes(self.dtype, self.elements)
+    }
+
+    fn words(&self) -> u64 {
+        self.elements.div_ceil(u64::from(self.banks)).max(1)
+    }
+}
+
+/// Bytes that fit into so much of a part's memory.
+pub(super) fn capacity(facts: &FpgaMachine) -> u64 {
+    let budget = facts.budget();
+    // Of the 18 Kb of a block 2 are for parity, which bytes do not use; of the 72 bits of an UltraRAM's word, 8.
+    let bytes = budget.bram18s * 2048 + budget.urams * 4096 * 8;
+    (bytes as f64 * SHARE) as u64
+}
+
+/// Gives everything that calls read or write its place.
+///
+/// # Errors
+/// A defect.
+pub(super) fn place(
+    plan: &Plan,
+    lowered: &Lowered,
+    facts: &FpgaMachine,
+    widths: Widths,
+) -> Result<Placed, TargetError> {
+    let wanted = wanted(plan, lowered, widths);
+    let mut homes = Homes::new(&wanted, lowered, facts);
+    homes.choose();
+    let Homes { on_chip, .. } = homes;
+    let mut placing = Placing {
+        wanted: &wanted,
+        facts,
+        design: Design { channels: facts.memory.channels, ..Design::default() },
+        arenas: Vec::new(),
+        groups: BTreeMap::new(),
+        neighbours: neighbours(&wanted, lowered),
+        rows: vec![0; facts.memory.channels as usize],
+        turn: 0,
+        spilled: Arena::new(1),
+        buffers: Vec::new(),
+        linear: Arena::new(BEAT_BYTES),
+        weights_bytes: 0,
+        constants: Vec::new(),
+    };
+    placing.all(&on_chip, lowered, &plan.graph);
+    placing.finish(lowered)
+}
+
+/// Everything that calls touch, in the order in which they do: inputs first, outputs last.
+fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
+    let graph = &plan.graph;
+    let derived = derived_constants(graph);
+    let last_call = lowered.calls.len();
+    let mut places: HashMap<Argument, usize> = HashMap::new();
+    let mut all: Vec<Wanted> = Vec::new();
+    let mut touch = |argument: Argument, call: usize| {
+        if let Some(&place) = places.get(&argument) {
+            let (first, last) = all[place].calls;
+            all[place].calls = (first.min(call), last.max(call));
+            return;
+        }
+        let new = match argument {
+            Argument::Value(value) => Wanted {
+                argument,
+                name: graph.value(value).name.to_string(),
+                dtype: stored_type(graph, &derived, value),
+                elements: graph.shape(value).count().max(1) as u64,
+                banks: widths.lanes,
+                is_constant: derived[value.index()],
+                is_outside: is_port(graph, value),
+                calls: (call, call),
+            },
+            Argument::Arranged(number) => {
+                let Arranged { value, view } = &lowered.arranged[number as usize];
+                Wanted {
+                    argument,
+                    name: graph.value(*value).name.to_string(),
+                    dtype: graph.ty(*value).dtype,
+                    elements: view.shape().count() as u64,
+                    banks: lowered.arranged_lanes.get(number as usize).copied().unwrap_or(widths.lanes),
+                    is_constant: true,
+                    is_outside: false,
+                    calls: (call, call),
+                }
+            }
+            Argument::Handed(_, dtype, elements) => Wanted {
+                argument,
+                name: "handed over".to_owned(),
+                dtype,
+                elements,
+                banks: widths.lanes,
+                is_constant: false,
+                is_outside: false,
+                calls: (call, call),
+            },
+            Argument::Counters(elements) => Wanted {
+                argument,
+                name: "counters".to_owned(),
+                dtype: DType::U32,
+                elements,
+                banks: 1,
+                is_constant: false,
+                is_outside: false,
+                calls: (call, call),
+            },
+        };
+        places.insert(argument, all.len());
+        all.push(new);
+    };
+    graph.inputs().iter().for_each(|&input| touch(Argument::Value(input), 0));
+    for (call, lower) in lowered.calls.iter().enumerate() {
+        lower.arguments.iter().for_each(|&argument| touch(argument, call));
+    }
+    graph.outputs().iter().for_each(|output| touch(Argument::Value(output.value), last_call));
+    all
+}
+
+/// For each thing the others that some call touches as well.
+fn neighbours(wanted: &[Wanted], lowered: &Lowered) -> Vec<HashSet<usize>> {
+    let places: HashMap<Argument, usize> =
+        wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place)).collect();
+    let mut all = vec![HashSet::new(); wanted.len()];
+    for lower in &lowered.calls {
+        let own: Vec<usize> = lower.arguments.iter().map(|argument| places[argument]).collect();
+        for &a in &own {
+            all[a].extend(own.iter().copied().filter(|&b| b != a));
+        }
+    }
+    all
+}
+
+/// What lies on the part.
+struct Homes<'w> {
+    wanted: &'w [Wanted],
+    facts: &'w FpgaMachine,
+    calls: usize,
+    on_chip: Vec<bool>,
+}
+
+impl<'w> Homes<'w> {
+    fn new(wanted: &'w [Wanted], lowered: &Lowered, facts: &'w FpgaMachine) -> Self {
+        let on_chip = wanted.iter().map(|wanted| !wanted.is_outside).collect();
+        Homes { wanted, facts, calls: lowered.calls.len(), on_chip }
+    }
+
+    /// Bytes of values on the part, at most at a time.
+    fn values(&self) -> u64 {
+        let mut changes = vec![0i64; self.calls + 2];
+        for (wanted, _) in self.wanted.iter().zip(&self.on_chip).filter(|(wanted, on)| **on && !wanted.is_constant) {
+            changes[wanted.calls.0] += wanted.bytes() as i64;
+            changes[wanted.calls.1 + 1] -= wanted.bytes() as i64;
+        }
+        let (mut now, mut most) = (0, 0);
+        for change in changes {
+            now += change;
+            most = now.max(most);
+        }
+        most as u64
+    }
+
+    /// Leaves outside what does not fit: the largest constants, and where that is not enough, the largest values.
+    fn choose(&mut self) {
+        let capacity = capacity(self.facts);
+        let by_size = |is_constant: bool| {
+            let mut all: Vec<usize> = (0..self.wanted.len())
+                .filter(|&place| self.on_chip[place] && self.wanted[place].is_constant == is_constant)
+                .collect();
+            all.sort_by_key(|&place| (std::cmp::Reverse(self.wanted[place].bytes()), place));
+            all
+        };
+        let (constants, values) = (by_size(true), by_size(false));
+        let mut needed = self.values();
+        for place in values {
+            if needed <= capacity {
+                break;
+            }
+            self.on_chip[place] = false;
+            needed = self.values();
+        }
+        let mut left = capacity.saturating_sub(needed);
+        for &place in constants.iter().rev() {
+            let bytes = self.wanted[place].bytes();
+            self.on_chip[place] = bytes <= left;
+            left -= bytes.min(left);
+        }
+    }
+}
+
+struct Placing<'w> {
+    wanted: &'w [Wanted],
+    facts: &'w FpgaMachine,
+    design: Design,
+    /// What is taken of each memory on the part.
+    arenas: Vec<Arena>,
+    /// Memories of a kind: for constants or values, a type, so many banks.
+    groups: BTreeMap<(bool, &'static str, u32), Vec<MemoryId>>,
+    neighbours: Vec<HashSet<usize>>,
+    /// Beats of constants and ports in each channel.
+    rows: Vec<u64>,
+    /// Whose turn it is among channels.
+    turn: u32,
+    /// Beats of values beside the part, which all lie in the first channel behind everything else.
+    spilled: Arena,
+    buffers: Vec<Buffer>,
+    /// Bytes of the simulator's memory for what lies beside the part.
+    linear: Arena,
+    weights_bytes: u64,
+    constants: Vec<Constant>,
+}
+
+impl Placing<'_> {
+    /// Places everything, call by call, and takes back what is not wanted any more.
+    fn all(&mut self, on_chip: &[bool], lowered: &Lowered, graph: &Graph) {
+        let count = lowered.calls.len() + 1;
+        let mut begins: Vec<Vec<usize>> = vec![Vec::new(); count];
+        let mut ends: Vec<Vec<usize>> = vec![Vec::new(); count];
+        for (place, wanted) in self.wanted.iter().enumerate() {
+            begins[wanted.calls.0].push(place);
+            ends[wanted.calls.1].push(place);
+        }
+        let mut homes: Vec<Option<(Home, u64, Place)>> = vec![None; self.wanted.len()];
+        for call in 0..count {
+            for &place in &begins[call] {
+                homes[place] = Some(self.one(place, on_chip[place], &homes, lowered, graph));
+            }
+            for &place in &ends[call] {
+                self.take_back(place, homes[place]);
+            }
+        }
+        for (wanted, home) in self.wanted.iter().zip(homes) {
+            let (home, at, place) = home.unwrap_or((Home::External { first: 0, ways: 1 }, 0, Place::Values(0)));
+            let (name, dtype, elements) = (wanted.name.clone(), wanted.dtype, wanted.elements);
+            self.buffers.push(Buffer { name, dtype, elements, home, at, place });
+        }
+    }
+
+    /// Gives one thing its place.
+    fn one(
+        &mut self,
+        place: usize,
+        on_chip: bool,
+        homes: &[Option<(Home, u64, Place)>],
+        lowered: &Lowered,
+        graph: &Graph,
+    ) -> (Home, u64, Place) {
+        let wanted = &self.wanted[place];
+        let weights = self.weights_bytes;
+        if wanted.is_constant {
+            self.weights_bytes += wanted.bytes().next_multiple_of(BEAT_BYTES);
+            self.constants.push(match wanted.argument {
+                Argument::Arranged(number) => {
+                    let Arranged { value, view } = &lowered.arranged[number as usize];
+                    (*value, Some(view.clone()))
+                }
+                Argument::Value(value) => (value, None),
+                Argument::Handed(..) | Argument::Counters(_) => (graph.outputs()[0].value, None),
+            });
+        }
+        if on_chip {
+            let memory = self.memory(place, homes);
+            let at = self.arenas[memory.index()].take(wanted.words());
+            // Where values lie in the simulator's memory is known when memories have their sizes.
+            let place = if wanted.is_constant { Place::Weights(weights) } else { Place::Values(0) };
+            return (Home::OnChip(memory), at, place);
+        }
+        let beats = wanted.bytes().div_ceil(BEAT_BYTES).max(1);
+        if !wanted.is_constant && !wanted.is_outside {
+            let at = self.spilled.take(beats);
+            return (Home::External { first: 0, ways: 1 }, at, Place::Values(self.linear.take(wanted.bytes())));
+        }
+        // What lanes read at once comes from as many channels as it has beats.
+        let bytes = buffer_bytes(wanted.dtype, u64::from(wanted.banks));
+        let channels = u64::from(self.facts.memory.channels);
+        let most = 1 << channels.ilog2();
+        let ways = if wanted.is_constant { bytes.div_ceil(BEAT_BYTES).next_power_of_two().min(most) as u32 } else { 1 };
+        if self.turn + ways > self.facts.memory.channels {
+            self.turn = 0;
+        }
+        let first = self.turn;
+        self.turn += ways;
+        let own = first as usize..(first + ways) as usize;
+        let at = self.rows[own.clone()].iter().copied().max().unwrap_or(0);
+        self.rows[own].fill(at + beats.div_ceil(u64::from(ways)));
+        let place = match wanted.is_constant {
+            true => Place::Weights(weights),
+            false => Place::Values(self.linear.take(wanted.bytes())),
+        };
+        (Home::External { first, ways }, at, place)
+    }
+
+    /// The memory on the part for one thing: of its type the one in which fewest lie that are touched with it, and of those the
+    /// emptiest.
+    fn memory(&mut self, place: usize, homes: &[Option<(Home, u64, Place)>]) -> MemoryId {
+        let wanted = &self.wanted[place];
+        let kind = (wanted.is_constant, wanted.dtype.name(), wanted.banks);
+        let most = if wanted.is_constant { 1 } else { MEMORIES };
+        let known = self.groups.get(&kind).cloned().unwrap_or_default();
+        let met = |memory: MemoryId| {
+            let others = self.neighbours[place].iter();
+            others.filter(|&&other| matches!(homes[other], Some((Home::OnChip(own), ..)) if own == memory)).count()
+        };
+        let best = known.iter().copied().min_by_key(|&memory| (met(memory), self.arenas[memory.index()].size, memory));
+        match best {
+            Some(memory) if known.len() >= most || met(memory) == 0 => memory,
+            _ => {
+                let memory = MemoryId(self.design.memories.len() as u32);
+                let what = if wanted.is_constant { "weights" } else { "values" };
+                let (dtype, banks) = (wanted.dtype, wanted.banks);
+                let name = match wanted.is_constant {
+                    true => format!("{what}_{}_{banks}", dtype.name()),
+                    false => format!("{what}_{}_{}", dtype.name(), known.len()),
+                };
+                self.design.memories.push(OnChip { name, dtype, banks, words: 0, storage: Storage::Bram });
+                self.arenas.push(Arena::new(1));
+                self.groups.entry(kind).or_default().push(memory);
+                memory
+            }
+        }
+    }
+
+    fn take_back(&mut self, place: usize, home: Option<(Home, u64, Place)>) {
+        let wanted = &self.wanted[place];
+        if wanted.is_constant || wanted.is_outside {
+            return;
+        }
+        match home {
+            Some((Home::OnChip(memory), at, _)) => self.arenas[memory.index()].give_back(at, wanted.words()),
+            Some((Home::External { .. }, at, place)) => {
+                self.spilled.give_back(at, wanted.bytes().div_ceil(BEAT_BYTES).max(1));
+                if let Place::Values(at) = place {
+                    self.linear.give_back(at, wanted.bytes());
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Sizes of memories, and functions: kernels that do the same in the same memories are one.
+    fn finish(mut self, lowered: &Lowered) -> Result<Placed, TargetError> {
+        let has_uram = self.facts.resources.urams > 0;
+        for (memory, arena) in self.design.memories.iter_mut().zip(&self.arenas) {
+            memory.words = arena.size.max(1);
+            memory.storage = match memory.words {
+                words if words <= FEW_WORDS => Storage::Lutram,
+                words if words >= MANY_WORDS && has_uram => Storage::Uram,
+                _ => Storage::Bram,
+            };
+        }
+        // Values beside the part lie behind all that stays there.
+        let behind = self.rows.first().copied().unwrap_or(0);
+        let mut bases = Vec::with_capacity(self.design.memories.len());
+        let mut end = self.linear.size;
+        for memory in &self.design.memories {
+            bases.push(end);
+            let bytes = buffer_bytes(memory.dtype, memory.words * u64::from(memory.banks));
+            end += bytes.next_multiple_of(BEAT_BYTES);
+        }
+        for (buffer, wanted) in self.buffers.iter_mut().zip(self.wanted) {
+            match (buffer.home, wanted.is_constant) {
+                (Home::OnChip(memory), false) => {
+                    let banks = u64::from(self.design.memories[memory.index()].banks);
+                    let first = buffer_bytes(buffer.dtype, buffer.at * banks);
+                    let first = if buffer.at == 0 { 0 } else { first };
+                    buffer.place = Place::Values(bases[memory.index()] + first);
+                }
+                (Home::External { .. }, false) if !wanted.is_outside => buffer.at += behind,
+                _ => {}
+            }
+        }
+        let numbers: HashMap<Argument, u32> =
+            self.wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place as u32)).collect();
+        let mut known: HashMap<(Kernel, Vec<Home>), FunctionId> = HashMap::new();
+        let mut calls = Vec::with_capacity(lowered.calls.len());
+        for Lower { kernel, arguments, group, named, about, .. } in &lowered.calls {
+            let buffers: Vec<u32> = arguments.iter().map(|argument| numbers[argument]).collect();
+            let homes: Vec<Home> = buffers.iter().map(|&buffer| self.buffers[buffer as usize].home).collect();
+            let functions = &mut self.design.functions;
+            let function = *known.entry((kernel.nameless(), homes.clone())).or_insert_with(|| {
+                let number = FunctionId(functions.len() as u32);
+                let name = format!("f{}_{}", number.0, name_of(named));
+                functions.push(Function { kernel: Kernel { name, about: about.clone(), ..kernel.clone() }, homes });
+                number
+            });
+            calls.push(Call { function, buffers, group: *group });
+        }
+        let beats = self.rows.iter().sum::<u64>() + self.spilled.size;
+        Ok(Placed {
+            design: self.design,
+            buffers: self.buffers,
+            numbers,
+            calls,
+            constants: self.constants,
+            weights_bytes: self.weights_bytes,
+            values_bytes: end,
+            external_bytes: beats * BEAT_BYTES,
+        })
+    }
+}

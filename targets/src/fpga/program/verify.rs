@@ -1,0 +1,99 @@
+//! Whether a program holds together: whatever was read from a file is looked at before anything relies on it.
+
+use super::damaged;
+use super::parts::{Buffer, Parts};
+use crate::fpga::FpgaMachine;
+use crate::fpga::design::{Home, OnChip};
+use crate::kernel::check::check;
+use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::stored::storage;
+use crate::target::{Port, TargetError};
+
+/// Most elements that a word of a memory has.
+const MOST_BANKS: u32 = 1 << 16;
+
+/// Looks at a program.
+///
+/// # Errors
+/// Its parts do not fit together, or not into the machine.
+pub(super) fn verify(parts: &Parts, facts: &FpgaMachine) -> Result<(), TargetError> {
+    let design = &parts.design;
+    if design.channels == 0 || design.channels > facts.memory.channels {
+        let (own, there) = (design.channels, facts.memory.channels);
+        return Err(damaged(format!("it has ports to {own} channels of {there}")));
+    }
+    for OnChip { name, banks, words, .. } in &design.memories {
+        if *banks == 0 || *banks > MOST_BANKS || *words > u64::from(u32::MAX) {
+            return Err(damaged(format!("memory `{name}` has {words} words of {banks} elements")));
+        }
+    }
+    if parts.values_bytes > facts.memory.bytes.saturating_mul(2) {
+        return Err(damaged(format!("values take {} bytes", parts.values_bytes)));
+    }
+    parts.buffers.iter().enumerate().try_for_each(|(number, buffer)| verify_buffer(parts, number, buffer))?;
+    for function in &design.functions {
+        let kernel = &function.kernel;
+        check(kernel).map_err(|error| damaged(format!("function `{}`: {error}", kernel.name)))?;
+        if function.homes.len() != kernel.buffers.len() {
+            return Err(damaged(format!("parameters of `{}` have no homes", kernel.name)));
+        }
+    }
+    for call in &parts.calls {
+        let Some(function) = design.functions.get(call.function.index()) else {
+            return Err(damaged(format!("there is no function {}", call.function.0)));
+        };
+        let wanted = function.kernel.buffers.iter().zip(&function.homes);
+        let fits = |((wanted, home), number): ((&crate::kernel::Buffer, &Home), &u32)| {
+            parts.buffers.get(*number as usize).is_some_and(|buffer| {
+                buffer.dtype == wanted.dtype
+                    && buffer.elements >= wanted.elements
+                    && buffer.home == *home
+                    && !(wanted.is_written && matches!(buffer.place, Place::Weights(_)))
+            })
+        };
+        let all = function.homes.len() == call.buffers.len() && wanted.zip(&call.buffers).all(fits);
+        if !all || call.group as usize >= parts.groups.len() {
+            return Err(damaged(format!(
+                "a call of `{}` has other parameters than the function",
+                function.kernel.name
+            )));
+        }
+    }
+    parts.inputs.iter().chain(&parts.outputs).try_for_each(|(port, number)| verify_port(parts, port, *number))
+}
+
+fn verify_buffer(parts: &Parts, number: usize, buffer: &Buffer) -> Result<(), TargetError> {
+    let lost = || damaged(format!("buffer {number} lies outside of its memory"));
+    let bytes = buffer_bytes(buffer.dtype, buffer.elements);
+    let (at, all) = match buffer.place {
+        Place::Weights(at) => (at, parts.weights_bytes),
+        Place::Values(at) => (at, parts.values_bytes),
+    };
+    if at.checked_add(bytes).is_none_or(|end| end > all) {
+        return Err(lost());
+    }
+    match buffer.home {
+        Home::OnChip(memory) => {
+            let memory = parts.design.memories.get(memory.index()).ok_or_else(lost)?;
+            let words = buffer.elements.div_ceil(u64::from(memory.banks));
+            let inside = buffer.at.checked_add(words).is_some_and(|end| end <= memory.words);
+            if memory.dtype == buffer.dtype && inside { Ok(()) } else { Err(lost()) }
+        }
+        Home::External { first, ways } => {
+            let inside = ways > 0 && first.checked_add(ways).is_some_and(|end| end <= parts.design.channels);
+            if inside { Ok(()) } else { Err(lost()) }
+        }
+    }
+}
+
+fn verify_port(parts: &Parts, port: &Port, number: u32) -> Result<(), TargetError> {
+    let fits = |buffer: &&Buffer| {
+        let dtype = port.ty.dtype;
+        let count = port.ty.shape.count() as u64;
+        (buffer.dtype == storage(dtype) || buffer.dtype == dtype) && buffer.elements >= count
+    };
+    match parts.buffers.get(number as usize).filter(fits) {
+        Some(_) => Ok(()),
+        None => Err(damaged(format!("port `{}` has no buffer that holds it", port.name))),
+    }
+}
