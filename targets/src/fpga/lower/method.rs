@@ -1,8 +1,9 @@
 //! How a product is shared out in hardware.
 
-use tcc_ir::ops::{Reshape, Transpose};
-use tcc_ir::{Op, Plan, Shape, ValueId, View};
+use tcc_ir::ops::{MatMul, Reshape, Transpose};
+use tcc_ir::{DType, Graph, Node, Op, Plan, Shape, ValueId, View};
 
+use super::blocks::{Blocks, Packed, Packing};
 use super::columns::Columns;
 use super::depth::Depth;
 use super::{Widths, power_in};
@@ -10,7 +11,7 @@ use crate::lower::Written;
 use crate::lower::elements::{Elements, defect};
 use crate::lower::piece::Piece;
 use crate::lower::product::Product;
-use crate::lower::quantized::{Arranged, Constants};
+use crate::lower::quantized::{Arranged, Constants, Parameter, Quantized};
 use crate::target::TargetError;
 
 /// Steps along the K-dimension that one iteration does, at the most.
@@ -19,6 +20,13 @@ const STEPS: u32 = 16;
 /// Sums of floats that an iteration adds to by turns: no fewer than the cycles that an addition takes, so that iterations need not
 /// wait for it.
 const PARTIALS: u32 = 8;
+
+/// Rows up to which weights of few bits are multiplied as they are.
+const FEW_ROWS: usize = 8;
+
+/// Blocks of a column in an iteration, at the most: as many as make what an iteration reads of scales of 16 bits as wide as a block of
+/// weights of 4 bits, so that all channels have as much to read.
+const BLOCKS: u32 = 8;
 
 /// Rows at a time, at the most: each has sums of its own in every lane.
 const ROWS: u32 = 16;
@@ -33,6 +41,8 @@ pub(super) enum Method {
     Columns(Columns),
     /// With lanes along what is summed over.
     Depth(Depth),
+    /// With weights of few bits.
+    Blocks(Blocks),
 }
 
 impl Method {
@@ -53,6 +63,11 @@ impl Method {
         let graph = &plan.graph;
         if !product.is_shared(graph) {
             return Ok(None);
+        }
+        if let Some(quantized) = &product.quantized
+            && let Some(blocks) = by_blocks(&product, quantized, constants, arranged_lanes, widths)?
+        {
+            return Ok(Some(Method::Blocks(blocks)));
         }
         let is_float = product.sum.is_float();
         let macs = if is_float { widths.float_macs } else { widths.integer_macs };
@@ -82,8 +97,7 @@ impl Method {
         let packed = if is_constant && is_whole && lanes > 1 {
             let view = by_lanes(plan, b, &product, lanes)?;
             let number = constants.pack(Arranged { value: b, view });
-            arranged_lanes.resize(arranged_lanes.len().max(number as usize + 1), widths.lanes);
-            arranged_lanes[number as usize] = lanes;
+            read_at_once(arranged_lanes, number, lanes);
             Some(number)
         } else {
             None
@@ -97,6 +111,7 @@ impl Method {
         match self {
             Method::Columns(columns) => columns.lanes,
             Method::Depth(depth) => depth.lanes,
+            Method::Blocks(blocks) => blocks.lanes,
         }
     }
 
@@ -108,6 +123,7 @@ impl Method {
         match self {
             Method::Columns(columns) => columns.write(elements, outputs),
             Method::Depth(depth) => depth.write(elements, outputs),
+            Method::Blocks(blocks) => blocks.write(elements, outputs),
         }
     }
 }
@@ -137,4 +153,81 @@ fn by_lanes(plan: &Plan, value: ValueId, product: &Product, lanes: u32) -> Resul
     let view = through(View::dense(shape), Op::Reshape(Reshape { shape: split.clone() }), &split);
     let view = view.and_then(|view| through(view, Op::Transpose(Transpose { perm }), &turned));
     view.ok_or_else(|| defect("weights have no strides"))
+}
+
+/// Whether a product reads weights of few bits as they are.
+pub(super) fn has_few_rows(graph: &Graph, node: &Node, product: &MatMul) -> bool {
+    let [a, b] = [graph.ty(node.inputs[0]), graph.ty(node.inputs[1])];
+    let is_float = a.dtype == b.dtype && matches!(a.dtype, DType::F32 | DType::F16 | DType::BF16);
+    let Ok(dims) = product.dims(a, b) else { return false };
+    let is_plain = b.shape.count() == dims.k * dims.n && !product.a_zero && !product.b_zero;
+    is_float && is_plain && dims.batch.count() * dims.m <= FEW_ROWS && dims.n > 1
+}
+
+/// Remembers how many elements of what is packed lanes read at once.
+fn read_at_once(arranged_lanes: &mut Vec<u32>, number: u32, lanes: u32) {
+    let place = number as usize;
+    if arranged_lanes.len() <= place {
+        arranged_lanes.resize(place + 1, 1);
+    }
+    arranged_lanes[place] = lanes;
+}
+
+/// A product by blocks of weights of few bits, if they are integers and blocks lie along the depth.
+fn by_blocks(
+    product: &Product,
+    quantized: &Quantized,
+    constants: &mut Constants,
+    arranged_lanes: &mut Vec<u32>,
+    widths: Widths,
+) -> Result<Option<Blocks>, TargetError> {
+    let is_integer = matches!(quantized.stored, DType::I4 | DType::U4 | DType::I8 | DType::U8);
+    let is_plain = product.batch.count() == 1 && product.m <= FEW_ROWS && product.sum.is_float();
+    let Some(size) = Blocks::size_of(quantized, product.k).filter(|_| is_integer && is_plain) else { return Ok(None) };
+    let most = (widths.integer_macs / size).max(1);
+    let lanes = power_in(product.n, 1 << most.ilog2());
+    let all = product.k as u32 / size;
+    let blocks = (1..=BLOCKS.min(all)).rev().find(|blocks| all.is_multiple_of(*blocks)).unwrap_or(1);
+    let order = Order { tiles: product.n as u32 / lanes, lanes, parts: all / blocks, blocks };
+    let integers = order.packed(constants, quantized.integers, size)?;
+    read_at_once(arranged_lanes, integers, size * lanes);
+    let mut parameter = |parameter: Parameter| -> Result<Packing, TargetError> {
+        Ok(match parameter {
+            Parameter::Known(dtype, bits) => Packing::Known(dtype, bits),
+            Parameter::Groups(number, ..) => {
+                let number = order.packed(constants, number, 1)?;
+                read_at_once(arranged_lanes, number, blocks * lanes);
+                Packing::Arranged(number)
+            }
+        })
+    };
+    let scale = parameter(quantized.scale)?;
+    let zero = quantized.zero.map(parameter).transpose()?;
+    let (product, quantized) = (product.clone(), quantized.clone());
+    Ok(Some(Blocks { product, quantized, lanes, blocks, size, packed: Packed { integers, scale, zero } }))
+}
+
+/// The order of what belongs to blocks: parts of the depth, tiles of columns, blocks of a part, steps of a block, columns of a tile.
+#[derive(Clone, Copy)]
+struct Order {
+    tiles: u32,
+    lanes: u32,
+    parts: u32,
+    blocks: u32,
+}
+
+impl Order {
+    /// Packs in this order what lies column by column, with so many elements of each block.
+    fn packed(self, constants: &mut Constants, number: u32, steps: u32) -> Result<u32, TargetError> {
+        let Arranged { value, view } = constants.arranged[number as usize].clone();
+        let split = [self.tiles, self.lanes, self.parts, self.blocks, steps].map(|extent| extent as usize);
+        let perm = vec![2, 0, 3, 4, 1];
+        let turned: Vec<usize> = perm.iter().map(|&axis| split[axis]).collect();
+        let shapes = [Shape::new(split), Shape::new(turned)];
+        let [Ok(split), Ok(turned)] = shapes else { return Err(defect("blocks of weights cannot be told apart")) };
+        let view = view.through(&Op::Reshape(Reshape { shape: split.clone() }), &split);
+        let view = view.and_then(|view| view.through(&Op::Transpose(Transpose { perm }), &turned));
+        let view = view.ok_or_else(|| defect("weights of few bits have no strides"))?;
+        Ok(constants.pack(Arranged { value, view }))
+    }
 }

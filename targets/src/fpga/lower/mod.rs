@@ -1,6 +1,7 @@
 //! From a plan to calls: what each kernel of the plan computes becomes one kernel of the language, or several where lanes would have
 //! to wait for each other, shaped for hardware: lanes side by side, and loops that can be pipelined.
 
+mod blocks;
 mod columns;
 mod depth;
 mod elements;
@@ -65,7 +66,7 @@ pub(in crate::fpga) struct Lower {
 /// # Errors
 /// A value is too large, or a defect.
 pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, TargetError> {
-    let mut constants = Constants::new(&plan.graph, |_, _, _| false);
+    let mut constants = Constants::new(&plan.graph, method::has_few_rows);
     let mut arranged_lanes = Vec::new();
     // What is multiplied is arranged before anything is written, since all kernels look at it.
     let mut steps = Vec::new();
