@@ -4,6 +4,8 @@
 //! `tests/onnx_node_failures.txt` lists the cases that are known to fail, with the reason. It may only shrink: a case that
 //! fails without being listed fails the test, and so does one that is listed but passes. `tests/onnx_node_tests.txt` lists
 //! the cases whose operators a compiler of transformers is expected to have.
+//!
+//! The FPGA target, which has no arithmetic of its own but that of the kernel language, runs all cases too.
 
 // Tests fail by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "Tests fail by panicking.")]
@@ -19,13 +21,36 @@ use rayon::prelude::*;
 use tcc::onnx::external::ExternalFiles;
 use tcc::onnx::import::{ImportOptions, import_model};
 use tcc::onnx::tensor::{Weights, read};
-use tcc_ir::{DType, Tensor, evaluate};
+use tcc_ir::{DType, Graph, Tensor, evaluate};
+use tcc_targets::{Optimization, Target};
 
 /// Expected to pass of the cases in `onnx_node_tests.txt`, at least.
 const EXPECTED_PASSES: usize = 991;
 
+/// What computes the results of a graph.
+type Execute<'a> = dyn Fn(&Graph, &[Tensor]) -> Result<Vec<Tensor>, String> + Sync + 'a;
+
 #[test]
 fn node_tests_pass_but_for_the_known_failures() {
+    pass_but_for_the_known_failures("onnx_node_failures.txt", &|graph, inputs| {
+        evaluate(graph, inputs).map_err(one_line)
+    });
+}
+
+#[test]
+fn node_tests_pass_on_an_fpga_but_for_the_known_failures() {
+    let target = tcc_targets::target(tcc::target_name::resolve("u280").unwrap()).unwrap();
+    let target: &dyn Target = target.as_ref();
+    pass_but_for_the_known_failures("onnx_node_failures_fpga.txt", &|graph, inputs| {
+        let program = target.compile(graph, Optimization::Exact).map_err(one_line)?;
+        let mut weights = Vec::new();
+        program.write_weights(&mut weights).map_err(one_line)?;
+        Ok(program.simulate(&weights, inputs).map_err(one_line)?.outputs)
+    });
+}
+
+/// Runs all cases; `report` is what the list of those that fail is written to.
+fn pass_but_for_the_known_failures(report_name: &str, execute: &Execute<'_>) {
     let Some(folder) = node_tests() else { return };
     let mut cases: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.retain(|case| case.join("model.onnx").is_file());
@@ -36,7 +61,7 @@ fn node_tests_pass_but_for_the_known_failures() {
         .par_iter()
         .map(|case| {
             let name = case.file_name().unwrap().to_string_lossy().into_owned();
-            let result = catch_unwind(AssertUnwindSafe(|| run(case)));
+            let result = catch_unwind(AssertUnwindSafe(|| run(case, execute)));
             (name, result.unwrap_or_else(|_| Err("PANIC: nothing may panic".to_owned())))
         })
         .collect();
@@ -56,7 +81,7 @@ fn node_tests_pass_but_for_the_known_failures() {
     for (name, reason) in &failures {
         writeln!(report, "{name} {reason}").unwrap();
     }
-    fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnx_node_failures.txt"), report).unwrap();
+    fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(report_name), report).unwrap();
 
     let known = fs::read_to_string(tests.join("onnx_node_failures.txt")).unwrap();
     let known: BTreeSet<&str> = known.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -89,7 +114,7 @@ fn node_tests() -> Option<PathBuf> {
 }
 
 /// Runs one case. The error says why it fails, on one line.
-fn run(case: &Path) -> Result<(), String> {
+fn run(case: &Path, execute: &Execute<'_>) -> Result<(), String> {
     let model = ModelProto::parse_from_bytes(&fs::read(case.join("model.onnx")).unwrap()).unwrap();
     let inputs = tensors(case, "input", model.graph.input.len())?;
     let expected = tensors(case, "output", model.graph.output.len())?;
@@ -97,7 +122,7 @@ fn run(case: &Path) -> Result<(), String> {
     // with them, all but the first input become constants; then, for operators whose first input is such a one, all.
     let mut result = Err(String::new());
     for free in [inputs.len(), 1, 0] {
-        result = import_and_evaluate(&model, &inputs, free);
+        result = import_and_execute(&model, &inputs, free, execute);
         if result.is_ok() {
             break;
         }
@@ -128,8 +153,13 @@ fn tensor(proto: &TensorProto) -> Result<Tensor, String> {
     read(&mut proto.clone(), &mut ExternalFiles::none(), Weights::Load).map_err(one_line)
 }
 
-/// Imports the model with its first `free` inputs, and all others as constants, and evaluates it.
-fn import_and_evaluate(model: &ModelProto, inputs: &[TensorProto], free: usize) -> Result<Vec<Tensor>, String> {
+/// Imports the model with its first `free` inputs, and all others as constants, and executes it.
+fn import_and_execute(
+    model: &ModelProto,
+    inputs: &[TensorProto],
+    free: usize,
+    execute: &Execute<'_>,
+) -> Result<Vec<Tensor>, String> {
     let mut model = model.clone();
     let mut options = ImportOptions::default();
     let mut values = Vec::new();
@@ -148,7 +178,7 @@ fn import_and_evaluate(model: &ModelProto, inputs: &[TensorProto], free: usize) 
     graph.input.truncate(free);
     let graph = import_model(model, ExternalFiles::none(), &options).map_err(one_line)?;
     let graph = tcc_passes::clean_up(&graph);
-    evaluate(&graph, &values).map_err(one_line)
+    execute(&graph, &values)
 }
 
 fn one_line(error: impl std::fmt::Display) -> String {

@@ -10,6 +10,7 @@ use std::fs;
 use tcc::accuracy::{Tolerance, compare};
 use tcc_ir::{DType, Graph, Tensor, TensorType, evaluate, text, verify};
 use tcc_passes::clean_up;
+use tcc_targets::fpga::Fpga;
 use tcc_targets::lpu::Lpu;
 use tcc_targets::simt::Simt;
 use tcc_targets::systolic::Systolic;
