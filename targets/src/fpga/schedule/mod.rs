@@ -12,6 +12,7 @@
 mod block;
 mod dependence;
 mod external;
+mod lines;
 mod ports;
 mod usage;
 
@@ -61,6 +62,7 @@ pub struct Schedule {
     cycles: u64,
     usage: Usage,
     bound: Binding,
+    rate: Rate,
 }
 
 /// A block in time.
@@ -139,6 +141,7 @@ impl Schedule {
             cycles: 0,
             usage: Usage::default(),
             bound: Binding::Work,
+            rate,
             nest,
         };
         schedule.place(&costs, usable_ns(clock_hz), &function.kernel.name)?;
@@ -162,6 +165,11 @@ impl Schedule {
     /// Cycles of a call.
     pub fn cycles(&self) -> u64 {
         self.cycles
+    }
+
+    /// Cycles in which the busiest external channel moves something.
+    pub fn external_cycles(&self) -> u64 {
+        self.traffic.values().map(|beats| self.rate.streamed(beats.sum())).max().unwrap_or(0)
     }
 
     /// What it is built from.
