@@ -5,13 +5,19 @@
 
 mod compile;
 mod cost;
+pub mod access;
 pub mod design;
 mod legal;
 mod lower;
 mod machine;
 mod place;
+pub mod memories;
+pub mod nest;
+pub mod operators;
 mod program;
 pub mod resources;
+pub mod schedule;
+pub mod widths;
 
 pub use machine::{ExternalMemory, FpgaMachine, Usable};
 pub use program::FpgaProgram;

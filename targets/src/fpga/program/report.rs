@@ -1,0 +1,206 @@
+//! The report of a program.
+
+use super::FpgaProgram;
+use super::parts::Buffer;
+use crate::fpga::FpgaMachine;
+use crate::fpga::design::{Function, Home};
+use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::optimizer;
+use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
+
+/// The part of the breakdown for what the controller does between functions.
+const CONTROLLER: &str = "controller";
+
+/// DSP slices that a multiplication of binary32 takes ([`crate::fpga::operators`]).
+const SLICES_OF_SINGLE: f64 = 2.0;
+
+/// Multiplications of 8-bit integers that a DSP slice does when two share a factor (WP486).
+const BYTES_OF_SLICE: f64 = 2.0;
+
+/// What is known of a program.
+pub(super) fn report(program: &FpgaProgram) -> Report {
+    let FpgaProgram { machine, facts, parts, times, .. } = program;
+    let cycles = times.cycles(&parts.calls);
+    let kernels: Vec<KernelReport> = (0..parts.groups.len()).map(|group| kernel(program, group)).collect();
+    let macs = kernels.iter().fold(0, |sum: u64, kernel| sum.saturating_add(kernel.macs));
+    let needed: f64 = (0..parts.groups.len()).map(|group| needed(program, group)).sum();
+    let (used, budget) = (program.resources(), facts.budget());
+    let units = used.named().into_iter().zip(budget.named());
+    let memory_bytes = used.bram18s * BRAM18_BYTES + used.urams * URAM_BYTES;
+    Report {
+        model: parts.model.clone(),
+        target: machine.kind.name().to_owned(),
+        machine: machine.name.clone(),
+        clock_hz: machine.clock_hz,
+        cycles,
+        seconds: cycles as f64 / machine.clock_hz as f64,
+        macs,
+        utilization: share(needed, cycles),
+        lower_bound_cycles: lower_bound(program, needed),
+        dram_bytes: parts.calls.iter().map(|call| times.functions[call.function.index()].external_bytes()).sum(),
+        breakdown: breakdown(program),
+        units: busy(program),
+        memory: vec![
+            MemoryUse {
+                name: facts.memory.name.clone(),
+                peak_bytes: external_bytes(program),
+                capacity_bytes: facts.memory.bytes,
+            },
+            MemoryUse {
+                name: "blocks of RAM on the part".to_owned(),
+                peak_bytes: memory_bytes,
+                capacity_bytes: budget.bram18s * BRAM18_BYTES + budget.urams * URAM_BYTES,
+            },
+        ],
+        energy: None,
+        optimizer: parts.blocks.iter().map(optimizer::report).collect(),
+        host_ops: Vec::new(),
+        kernels,
+        notes: notes(program, units.collect()),
+    }
+}
+
+/// Bytes of a block of RAM (UG573: 18 Kb with parity).
+const BRAM18_BYTES: u64 = 18 * 1024 / 8;
+
+/// Bytes of a block of UltraRAM (UG573: 288 Kb with parity).
+const URAM_BYTES: u64 = 288 * 1024 / 8;
+
+fn share(needed: f64, cycles: u64) -> f64 {
+    if cycles == 0 { 0.0 } else { needed / cycles as f64 }
+}
+
+/// Multiply-accumulates in a cycle of all DSP slices of the part, for floats or for integers of eight bits.
+fn peak(facts: &FpgaMachine, is_float: bool) -> f64 {
+    let slices = facts.resources.dsps as f64;
+    if is_float { slices / SLICES_OF_SINGLE } else { slices * BYTES_OF_SLICE }
+}
+
+/// Cycles that the products of a kernel of the plan need at the peak of the part.
+fn needed(program: &FpgaProgram, group: usize) -> f64 {
+    let part = &program.parts.groups[group];
+    part.macs as f64 / peak(&program.facts, part.is_float)
+}
+
+fn of_group(program: &FpgaProgram, group: usize) -> impl Iterator<Item = (usize, &super::Call)> {
+    program.parts.calls.iter().enumerate().filter(move |(_, call)| call.group as usize == group)
+}
+
+fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
+    let FpgaProgram { parts, times, .. } = program;
+    let part = &parts.groups[group];
+    let schedule = |call: &super::Call| &times.functions[call.function.index()];
+    let cycles: u64 = of_group(program, group).map(|(number, call)| times.of_call(number, call)).sum();
+    // What bounds the call that takes longest.
+    let longest = of_group(program, group).map(|(_, call)| schedule(call)).max_by_key(|schedule| schedule.cycles());
+    KernelReport {
+        name: part.name.clone(),
+        origins: part.origins.clone(),
+        cycles,
+        macs: part.macs,
+        dram_bytes: of_group(program, group).map(|(_, call)| schedule(call).external_bytes()).sum(),
+        bound_by: longest.map_or("latency", |schedule| schedule.bound_by().name()).to_owned(),
+        utilization: share(needed(program, group), cycles),
+        tiling: part.tiling.clone(),
+    }
+}
+
+/// The cycles of functions by what bounds them, and those of the controller.
+fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
+    let FpgaProgram { parts, times, .. } = program;
+    let mut by: Vec<(&str, u64)> = Vec::new();
+    let mut controller = 0;
+    for (number, call) in parts.calls.iter().enumerate() {
+        let schedule = &times.functions[call.function.index()];
+        let (name, cycles) = (schedule.bound_by().name(), schedule.cycles());
+        controller += times.of_call(number, call) - cycles;
+        match by.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += cycles,
+            None => by.push((name, cycles)),
+        }
+    }
+    by.sort_unstable();
+    let parts = by.into_iter().map(|(name, cycles)| BreakdownPart {
+        name: format!("functions bound by {name}"),
+        cycles,
+        kind: Certainty::Modelled,
+    });
+    let controller = BreakdownPart { name: CONTROLLER.to_owned(), cycles: controller, kind: Certainty::Modelled };
+    parts.chain([controller]).collect()
+}
+
+/// Cycles in which functions run, and in which ports to memory beside the part move something.
+fn busy(program: &FpgaProgram) -> Vec<UnitUse> {
+    let FpgaProgram { parts, times, .. } = program;
+    let schedules = parts.calls.iter().map(|call| &times.functions[call.function.index()]);
+    let functions = schedules.clone().map(|schedule| schedule.cycles()).sum();
+    let ports = schedules.map(|schedule| schedule.external_cycles().min(schedule.cycles())).sum();
+    vec![
+        UnitUse { name: "functions".to_owned(), busy_cycles: functions },
+        UnitUse { name: "ports".to_owned(), busy_cycles: ports },
+    ]
+}
+
+/// Bytes in memory beside the part.
+fn external_bytes(program: &FpgaProgram) -> u64 {
+    let outside = program.parts.buffers.iter().filter(|buffer| matches!(buffer.home, Home::External { .. }));
+    outside.map(|buffer| buffer_bytes(buffer.dtype, buffer.elements)).sum()
+}
+
+/// The larger of products over the peak of all DSP slices, and bytes that have to be moved over the bandwidth of memory: inputs
+/// that are read and outputs, and weights that lie beside the part.
+fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
+    let FpgaProgram { machine, facts, parts, .. } = program;
+    let mut read = vec![0u64; parts.buffers.len()];
+    for call in &parts.calls {
+        let function: &Function = &parts.design.functions[call.function.index()];
+        let bytes = program.times.functions[call.function.index()].read_bytes();
+        for ((&buffer, home), bytes) in call.buffers.iter().zip(&function.homes).zip(bytes) {
+            if matches!(home, Home::External { .. }) {
+                read[buffer as usize] = read[buffer as usize].saturating_add(bytes);
+            }
+        }
+    }
+    let bytes = |buffer: &Buffer| buffer_bytes(buffer.dtype, buffer.elements);
+    let is_input = |number: usize| parts.inputs.iter().any(|(_, buffer)| *buffer as usize == number);
+    let given = parts.buffers.iter().enumerate();
+    let given = given.filter(|(number, buffer)| matches!(buffer.place, Place::Weights(_)) || is_input(*number));
+    let given: u64 = given.map(|(number, buffer)| read[number].min(bytes(buffer))).sum();
+    let outputs = parts.outputs.iter().map(|(_, buffer)| *buffer as usize);
+    let outputs: u64 = outputs.filter(|&number| !is_input(number)).map(|number| bytes(&parts.buffers[number])).sum();
+    let rate = facts.memory.bytes_per_second * f64::from(facts.memory.channels);
+    let seconds = (given + outputs) as f64 / rate;
+    needed.max(seconds * machine.clock_hz as f64) as u64
+}
+
+/// What the figures rest on, in sentences.
+fn notes(program: &FpgaProgram, used: Vec<((&str, u64), (&str, u64))>) -> Vec<String> {
+    let FpgaProgram { machine, facts, parts, .. } = program;
+    let (binding, share) = program.resources().binding(facts.budget());
+    let takes: Vec<String> = used.iter().map(|((name, used), (_, budget))| format!("{used} of {budget} {name}")).collect();
+    let mut notes = vec![
+        format!(
+            "the design takes {} that it may of {}; {binding} binds, with {:.0} %",
+            takes.join(", "),
+            facts.part,
+            share * 100.0
+        ),
+        format!("{} functions run one after the other; operators are shared between them", parts.design.functions.len()),
+        "cycles come from a schedule of each function's loops: operators with the latencies that high-level synthesis gives them at this \
+         clock, memory ports, and bursts at the rate of the memory"
+            .to_owned(),
+        "weights that lie on the part are brought there once, before the first inference; inputs are in memory before the first cycle and \
+         outputs after the last"
+            .to_owned(),
+        "the lower bound is the larger of multiply-accumulates over the peak of all DSP slices of the part (two of 8-bit integers each, or \
+         half of one of binary32), and bytes of weights beside the part and of inputs that are read and of outputs over the bandwidth of \
+         memory"
+            .to_owned(),
+    ];
+    let name = &machine.name;
+    notes.push(match machine.assumed().as_slice() {
+        [] => format!("the figures of {name} are those of its machine file"),
+        assumed => format!("the figures of {name} are those of its machine file, which assumes {}", assumed.join(", ")),
+    });
+    notes
+}

@@ -1,0 +1,85 @@
+//! What is called when, for people.
+
+use std::fmt::Write as _;
+
+use super::FpgaProgram;
+use crate::fpga::schedule::Schedule;
+use crate::target::TraceSpan;
+
+/// The track of the controller.
+const CONTROLLER: &str = "controller";
+
+/// The track of functions.
+const FUNCTIONS: &str = "functions";
+
+/// The schedule as text: what is built into the part, then each kernel of the plan with its calls.
+pub(super) fn text(program: &FpgaProgram) -> String {
+    let FpgaProgram { machine, parts, times, .. } = program;
+    // Writing to a string cannot fail.
+    let mut text = format!(
+        "; {} on {}: {} kernels, {} functions, {} calls, {} cycles\n",
+        parts.model,
+        machine.name,
+        parts.groups.len(),
+        parts.design.functions.len(),
+        parts.calls.len(),
+        times.cycles(&parts.calls)
+    );
+    let used = program.resources();
+    let named = used.named().into_iter().zip(program.facts.budget().named());
+    let shares: Vec<String> = named.map(|((name, used), (_, budget))| format!("{used} of {budget} {name}")).collect();
+    let _ = writeln!(text, "; {}", shares.join(", "));
+    text.push_str("\nmemories:\n");
+    for memory in &parts.design.memories {
+        let (storage, dtype) = (memory.storage.name(), memory.dtype.name());
+        let _ = writeln!(text, "  {}: {} words of {} {dtype} in {storage}", memory.name, memory.words, memory.banks);
+    }
+    text.push_str("\nfunctions:\n");
+    for (function, schedule) in parts.design.functions.iter().zip(&times.functions) {
+        let kernel = &function.kernel;
+        let _ = writeln!(text, "  {} of {} lanes, {} cycles:", kernel.name, kernel.threads, schedule.cycles());
+        loops(&mut text, schedule);
+    }
+    let (mut now, mut last) = (0, None);
+    for (number, call) in parts.calls.iter().enumerate() {
+        if last != Some(call.group) {
+            last = Some(call.group);
+            let group = &parts.groups[call.group as usize];
+            let _ = writeln!(text, "\n{}: {}", group.name, group.tiling);
+            if !group.origins.is_empty() {
+                let _ = writeln!(text, "  ; {}", group.origins.join(", "));
+            }
+        }
+        let cycles = times.of_call(number, call);
+        let (function, schedule) =
+            (&parts.design.functions[call.function.index()], &times.functions[call.function.index()]);
+        let (begin, end, bound) = (now + cycles - schedule.cycles(), now + cycles, schedule.bound_by());
+        let _ = writeln!(text, "  {} [{begin}..{end}] bound by {bound}", function.kernel.name);
+        now = end;
+    }
+    text
+}
+
+/// The loops of a function.
+fn loops(text: &mut String, schedule: &Schedule) {
+    for (depth, line) in schedule.lines() {
+        let _ = writeln!(text, "    {}{line}", "  ".repeat(depth));
+    }
+}
+
+/// A span for each call, and for what the controller does before it.
+pub(super) fn trace(program: &FpgaProgram) -> Vec<TraceSpan> {
+    let FpgaProgram { parts, times, .. } = program;
+    let mut spans = Vec::with_capacity(2 * parts.calls.len());
+    let mut now = 0;
+    for (number, call) in parts.calls.iter().enumerate() {
+        let own = times.functions[call.function.index()].cycles();
+        let control = times.of_call(number, call) - own;
+        spans.push(TraceSpan { unit: CONTROLLER.into(), name: "call".to_owned(), start: now, cycles: control });
+        now += control;
+        let name = parts.design.functions[call.function.index()].kernel.name.clone();
+        spans.push(TraceSpan { unit: FUNCTIONS.into(), name, start: now, cycles: own });
+        now += own;
+    }
+    spans
+}
