@@ -7,5 +7,6 @@ pub mod design;
 mod machine;
 mod program;
 pub mod resources;
+mod writer;
 
 pub use machine::{ExternalMemory, FpgaMachine, Usable};

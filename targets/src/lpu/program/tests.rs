@@ -111,6 +111,7 @@ fn machine() -> Machine {
         systolic: None,
         lpu: Some(LpuMachine { energy: Some(energy_costs()), ..small_machine() }),
         simt: None,
+        fpga: None,
     }
 }
 
