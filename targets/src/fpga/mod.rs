@@ -18,6 +18,7 @@ mod program;
 pub mod resources;
 pub mod schedule;
 pub mod widths;
+mod writer;
 
 pub use machine::{ExternalMemory, FpgaMachine, Usable};
 pub use program::FpgaProgram;

@@ -8,13 +8,15 @@
 mod builder;
 pub mod check;
 mod expr;
+pub(crate) mod host;
 mod memory;
 pub mod names;
 mod region;
 pub mod simulator;
 mod spread;
 mod stmt;
-mod terms;
+pub(crate) mod terms;
+pub(crate) mod writer;
 
 pub use builder::Builder;
 pub use expr::{Expr, ExprId, IndexFn, Scalar};

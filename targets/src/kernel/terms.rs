@@ -9,7 +9,7 @@ const MOST: usize = 16;
 
 /// What is known of the indices of loops, and of variables that keep what they hold; none of them is negative.
 #[derive(Debug, Default)]
-pub(super) struct Counters(HashMap<VarId, Counter>);
+pub(crate) struct Counters(HashMap<VarId, Counter>);
 
 #[derive(Clone, Copy, Debug)]
 struct Counter {
@@ -37,8 +37,13 @@ impl Counters {
         }
     }
 
+    /// A number that a counter is a multiple of, and the greatest that it can be; `None` of what is none.
+    pub fn counter(&self, var: VarId) -> Option<(i32, Option<i64>)> {
+        self.0.get(&var).map(|counter| (counter.divisor, counter.bound))
+    }
+
     /// Whether an index, and all that it is made of, is not negative for sure.
-    fn is_natural(&self, kernel: &Kernel, id: ExprId) -> bool {
+    pub fn is_natural(&self, kernel: &Kernel, id: ExprId) -> bool {
         match kernel.exprs[id.index()] {
             Expr::Integer(value) => value >= 0,
             Expr::Thread | Expr::Block(_) => true,

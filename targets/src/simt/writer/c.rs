@@ -6,12 +6,10 @@ use tcc_ir::ops::BinaryFn;
 
 use super::Written;
 use super::dialect::Dialect;
-use super::expression::{Binding, wraps};
-use super::helpers::{self, Helper};
 use super::product::Tiles;
-use super::read::{Read, read};
 use super::shared::Placement;
 use crate::kernel::check::scalars;
+use crate::kernel::writer::{Binding, Expressions, Helper, Language, Read, comment, read, wraps};
 use crate::kernel::{Expr, ExprId, Kernel, Scalar, Stmt, Var, VarId};
 
 /// All kernels of a program.
@@ -23,22 +21,17 @@ pub(super) fn kernels(written: &Written<'_>, dialect: Dialect) -> String {
         let (read, scalars) = (read(kernel), scalars(kernel));
         let (used, out) = (&mut used, String::new());
         let mut writer = Writer { kernel, dialect, warp, blocks, read, scalars, used, out, depth: 0 };
-        writer.kernel();
+        writer.write();
         sections.push('\n');
         sections.push_str(&writer.out);
     }
     let mut text = format!("// Kernels of {} for {}.\n", comment(&parts.model), comment(machine));
-    text.push_str(helpers::prelude(dialect, parts.kernels.iter().any(has_doubles)));
+    text.push_str(dialect.prelude(parts.kernels.iter().any(has_doubles)));
     for helper in used {
         text.push('\n');
-        text.push_str(&helper.text(dialect));
+        text.push_str(&helper.text(dialect.language()));
     }
-    text + &sections + helpers::end(dialect)
-}
-
-/// A text from the model as a part of a comment: one line, without anything that could end it.
-pub(super) fn comment(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() && c != '\\' && c != '?' || c == ' ' { c } else { '_' }).collect()
+    text + &sections + dialect.end()
 }
 
 /// Whether a kernel computes in binary64, which not every device can.
@@ -66,7 +59,7 @@ pub(super) struct Writer<'k> {
 }
 
 /// The names of the block's numbers.
-pub(super) const BLOCKS: [&str; 3] = ["block_x", "block_y", "block_z"];
+const BLOCKS: [&str; 3] = ["block_x", "block_y", "block_z"];
 
 impl Writer<'_> {
     /// Writes a line of the kernel.
@@ -91,7 +84,7 @@ impl Writer<'_> {
         }
     }
 
-    fn kernel(&mut self) {
+    fn write(&mut self) {
         let (kernel, dialect) = (self.kernel, self.dialect);
         let handed = kernel.handed_over();
         for line in &kernel.about {
@@ -273,12 +266,64 @@ impl Writer<'_> {
             _ => false,
         })
     }
+}
 
-    /// The name of a function that is written before all kernels, since it is called.
-    pub fn helper(&mut self, helper: Helper) -> &'static str {
-        let all = helper.needs().iter().chain([&helper]);
-        self.used.extend(all.filter(|helper| !helper.is_known(self.dialect)));
+impl<'k> Expressions<'k> for Writer<'k> {
+    fn kernel(&self) -> &'k Kernel {
+        self.kernel
+    }
+
+    fn language(&self) -> Language {
+        self.dialect.language()
+    }
+
+    fn holds(&self, id: ExprId) -> Scalar {
+        self.scalars[id.index()]
+    }
+
+    fn helper(&mut self, helper: Helper) -> &'static str {
+        let language = self.dialect.language();
+        let all = helper.needs(language).iter().chain([&helper]);
+        self.used.extend(all.filter(|helper| !helper.is_known(language)));
         helper.name()
+    }
+
+    fn own(&mut self, id: ExprId) -> Option<(String, Binding)> {
+        let kernel = self.kernel;
+        Some(match kernel.exprs[id.index()] {
+            Expr::Thread => ("thread".to_owned(), Binding::Whole),
+            Expr::Block(axis) => (BLOCKS[usize::from(axis)].to_owned(), Binding::Whole),
+            Expr::Var(var) => (kernel.vars[var.index()].name.clone(), Binding::Whole),
+            Expr::Element(var, index) => {
+                let Var { name, packed, .. } = &kernel.vars[var.index()];
+                match *packed {
+                    Some(dtype) => {
+                        let index = self.expr(index, Binding::Unary);
+                        self.packed_element(name, dtype, &index)
+                    }
+                    None => {
+                        let index = self.expr(index, Binding::Ternary);
+                        (format!("{name}[{index}]"), Binding::Whole)
+                    }
+                }
+            }
+            Expr::Load(buffer, index) => {
+                let buffer = &kernel.buffers[buffer.index()];
+                self.loaded(&buffer.name, buffer.dtype, index)
+            }
+            Expr::LoadShared(shared, index) => {
+                let shared = &kernel.shared[shared.index()];
+                self.loaded(&self.dialect.shared_name(shared), shared.dtype, index)
+            }
+            Expr::Integer(_)
+            | Expr::Number(..)
+            | Expr::Index(..)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::MulAdd(..)
+            | Expr::Select(_)
+            | Expr::Convert(..) => return None,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use tcc_ir::DType;
 
+use crate::kernel::writer::Language;
 use crate::kernel::{Buffer, Kernel, Scalar, Shared};
 
 /// Most blocks of a grid along its second and third axis (CUDA C++ Programming Guide, compute capabilities).
@@ -16,65 +17,28 @@ pub(super) enum Dialect {
     Cuda,
 }
 
-/// Words of OpenCL C that CUDA C++ has others for.
-const WORDS: [(&str, &str); 12] = [
-    ("inline", "__device__ inline"),
-    ("uchar", "unsigned char"),
-    ("ushort", "unsigned short"),
-    ("uint", "unsigned"),
-    ("ulong", "unsigned long long"),
-    ("long", "long long"),
-    ("0UL", "0ULL"),
-    ("0L", "0LL"),
-    ("63L", "63LL"),
-    ("0xffffffffUL", "0xffffffffULL"),
-    ("as_float", "__uint_as_float"),
-    ("as_uint", "__float_as_uint"),
-];
-
 impl Dialect {
+    /// What it is called where the same is written for other targets.
+    pub fn language(self) -> Language {
+        match self {
+            Dialect::OpenCl => Language::OpenCl,
+            Dialect::Cuda => Language::Cuda,
+        }
+    }
+
     /// The type of a register.
     pub fn scalar(self, scalar: Scalar) -> &'static str {
-        match (self, scalar) {
-            (_, Scalar::I32) => "int",
-            (Dialect::OpenCl, Scalar::U32) => "uint",
-            (Dialect::OpenCl, Scalar::I64) => "long",
-            (Dialect::OpenCl, Scalar::U64) => "ulong",
-            (Dialect::Cuda, Scalar::U32) => "unsigned",
-            (Dialect::Cuda, Scalar::I64) => "long long",
-            (Dialect::Cuda, Scalar::U64) => "unsigned long long",
-            (_, Scalar::F32) => "float",
-            (_, Scalar::F64) => "double",
-        }
+        self.language().scalar(scalar)
     }
 
     /// The type of elements in memory.
     pub fn stored(self, dtype: DType) -> &'static str {
-        match (self, dtype) {
-            (_, DType::F64) => "double",
-            (_, DType::F32) => "float",
-            (Dialect::OpenCl, DType::F16) => "half",
-            (Dialect::OpenCl, DType::BF16 | DType::U16) => "ushort",
-            (Dialect::OpenCl, DType::F8E4M3 | DType::F8E5M2 | DType::U8 | DType::Bool | DType::I4 | DType::U4) => {
-                "uchar"
-            }
-            (Dialect::OpenCl, DType::I64) => "long",
-            (_, DType::I32) => "int",
-            (_, DType::I16) => "short",
-            (Dialect::OpenCl, DType::I8) => "char",
-            (Dialect::OpenCl, DType::U64) => "ulong",
-            (Dialect::OpenCl, DType::U32) => "uint",
-            (Dialect::Cuda, DType::F16) => "__half",
-            (Dialect::Cuda, DType::BF16) => "__nv_bfloat16",
-            (Dialect::Cuda, DType::U16) => "unsigned short",
-            (Dialect::Cuda, DType::F8E4M3 | DType::F8E5M2 | DType::U8 | DType::Bool | DType::I4 | DType::U4) => {
-                "unsigned char"
-            }
-            (Dialect::Cuda, DType::I64) => "long long",
-            (Dialect::Cuda, DType::I8) => "signed char",
-            (Dialect::Cuda, DType::U64) => "unsigned long long",
-            (Dialect::Cuda, DType::U32) => "unsigned",
-        }
+        self.language().stored(dtype)
+    }
+
+    /// The type of numbers without sign that are as wide as those of a register.
+    pub fn unsigned(self, scalar: Scalar) -> &'static str {
+        self.language().unsigned(scalar)
     }
 
     /// The type of elements in an array in shared memory. Where halves are no type of their own, their bits lie there.
@@ -93,79 +57,28 @@ impl Dialect {
         }
     }
 
-    /// The type of numbers without sign that are as wide as those of a register.
-    pub fn unsigned(self, scalar: Scalar) -> &'static str {
-        match scalar {
-            Scalar::I64 | Scalar::U64 => self.scalar(Scalar::U64),
-            _ => self.scalar(Scalar::U32),
+    /// What stands before everything else. Products are not joined with sums where the kernel does not say so.
+    pub fn prelude(self, has_doubles: bool) -> &'static str {
+        match (self, has_doubles) {
+            (Dialect::OpenCl, true) => {
+                "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n#pragma OPENCL FP_CONTRACT OFF\n"
+            }
+            (Dialect::OpenCl, false) => "#pragma OPENCL FP_CONTRACT OFF\n",
+            (Dialect::Cuda, _) => {
+                "// Compiled with -fmad=false: products are joined with sums only where a kernel says so.
+#include \"dequantize.h\"
+
+namespace kernels {
+"
+            }
         }
     }
 
-    /// A number of a register's type as a literal.
-    pub fn literal(self, dtype: DType, bits: u64) -> String {
-        let scalar = Scalar::of(dtype);
-        match scalar {
-            Scalar::F32 => {
-                let value = f64::from_bits(bits) as f32;
-                match value {
-                    _ if value.is_nan() => "NAN".to_owned(),
-                    f32::INFINITY => "INFINITY".to_owned(),
-                    f32::NEG_INFINITY => "-INFINITY".to_owned(),
-                    _ => format!("{value:?}f"),
-                }
-            }
-            Scalar::F64 => {
-                let value = f64::from_bits(bits);
-                match value {
-                    _ if value.is_nan() => "(double)NAN".to_owned(),
-                    f64::INFINITY => "(double)INFINITY".to_owned(),
-                    f64::NEG_INFINITY => "-(double)INFINITY".to_owned(),
-                    _ => format!("{value:?}"),
-                }
-            }
-            Scalar::I32 => match bits as i64 {
-                least if least == i64::from(i32::MIN) => "(-2147483647 - 1)".to_owned(),
-                value => value.to_string(),
-            },
-            Scalar::I64 => match bits as i64 {
-                i64::MIN => format!("(-9223372036854775807{} - 1)", self.long()),
-                value => format!("{value}{}", self.long()),
-            },
-            Scalar::U32 => format!("{}u", bits as u32),
-            Scalar::U64 => format!("{bits}U{}", self.long()),
-        }
-    }
-
-    /// What ends literals of 64 bits.
-    fn long(self) -> &'static str {
+    /// What stands after everything else.
+    pub fn end(self) -> &'static str {
         match self {
-            Dialect::OpenCl => "L",
-            Dialect::Cuda => "LL",
-        }
-    }
-
-    /// A function that was written in OpenCL C, word by word.
-    pub fn translated(self, text: &str) -> String {
-        match self {
-            Dialect::OpenCl => text.to_owned(),
-            Dialect::Cuda => {
-                let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                let mut out = String::new();
-                // Addresses are of one kind.
-                let text = text.replace("__global ", "");
-                let mut rest = text.as_str();
-                while let Some(first) = rest.chars().next() {
-                    let length = if is_part(first) {
-                        rest.find(|c| !is_part(c)).unwrap_or(rest.len())
-                    } else {
-                        first.len_utf8()
-                    };
-                    let (word, after) = rest.split_at(length);
-                    out.push_str(WORDS.iter().find(|(own, _)| *own == word).map_or(word, |(_, other)| other));
-                    rest = after;
-                }
-                out
-            }
+            Dialect::OpenCl => "",
+            Dialect::Cuda => "\n} // namespace kernels\n",
         }
     }
 

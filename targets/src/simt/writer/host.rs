@@ -2,62 +2,21 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use tcc_ir::DType;
-
 use super::Written;
-use super::c::comment;
 use super::dialect::Dialect;
 use super::shared::Placement;
 use crate::kernel::Kernel;
-use crate::kernel::names::name_of;
+use crate::kernel::host::{bytes_of, descr, file_names, listed, shape_of};
 use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::kernel::writer::comment;
 use crate::simt::program::Parts;
 use crate::target::Port;
-
-/// What every host program includes.
-pub(super) const ARRAYS: &str = include_str!("host/arrays.h");
 
 /// What those of OpenCL include.
 pub(super) const OPENCL: &str = include_str!("host/opencl.h");
 
 /// What those of CUDA include.
 pub(super) const CUDA: &str = include_str!("host/cuda.h");
-
-/// The names of a program's ports as files: different from each other, whatever the model calls them.
-pub(in crate::simt) fn file_names(parts: &Parts) -> (Vec<String>, Vec<String>) {
-    let named = |ports: &[(Port, u32)]| {
-        let mut taken = HashSet::new();
-        let name = |(port, _): &(Port, u32)| {
-            let plain = name_of(&port.name);
-            let (mut name, mut again) = (plain.clone(), 1);
-            while !taken.insert(name.clone()) {
-                again += 1;
-                name = format!("{plain}_{again}");
-            }
-            name
-        };
-        ports.iter().map(name).collect()
-    };
-    (named(&parts.inputs), named(&parts.outputs))
-}
-
-/// What NumPy calls a type as it is stored; those that it does not know go by the integers of their size.
-fn descr(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F64 => "<f8",
-        DType::F32 => "<f4",
-        DType::F16 => "<f2",
-        DType::BF16 | DType::U16 => "<u2",
-        DType::F8E4M3 | DType::F8E5M2 | DType::U8 | DType::U4 => "|u1",
-        DType::I64 => "<i8",
-        DType::I32 => "<i4",
-        DType::I16 => "<i2",
-        DType::I8 | DType::I4 => "|i1",
-        DType::U64 => "<u8",
-        DType::U32 => "<u4",
-        DType::Bool => "|b1",
-    }
-}
 
 /// A host program that is being written.
 struct Host<'p> {
@@ -167,7 +126,7 @@ impl Host<'_> {
 /// The host program.
 pub(super) fn main(written: &Written<'_>, dialect: Dialect) -> String {
     let Written { parts, machine, warp, .. } = *written;
-    let (inputs, outputs) = file_names(parts);
+    let (inputs, outputs) = (file_names(&parts.inputs), file_names(&parts.outputs));
     let mut host = Host { parts, dialect, warp, named: HashSet::new(), text: String::new() };
     let (model, machine) = (comment(&parts.model), comment(machine));
     host.text.push_str(&format!("// Runs {model} for {machine}; README.md in the folder above says how.\n"));
@@ -191,24 +150,10 @@ pub(super) fn main(written: &Written<'_>, dialect: Dialect) -> String {
     host.text + "}\n"
 }
 
-/// Bytes of a port's elements as they are stored.
-fn bytes_of(port: &Port, stored: DType) -> u64 {
-    (port.ty.shape.count() as u64 * stored.bits() as u64).div_ceil(8)
-}
-
-/// A port's shape as NumPy writes it.
-fn shape_of(port: &Port) -> String {
-    let extents: Vec<String> = port.ty.shape.iter().map(|extent| extent.to_string()).collect();
-    match extents.as_slice() {
-        [extent] => format!("({extent},)"),
-        extents => format!("({})", extents.join(", ")),
-    }
-}
-
 /// How to build and run it.
 pub(super) fn readme(written: &Written<'_>) -> String {
     let Written { parts, machine, arch, .. } = written;
-    let (inputs, outputs) = file_names(parts);
+    let (inputs, outputs) = (file_names(&parts.inputs), file_names(&parts.outputs));
     let cuda = arch.as_ref().map(|arch| {
         format!(
             "Or with CUDA, where a GPU of NVIDIA is:\n\n```sh\n\
@@ -218,11 +163,8 @@ pub(super) fn readme(written: &Written<'_>) -> String {
         )
     });
     let list = |names: &[String], ports: &[(Port, u32)]| {
-        let line = |(name, (port, number)): (&String, &(Port, u32))| {
-            let stored = parts.buffers[*number as usize].dtype;
-            let (own, shape) = (comment(&port.name).replace('`', "_"), shape_of(port));
-            format!("- `{name}.npy`: `{own}`, {} of shape {shape}, stored as `{}`\n", port.ty.dtype, descr(stored))
-        };
+        let line =
+            |(name, (port, number)): (&String, &(Port, u32))| listed(name, port, parts.buffers[*number as usize].dtype);
         names.iter().zip(ports).map(line).collect::<String>()
     };
     format!(

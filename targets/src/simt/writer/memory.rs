@@ -4,8 +4,7 @@ use tcc_ir::DType;
 
 use super::c::Writer;
 use super::dialect::Dialect;
-use super::expression::Binding;
-use super::helpers::Helper;
+use crate::kernel::writer::{Binding, Expressions, Helper};
 use crate::kernel::{Buffer, BufferId, Expr, ExprId, LINE, Region, Scalar, Stmt};
 
 impl Writer<'_> {

@@ -4,12 +4,9 @@ mod arrival;
 mod c;
 mod dequantize;
 mod dialect;
-mod expression;
-mod helpers;
 mod host;
 mod memory;
 mod product;
-mod read;
 mod reduction;
 mod shared;
 #[cfg(test)]
@@ -18,6 +15,7 @@ mod tests;
 use std::path::PathBuf;
 
 use super::program::Parts;
+use crate::kernel::host::ARRAYS;
 use dialect::Dialect;
 
 /// What every program of CUDA has of the device.
@@ -44,7 +42,7 @@ pub(super) struct Written<'p> {
 pub(super) fn files(written: &Written<'_>) -> Vec<(PathBuf, String)> {
     let mut files = vec![
         ("README.md", host::readme(written)),
-        ("arrays.h", host::ARRAYS.to_owned()),
+        ("arrays.h", ARRAYS.to_owned()),
         ("opencl/kernels.cl", c::kernels(written, Dialect::OpenCl)),
         ("opencl/main.cpp", host::main(written, Dialect::OpenCl)),
         ("opencl/host.h", host::OPENCL.to_owned()),

@@ -10,8 +10,7 @@ use tcc_ir::DType;
 
 use super::c::Writer;
 use super::dialect::Dialect;
-use super::expression::Binding;
-use super::helpers::Helper;
+use crate::kernel::writer::{Binding, Expressions, Helper};
 use crate::kernel::{Expr, ExprId, Factor, IndexFn, Shared, Spread, Stmt, VarId};
 
 /// Bytes of a row that `ldmatrix` reads, and what they must lie at a multiple of.

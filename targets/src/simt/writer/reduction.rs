@@ -4,7 +4,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use super::c::Writer;
-use super::expression::{Binding, wraps};
+use crate::kernel::writer::{Binding, Expressions, wraps};
 use crate::kernel::{Scalar, SharedId};
 use crate::number::FoldFn;
 

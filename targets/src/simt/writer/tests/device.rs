@@ -479,7 +479,7 @@ pub(super) fn compare(cases: Cases, folder: &Path, run: impl Fn(&Path)) {
     fs::write(folder.join("weights.bin"), &weights).unwrap();
     run(folder);
     let expected: Vec<Tensor> = program.simulate(&weights, &[]).unwrap().outputs;
-    let files = super::super::host::file_names(program.parts()).1;
+    let files = crate::kernel::host::file_names(&program.parts().outputs);
     let mut wrong = Vec::new();
     for (((port, expected), file), near) in program.outputs().iter().zip(&expected).zip(files).zip(near) {
         let array = fs::read(folder.join("outputs").join(format!("{file}.npy"))).unwrap();

@@ -1,16 +1,15 @@
-//! Expressions as C: what both languages have in common.
+//! Expressions as C: what all languages have in common.
 
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use super::c::{BLOCKS, Writer};
-use super::dialect::Dialect;
 use super::helpers::Helper;
-use crate::kernel::{Expr, ExprId, IndexFn, Scalar, Var};
+use super::language::Language;
+use crate::kernel::{Expr, ExprId, IndexFn, Kernel, Scalar};
 
 /// How strongly an expression holds together: what holds less than is wanted is put in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Binding {
+pub(crate) enum Binding {
     Ternary,
     Or,
     And,
@@ -22,40 +21,44 @@ pub(super) enum Binding {
     Whole,
 }
 
-impl Writer<'_> {
+/// What writes the expressions of a kernel.
+pub(crate) trait Expressions<'k> {
+    /// The kernel.
+    fn kernel(&self) -> &'k Kernel;
+
+    /// The language.
+    fn language(&self) -> Language;
+
+    /// What an expression holds.
+    fn holds(&self, id: ExprId) -> Scalar;
+
+    /// The name of a function, which is then written before all kernels.
+    fn helper(&mut self, helper: Helper) -> &'static str;
+
+    /// A number of a kernel's surroundings, a variable or an element of memory, in the writer's own words; `None` for arithmetic.
+    fn own(&mut self, id: ExprId) -> Option<(String, Binding)>;
+
     /// An expression, in parentheses if it holds together less than wanted.
-    pub fn expr(&mut self, id: ExprId, wanted: Binding) -> String {
+    fn expr(&mut self, id: ExprId, wanted: Binding) -> String {
         let (text, binding) = self.bound(id);
         if binding < wanted { format!("({text})") } else { text }
     }
 
+    /// An expression, and how strongly it holds together.
     fn bound(&mut self, id: ExprId) -> (String, Binding) {
-        let kernel = self.kernel;
-        match kernel.exprs[id.index()] {
+        if let Some(own) = self.own(id) {
+            return own;
+        }
+        match self.kernel().exprs[id.index()] {
             Expr::Integer(value) => self.number(DType::I32, i64::from(value) as u64),
             Expr::Number(dtype, bits) => self.number(dtype, bits),
-            Expr::Thread => ("thread".to_owned(), Binding::Whole),
-            Expr::Block(axis) => (BLOCKS[usize::from(axis)].to_owned(), Binding::Whole),
-            Expr::Var(var) => (kernel.vars[var.index()].name.clone(), Binding::Whole),
-            Expr::Element(var, index) => {
-                let Var { name, packed, .. } = &kernel.vars[var.index()];
-                match *packed {
-                    Some(dtype) => {
-                        let index = self.expr(index, Binding::Unary);
-                        self.packed_element(name, dtype, &index)
-                    }
-                    None => {
-                        let index = self.expr(index, Binding::Ternary);
-                        (format!("{name}[{index}]"), Binding::Whole)
-                    }
-                }
-            }
             Expr::Index(function, a, b) => self.index(function, a, b),
             Expr::Unary(function, dtype, x) => self.unary(function, dtype, x),
             Expr::Binary(function, dtype, a, b) => self.binary(function, dtype, a, b),
             Expr::MulAdd(dtype, [a, b, c]) if dtype.is_float() => {
                 let [a, b, c] = [a, b, c].map(|operand| self.expr(operand, Binding::Ternary));
-                (format!("fma({a}, {b}, {c})"), Binding::Whole)
+                let fma = self.language().math("fma");
+                (format!("{fma}({a}, {b}, {c})"), Binding::Whole)
             }
             Expr::MulAdd(dtype, [a, b, c]) => {
                 let (b, c) = (self.modular(b, dtype, Binding::Unary), self.modular(c, dtype, Binding::Product));
@@ -72,20 +75,19 @@ impl Writer<'_> {
                 (format!("{condition} ? {a} : {b}"), Binding::Ternary)
             }
             Expr::Convert(from, to, x) => self.converted(from, to, x),
-            Expr::Load(buffer, index) => {
-                let buffer = &kernel.buffers[buffer.index()];
-                self.loaded(&buffer.name, buffer.dtype, index)
-            }
-            Expr::LoadShared(shared, index) => {
-                let shared = &kernel.shared[shared.index()];
-                self.loaded(&self.dialect.shared_name(shared), shared.dtype, index)
-            }
+            // The writer has words for all of these.
+            Expr::Thread
+            | Expr::Block(_)
+            | Expr::Var(_)
+            | Expr::Element(..)
+            | Expr::Load(..)
+            | Expr::LoadShared(..) => (String::new(), Binding::Whole),
         }
     }
 
     /// A literal.
     fn number(&self, dtype: DType, bits: u64) -> (String, Binding) {
-        let text = self.dialect.literal(dtype, bits);
+        let text = self.language().literal(dtype, bits);
         let binding = if text.starts_with('-') { Binding::Unary } else { Binding::Whole };
         (text, binding)
     }
@@ -115,7 +117,7 @@ impl Writer<'_> {
 
     /// An operand of a function that is there for several types, which must find the register's.
     fn register(&mut self, id: ExprId) -> String {
-        let is_narrow = match self.kernel.exprs[id.index()] {
+        let is_narrow = match self.kernel().exprs[id.index()] {
             Expr::Unary(_, dtype, _)
             | Expr::Binary(_, dtype, ..)
             | Expr::MulAdd(dtype, _)
@@ -123,24 +125,18 @@ impl Writer<'_> {
             Expr::Load(..) | Expr::LoadShared(..) => true,
             _ => false,
         };
-        if is_narrow && self.scalars[id.index()] == Scalar::I32 {
+        if is_narrow && self.holds(id) == Scalar::I32 {
             format!("(int){}", self.expr(id, Binding::Unary))
         } else {
             self.expr(id, Binding::Ternary)
         }
     }
 
-    /// A text as a number of a type.
-    fn cast(ty: &str, (text, binding): (String, Binding)) -> (String, Binding) {
-        let text = if binding < Binding::Unary { format!("({ty})({text})") } else { format!("({ty}){text}") };
-        (text, Binding::Unary)
-    }
-
     /// Integers as elements of a narrow type have them.
-    pub fn narrowed(&self, dtype: DType, (text, binding): (String, Binding)) -> (String, Binding) {
+    fn narrowed(&self, dtype: DType, (text, binding): (String, Binding)) -> (String, Binding) {
         let whole = |text: String| if binding < Binding::Unary { format!("({text})") } else { text };
         match dtype {
-            DType::I16 | DType::I8 => Self::cast(self.dialect.stored(dtype), (text, binding)),
+            DType::I16 | DType::I8 => cast(self.language().stored(dtype), (text, binding)),
             DType::I4 => (format!("{} << 28 >> 28", whole(text)), Binding::Bits),
             DType::U16 => (format!("{} & 0xffff", whole(text)), Binding::Bits),
             DType::U8 => (format!("{} & 0xff", whole(text)), Binding::Bits),
@@ -150,8 +146,8 @@ impl Writer<'_> {
     }
 
     /// What was computed without sign as a number with one.
-    pub fn signed(&self, dtype: DType, text: String) -> (String, Binding) {
-        self.narrowed(dtype, (format!("({})({text})", self.dialect.scalar(Scalar::of(dtype))), Binding::Unary))
+    fn signed(&self, dtype: DType, text: String) -> (String, Binding) {
+        self.narrowed(dtype, (format!("({})({text})", self.language().scalar(Scalar::of(dtype))), Binding::Unary))
     }
 
     /// An operand as a number without sign, so that arithmetic with it wraps.
@@ -161,7 +157,7 @@ impl Writer<'_> {
             Some((text, _)) => text,
             None => {
                 let x = self.expr(id, Binding::Unary);
-                format!("({}){x}", self.dialect.unsigned(Scalar::of(dtype)))
+                format!("({}){x}", self.language().unsigned(Scalar::of(dtype)))
             }
         }
     }
@@ -177,7 +173,7 @@ impl Writer<'_> {
 
     /// A sum or product of a type that wraps, without sign; `None` if an expression is none.
     fn wrapping(&mut self, id: ExprId, dtype: DType) -> Option<(String, Binding)> {
-        match self.kernel.exprs[id.index()] {
+        match self.kernel().exprs[id.index()] {
             Expr::Binary(function, own, a, b) if own == dtype && wraps(dtype) && dtype != DType::U16 => {
                 let (sign, binding, right) = match function {
                     BinaryFn::Add => ('+', Binding::Sum, Binding::Product),
@@ -192,22 +188,18 @@ impl Writer<'_> {
         }
     }
 
-    /// What changes the sign of a text.
-    fn minus(text: &str) -> String {
-        if text.starts_with('-') { format!("-({text})") } else { format!("-{text}") }
-    }
-
     fn unary(&mut self, function: UnaryFn, dtype: DType, x: ExprId) -> (String, Binding) {
         let scalar = Scalar::of(dtype);
         let (is_float, is_unsigned) = (dtype.is_float(), matches!(scalar, Scalar::U32 | Scalar::U64));
-        let (ty, unsigned) = (self.dialect.scalar(scalar), self.dialect.unsigned(scalar));
-        let one = || self.dialect.literal(dtype, 1f64.to_bits());
+        let (ty, unsigned) = (self.language().scalar(scalar), self.language().unsigned(scalar));
+        let one = || self.language().literal(dtype, 1f64.to_bits());
         let name = match function {
             UnaryFn::Abs if is_float => "fabs",
             UnaryFn::Abs if is_unsigned => return self.bound(x),
             UnaryFn::Abs => {
                 let x = self.expr(x, Binding::Ternary);
-                return self.narrowed(dtype, (format!("({ty})abs({x})"), Binding::Unary));
+                let abs = self.language().math("abs");
+                return self.narrowed(dtype, (format!("({ty}){abs}({x})"), Binding::Unary));
             }
             UnaryFn::Ceil => "ceil",
             UnaryFn::Cos => "cos",
@@ -219,18 +211,18 @@ impl Writer<'_> {
             UnaryFn::Log => "log",
             UnaryFn::Neg if is_float => {
                 let x = self.expr(x, Binding::Unary);
-                return (Self::minus(&x), Binding::Unary);
+                return (minus(&x), Binding::Unary);
             }
             UnaryFn::Neg if is_unsigned || wraps(dtype) => {
                 let x = self.expr(x, Binding::Product);
-                let wide = unsigned == self.dialect.scalar(Scalar::U64);
-                let zero = self.dialect.literal(if wide { DType::U64 } else { DType::U32 }, 0);
+                let wide = unsigned == self.language().scalar(Scalar::U64);
+                let zero = self.language().literal(if wide { DType::U64 } else { DType::U32 }, 0);
                 let text = format!("{zero} - {x}");
                 return if is_unsigned { (text, Binding::Sum) } else { self.signed(dtype, text) };
             }
             UnaryFn::Neg => {
                 let x = self.expr(x, Binding::Unary);
-                return self.narrowed(dtype, (Self::minus(&x), Binding::Unary));
+                return self.narrowed(dtype, (minus(&x), Binding::Unary));
             }
             UnaryFn::Not if dtype == DType::Bool => {
                 let x = self.expr(x, Binding::Unary);
@@ -249,41 +241,49 @@ impl Writer<'_> {
             UnaryFn::Rsqrt => {
                 let one = one();
                 let x = self.expr(x, Binding::Ternary);
-                return (format!("{one} / sqrt({x})"), Binding::Product);
+                return (format!("{one} / {}({x})", self.language().math("sqrt")), Binding::Product);
             }
             UnaryFn::Sigmoid => {
                 let one = one();
                 let x = self.expr(x, Binding::Unary);
-                return (format!("{one} / ({one} + exp({}))", Self::minus(&x)), Binding::Product);
+                let exp = self.language().math("exp");
+                return (format!("{one} / ({one} + {exp}({}))", minus(&x)), Binding::Product);
             }
             UnaryFn::Sign => match scalar {
-                Scalar::F32 => self.helper(Helper::SignF32),
-                Scalar::F64 => self.helper(Helper::SignF64),
+                Scalar::F32 => return self.called(Helper::SignF32, x),
+                Scalar::F64 => return self.called(Helper::SignF64, x),
                 Scalar::U32 | Scalar::U64 => {
                     let x = self.expr(x, Binding::Sum);
                     return (format!("({ty})({x} != 0)"), Binding::Unary);
                 }
                 Scalar::I32 | Scalar::I64 => {
                     let x = self.expr(x, Binding::Sum);
-                    return Self::cast(ty, (format!("({x} > 0) - ({x} < 0)"), Binding::Sum));
+                    return cast(ty, (format!("({x} > 0) - ({x} < 0)"), Binding::Sum));
                 }
             },
             UnaryFn::Sin => "sin",
             UnaryFn::Softplus => {
-                let zero = self.dialect.literal(dtype, 0f64.to_bits());
+                let zero = self.language().literal(dtype, 0f64.to_bits());
                 let x = self.expr(x, Binding::Ternary);
-                return (format!("fmax({x}, {zero}) + log1p(exp(-fabs({x})))"), Binding::Sum);
+                let [fmax, log1p, exp, fabs] = ["fmax", "log1p", "exp", "fabs"].map(|name| self.language().math(name));
+                return (format!("{fmax}({x}, {zero}) + {log1p}({exp}(-{fabs}({x})))"), Binding::Sum);
             }
             UnaryFn::Sqrt => "sqrt",
             UnaryFn::Tan => "tan",
             UnaryFn::Tanh => "tanh",
         };
-        let x = self.expr(x, Binding::Ternary);
+        let (name, x) = (self.language().math(name), self.expr(x, Binding::Ternary));
+        (format!("{name}({x})"), Binding::Whole)
+    }
+
+    /// A function that is written before all kernels, of one operand.
+    fn called(&mut self, helper: Helper, x: ExprId) -> (String, Binding) {
+        let (name, x) = (self.helper(helper), self.expr(x, Binding::Ternary));
         (format!("{name}({x})"), Binding::Whole)
     }
 
     /// The greater or lesser of two; NaN if either is.
-    pub fn chosen(&mut self, function: BinaryFn, dtype: DType, a: &str, b: &str) -> String {
+    fn chosen(&mut self, function: BinaryFn, dtype: DType, a: &str, b: &str) -> String {
         let is_max = function == BinaryFn::Max;
         let name = match Scalar::of(dtype) {
             Scalar::F32 => self.helper(if is_max { Helper::MaxF32 } else { Helper::MinF32 }),
@@ -331,10 +331,10 @@ impl Writer<'_> {
                 let (a, b) = (self.register(a), self.register(b));
                 return (self.chosen(function, dtype, &a, &b), Binding::Whole);
             }
-            (BinaryFn::Pow, _) if is_float => ("pow", None),
+            (BinaryFn::Pow, _) if is_float => return self.of_two("pow", a, b),
             (BinaryFn::Mod, _) if scalar == Scalar::F32 => (self.helper(Helper::FloorModF32), None),
             (BinaryFn::Mod, _) if scalar == Scalar::F64 => (self.helper(Helper::FloorModF64), None),
-            (BinaryFn::Rem, _) if is_float => ("fmod", None),
+            (BinaryFn::Rem, _) if is_float => return self.of_two("fmod", a, b),
             (BinaryFn::Div, false) => (self.helper(Helper::DivSigned), None),
             (BinaryFn::Div, true) => (self.helper(Helper::DivUnsigned), None),
             (BinaryFn::Rem, false) => (self.helper(Helper::RemSigned), None),
@@ -355,18 +355,25 @@ impl Writer<'_> {
         let width = width.map(|width| format!(", {width}")).unwrap_or_default();
         let result = (format!("{name}({a}, {b}{width})"), Binding::Whole);
         let is_wide = matches!(scalar, Scalar::I64 | Scalar::U64);
-        self.narrowed(dtype, if is_wide { result } else { Self::cast(self.dialect.scalar(scalar), result) })
+        self.narrowed(dtype, if is_wide { result } else { cast(self.language().scalar(scalar), result) })
+    }
+
+    /// A mathematical function of two operands.
+    fn of_two(&mut self, name: &'static str, a: ExprId, b: ExprId) -> (String, Binding) {
+        let name = self.language().math(name);
+        let (a, b) = (self.expr(a, Binding::Ternary), self.expr(b, Binding::Ternary));
+        (format!("{name}({a}, {b})"), Binding::Whole)
     }
 
     /// A float as the nearest integer towards zero that a type has, and 0 of NaN.
     fn integer_of_float(&mut self, to: DType, x: ExprId) -> (String, Binding) {
         let x = self.expr(x, Binding::Ternary);
-        let whole = match self.dialect {
-            Dialect::OpenCl if to.bits() >= 8 => {
-                return (format!("convert_{}_sat_rtz({x})", self.dialect.stored(to)), Binding::Whole);
+        let whole = match self.language() {
+            Language::OpenCl if to.bits() >= 8 => {
+                return (format!("convert_{}_sat_rtz({x})", self.language().stored(to)), Binding::Whole);
             }
-            Dialect::OpenCl => "convert_int_sat_rtz",
-            Dialect::Cuda => self.helper(match Scalar::of(to) {
+            Language::OpenCl => "convert_int_sat_rtz",
+            Language::Cuda | Language::Hls => self.helper(match Scalar::of(to) {
                 Scalar::U32 => Helper::ToU32,
                 Scalar::I64 => Helper::ToI64,
                 Scalar::U64 => Helper::ToU64,
@@ -386,7 +393,7 @@ impl Writer<'_> {
     /// A number of one type as one of another: floats become the nearest integers towards zero that there are, and 0 of NaN.
     fn converted(&mut self, from: DType, to: DType, x: ExprId) -> (String, Binding) {
         let (own, scalar) = (Scalar::of(from), Scalar::of(to));
-        let ty = self.dialect.scalar(scalar);
+        let ty = self.language().scalar(scalar);
         let called = |writer: &mut Self, helpers: &[Helper]| {
             let x = writer.expr(x, Binding::Ternary);
             let call = |x: String, &helper: &Helper| format!("{}({x})", writer.helper(helper));
@@ -406,7 +413,7 @@ impl Writer<'_> {
             _ if own == scalar && (to.is_float() || holds_all(to, from)) => self.bound(x),
             _ => {
                 let value = self.bound(x);
-                let value = if own == scalar { value } else { Self::cast(ty, value) };
+                let value = if own == scalar { value } else { cast(ty, value) };
                 self.narrowed(to, value)
             }
         }
@@ -414,7 +421,7 @@ impl Writer<'_> {
 }
 
 /// Whether arithmetic of a type may leave its register, so that it must be done without sign.
-pub(super) fn wraps(dtype: DType) -> bool {
+pub(crate) fn wraps(dtype: DType) -> bool {
     matches!(dtype, DType::I64 | DType::I32 | DType::U16)
 }
 
@@ -423,4 +430,15 @@ fn holds_all(to: DType, from: DType) -> bool {
     let range = |dtype: DType| dtype.integer_range().unwrap_or((0, 1));
     let ((least, most), (low, high)) = (range(to), range(from));
     least <= low && high <= most
+}
+
+/// A text as a number of a type.
+fn cast(ty: &str, (text, binding): (String, Binding)) -> (String, Binding) {
+    let text = if binding < Binding::Unary { format!("({ty})({text})") } else { format!("({ty}){text}") };
+    (text, Binding::Unary)
+}
+
+/// What changes the sign of a text.
+fn minus(text: &str) -> String {
+    if text.starts_with('-') { format!("-({text})") } else { format!("-{text}") }
 }

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use crate::kernel::{Expr, ExprId, Kernel, Stmt, VarId};
 
 /// What of a kernel is read on the way to what it leaves: its variables and expressions. The rest is not written.
-pub(super) struct Read {
+pub(crate) struct Read {
     pub vars: HashSet<VarId>,
     pub exprs: HashSet<ExprId>,
 }
 
 /// Looks at a kernel.
-pub(super) fn read(kernel: &Kernel) -> Read {
+pub(crate) fn read(kernel: &Kernel) -> Read {
     let mut read = Read { vars: HashSet::new(), exprs: HashSet::new() };
     // A loop may read what is only set further down, and that may need what is further up: so until nothing is new.
     loop {

@@ -1,10 +1,12 @@
 //! Functions that emitted code calls where the language has none of its own. Only those that are called are written.
 
-use super::dialect::Dialect;
+use super::language::Language;
 
 /// A function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Helper {
+pub(crate) enum Helper {
+    ToF16,
+    FromF16,
     RoundF16,
     RoundTf32,
     FromBf16,
@@ -41,33 +43,12 @@ pub(super) enum Helper {
     ToU64,
 }
 
-/// What stands before everything else. Products are not joined with sums where the kernel does not say so.
-pub(super) fn prelude(dialect: Dialect, has_doubles: bool) -> &'static str {
-    match (dialect, has_doubles) {
-        (Dialect::OpenCl, true) => "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n#pragma OPENCL FP_CONTRACT OFF\n",
-        (Dialect::OpenCl, false) => "#pragma OPENCL FP_CONTRACT OFF\n",
-        (Dialect::Cuda, _) => {
-            "// Compiled with -fmad=false: products are joined with sums only where a kernel says so.
-#include \"dequantize.h\"
-
-namespace kernels {
-"
-        }
-    }
-}
-
-/// What stands after everything else.
-pub(super) fn end(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::OpenCl => "",
-        Dialect::Cuda => "\n} // namespace kernels\n",
-    }
-}
-
 impl Helper {
     /// Its name in the code.
     pub fn name(self) -> &'static str {
         match self {
+            Helper::ToF16 => "half_of_float",
+            Helper::FromF16 => "float_of_half",
             Helper::RoundF16 => "round_to_half",
             Helper::RoundTf32 => "round_to_tf32",
             Helper::FromBf16 => "float_of_bf16",
@@ -106,18 +87,19 @@ impl Helper {
     }
 
     /// Whether the language has it.
-    pub fn is_known(self, dialect: Dialect) -> bool {
-        match dialect {
-            Dialect::OpenCl => {
+    pub fn is_known(self, language: Language) -> bool {
+        match language {
+            Language::OpenCl => {
                 matches!(self, Helper::Clamp | Helper::ToI32 | Helper::ToU32 | Helper::ToI64 | Helper::ToU64)
             }
-            Dialect::Cuda => false,
+            Language::Cuda | Language::Hls => false,
         }
     }
 
     /// Functions that it calls.
-    pub fn needs(self) -> &'static [Helper] {
+    pub fn needs(self, language: Language) -> &'static [Helper] {
         match self {
+            Helper::RoundF16 if language == Language::Hls => &[Helper::ToF16, Helper::FromF16],
             Helper::ModSigned => &[Helper::RemSigned],
             Helper::PowSigned => &[Helper::PowUnsigned],
             Helper::ShrSigned => &[Helper::Clamp],
@@ -126,10 +108,13 @@ impl Helper {
     }
 
     /// Its definition.
-    pub fn text(self, dialect: Dialect) -> String {
-        self.of_cuda()
-            .filter(|_| dialect == Dialect::Cuda)
-            .map_or_else(|| dialect.translated(self.of_opencl()), str::to_owned)
+    pub fn text(self, language: Language) -> String {
+        let own = match language {
+            Language::OpenCl => None,
+            Language::Cuda => self.of_cuda(),
+            Language::Hls => self.of_hls(),
+        };
+        own.map_or_else(|| language.translated(self.of_opencl()), str::to_owned)
     }
 
     /// Its definition in CUDA C++, where that is not the other's word by word.
@@ -194,10 +179,95 @@ __device__ inline unsigned long long saturated_unsigned_long(double x)
         })
     }
 
+    /// Its definition for high-level synthesis, where that is not OpenCL's word by word.
+    fn of_hls(self) -> Option<&'static str> {
+        Some(match self {
+            Helper::RoundF16 => {
+                "inline float round_to_half(float x)
+{
+    return float_of_half(half_of_float(x));
+}
+"
+            }
+            // Ties go to even; what is too large becomes infinite.
+            Helper::ToF16 => {
+                "inline uint16_t half_of_float(float x)
+{
+    const unsigned bits = bits_of_float(x), size = bits & 0x7fffffff;
+    const uint16_t minus = bits >> 16 & 0x8000;
+    if (size > 0x7f800000) return 0x7e00;
+    if (size >= 0x47800000) return minus | 0x7c00;
+    if (size < 0x33000000) return minus;
+    if (size >= 0x38800000) return minus | (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13;
+    // Below 2 to the power of -14 there are steps of 2 to the power of -24.
+    const unsigned mantissa = (size & 0x7fffff) | 0x800000, shift = 126 - (size >> 23);
+    const unsigned kept = mantissa >> shift, rest = mantissa & ((1u << shift) - 1), half = 1u << (shift - 1);
+    return minus | (kept + (rest > half || (rest == half && (kept & 1))));
+}
+"
+            }
+            Helper::FromF16 => {
+                "inline float float_of_half(uint16_t bits)
+{
+    const unsigned minus = (unsigned)(bits & 0x8000) << 16, size = bits & 0x7fff;
+    if (size >= 0x7c00) return float_of_bits(minus | 0x7f800000 | (size & 0x3ff) << 13);
+    if (size >= 0x400) return float_of_bits(minus | (size + 0x1c000) << 13);
+    const float steps = (float)size * 0x1p-24f;
+    return minus ? -steps : steps;
+}
+"
+            }
+            Helper::Clamp => {
+                "template <typename Integer> inline Integer clamp(Integer x, Integer least, Integer most)
+{
+    return x < least ? least : x > most ? most : x;
+}
+"
+            }
+            Helper::ToI32 => {
+                "template <typename Float> inline int saturated_int(Float x)
+{
+    if (std::isnan(x)) return 0;
+    if (x >= (Float)0x1p31) return 2147483647;
+    return x <= (Float)-0x1p31 ? -2147483647 - 1 : (int)x;
+}
+"
+            }
+            Helper::ToU32 => {
+                "template <typename Float> inline unsigned saturated_unsigned(Float x)
+{
+    if (std::isnan(x) || x <= 0) return 0;
+    return x >= (Float)0x1p32 ? 0xffffffffu : (unsigned)x;
+}
+"
+            }
+            Helper::ToI64 => {
+                "template <typename Float> inline long long saturated_long(Float x)
+{
+    if (std::isnan(x)) return 0;
+    if (x >= (Float)0x1p63) return 9223372036854775807LL;
+    return x <= (Float)-0x1p63 ? -9223372036854775807LL - 1 : (long long)x;
+}
+"
+            }
+            Helper::ToU64 => {
+                "template <typename Float> inline unsigned long long saturated_unsigned_long(Float x)
+{
+    if (std::isnan(x) || x <= 0) return 0;
+    return x >= (Float)0x1p64 ? 0xffffffffffffffffULL : (unsigned long long)x;
+}
+"
+            }
+            _ => return None,
+        })
+    }
+
     /// Its definition in OpenCL C.
     fn of_opencl(self) -> &'static str {
         match self {
+            // What OpenCL C has, or has other words for.
             Helper::Clamp | Helper::ToI32 | Helper::ToU32 | Helper::ToI64 | Helper::ToU64 => "",
+            Helper::ToF16 | Helper::FromF16 => "",
             Helper::RoundF16 => {
                 "inline float round_to_half(float x)
 {

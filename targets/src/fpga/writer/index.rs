@@ -1,0 +1,257 @@
+//! Indices as sums, so that it can be seen which word they lead to and which bank.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::kernel::terms::Counters;
+use crate::kernel::{Expr, ExprId, IndexFn, Kernel, Stmt, VarId};
+
+/// Most terms of a sum that are told apart.
+const MOST: usize = 32;
+
+/// What a sum consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Atom {
+    /// The block's number along an axis.
+    Block(u8),
+    /// A variable.
+    Var(VarId),
+    /// Something else.
+    Other(ExprId),
+    /// The lane.
+    Lane,
+    /// The place in a vector of so many elements.
+    Slot(u32),
+}
+
+/// A sum of multiples.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Linear {
+    pub terms: Vec<(Atom, i64)>,
+    pub constant: i64,
+}
+
+/// A part of a quotient: what, how often, and what it is divided by, which it is a multiple of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub atom: Atom,
+    pub times: i64,
+    pub by: i64,
+}
+
+/// An index divided by a number: the quotient is that of `rest`, which is not negative, and all of `whole`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Split {
+    pub whole: Vec<Part>,
+    pub constant: i64,
+    pub rest: Linear,
+    /// Whether the rest is less than what is divided by.
+    pub is_below: bool,
+}
+
+impl Linear {
+    /// A known number.
+    pub fn known(constant: i64) -> Linear {
+        Linear { terms: Vec::new(), constant }
+    }
+
+    /// Something, once.
+    pub fn of(atom: Atom) -> Linear {
+        Linear { terms: vec![(atom, 1)], constant: 0 }
+    }
+
+    /// Adds a multiple of something.
+    pub fn add(&mut self, atom: Atom, times: i64) -> Option<()> {
+        match self.terms.iter_mut().find(|(own, _)| *own == atom) {
+            Some((_, own)) => *own = own.checked_add(times)?,
+            None => self.terms.push((atom, times)),
+        }
+        self.terms.retain(|&(_, times)| times != 0);
+        (self.terms.len() <= MOST).then_some(())
+    }
+
+    /// The sum with a multiple of another.
+    pub fn plus(mut self, other: &Linear, times: i64) -> Option<Linear> {
+        for &(atom, own) in &other.terms {
+            self.add(atom, own.checked_mul(times)?)?;
+        }
+        self.constant = self.constant.checked_add(other.constant.checked_mul(times)?)?;
+        (i32::try_from(self.constant).is_ok()).then_some(self)
+    }
+
+    /// How often something is in it.
+    pub fn times(&self, atom: Atom) -> i64 {
+        self.terms.iter().find(|(own, _)| *own == atom).map_or(0, |&(_, times)| times)
+    }
+}
+
+/// What is known of the indices of a kernel.
+pub(super) struct Indices<'k> {
+    kernel: &'k Kernel,
+    counters: Counters,
+    /// What variables hold that keep it, if that is made of what stays the same as long as they do.
+    definitions: Vec<Option<ExprId>>,
+    known: RefCell<HashMap<ExprId, Linear>>,
+}
+
+impl<'k> Indices<'k> {
+    /// Looks at a kernel that was checked.
+    pub fn new(kernel: &'k Kernel) -> Self {
+        let mut is_set = vec![false; kernel.vars.len()];
+        for stmt in &kernel.body {
+            if let Stmt::Set(var, _) | Stmt::Reduce { var, .. } = *stmt {
+                is_set[var.index()] = true;
+            }
+        }
+        let (definitions, known) = (vec![None; kernel.vars.len()], RefCell::default());
+        let mut indices = Indices { kernel, counters: Counters::default(), definitions, known };
+        let mut keeps = vec![false; kernel.vars.len()];
+        let mut pure = vec![false; kernel.exprs.len()];
+        let mut first = 0;
+        for stmt in &kernel.body {
+            match *stmt {
+                Stmt::For { var, from, to, step, .. } => {
+                    keeps[var.index()] = !is_set[var.index()];
+                    if keeps[var.index()] {
+                        indices.counters.insert(kernel, var, (from, to, step));
+                    }
+                }
+                Stmt::Let(var, value) if kernel.vars[var.index()].array.is_none() && !is_set[var.index()] => {
+                    // Expressions come before what uses them, and variables are declared before they are read.
+                    while first <= value.index() {
+                        pure[first] = match kernel.exprs[first] {
+                            Expr::Integer(_) | Expr::Thread | Expr::Block(_) => true,
+                            Expr::Var(var) => keeps[var.index()],
+                            Expr::Index(_, a, b) => pure[a.index()] && pure[b.index()],
+                            _ => false,
+                        };
+                        first += 1;
+                    }
+                    if pure[value.index()] {
+                        keeps[var.index()] = true;
+                        indices.definitions[var.index()] = Some(value);
+                        indices.counters.keep(kernel, var, value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        indices
+    }
+
+    /// An index as a sum.
+    pub fn linear(&self, id: ExprId) -> Linear {
+        if let Some(known) = self.known.borrow().get(&id) {
+            return known.clone();
+        }
+        let linear = self.resolved(id).unwrap_or_else(|| Linear::of(Atom::Other(id)));
+        self.known.borrow_mut().insert(id, linear.clone());
+        linear
+    }
+
+    fn resolved(&self, id: ExprId) -> Option<Linear> {
+        let kernel = self.kernel;
+        match kernel.exprs[id.index()] {
+            Expr::Integer(value) => Some(Linear::known(i64::from(value))),
+            Expr::Thread if kernel.threads == 1 => Some(Linear::known(0)),
+            Expr::Thread => Some(Linear::of(Atom::Lane)),
+            Expr::Block(axis) if kernel.grid[usize::from(axis)] == 1 => Some(Linear::known(0)),
+            Expr::Block(axis) => Some(Linear::of(Atom::Block(axis))),
+            Expr::Var(var) => match self.definitions[var.index()] {
+                Some(value) => Some(self.linear(value)),
+                None => Some(Linear::of(Atom::Var(var))),
+            },
+            Expr::Index(IndexFn::Add, a, b) => self.linear(a).plus(&self.linear(b), 1),
+            Expr::Index(IndexFn::Sub, a, b) => self.linear(a).plus(&self.linear(b), -1),
+            Expr::Index(IndexFn::Mul, a, b) => {
+                let (a, b) = (self.linear(a), self.linear(b));
+                match (a.terms.is_empty(), b.terms.is_empty()) {
+                    (_, true) => Linear::default().plus(&a, b.constant),
+                    (true, false) => Linear::default().plus(&b, a.constant),
+                    (false, false) => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether something is not negative for sure.
+    fn is_natural(&self, atom: Atom) -> bool {
+        match atom {
+            Atom::Block(_) | Atom::Lane | Atom::Slot(_) => true,
+            Atom::Var(var) => self.counters.counter(var).is_some(),
+            Atom::Other(id) => self.counters.is_natural(self.kernel, id),
+        }
+    }
+
+    /// A number that something is a multiple of.
+    fn divisor(&self, atom: Atom) -> i64 {
+        match atom {
+            Atom::Block(_) | Atom::Lane | Atom::Slot(_) => 1,
+            Atom::Var(var) => self.counters.counter(var).map_or(1, |(divisor, _)| i64::from(divisor).max(1)),
+            Atom::Other(id) => i64::from(self.counters.divisor(self.kernel, id)).max(1),
+        }
+    }
+
+    /// The greatest that something can be.
+    fn atom_bound(&self, atom: Atom) -> Option<i64> {
+        match atom {
+            Atom::Block(axis) => Some(i64::from(self.kernel.grid[usize::from(axis)]) - 1),
+            Atom::Lane => Some(i64::from(self.kernel.threads) - 1),
+            Atom::Slot(count) => Some(i64::from(count) - 1),
+            Atom::Var(var) => self.counters.counter(var).and_then(|(_, bound)| bound),
+            Atom::Other(id) => self.counters.bound(self.kernel, id),
+        }
+    }
+
+    /// The greatest that a sum can be, if nothing in it is negative.
+    pub fn bound(&self, linear: &Linear) -> Option<i64> {
+        linear.terms.iter().try_fold(linear.constant, |sum, &(atom, times)| {
+            if times < 0 || !self.is_natural(atom) {
+                return None;
+            }
+            sum.checked_add(self.atom_bound(atom)?.checked_mul(times)?)
+        })
+    }
+
+    /// The greatest divisor of a number that all terms of a sum are multiples of.
+    pub fn common_divisor(&self, linear: &Linear, of: i64) -> i64 {
+        let multiple = |&(atom, times): &(Atom, i64)| times.saturating_mul(self.divisor(atom)).saturating_abs();
+        linear.terms.iter().map(multiple).fold(of, gcd)
+    }
+
+    /// An index divided by a number; `None` if what is left of it may be negative.
+    pub fn split(&self, linear: &Linear, by: i64) -> Option<Split> {
+        let mut split = Split {
+            whole: Vec::new(),
+            constant: linear.constant.div_euclid(by),
+            rest: Linear::known(linear.constant.rem_euclid(by)),
+            is_below: false,
+        };
+        for &(atom, times) in &linear.terms {
+            // What is a multiple of the number whatever the rest is.
+            let (multiple, left) = (times.div_euclid(by), times.rem_euclid(by));
+            let divided = gcd(left, by);
+            if left == 0 {
+                split.whole.push(Part { atom, times: multiple, by: 1 });
+            } else if self.divisor(atom) % (by / divided) == 0 {
+                let shared = gcd(times.abs(), by);
+                split.whole.push(Part { atom, times: times / shared, by: by / shared });
+            } else if self.is_natural(atom) {
+                if multiple != 0 {
+                    split.whole.push(Part { atom, times: multiple, by: 1 });
+                }
+                split.rest.terms.push((atom, left));
+            } else {
+                return None;
+            }
+        }
+        split.is_below = self.bound(&split.rest).is_some_and(|bound| bound < by);
+        Some(split)
+    }
+}
+
+/// The greatest number that two are multiples of.
+pub(super) fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

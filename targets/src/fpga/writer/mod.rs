@@ -1,0 +1,70 @@
+//! Designs as C++ for high-level synthesis, which people can read and AMD's tools accept.
+//!
+//! Functions become C++ functions (`function`) on memories that are arrays of words of banks; a top has the memories and a controller
+//! that reads what is to be called (`top`, `words`); a testbench stands for the host (`testbench`).
+
+mod access;
+mod function;
+mod index;
+mod kernels;
+mod partition;
+mod project;
+mod reduction;
+mod sameness;
+mod structure;
+mod testbench;
+#[cfg(test)]
+mod tests;
+mod top;
+mod window;
+mod words;
+
+use std::path::PathBuf;
+
+use super::FpgaMachine;
+use super::design::FunctionId;
+use super::program::Parts;
+use crate::kernel::host::ARRAYS;
+use crate::machine::Machine;
+
+pub(super) use function::check;
+pub(super) use structure::Unsupported;
+
+/// What every design has of beats and elements.
+const BEATS: &str = include_str!("beats.h");
+
+/// What is written.
+pub(super) struct Written<'p> {
+    /// The program.
+    pub parts: &'p Parts,
+    /// The machine that it is for.
+    pub machine: &'p Machine,
+    /// The FPGA's part of it.
+    pub facts: &'p FpgaMachine,
+    /// The initiation interval of each function's pipelined loops, in the order in which they begin in its body; `None` leaves it to
+    /// the tool. Pipelined are loops that hold no other but those that are written out; in a function without any such loop it is the
+    /// innermost of the grid.
+    pub intervals: &'p dyn Fn(FunctionId, usize) -> Option<u32>,
+}
+
+/// The files of a program, with their paths. All functions must have passed [`check`].
+pub(super) fn files(written: &Written<'_>) -> Vec<(PathBuf, String)> {
+    let words = words::words(written.parts);
+    let [header, kernels] = kernels::kernels(written);
+    let files = [
+        ("README.md", project::readme(written)),
+        ("Makefile", project::makefile()),
+        ("hls_config.cfg", project::hls_config(written)),
+        ("connectivity.cfg", project::connectivity(written, &words)),
+        ("beats.h", BEATS.to_owned()),
+        ("kernels.h", header),
+        ("kernels.cpp", kernels),
+        ("top.h", top::header(written, &words)),
+        ("top.cpp", top::top(written, &words)),
+        ("program.h", testbench::program(written, &words)),
+        ("arrays.h", ARRAYS.to_owned()),
+        ("testbench.h", testbench::TESTBENCH.to_owned()),
+        ("testbench.cpp", testbench::testbench(written, &words)),
+    ];
+    files.into_iter().map(|(path, text)| (PathBuf::from(path), text)).collect()
+}

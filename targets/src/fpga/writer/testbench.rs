@@ -1,0 +1,120 @@
+//! The program as the controller reads it, and the testbench, which stands for the host.
+
+use super::Written;
+use super::top::top_name;
+use super::words::{Entry, Words, beats_of};
+use crate::fpga::design::Home;
+use crate::fpga::program::Buffer;
+use crate::kernel::host::{bytes_of, descr, file_names, shape_of};
+use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::kernel::writer::comment;
+
+/// What every testbench includes.
+pub(super) const TESTBENCH: &str = include_str!("testbench.h");
+
+/// The words of the program.
+pub(super) fn program(written: &Written<'_>, words: &Words) -> String {
+    let mut text = format!(
+        "// The program of {}, as the controller reads it: in each line what is done, and where its parameters begin.\n\
+         #pragma once\n\n\
+         // What is done once, and what is done for each inference.\n\
+         constexpr int LOAD_FIRST = 0, LOAD_CALLS = {}, RUN_FIRST = {}, RUN_CALLS = {};\n\n\
+         static const unsigned PROGRAM[] = {{\n",
+        comment(&written.parts.model),
+        words.load.len(),
+        words.load.len(),
+        words.run.len()
+    );
+    let mut line = |Entry { operation, arguments, about }: &Entry| {
+        let mut own = vec![words.number(*operation).to_string()];
+        own.extend(arguments.iter().map(u64::to_string));
+        own.resize(words.width, "0".to_owned());
+        text.push_str(&format!("    {}, // {}\n", own.join(", "), comment(about)));
+    };
+    words.load.iter().chain(&words.run).for_each(&mut line);
+    if words.load.is_empty() && words.run.is_empty() {
+        text.push_str("    0,\n");
+    }
+    text + "};\n"
+}
+
+/// Where a buffer lies in memory beside the part, as the testbench says it.
+fn place(words: &Words, number: u32, buffer: &Buffer) -> Option<String> {
+    match buffer.home {
+        Home::External { first, ways } => Some(format!("channels, {first}, {ways}, {}", buffer.at)),
+        Home::OnChip(_) => words.beats.get(&number).map(|beat| format!("host, 0, 1, {beat}")),
+    }
+}
+
+/// The testbench.
+pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
+    let parts = written.parts;
+    let (inputs, outputs) = (file_names(&parts.inputs), file_names(&parts.outputs));
+    let mut text = format!(
+        "// Runs {} as a host does; README.md says how.\n#include \"testbench.h\"\n\n#include \"program.h\"\n#include \"top.h\"\n\n\
+         int main(int argc, char **argv)\n{{\n",
+        comment(&parts.model)
+    );
+    let mut line = |own: &str| {
+        if !own.is_empty() {
+            text.push_str("    ");
+        }
+        text.push_str(own);
+        text.push('\n');
+    };
+    line(
+        "if (argc != 4 && argc != 5) fail(\"usage: testbench WEIGHTS.bin INPUT_FOLDER OUTPUT_FOLDER [EXPECTED_FOLDER]\");",
+    );
+    line("const std::string inputs = argv[2], outputs = argv[3];");
+    line(&format!("const Bytes weights = read_weights(argv[1], {});", parts.weights_bytes));
+    let rows: Vec<String> = words.rows.iter().map(u64::to_string).collect();
+    line(&format!("Memory channels({{{}}});", rows.join(", ")));
+    line(&format!("Memory host({{{}}});", words.host_beats));
+    line("");
+    line("// Weights.");
+    for (number, buffer) in (0..).zip(&parts.buffers) {
+        let (Place::Weights(at), Some(place)) = (buffer.place, place(words, number, buffer)) else { continue };
+        let bytes = buffer_bytes(buffer.dtype, buffer.elements);
+        line(&format!("write({place}, part(weights, {at}, {bytes})); // {}: {}", buffer.dtype, comment(&buffer.name)));
+    }
+    let mut arguments = Vec::new();
+    if words.has_host() {
+        arguments.push("host.channel(0)".to_owned());
+    }
+    arguments.extend((0..parts.design.channels).map(|channel| format!("channels.channel({channel})")));
+    let arguments: String = arguments.iter().map(|argument| format!(", {argument}")).collect();
+    let name = top_name(parts);
+    line(&format!("{name}(PROGRAM, LOAD_FIRST, LOAD_CALLS{arguments});"));
+    line("");
+    line("// Inputs.");
+    for ((port, number), file) in parts.inputs.iter().zip(&inputs) {
+        let buffer = &parts.buffers[*number as usize];
+        let read = format!(
+            "read_npy(inputs + \"/{file}.npy\", \"{}\", {})",
+            descr(buffer.dtype),
+            bytes_of(port, buffer.dtype)
+        );
+        match place(words, *number, buffer) {
+            Some(place) => line(&format!("write({place}, {read});")),
+            None => line(&format!("{read};")),
+        }
+    }
+    line(&format!("{name}(PROGRAM, RUN_FIRST, RUN_CALLS{arguments});"));
+    line("");
+    line("// Outputs.");
+    line("bool is_same = true;");
+    line("const std::string expected = argc == 5 ? argv[4] : \"\";");
+    for ((port, number), file) in parts.outputs.iter().zip(&outputs) {
+        let buffer = &parts.buffers[*number as usize];
+        let Some(place) = place(words, *number, buffer) else { continue };
+        let bytes = bytes_of(port, buffer.dtype);
+        let (descr, shape) = (descr(buffer.dtype), shape_of(port));
+        line(&format!(
+            "is_same &= finish(\"{file}\", \"{}\", \"{descr}\", \"{shape}\", read({place}, {bytes}), outputs, expected);",
+            buffer.dtype
+        ));
+        debug_assert!(beats_of(buffer) * 64 >= bytes, "an output is longer than its buffer");
+    }
+    line("return is_same ? 0 : 1;");
+    text + "}\n"
+}
