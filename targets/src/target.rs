@@ -156,6 +156,22 @@ pub enum TargetError {
         /// What to do.
         hint: String,
     },
+    /// A design needs more of what a part is made of than it may take.
+    #[error("{what} needs {needed} {resource} of {machine}, which has {capacity} for it; {hint}")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// The machine.
+        machine: String,
+        /// What there is too little of.
+        resource: String,
+        /// How many are needed.
+        needed: u64,
+        /// How many there are.
+        capacity: u64,
+        /// What to do.
+        hint: String,
+    },
     /// Something fits into a memory by its size, but nowhere as a whole.
     #[error(
         "{what} needs {needed} of the {capacity} bytes of {machine}'s {memory}, but what is free there lies in pieces that \

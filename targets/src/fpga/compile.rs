@@ -1,11 +1,12 @@
-//! From a plan to a program: lower it, give everything its place, and see what that takes.
+//! From a plan to a program: the fastest design that is found, with all that goes with it.
 
-use tcc_ir::{Plan, ValueId};
+use tcc_ir::{Graph, NodeId, Op, Plan, ValueId};
 
 use super::FpgaMachine;
-use super::lower::{Lowered, Widths, lower};
-use super::place::{Placed, place};
+use super::lower::Lowered;
+use super::place::Placed;
 use super::program::{FpgaProgram, Group, Parts};
+use super::search::{Found, search};
 use crate::lower::Argument;
 use crate::lower::plan::Planned;
 use crate::machine::Machine;
@@ -15,16 +16,10 @@ use crate::weights::Weights;
 /// Compiles a plan.
 ///
 /// # Errors
-/// The machine has too little memory, or a defect.
-pub(super) fn compile(
-    machine: &Machine,
-    facts: &FpgaMachine,
-    widths: Widths,
-    planned: Planned,
-) -> Result<FpgaProgram, TargetError> {
+/// The machine has too little of something, or a defect.
+pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) -> Result<FpgaProgram, TargetError> {
     let Planned { plan, blocks, .. } = planned;
-    let lowered = lower(&plan, widths)?;
-    let placed = place(&plan, &lowered, facts, widths)?;
+    let Found { lowered, placed, times, .. } = search(machine, facts, &plan)?;
     let needed = placed.external_bytes;
     if needed > facts.memory.bytes {
         return Err(TargetError::DoesNotFit {
@@ -37,7 +32,7 @@ pub(super) fn compile(
         });
     }
     let parts = Parts { blocks, ..parts(&plan, &lowered, placed) };
-    FpgaProgram::new(machine, facts, parts)
+    FpgaProgram::new(machine, facts, parts, times)
 }
 
 /// The parts of a program, but for what the optimiser did.
@@ -53,6 +48,7 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         name: plan.kernel_name(index),
         origins: plan.origins(group),
         macs: plan.macs(group),
+        is_float: group.nodes().any(|id| is_of_floats(graph, id)),
         tiling: tilings[index].join("; "),
     });
     Parts {
@@ -68,4 +64,10 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         design: placed.design,
         blocks: Vec::new(),
     }
+}
+
+/// Whether a node is a product of floats.
+fn is_of_floats(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    matches!(node.op, Op::MatMul(_)) && graph.ty(node.inputs[0]).dtype.is_float()
 }

@@ -14,6 +14,9 @@ use crate::lower::piece::{Piece, Work};
 /// Cycles of a call beside its work: until its first loop is full, and for each further loop that it has.
 const FILL: f64 = 100.0;
 
+/// Lanes of element-wise work that designs are taken to have.
+const LANES: u32 = 16;
+
 /// The optimiser's view of a machine.
 pub(super) struct FpgaCosts {
     widths: Widths,
@@ -24,7 +27,10 @@ pub(super) struct FpgaCosts {
 }
 
 impl FpgaCosts {
-    pub fn new(facts: &FpgaMachine, clock_hz: u64, widths: Widths) -> FpgaCosts {
+    pub fn new(facts: &FpgaMachine, clock_hz: u64) -> FpgaCosts {
+        // How wide a design becomes is not known yet; a quarter of the slices for each kind of product is what larger models come to.
+        let slices = (facts.budget().dsps / 4).clamp(4, 1 << 16) as u32;
+        let widths = Widths { lanes: LANES, integer_macs: slices, float_macs: slices / 2 };
         let memory = &facts.memory;
         let rate = memory.bytes_per_second * memory.efficiency * f64::from(memory.channels) / clock_hz as f64;
         FpgaCosts { widths, external_rate: rate, on_chip: capacity(facts) as usize / 4 }

@@ -4,6 +4,8 @@
 //! loops that are not written out are pipelined. Elements of a memory lie in words of as many elements as it has banks, one in each
 //! bank, so that lanes which want neighbours of one word have them in one cycle.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tcc_ir::DType;
 
@@ -71,6 +73,16 @@ pub enum Storage {
     Bram,
     /// UltraRAM.
     Uram,
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Storage::Lutram => "look-up tables",
+            Storage::Bram => "block RAM",
+            Storage::Uram => "UltraRAM",
+        })
+    }
 }
 
 /// Where a parameter of a function lies.

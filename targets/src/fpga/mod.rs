@@ -3,20 +3,21 @@
 //! A plan becomes calls of functions (`lower`), kernels whose lanes are hardware side by side, whose loops are pipelined and whose
 //! buffers lie in memories on the part or beside it (`place`, `design`).
 
+pub mod access;
 mod compile;
 mod cost;
-pub mod access;
 pub mod design;
 mod legal;
 mod lower;
 mod machine;
-mod place;
 pub mod memories;
 pub mod nest;
 pub mod operators;
+mod place;
 mod program;
 pub mod resources;
 pub mod schedule;
+mod search;
 pub mod widths;
 mod writer;
 
@@ -27,7 +28,6 @@ use tcc_ir::{Graph, Plan};
 use tcc_passes::Outline;
 
 use cost::FpgaCosts;
-use lower::Widths;
 
 use crate::explanation::Explanation;
 use crate::lower::plan::{Planned, plan};
@@ -60,12 +60,8 @@ impl Fpga {
         Ok(self.planned(graph, optimization, false)?.plan)
     }
 
-    fn widths(&self) -> Widths {
-        Widths { lanes: 16, integer_macs: 1024, float_macs: 256 }
-    }
-
     fn planned(&self, graph: &Graph, optimization: Optimization, explained: bool) -> Result<Planned, TargetError> {
-        let costs = FpgaCosts::new(&self.facts, self.machine.clock_hz, self.widths());
+        let costs = FpgaCosts::new(&self.facts, self.machine.clock_hz);
         plan(graph, (optimization, explained), &costs, &legal::judge_fused)
     }
 }
@@ -81,7 +77,7 @@ impl Target for Fpga {
 
     fn compile(&self, graph: &Graph, optimization: Optimization) -> Result<Box<dyn Program>, TargetError> {
         let planned = self.planned(graph, optimization, false)?;
-        Ok(Box::new(compile::compile(&self.machine, &self.facts, self.widths(), planned)?))
+        Ok(Box::new(compile::compile(&self.machine, &self.facts, planned)?))
     }
 
     fn compile_explained(
@@ -91,7 +87,7 @@ impl Target for Fpga {
     ) -> Result<(Box<dyn Program>, Explanation), TargetError> {
         let mut planned = self.planned(graph, optimization, true)?;
         let explanation = planned.explanation(optimization);
-        Ok((Box::new(compile::compile(&self.machine, &self.facts, self.widths(), planned)?), explanation))
+        Ok((Box::new(compile::compile(&self.machine, &self.facts, planned)?), explanation))
     }
 
     fn outline(&self, graph: &Graph, optimization: Optimization) -> Result<Outline, TargetError> {

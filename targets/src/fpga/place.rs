@@ -12,6 +12,7 @@ use tcc_passes::derived_constants;
 use super::FpgaMachine;
 use super::design::{BEAT_BYTES, Design, Function, FunctionId, Home, MemoryId, OnChip, Storage};
 use super::lower::{Lower, Lowered, Widths, is_port};
+use super::memories::storage;
 use super::program::{Buffer, Call};
 use crate::arena::Arena;
 use crate::kernel::Kernel;
@@ -24,12 +25,6 @@ use crate::weights::Constant;
 
 /// Memories of a type that values are spread over.
 const MEMORIES: usize = 3;
-
-/// Words up to which a memory is built from look-up tables.
-const FEW_WORDS: u64 = 64;
-
-/// Words from which on a memory is built from UltraRAM, where there is some: half the depth of a block (UG573).
-const MANY_WORDS: u64 = 2048;
 
 /// Share of the memory that a design may take which is given to values and constants; local arrays and ports have the rest.
 const SHARE: f64 = 0.75;
@@ -405,13 +400,11 @@ impl Placing<'_> {
 
     /// Sizes of memories, and functions: kernels that do the same in the same memories are one.
     fn finish(mut self, lowered: &Lowered) -> Result<Placed, TargetError> {
-        let has_uram = self.facts.resources.urams > 0;
         for (memory, arena) in self.design.memories.iter_mut().zip(&self.arenas) {
             memory.words = arena.size.max(1);
-            memory.storage = match memory.words {
-                words if words <= FEW_WORDS => Storage::Lutram,
-                words if words >= MANY_WORDS && has_uram => Storage::Uram,
-                _ => Storage::Bram,
+            memory.storage = match storage(memory.words, memory.dtype.bits() as u64) {
+                Storage::Uram if self.facts.resources.urams == 0 => Storage::Bram,
+                storage => storage,
             };
         }
         // Values beside the part lie behind all that stays there.

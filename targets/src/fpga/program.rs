@@ -2,9 +2,13 @@
 
 mod format;
 mod parts;
+mod report;
+mod schedule;
+mod times;
 mod verify;
 
 pub(in crate::fpga) use parts::{Buffer, Call, Group, Parts};
+pub(in crate::fpga) use times::Times;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,6 +17,9 @@ use tcc_ir::{Tensor, TensorType};
 
 use self::verify::verify;
 use super::FpgaMachine;
+use super::design::FunctionId;
+use super::resources::Resources;
+use super::writer::{self, Written};
 use crate::kernel::simulator::{Memory, Place, launch};
 use crate::machine::Machine;
 use crate::report::Report;
@@ -27,6 +34,8 @@ pub struct FpgaProgram {
     parts: Parts,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    /// How its functions are scheduled.
+    times: Times,
 }
 
 /// That a program does not hold together.
@@ -39,16 +48,24 @@ impl FpgaProgram {
     ///
     /// # Errors
     /// The parts do not fit together, or not into the machine.
-    pub(super) fn new(machine: &Machine, facts: &FpgaMachine, parts: Parts) -> Result<Self, TargetError> {
+    pub(super) fn new(machine: &Machine, facts: &FpgaMachine, parts: Parts, times: Times) -> Result<Self, TargetError> {
         verify(&parts, facts)?;
         let ports = |ports: &[(Port, u32)]| ports.iter().map(|(port, _)| port.clone()).collect();
         let (inputs, outputs) = (ports(&parts.inputs), ports(&parts.outputs));
-        Ok(FpgaProgram { machine: machine.clone(), facts: facts.clone(), parts, inputs, outputs })
+        Ok(FpgaProgram { machine: machine.clone(), facts: facts.clone(), parts, inputs, outputs, times })
     }
 
     /// Reads a program that was written by [`Program::encode`]. The bytes are untrusted.
     pub(super) fn decode(machine: &Machine, facts: &FpgaMachine, bytes: &[u8]) -> Result<Self, TargetError> {
-        FpgaProgram::new(machine, facts, format::decode(bytes)?)
+        let parts = format::decode(bytes)?;
+        verify(&parts, facts)?;
+        let times = Times::new(&parts.design, &parts.calls, facts, machine.clock_hz)?;
+        FpgaProgram::new(machine, facts, parts, times)
+    }
+
+    /// What it takes of the part.
+    fn resources(&self) -> Resources {
+        self.times.resources(&self.parts.design)
     }
 
     /// Executes the program for its values.
@@ -120,41 +137,27 @@ impl Program for FpgaProgram {
     }
 
     fn schedule_text(&self) -> String {
-        String::new()
+        schedule::text(self)
     }
 
     fn code(&self) -> Vec<(PathBuf, String)> {
-        Vec::new()
+        let interval = |function: FunctionId, number: usize| {
+            let schedule = self.times.functions.get(function.index())?;
+            schedule.intervals().get(number).and_then(|&interval| u32::try_from(interval).ok())
+        };
+        writer::files(&Written { parts: &self.parts, machine: &self.machine, facts: &self.facts, intervals: &interval })
     }
 
     fn report(&self) -> Report {
-        Report {
-            model: String::new(),
-            target: String::new(),
-            machine: String::new(),
-            clock_hz: 1,
-            cycles: 0,
-            seconds: 0.0,
-            macs: 0,
-            utilization: 0.0,
-            lower_bound_cycles: 0,
-            dram_bytes: 0,
-            breakdown: vec![],
-            units: vec![],
-            memory: vec![],
-            energy: None,
-            optimizer: vec![],
-            host_ops: vec![],
-            kernels: vec![],
-            notes: vec![],
-        }
+        report::report(self)
     }
 
     fn trace(&self) -> Vec<TraceSpan> {
-        Vec::new()
+        schedule::trace(self)
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
-        Ok(Simulation { outputs: self.execute(weights, inputs)?, cycles: 0 })
+        let cycles = self.times.cycles(&self.parts.calls);
+        Ok(Simulation { outputs: self.execute(weights, inputs)?, cycles })
     }
 }

@@ -117,6 +117,6 @@ fn tried(machine: &Machine, facts: &FpgaMachine, plan: &Plan, widths: Widths) ->
     let lowered = lower(plan, widths)?;
     let placed = place(plan, &lowered, facts, widths)?;
     let times = Times::new(&placed.design, &placed.calls, facts, machine.clock_hz)?;
-    let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design, facts, machine.clock_hz));
+    let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design));
     Ok(Found { lowered, placed, times, cycles, resources })
 }

@@ -1,10 +1,11 @@
 //! Rows: threads that share one, each with a part of its elements, combine what they have to what holds for all of it.
 
-use tcc_ir::{DType, NodeId, Op, Shape, ValueId};
+use tcc_ir::ops::Reduce;
+use tcc_ir::{DType, Node, NodeId, Op, Shape, ValueId};
 
 use super::elements::{Coords, Elements, fold_of};
 use crate::kernel::check::wide;
-use crate::kernel::{ExprId, IndexFn, Scalar, SharedId};
+use crate::kernel::{ExprId, IndexFn, Scalar, SharedId, VarId};
 use crate::target::TargetError;
 
 /// Elements that a thread holds of its row, so that each is read and computed once. If it has more, it computes them whenever they
@@ -18,6 +19,9 @@ pub(crate) struct Shares {
     pub lanes: u32,
     /// Threads of a block.
     pub threads: u32,
+    /// Whether threads go through loops in step, as lanes of hardware do, which then divide rows evenly: so many sums are added to by
+    /// turns, so that iterations need not wait for each other.
+    pub in_step: Option<u32>,
 }
 
 impl Shares {
@@ -95,7 +99,7 @@ pub(crate) fn one_row<'a>(
     let number = elements.builder.integer(row as i32);
     let coords = elements.coords_of(&kept, number);
     let threads = elements.builder.threads();
-    let (lane, shares) = (elements.builder.thread(), Shares { lanes: threads, threads });
+    let (lane, shares) = (elements.builder.thread(), Shares { lanes: threads, threads, in_step: None });
     let (domain, axes) = (domain.clone(), axes.to_vec());
     let scratch = elements.scratch.take().into_iter().collect();
     let mut row = Row::new(elements, (domain, axes), coords, lane, shares);
@@ -170,13 +174,16 @@ impl<'e, 'a> Row<'e, 'a> {
         let start = self.elements.neutral(reduce.function, ty.dtype);
         let name = self.elements.name(node.output());
         let all = self.elements.builder.declare(&name, Scalar::of(ty.dtype), start);
-        self.each(|elements, at, _| {
-            let element = elements.element(node.inputs[0], at)?;
-            let so_far = elements.builder.get(all);
-            let next = elements.combined(reduce.function, ty.dtype, so_far, element);
-            elements.builder.set(all, next);
-            Ok(())
-        })?;
+        match self.shares.in_step.filter(|_| self.held.is_empty()) {
+            Some(turns) => self.by_turns(node, reduce, all, turns)?,
+            None => self.each(|elements, at, _| {
+                let element = elements.element(node.inputs[0], at)?;
+                let so_far = elements.builder.get(all);
+                let next = elements.combined(reduce.function, ty.dtype, so_far, element);
+                elements.builder.set(all, next);
+                Ok(())
+            })?,
+        }
         if self.shares.lanes > 1 {
             let scratch = self.scratch(ty.dtype);
             self.elements.builder.reduce(all, fold_of(reduce.function), ty.dtype, self.shares.lanes, scratch);
@@ -199,12 +206,64 @@ impl<'e, 'a> Row<'e, 'a> {
             return self.held.iter().try_for_each(|(at, column)| work(self.elements, at, *column));
         }
         let builder = &mut self.elements.builder;
-        let end = builder.integer(self.columns as i32);
-        let column = builder.loop_over("column", self.lane, end, self.shares.lanes);
+        let (first, end) = (builder.integer(0), builder.integer(self.columns as i32));
+        let column = match self.shares.in_step {
+            None => builder.loop_over("column", self.lane, end, self.shares.lanes),
+            Some(_) => {
+                let end = builder.integer((self.columns / self.shares.lanes as usize) as i32);
+                let part = builder.loop_over("part", first, end, 1);
+                let before = builder.scaled(part, self.shares.lanes as i32);
+                builder.add(before, self.lane)
+            }
+        };
         self.elements.open();
         let (at, column) = self.place(column);
         work(self.elements, &at, column)?;
         self.elements.close();
+        Ok(())
+    }
+
+    /// Combines this lane's elements of the row, by turns in several variables, into one.
+    fn by_turns(&mut self, node: &Node, reduce: &Reduce, all: VarId, turns: u32) -> Result<(), TargetError> {
+        let dtype = self.elements.graph().ty(node.inputs[0]).dtype;
+        let parts = self.columns / self.shares.lanes as usize;
+        let turns = (1..=turns).rev().find(|turns| parts.is_multiple_of(*turns as usize)).unwrap_or(1);
+        let start = self.elements.neutral(reduce.function, dtype);
+        let builder = &mut self.elements.builder;
+        let sums = builder.array("by_turns", Scalar::of(dtype), turns, start);
+        let (zero, end) = (builder.integer(0), builder.integer((parts / turns as usize) as i32));
+        let round = builder.loop_over("round", zero, end, 1);
+        let turn = builder.unrolled("turn", turns);
+        self.elements.open();
+        let builder = &mut self.elements.builder;
+        let before = builder.scaled(round, turns as i32);
+        let part = builder.add(before, turn);
+        let before = builder.scaled(part, self.shares.lanes as i32);
+        let column = builder.add(before, self.lane);
+        let (at, _) = self.place(column);
+        let element = self.elements.element(node.inputs[0], &at)?;
+        let so_far = self.elements.builder.element(sums, turn);
+        let next = self.elements.combined(reduce.function, dtype, so_far, element);
+        self.elements.builder.set_element(sums, turn, next);
+        self.elements.close();
+        self.elements.builder.end();
+        let mut parts: Vec<ExprId> = (0..turns as i32)
+            .map(|turn| {
+                let turn = self.elements.builder.integer(turn);
+                self.elements.builder.element(sums, turn)
+            })
+            .collect();
+        // A tree, so that no step waits for more others than it must.
+        while parts.len() > 1 {
+            let pairs = std::mem::take(&mut parts);
+            for pair in pairs.chunks(2) {
+                parts.push(match *pair {
+                    [a, b] => self.elements.combined(reduce.function, dtype, a, b),
+                    _ => pair[0],
+                });
+            }
+        }
+        self.elements.builder.set(all, parts[0]);
         Ok(())
     }
 

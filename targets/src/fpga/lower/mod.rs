@@ -34,6 +34,9 @@ pub(in crate::fpga) struct Widths {
 /// Lanes of operators that look for each of their elements by themselves: each has loops of its own.
 const LANES_ALONE: u32 = 2;
 
+/// Sums that elements of a row are added to by turns: no fewer than the cycles that an addition of floats takes.
+const TURNS: u32 = 8;
+
 /// What lowering has made of a plan.
 #[derive(Debug, Default)]
 pub(in crate::fpga) struct Lowered {
@@ -149,7 +152,7 @@ impl<'a> Lowering<'a> {
             (Work::Rows { domain, axes }, None) => {
                 let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
                 let lanes = power_in(columns, widths.lanes);
-                let shares = Shares { lanes, threads: lanes };
+                let shares = Shares { lanes, threads: lanes, in_step: Some(TURNS) };
                 self.call(group, piece, lanes, |elements| {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
                 })

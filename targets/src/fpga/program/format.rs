@@ -32,7 +32,13 @@ pub(super) fn encode(parts: &Parts) -> Vec<u8> {
             .map(|Call { function, buffers, group }| proto::Call { function: function.0, buffers, group })
             .collect(),
         groups: groups
-            .map(|Group { name, origins, macs, tiling }| proto::Group { name, origins, macs, tiling })
+            .map(|Group { name, origins, macs, is_float, tiling }| proto::Group {
+                name,
+                origins,
+                macs,
+                is_float,
+                tiling,
+            })
             .collect(),
         weights_bytes: parts.weights_bytes,
         values_bytes: parts.values_bytes,
@@ -56,7 +62,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Parts, TargetError> {
             .map(|proto::Call { function, buffers, group }| Call { function: FunctionId(function), buffers, group })
             .collect(),
         groups: groups
-            .map(|proto::Group { name, origins, macs, tiling }| Group { name, origins, macs, tiling })
+            .map(|proto::Group { name, origins, macs, is_float, tiling }| Group {
+                name,
+                origins,
+                macs,
+                is_float,
+                tiling,
+            })
             .collect(),
         weights_bytes: program.weights_bytes,
         values_bytes: program.values_bytes,

@@ -73,6 +73,8 @@ pub(in crate::fpga) struct Group {
     pub origins: Vec<String>,
     /// Multiply-accumulates.
     pub macs: u64,
+    /// Whether they are of floats.
+    pub is_float: bool,
     /// How its work is shared out, in words.
     pub tiling: String,
 }

@@ -3,7 +3,7 @@
 use super::FpgaProgram;
 use super::parts::Buffer;
 use crate::fpga::FpgaMachine;
-use crate::fpga::design::{Function, Home};
+use crate::fpga::design::{BEAT_BYTES, Function, Home};
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::optimizer;
 use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
@@ -82,23 +82,23 @@ fn needed(program: &FpgaProgram, group: usize) -> f64 {
     part.macs as f64 / peak(&program.facts, part.is_float)
 }
 
-fn of_group(program: &FpgaProgram, group: usize) -> impl Iterator<Item = (usize, &super::Call)> {
-    program.parts.calls.iter().enumerate().filter(move |(_, call)| call.group as usize == group)
+fn of_group(program: &FpgaProgram, group: usize) -> impl Iterator<Item = &super::Call> {
+    program.parts.calls.iter().filter(move |call| call.group as usize == group)
 }
 
 fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
     let FpgaProgram { parts, times, .. } = program;
     let part = &parts.groups[group];
     let schedule = |call: &super::Call| &times.functions[call.function.index()];
-    let cycles: u64 = of_group(program, group).map(|(number, call)| times.of_call(number, call)).sum();
+    let cycles: u64 = of_group(program, group).map(|call| times.of_call(call)).sum();
     // What bounds the call that takes longest.
-    let longest = of_group(program, group).map(|(_, call)| schedule(call)).max_by_key(|schedule| schedule.cycles());
+    let longest = of_group(program, group).map(|call| schedule(call)).max_by_key(|schedule| schedule.cycles());
     KernelReport {
         name: part.name.clone(),
         origins: part.origins.clone(),
         cycles,
         macs: part.macs,
-        dram_bytes: of_group(program, group).map(|(_, call)| schedule(call).external_bytes()).sum(),
+        dram_bytes: of_group(program, group).map(|call| schedule(call).external_bytes()).sum(),
         bound_by: longest.map_or("latency", |schedule| schedule.bound_by().name()).to_owned(),
         utilization: share(needed(program, group), cycles),
         tiling: part.tiling.clone(),
@@ -110,10 +110,10 @@ fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
     let FpgaProgram { parts, times, .. } = program;
     let mut by: Vec<(&str, u64)> = Vec::new();
     let mut controller = 0;
-    for (number, call) in parts.calls.iter().enumerate() {
+    for call in &parts.calls {
         let schedule = &times.functions[call.function.index()];
         let (name, cycles) = (schedule.bound_by().name(), schedule.cycles());
-        controller += times.of_call(number, call) - cycles;
+        controller += times.of_call(call) - cycles;
         match by.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += cycles,
             None => by.push((name, cycles)),
@@ -154,10 +154,14 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
     let mut read = vec![0u64; parts.buffers.len()];
     for call in &parts.calls {
         let function: &Function = &parts.design.functions[call.function.index()];
-        let bytes = program.times.functions[call.function.index()].read_bytes();
-        for ((&buffer, home), bytes) in call.buffers.iter().zip(&function.homes).zip(bytes) {
-            if matches!(home, Home::External { .. }) {
-                read[buffer as usize] = read[buffer as usize].saturating_add(bytes);
+        let traffic = &program.times.functions[call.function.index()].traffic;
+        for (&buffer, home) in call.buffers.iter().zip(&function.homes) {
+            // What a call reads of all that lies in the same channels, which is more than it reads of one, but not of a table of
+            // which little is wanted.
+            if let Home::External { first, ways } = *home {
+                let beats: u64 =
+                    (first..first + ways).filter_map(|channel| traffic.get(&channel)).map(|beats| beats.read).sum();
+                read[buffer as usize] = read[buffer as usize].saturating_add(beats * BEAT_BYTES);
             }
         }
     }
@@ -177,7 +181,8 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
 fn notes(program: &FpgaProgram, used: Vec<((&str, u64), (&str, u64))>) -> Vec<String> {
     let FpgaProgram { machine, facts, parts, .. } = program;
     let (binding, share) = program.resources().binding(facts.budget());
-    let takes: Vec<String> = used.iter().map(|((name, used), (_, budget))| format!("{used} of {budget} {name}")).collect();
+    let takes: Vec<String> =
+        used.iter().map(|((name, used), (_, budget))| format!("{used} of {budget} {name}")).collect();
     let mut notes = vec![
         format!(
             "the design takes {} that it may of {}; {binding} binds, with {:.0} %",

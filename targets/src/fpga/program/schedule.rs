@@ -31,7 +31,7 @@ pub(super) fn text(program: &FpgaProgram) -> String {
     let _ = writeln!(text, "; {}", shares.join(", "));
     text.push_str("\nmemories:\n");
     for memory in &parts.design.memories {
-        let (storage, dtype) = (memory.storage.name(), memory.dtype.name());
+        let (storage, dtype) = (memory.storage, memory.dtype.name());
         let _ = writeln!(text, "  {}: {} words of {} {dtype} in {storage}", memory.name, memory.words, memory.banks);
     }
     text.push_str("\nfunctions:\n");
@@ -41,7 +41,7 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         loops(&mut text, schedule);
     }
     let (mut now, mut last) = (0, None);
-    for (number, call) in parts.calls.iter().enumerate() {
+    for call in &parts.calls {
         if last != Some(call.group) {
             last = Some(call.group);
             let group = &parts.groups[call.group as usize];
@@ -50,7 +50,7 @@ pub(super) fn text(program: &FpgaProgram) -> String {
                 let _ = writeln!(text, "  ; {}", group.origins.join(", "));
             }
         }
-        let cycles = times.of_call(number, call);
+        let cycles = times.of_call(call);
         let (function, schedule) =
             (&parts.design.functions[call.function.index()], &times.functions[call.function.index()]);
         let (begin, end, bound) = (now + cycles - schedule.cycles(), now + cycles, schedule.bound_by());
@@ -72,9 +72,9 @@ pub(super) fn trace(program: &FpgaProgram) -> Vec<TraceSpan> {
     let FpgaProgram { parts, times, .. } = program;
     let mut spans = Vec::with_capacity(2 * parts.calls.len());
     let mut now = 0;
-    for (number, call) in parts.calls.iter().enumerate() {
+    for call in &parts.calls {
         let own = times.functions[call.function.index()].cycles();
-        let control = times.of_call(number, call) - own;
+        let control = times.of_call(call) - own;
         spans.push(TraceSpan { unit: CONTROLLER.into(), name: "call".to_owned(), start: now, cycles: control });
         now += control;
         let name = parts.design.functions[call.function.index()].kernel.name.clone();

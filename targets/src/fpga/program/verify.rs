@@ -2,8 +2,8 @@
 
 use super::damaged;
 use super::parts::{Buffer, Parts};
-use crate::fpga::FpgaMachine;
 use crate::fpga::design::{Home, OnChip};
+use crate::fpga::{FpgaMachine, writer};
 use crate::kernel::check::check;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::stored::storage;
@@ -37,6 +37,7 @@ pub(super) fn verify(parts: &Parts, facts: &FpgaMachine) -> Result<(), TargetErr
         if function.homes.len() != kernel.buffers.len() {
             return Err(damaged(format!("parameters of `{}` have no homes", kernel.name)));
         }
+        writer::check(function).map_err(|error| damaged(error.to_string()))?;
     }
     for call in &parts.calls {
         let Some(function) = design.functions.get(call.function.index()) else {

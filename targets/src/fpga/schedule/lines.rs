@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Binding, Schedule};
-use crate::fpga::design::{BEAT_BYTES, Storage};
+use crate::fpga::design::BEAT_BYTES;
 use crate::fpga::nest::Item;
 
 impl Binding {
@@ -24,14 +24,6 @@ impl fmt::Display for Binding {
     }
 }
 
-fn built_from(storage: Storage) -> &'static str {
-    match storage {
-        Storage::Lutram => "look-up tables",
-        Storage::Bram => "block RAM",
-        Storage::Uram => "UltraRAM",
-    }
-}
-
 impl Schedule {
     /// Bytes that a call moves from and to external memory.
     pub fn external_bytes(&self) -> u64 {
@@ -44,10 +36,7 @@ impl Schedule {
         for local in &self.memories {
             let array = &self.nest.arrays[local.array.index()];
             let (banks, words, dtype) = (array.banks, local.words, array.dtype.name());
-            lines.push((
-                0,
-                format!("{}: {words} words of {banks} {dtype} in {}", array.name, built_from(local.storage)),
-            ));
+            lines.push((0, format!("{}: {words} words of {banks} {dtype} in {}", array.name, local.storage)));
         }
         self.lines_of(&self.nest.body, 0, &mut lines);
         lines

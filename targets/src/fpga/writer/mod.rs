@@ -28,7 +28,6 @@ use crate::kernel::host::ARRAYS;
 use crate::machine::Machine;
 
 pub(super) use function::check;
-pub(super) use structure::Unsupported;
 
 /// What every design has of beats and elements.
 const BEATS: &str = include_str!("beats.h");

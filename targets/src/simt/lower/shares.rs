@@ -19,5 +19,5 @@ pub(super) fn of(rows: usize, columns: usize, machine: &SimtMachine) -> Shares {
     {
         lanes *= 2;
     }
-    Shares { lanes, threads: lanes.max(THREADS) }
+    Shares { lanes, threads: lanes.max(THREADS), in_step: None }
 }
