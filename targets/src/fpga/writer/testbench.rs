@@ -81,7 +81,7 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
     if words.has_host() {
         arguments.push("host.channel(0)".to_owned());
     }
-    arguments.extend((0..parts.design.channels).map(|channel| format!("channels.channel({channel})")));
+    arguments.extend(words.channels.iter().map(|channel| format!("channels.channel({channel})")));
     let arguments: String = arguments.iter().map(|argument| format!(", {argument}")).collect();
     let name = top_name(parts);
     line(&format!("{name}(PROGRAM, LOAD_FIRST, LOAD_CALLS{arguments});"));
