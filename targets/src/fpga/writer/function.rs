@@ -184,7 +184,7 @@ pub(super) fn write(
                 let each = parameters.iter().map(|(ty, name, extents)| match !named || occurs(&out, name) {
                     true => format!("{ty}{name}{extents}"),
                     // Nobody reads what it says.
-                    false => format!("{ty}{extents} /* {name} */"),
+                    false => format!("{}{extents} /* {name} */", ty.trim_end()),
                 });
                 format!("void {}(\n    {})", kernel.name, each.collect::<Vec<_>>().join(",\n    "))
             };

@@ -185,7 +185,8 @@ impl<'k> Indices<'k> {
         let length = to.clone().plus(&base, -1).filter(|length| length.terms.is_empty());
         let is_even = last < step && length.is_some_and(|length| length.constant % step == 0);
         let divisor = gcd(base.constant.abs(), self.common_divisor(&base, step));
-        let bound = self.bound(&base).and_then(|_| self.range(&to)).map(|(_, most)| most - 1);
+        let bound = self.bound(&base).and_then(|_| self.range(&to)).map(|(_, end)| (end - 1).max(0));
+        let bound = bound.map(|most| most - most % divisor.max(1));
         self.strides[var.index()] = Some(Stride { base, times, is_even, divisor, bound });
     }
 
@@ -326,4 +327,72 @@ impl<'k> Indices<'k> {
 /// The greatest number that two are multiples of.
 pub(super) fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use super::*;
+    use crate::kernel::Builder;
+
+    /// What an index is for a lane and a block.
+    fn value(linear: &Linear, lane: i64, block: i64) -> i64 {
+        let each = linear.terms.iter().map(|&(atom, times)| times * of(atom, lane, block));
+        each.sum::<i64>() + linear.constant
+    }
+
+    fn of(atom: Atom, lane: i64, block: i64) -> i64 {
+        match atom {
+            Atom::Lane => lane,
+            Atom::Block(_) => block,
+            Atom::Var(_) | Atom::Other(_) | Atom::Base(_) | Atom::Slot(_) => 0,
+        }
+    }
+
+    #[test]
+    fn parts_make_the_whole() {
+        for (times, constant) in [(1, 0), (3, 5), (-1, 15), (-1, 47), (-2, 30), (17, 16), (-17, 300)] {
+            for (own, by) in [(16, 16), (64, 16), (24, 16), (5, 8), (1, 3)] {
+                let mut builder = Builder::new("k", 16);
+                let (lane, block) = (builder.thread(), builder.block(0));
+                let (lane, block) = (builder.scaled(lane, times), builder.scaled(block, own));
+                let sum = builder.add(block, lane);
+                let constant = builder.integer(constant);
+                let index = builder.add(sum, constant);
+                let kernel = builder.finish([8, 1, 1], Vec::new());
+                let indices = Indices::new(&kernel);
+                let linear = indices.linear(index);
+                let split = indices.split(&linear, by).unwrap();
+                for lane in 0..16 {
+                    for block in 0..8 {
+                        let all = value(&linear, lane, block);
+                        let rest = value(&split.rest, lane, block);
+                        let parts = split.whole.iter().map(|part| of(part.atom, lane, block) * part.times / part.by);
+                        let whole = parts.sum::<i64>() + split.constant;
+                        assert_eq!(whole * by + rest, all);
+                        assert!(rest >= 0 && (!split.is_below || rest < by), "{rest} of {split:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_that_begin_apart_have_a_base() {
+        let mut builder = Builder::new("k", 16);
+        let (lane, end) = (builder.thread(), builder.integer(64));
+        let column = builder.loop_over("column", lane, end, 16);
+        builder.end();
+        let other = builder.integer(60);
+        let uneven = builder.loop_over("uneven", lane, other, 16);
+        builder.end();
+        let kernel = builder.finish([1, 1, 1], Vec::new());
+        let indices = Indices::new(&kernel);
+        assert!(indices.stride(VarId(0)).unwrap().is_even && !indices.stride(VarId(1)).unwrap().is_even);
+        let split = indices.split(&indices.linear(column), 16).unwrap();
+        assert_eq!(split.whole, [Part { atom: Atom::Base(VarId(0)), times: 1, by: 16 }]);
+        assert_eq!((split.rest, split.is_below), (Linear::of(Atom::Lane), true));
+        assert_eq!(indices.range(&indices.linear(uneven)), Some((0, 48 + 15)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::Written;
 use super::top::top_name;
-use super::words::{Entry, Words, beats_of};
+use super::words::{Entry, Words};
 use crate::fpga::design::Home;
 use crate::fpga::program::Buffer;
 use crate::kernel::host::{bytes_of, descr, file_names, shape_of};
@@ -113,7 +113,6 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
             "is_same &= finish(\"{file}\", \"{}\", \"{descr}\", \"{shape}\", read({place}, {bytes}), outputs, expected);",
             buffer.dtype
         ));
-        debug_assert!(beats_of(buffer) * 64 >= bytes, "an output is longer than its buffer");
     }
     line("return is_same ? 0 : 1;");
     text + "}\n"

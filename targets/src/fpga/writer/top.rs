@@ -9,11 +9,9 @@ use crate::fpga::program::{Buffer, Parts};
 use crate::kernel::names::name_of;
 use crate::kernel::writer::{Language, comment};
 
-/// The name of the top function.
+/// The name of the top function, which nothing else has.
 pub(super) fn top_name(parts: &Parts) -> String {
-    let wanted = name_of(&parts.model);
-    let is_taken = |name: &str| parts.design.memories.iter().any(|memory| memory.name == name);
-    if is_taken(&wanted) { format!("{wanted}_top") } else { wanted }
+    format!("{}_top", name_of(&parts.model))
 }
 
 /// The names of memories in the top, which may be called like one of its parameters.
