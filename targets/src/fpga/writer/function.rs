@@ -787,7 +787,13 @@ impl<'k> Writer<'k> {
     /// A sum of parts and a number.
     pub fn sum(&mut self, parts: &[Part], constant: i64) -> (String, Binding) {
         let mut text = String::new();
-        for &Part { atom, times, by } in parts {
+        // What is subtracted comes after something that it is subtracted from.
+        let (first, then): (Vec<Part>, Vec<Part>) = parts.iter().partition(|part| part.times >= 0);
+        let mut constant = constant;
+        if first.is_empty() && !then.is_empty() && constant > 0 {
+            text = std::mem::take(&mut constant).to_string();
+        }
+        for Part { atom, times, by } in first.into_iter().chain(then) {
             let (mut part, mut binding) = self.atom(atom);
             let is_minus = times < 0;
             let factor = times.abs();

@@ -108,7 +108,7 @@ fn banks_are_those_of_lanes() {
     let word = "x_first + block_x * 4 + start / 16";
     let loads = [format!("x_ram[{word}][lane];"), format!("x_ram[{word}][lane + 8];")];
     assert!(loads.iter().all(|load| text.contains(load)), "{text}");
-    assert!(text.contains("y_ram[y_first + block_x * 8 + start / 16 * 2][7 - lane] = "), "{text}");
+    assert!(text.contains("y_ram[y_first + block_x * 8 + start / 8][7 - lane] = "), "{text}");
     // The index is no longer needed as it was.
     assert!(!text.contains("const int at"), "{text}");
     assert_eq!(accesses(&text, "x_ram").len() + accesses(&text, "y_ram").len(), 3);
