@@ -19,6 +19,11 @@ if ! sh tests/fetch_cuda.sh; then
     [ -z "${CI:-}" ] || exit 1
 fi
 
+if ! sh tests/fetch_ap_types.sh; then
+    echo "cannot fetch the headers of ap_int: they need python3 with pip, and PyPI" >&2
+    [ -z "${CI:-}" ] || exit 1
+fi
+
 # Verilator runs the machine in SystemVerilog, Yosys synthesises parts of it, PoCL runs OpenCL. Without them those tests are
 # skipped, but in CI.
 missing=()

@@ -1,28 +1,30 @@
-//! Names in emitted code: identifiers that mean nothing else in either language.
+//! Names in emitted code: identifiers that mean nothing else in any language.
 
-/// Words that OpenCL C or CUDA C++ has a meaning for, and those that emitted code uses itself, in order.
+/// Words that OpenCL C, CUDA C++ or C++ for high-level synthesis has a meaning for, and those that emitted code uses itself, in
+/// order.
 const TAKEN: &str = "\
-    abs alignas alignof and and_eq as_float as_uint asm atomic atomicInc atomic_inc auto barrier bf16_of_float \
-    bitand bitor block blockDim blockIdx block_x block_y block_z bool break case catch ceil char char16_t char32_t \
-    char8_t clamp class co_await co_return co_yield compl complex concept const const_cast constant consteval \
-    constexpr constinit continue convert cos counter cp_async cp_async_commit cp_async_wait decltype default delete \
-    device dim3 distance div_signed div_unsigned do double dynamic_cast e4m3_of_float e5m2_of_float else enum erf \
-    event_t exp explicit export extern fabs false float float_of_bf16 float_of_e4m3 float_of_e5m2 floor \
-    floor_mod_f32 floor_mod_f64 fma fmax fmin fmod for friend gathered generic get_group_id get_local_id global goto \
-    gridDim half half2 i386 if ilogb image inline int isfinite isinf isnan kernel kernels ldexp ldmatrix ldmatrix_x4 \
+    abs alignas alignof and and_eq ap_int ap_uint as_float as_uint asm atomic atomicInc atomic_inc auto barrier \
+    bf16_of_float bitand bitor bits_of_float block blockDim blockIdx block_x block_y block_z bool break case catch \
+    ceil char char16_t char32_t char8_t clamp class co_await co_return co_yield compl complex concept const \
+    const_cast constant consteval constexpr constinit continue convert cos counter cp_async cp_async_commit \
+    cp_async_wait decltype default delete device dim3 distance div_signed div_unsigned do double dynamic_cast \
+    e4m3_of_float e5m2_of_float else enum erf event_t exp explicit export extern fabs false float float_of_bf16 \
+    float_of_bits float_of_e4m3 float_of_e5m2 float_of_half floor floor_mod_f32 floor_mod_f64 fma fmax fmin fmod for \
+    friend gathered generic get_element get_group_id get_local_id global goto gridDim half half2 half_of_float i386 \
+    if ilogb image inline int int16_t int8_t isfinite isinf isnan kernel kernels ldexp ldmatrix ldmatrix_x4 \
     ldmatrix_x4_trans length linux load_i4 load_u4 load_words local log log1p long main make_uint2 make_uint4 mask \
     max max_f32 max_f64 mem_fence min min_f32 min_f64 mix mma_m16n8k16_bf16 mma_m16n8k16_f16 mma_m16n8k32_s8_s8 \
     mma_m16n8k32_s8_u8 mma_m16n8k32_u8_s8 mma_m16n8k32_u8_u8 mma_m16n8k8_tf32 mod_signed mutable namespace new \
     noexcept normalize not not_eq nullptr operator or or_eq other own_column own_k own_lane own_left own_right \
-    own_row own_words pipe pow pow_signed pow_unsigned private protected ptrdiff_t public quad read_only read_write \
-    register reinterpret_cast rem_signed rem_unsigned remainder reqd_work_group_size requires restrict return rint \
-    round round_to_half round_to_tf32 rsqrt sampler_t saturated_int saturated_long saturated_unsigned \
+    own_row own_words pipe pow pow_signed pow_unsigned private protected ptrdiff_t public put_element quad read_only \
+    read_write register reinterpret_cast rem_signed rem_unsigned remainder reqd_work_group_size requires restrict \
+    return rint round round_to_half round_to_tf32 rsqrt sampler_t saturated_int saturated_long saturated_unsigned \
     saturated_unsigned_long select shared_address shared_memory shift_left_signed shift_left_unsigned \
     shift_right_signed shift_right_unsigned short sign sign_f32 sign_f64 signbit signed sin size_t sizeof slot sqrt \
-    static static_assert static_cast step store_words struct switch tan tanh template this thread threadIdx \
-    thread_local throw true try typedef typeid typename typeof uchar uint uint1 uint2 uint4 uint8_t ulong uniform \
-    union unix unsigned ushort using vec_step virtual vload_half void volatile vstore_half_rte warp warpSize wchar_t \
-    while write_only xor xor_eq";
+    static static_assert static_cast std step store_words struct switch tan tanh template this thread threadIdx \
+    thread_local throw true try typedef typeid typename typeof uchar uint uint1 uint16_t uint2 uint4 uint8_t ulong \
+    uniform union unix unsigned ushort using vec_step virtual vload_half void volatile vstore_half_rte warp warpSize \
+    wchar_t while write_only xor xor_eq";
 
 /// How macros and conversions of OpenCL C begin.
 const TAKEN_PREFIXES: [&str; 2] = ["cl_", "convert_"];

@@ -81,6 +81,8 @@ pub(super) struct Fixed {
     pub channels: BTreeMap<u32, String>,
     /// Of each variable, what all lanes have combined.
     all: Vec<String>,
+    /// Of each index of a loop, what it is for the first lane.
+    bases: Vec<String>,
 }
 
 /// A function's text and how it is called.
@@ -123,7 +125,8 @@ pub(super) fn memories(function: &Function) -> BTreeMap<MemoryId, bool> {
 /// What cannot be.
 pub(in crate::fpga) fn check(function: &Function) -> Result<(), Unsupported> {
     let kernel = &function.kernel;
-    let (indices, sameness) = (Indices::new(kernel), Sameness::new(kernel));
+    let indices = Indices::new(kernel);
+    let sameness = Sameness::new(kernel, &indices);
     structure(kernel, &indices, &sameness).map(|_| ())
 }
 
@@ -131,12 +134,13 @@ pub(in crate::fpga) fn check(function: &Function) -> Result<(), Unsupported> {
 pub(super) fn write(
     design: &Design,
     function: &Function,
-    independent: &[String],
+    independent: &[MemoryId],
     interval: &dyn Fn(usize) -> Option<u32>,
     common: &mut Common,
 ) -> Result<Written, Unsupported> {
     let kernel = &function.kernel;
-    let (indices, sameness) = (Indices::new(kernel), Sameness::new(kernel));
+    let indices = Indices::new(kernel);
+    let sameness = Sameness::new(kernel, &indices);
     let nodes = structure(kernel, &indices, &sameness)?;
     let partitions = partitions(kernel, &indices, &sameness);
     let (read, scalars) = (read(kernel), scalars(kernel));
@@ -180,7 +184,7 @@ pub(super) fn write(
                 let each = parameters.iter().map(|(ty, name, extents)| match !named || occurs(&out, name) {
                     true => format!("{ty}{name}{extents}"),
                     // Nobody reads what it says.
-                    false => format!("{ty}{extents} /* {name} */"),
+                    false => format!("{}{extents} /* {name} */", ty.trim_end()),
                 });
                 format!("void {}(\n    {})", kernel.name, each.collect::<Vec<_>>().join(",\n    "))
             };
@@ -260,17 +264,20 @@ impl<'k> Writer<'k> {
         for var in &kernel.vars {
             let name = self.unique(&format!("{}_all", var.name));
             self.fixed.all.push(name);
+            let name = self.unique(&format!("{}_base", var.name));
+            self.fixed.bases.push(name);
         }
         parameters
     }
 
     /// The body.
-    fn whole(&mut self, nodes: &[Node], independent: &[String]) {
+    fn whole(&mut self, nodes: &[Node], independent: &[MemoryId]) {
         let kernel = self.kernel;
         if kernel.threads > 1 {
             self.line(&format!("constexpr int {} = {};", self.fixed.lanes, kernel.threads));
         }
-        for name in independent {
+        for memory in independent {
+            let name = self.fixed.memories[memory].clone();
             self.pragma(&format!("DEPENDENCE variable={name} type=inter direction=RAW dependent=false"));
         }
         for (shared, partition) in kernel.shared.iter().zip(self.partitions) {
@@ -341,6 +348,7 @@ impl<'k> Writer<'k> {
             Node::Loop(place, body) => self.repeat(*place, body),
             Node::Branch(place, then, otherwise) => self.branch(*place, then, otherwise),
             Node::Masked(place, then, otherwise) => self.masked(*place, then, otherwise),
+            Node::Apart(place, body) => self.apart(*place, body),
             Node::Reduce(place) => self.reduce(*place),
         }
     }
@@ -512,6 +520,91 @@ impl<'k> Writer<'k> {
         self.line("}");
     }
 
+    /// A loop that lanes begin or end apart from each other. They go through it in step; those that have come to their end wait.
+    fn apart(&mut self, place: usize, body: &[Node]) {
+        self.place = place;
+        let kernel = self.kernel;
+        let Stmt::For { var, from, to, step, .. } = kernel.body[place] else { return };
+        let name = &kernel.vars[var.index()].name;
+        let label = self.unique(&format!("over_{name}"));
+        let inside = &kernel.body[place + 1..self.after(place)];
+        let is_innermost = !inside.iter().any(|stmt| matches!(stmt, Stmt::For { unroll: false, .. }));
+        let outside = self.masks.last().cloned();
+        let stride = self.indices.stride(var);
+        let is_even = stride.is_some_and(|stride| stride.is_even);
+        let takes_part = if is_even { String::new() } else { self.unique("takes_part") };
+        let Fixed { lane, lanes, .. } = self.fixed.clone();
+        if let Some(stride) = stride {
+            let (base, (from, _)) = (self.fixed.bases[var.index()].clone(), self.linear(&stride.base));
+            let to = self.expr(to, Binding::Sum);
+            let step = if step == 1 { format!("++{base}") } else { format!("{base} += {step}") };
+            self.line(&format!("{label}: for (int {base} = {from}; {base} < {to}; {step}) {{"));
+            self.depth += 1;
+        } else {
+            self.line(&format!("int {name}[{lanes}];"));
+            self.pragma(&format!("ARRAY_PARTITION variable={name} type=complete dim=0"));
+            self.in_own_run(|writer| {
+                let (target, from) = (writer.target(var, None), writer.expr(from, Binding::Ternary));
+                let guard = outside.as_ref().map(|mask| format!("if ({mask}) ")).unwrap_or_default();
+                writer.line(&format!("{guard}{target} = {from};"));
+            });
+            self.line(&format!("{label}: for (;;) {{"));
+            self.depth += 1;
+        }
+        if is_innermost {
+            self.pipeline();
+        }
+        if !is_even {
+            self.line(&format!("bool {takes_part}[{lanes}];"));
+            self.pragma(&format!("ARRAY_PARTITION variable={takes_part} type=complete dim=0"));
+            if stride.is_none() {
+                self.line("bool goes_on = false;");
+            }
+            self.in_own_run(|writer| {
+                let index = match stride {
+                    Some(stride) => {
+                        let terms = vec![(Atom::Base(var), 1), (Atom::Lane, stride.times)];
+                        writer.linear(&Linear { terms, constant: 0 }).0
+                    }
+                    None => writer.target(var, None),
+                };
+                let to = writer.expr(to, Binding::Sum);
+                let outside = outside.as_ref().map(|mask| format!("{mask} && ")).unwrap_or_default();
+                writer.line(&format!("{takes_part}[{lane}] = {outside}{index} < {to};"));
+                if stride.is_none() {
+                    writer.line(&format!("goes_on |= {takes_part}[{lane}];"));
+                }
+            });
+            if stride.is_none() {
+                self.line("if (!goes_on) break;");
+            }
+            self.masks.push(format!("{takes_part}[{lane}]"));
+        }
+        self.nodes(body);
+        if !is_even {
+            self.masks.pop();
+        }
+        if stride.is_none() {
+            self.in_own_run(|writer| {
+                let target = writer.target(var, None);
+                writer.line(&format!("if ({takes_part}[{lane}]) {target} += {step};"));
+            });
+        }
+        self.depth -= 1;
+        self.line("}");
+    }
+
+    /// Writes what each lane does in a loop of its own over lanes.
+    fn in_own_run(&mut self, write: impl FnOnce(&mut Self)) {
+        self.runs += 1;
+        self.run = Some(self.runs);
+        self.open_lanes();
+        write(self);
+        self.depth -= 1;
+        self.line("}");
+        self.run = None;
+    }
+
     fn branch(&mut self, place: usize, then: &[Node], otherwise: &[Node]) {
         self.place = place;
         let Stmt::If(condition) = self.kernel.body[place] else { return };
@@ -537,20 +630,13 @@ impl<'k> Writer<'k> {
         let Fixed { lane, lanes, .. } = self.fixed.clone();
         self.line(&format!("bool {name}[{lanes}];"));
         self.pragma(&format!("ARRAY_PARTITION variable={name} type=complete dim=0"));
-        self.runs += 1;
-        self.run = Some(self.runs);
-        self.open_lanes();
         let outside = self.masks.last().cloned();
-        let wanted = if outside.is_some() { Binding::Compare } else { Binding::Ternary };
-        let condition = self.expr(condition, wanted);
-        let condition = match &outside {
-            Some(mask) => format!("{mask} && {condition}"),
-            None => condition,
-        };
-        self.line(&format!("{name}[{lane}] = {condition};"));
-        self.depth -= 1;
-        self.line("}");
-        self.run = None;
+        self.in_own_run(|writer| {
+            let wanted = if outside.is_some() { Binding::Compare } else { Binding::Ternary };
+            let condition = writer.expr(condition, wanted);
+            let outside = outside.as_ref().map(|mask| format!("{mask} && ")).unwrap_or_default();
+            writer.line(&format!("{name}[{lane}] = {outside}{condition};"));
+        });
         self.masks.push(format!("{name}[{lane}]"));
         self.nodes(then);
         self.masks.pop();
@@ -701,7 +787,13 @@ impl<'k> Writer<'k> {
     /// A sum of parts and a number.
     pub fn sum(&mut self, parts: &[Part], constant: i64) -> (String, Binding) {
         let mut text = String::new();
-        for &Part { atom, times, by } in parts {
+        // What is subtracted comes after something that it is subtracted from.
+        let (first, then): (Vec<Part>, Vec<Part>) = parts.iter().partition(|part| part.times >= 0);
+        let mut constant = constant;
+        if first.is_empty() && !then.is_empty() && constant > 0 {
+            text = std::mem::take(&mut constant).to_string();
+        }
+        for Part { atom, times, by } in first.into_iter().chain(then) {
             let (mut part, mut binding) = self.atom(atom);
             let is_minus = times < 0;
             let factor = times.abs();
@@ -739,6 +831,7 @@ impl<'k> Writer<'k> {
             Atom::Slot(_) => ("slot".to_owned(), Binding::Whole),
             Atom::Var(var) => (self.variable(var, None), Binding::Whole),
             Atom::Other(id) => self.bound(id),
+            Atom::Base(var) => (self.fixed.bases[var.index()].clone(), Binding::Whole),
         }
     }
 
@@ -862,6 +955,10 @@ impl<'k> Expressions<'k> for Writer<'k> {
             Expr::Thread if kernel.threads == 1 => ("0".to_owned(), Binding::Whole),
             Expr::Thread => (self.fixed.lane.clone(), Binding::Whole),
             Expr::Block(axis) => (self.block(usize::from(axis)), Binding::Whole),
+            Expr::Var(var) if self.indices.stride(var).is_some() => {
+                let linear = self.indices.linear(id);
+                self.linear(&linear)
+            }
             Expr::Var(var) => (self.variable(var, None), Binding::Whole),
             Expr::Element(var, index) => {
                 let index = self.expr(index, Binding::Ternary);
@@ -897,7 +994,7 @@ impl Common {
 }
 
 /// Whether a name occurs in a text.
-fn occurs(text: &str, name: &str) -> bool {
+pub(super) fn occurs(text: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c| !is_part(c)).any(|word| word == name)
 }

@@ -18,6 +18,8 @@ pub(super) enum Atom {
     Var(VarId),
     /// Something else.
     Other(ExprId),
+    /// Where the index of a loop is that of the first lane.
+    Base(VarId),
     /// The lane.
     Lane,
     /// The place in a vector of so many elements.
@@ -85,6 +87,21 @@ impl Linear {
     }
 }
 
+/// A loop whose index is the same for all lanes but for a multiple of the lane's number, which comes to the same end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stride {
+    /// Where the first lane begins.
+    pub base: Linear,
+    /// How much further the next lane is.
+    pub times: i64,
+    /// Whether all lanes go through it equally often.
+    pub is_even: bool,
+    /// A number that the first lane's index is a multiple of.
+    divisor: i64,
+    /// The greatest that it can be; `None` if it may be negative.
+    bound: Option<i64>,
+}
+
 /// What is known of the indices of a kernel.
 pub(super) struct Indices<'k> {
     kernel: &'k Kernel,
@@ -92,6 +109,10 @@ pub(super) struct Indices<'k> {
     /// What variables hold that keep it, if that is made of what stays the same as long as they do.
     definitions: Vec<Option<ExprId>>,
     known: RefCell<HashMap<ExprId, Linear>>,
+    /// For the index of each loop, how it differs from lane to lane.
+    strides: Vec<Option<Stride>>,
+    /// Whether a variable is the index of a loop that all lanes go through alike.
+    is_common: Vec<bool>,
 }
 
 impl<'k> Indices<'k> {
@@ -104,7 +125,8 @@ impl<'k> Indices<'k> {
             }
         }
         let (definitions, known) = (vec![None; kernel.vars.len()], RefCell::default());
-        let mut indices = Indices { kernel, counters: Counters::default(), definitions, known };
+        let (strides, is_common) = (vec![None; kernel.vars.len()], vec![false; kernel.vars.len()]);
+        let mut indices = Indices { kernel, counters: Counters::default(), definitions, known, strides, is_common };
         let mut keeps = vec![false; kernel.vars.len()];
         let mut pure = vec![false; kernel.exprs.len()];
         let mut first = 0;
@@ -114,6 +136,7 @@ impl<'k> Indices<'k> {
                     keeps[var.index()] = !is_set[var.index()];
                     if keeps[var.index()] {
                         indices.counters.insert(kernel, var, (from, to, step));
+                        indices.spread(var, (from, to, step));
                     }
                 }
                 Stmt::Let(var, value) if kernel.vars[var.index()].array.is_none() && !is_set[var.index()] => {
@@ -139,6 +162,39 @@ impl<'k> Indices<'k> {
         indices
     }
 
+    /// Finds out how a loop differs from lane to lane.
+    fn spread(&mut self, var: VarId, (from, to, step): (ExprId, ExprId, u32)) {
+        let (from, to) = (self.linear(from), self.linear(to));
+        let is_common = |&(atom, _): &(Atom, i64)| match atom {
+            Atom::Block(_) => true,
+            Atom::Var(var) => self.is_common[var.index()],
+            Atom::Other(_) | Atom::Base(_) | Atom::Lane | Atom::Slot(_) => false,
+        };
+        let times = from.times(Atom::Lane);
+        let terms = from.terms.iter().copied().filter(|&(atom, _)| atom != Atom::Lane).collect();
+        let base = Linear { terms, constant: from.constant };
+        if times < 0 || !base.terms.iter().chain(&to.terms).all(|term| is_common(term)) {
+            return;
+        }
+        self.is_common[var.index()] = times == 0;
+        if times == 0 {
+            return;
+        }
+        let step = i64::from(step);
+        let last = times * (i64::from(self.kernel.threads) - 1);
+        let length = to.clone().plus(&base, -1).filter(|length| length.terms.is_empty());
+        let is_even = last < step && length.is_some_and(|length| length.constant % step == 0);
+        let divisor = gcd(base.constant.abs(), self.common_divisor(&base, step));
+        let bound = self.bound(&base).and_then(|_| self.range(&to)).map(|(_, end)| (end - 1).max(0));
+        let bound = bound.map(|most| most - most % divisor.max(1));
+        self.strides[var.index()] = Some(Stride { base, times, is_even, divisor, bound });
+    }
+
+    /// How a loop's index differs from lane to lane, if it does so by a multiple of the lane's number.
+    pub fn stride(&self, var: VarId) -> Option<&Stride> {
+        self.strides[var.index()].as_ref()
+    }
+
     /// An index as a sum.
     pub fn linear(&self, id: ExprId) -> Linear {
         if let Some(known) = self.known.borrow().get(&id) {
@@ -157,9 +213,12 @@ impl<'k> Indices<'k> {
             Expr::Thread => Some(Linear::of(Atom::Lane)),
             Expr::Block(axis) if kernel.grid[usize::from(axis)] == 1 => Some(Linear::known(0)),
             Expr::Block(axis) => Some(Linear::of(Atom::Block(axis))),
-            Expr::Var(var) => match self.definitions[var.index()] {
-                Some(value) => Some(self.linear(value)),
-                None => Some(Linear::of(Atom::Var(var))),
+            Expr::Var(var) => match (self.definitions[var.index()], &self.strides[var.index()]) {
+                (Some(value), _) => Some(self.linear(value)),
+                (None, Some(stride)) => {
+                    Some(Linear { terms: vec![(Atom::Base(var), 1), (Atom::Lane, stride.times)], constant: 0 })
+                }
+                (None, None) => Some(Linear::of(Atom::Var(var))),
             },
             Expr::Index(IndexFn::Add, a, b) => self.linear(a).plus(&self.linear(b), 1),
             Expr::Index(IndexFn::Sub, a, b) => self.linear(a).plus(&self.linear(b), -1),
@@ -181,6 +240,7 @@ impl<'k> Indices<'k> {
             Atom::Block(_) | Atom::Lane | Atom::Slot(_) => true,
             Atom::Var(var) => self.counters.counter(var).is_some(),
             Atom::Other(id) => self.counters.is_natural(self.kernel, id),
+            Atom::Base(var) => self.stride(var).is_some_and(|stride| stride.bound.is_some()),
         }
     }
 
@@ -190,6 +250,7 @@ impl<'k> Indices<'k> {
             Atom::Block(_) | Atom::Lane | Atom::Slot(_) => 1,
             Atom::Var(var) => self.counters.counter(var).map_or(1, |(divisor, _)| i64::from(divisor).max(1)),
             Atom::Other(id) => i64::from(self.counters.divisor(self.kernel, id)).max(1),
+            Atom::Base(var) => self.stride(var).map_or(1, |stride| stride.divisor.max(1)),
         }
     }
 
@@ -201,17 +262,21 @@ impl<'k> Indices<'k> {
             Atom::Slot(count) => Some(i64::from(count) - 1),
             Atom::Var(var) => self.counters.counter(var).and_then(|(_, bound)| bound),
             Atom::Other(id) => self.counters.bound(self.kernel, id),
+            Atom::Base(var) => self.stride(var).and_then(|stride| stride.bound),
         }
+    }
+
+    /// The least and the greatest that a sum can be, if that is known.
+    pub fn range(&self, linear: &Linear) -> Option<(i64, i64)> {
+        linear.terms.iter().try_fold((linear.constant, linear.constant), |(least, most), &(atom, times)| {
+            let bound = if self.is_natural(atom) { self.atom_bound(atom)?.checked_mul(times)? } else { return None };
+            Some((least.checked_add(bound.min(0))?, most.checked_add(bound.max(0))?))
+        })
     }
 
     /// The greatest that a sum can be, if nothing in it is negative.
     pub fn bound(&self, linear: &Linear) -> Option<i64> {
-        linear.terms.iter().try_fold(linear.constant, |sum, &(atom, times)| {
-            if times < 0 || !self.is_natural(atom) {
-                return None;
-            }
-            sum.checked_add(self.atom_bound(atom)?.checked_mul(times)?)
-        })
+        self.range(linear).filter(|&(least, _)| least >= 0).map(|(_, most)| most)
     }
 
     /// The greatest divisor of a number that all terms of a sum are multiples of.
@@ -222,6 +287,16 @@ impl<'k> Indices<'k> {
 
     /// An index divided by a number; `None` if what is left of it may be negative.
     pub fn split(&self, linear: &Linear, by: i64) -> Option<Split> {
+        // What is subtracted stays so if the rest is not negative even then.
+        let signed = self.split_so(linear, by, |times| (times / by, times % by));
+        let is_natural = |split: &Split| self.range(&split.rest).is_some_and(|(least, _)| least >= 0);
+        signed
+            .filter(is_natural)
+            .or_else(|| self.split_so(linear, by, |times| (times.div_euclid(by), times.rem_euclid(by))))
+    }
+
+    /// The same with a way to part factors into a multiple of the number and what is left.
+    fn split_so(&self, linear: &Linear, by: i64, part: impl Fn(i64) -> (i64, i64)) -> Option<Split> {
         let mut split = Split {
             whole: Vec::new(),
             constant: linear.constant.div_euclid(by),
@@ -229,13 +304,11 @@ impl<'k> Indices<'k> {
             is_below: false,
         };
         for &(atom, times) in &linear.terms {
-            // What is a multiple of the number whatever the rest is.
-            let (multiple, left) = (times.div_euclid(by), times.rem_euclid(by));
-            let divided = gcd(left, by);
+            let (multiple, left) = part(times);
+            let shared = gcd(times.abs(), by);
             if left == 0 {
                 split.whole.push(Part { atom, times: multiple, by: 1 });
-            } else if self.divisor(atom) % (by / divided) == 0 {
-                let shared = gcd(times.abs(), by);
+            } else if self.divisor(atom) % (by / shared) == 0 {
                 split.whole.push(Part { atom, times: times / shared, by: by / shared });
             } else if self.is_natural(atom) {
                 if multiple != 0 {
@@ -254,4 +327,72 @@ impl<'k> Indices<'k> {
 /// The greatest number that two are multiples of.
 pub(super) fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use super::*;
+    use crate::kernel::Builder;
+
+    /// What an index is for a lane and a block.
+    fn value(linear: &Linear, lane: i64, block: i64) -> i64 {
+        let each = linear.terms.iter().map(|&(atom, times)| times * of(atom, lane, block));
+        each.sum::<i64>() + linear.constant
+    }
+
+    fn of(atom: Atom, lane: i64, block: i64) -> i64 {
+        match atom {
+            Atom::Lane => lane,
+            Atom::Block(_) => block,
+            Atom::Var(_) | Atom::Other(_) | Atom::Base(_) | Atom::Slot(_) => 0,
+        }
+    }
+
+    #[test]
+    fn parts_make_the_whole() {
+        for (times, constant) in [(1, 0), (3, 5), (-1, 15), (-1, 47), (-2, 30), (17, 16), (-17, 300)] {
+            for (own, by) in [(16, 16), (64, 16), (24, 16), (5, 8), (1, 3)] {
+                let mut builder = Builder::new("k", 16);
+                let (lane, block) = (builder.thread(), builder.block(0));
+                let (lane, block) = (builder.scaled(lane, times), builder.scaled(block, own));
+                let sum = builder.add(block, lane);
+                let constant = builder.integer(constant);
+                let index = builder.add(sum, constant);
+                let kernel = builder.finish([8, 1, 1], Vec::new());
+                let indices = Indices::new(&kernel);
+                let linear = indices.linear(index);
+                let split = indices.split(&linear, by).unwrap();
+                for lane in 0..16 {
+                    for block in 0..8 {
+                        let all = value(&linear, lane, block);
+                        let rest = value(&split.rest, lane, block);
+                        let parts = split.whole.iter().map(|part| of(part.atom, lane, block) * part.times / part.by);
+                        let whole = parts.sum::<i64>() + split.constant;
+                        assert_eq!(whole * by + rest, all);
+                        assert!(rest >= 0 && (!split.is_below || rest < by), "{rest} of {split:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_that_begin_apart_have_a_base() {
+        let mut builder = Builder::new("k", 16);
+        let (lane, end) = (builder.thread(), builder.integer(64));
+        let column = builder.loop_over("column", lane, end, 16);
+        builder.end();
+        let other = builder.integer(60);
+        let uneven = builder.loop_over("uneven", lane, other, 16);
+        builder.end();
+        let kernel = builder.finish([1, 1, 1], Vec::new());
+        let indices = Indices::new(&kernel);
+        assert!(indices.stride(VarId(0)).unwrap().is_even && !indices.stride(VarId(1)).unwrap().is_even);
+        let split = indices.split(&indices.linear(column), 16).unwrap();
+        assert_eq!(split.whole, [Part { atom: Atom::Base(VarId(0)), times: 1, by: 16 }]);
+        assert_eq!((split.rest, split.is_below), (Linear::of(Atom::Lane), true));
+        assert_eq!(indices.range(&indices.linear(uneven)), Some((0, 48 + 15)));
+    }
 }

@@ -1,7 +1,7 @@
 //! All functions of a design as one file, with what they call.
 
 use super::Written;
-use super::function::{self, Common};
+use super::function::{self, Common, occurs};
 use super::top::independent;
 use crate::fpga::design::FunctionId;
 use crate::kernel::writer::{Language, comment};
@@ -39,14 +39,15 @@ pub(super) fn kernels(written: &Written<'_>) -> [String; 2] {
     }
     header.push_str("} // namespace kernels\n");
     let mut text = format!("{head}#include \"kernels.h\"\n\n#include <cmath>\n\nnamespace kernels {{\n");
-    text.push_str(
-        "\ntemplate <typename Number> static inline Number min(Number a, Number b) { return b < a ? b : a; }
-template <typename Number> static inline Number max(Number a, Number b) { return a < b ? b : a; }\n",
-    );
-    for helper in common.helpers {
-        text.push('\n');
-        text.push_str(&helper.text(Language::Hls));
+    let helpers: String = common.helpers.iter().map(|helper| format!("\n{}", helper.text(Language::Hls))).collect();
+    for (name, test) in [("min", "b < a"), ("max", "a < b")] {
+        if occurs(&helpers, name) || occurs(&sections, name) {
+            text.push_str(&format!(
+                "\ntemplate <typename Number> inline Number {name}(Number a, Number b) {{ return {test} ? b : a; }}\n"
+            ));
+        }
     }
+    text.push_str(&helpers);
     for ways in common.ways {
         text.push_str(&of_ways(ways));
     }

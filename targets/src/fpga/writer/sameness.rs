@@ -1,5 +1,6 @@
 //! What is the same for all lanes, so that it is computed once.
 
+use super::index::Indices;
 use crate::kernel::{Expr, ExprId, Kernel, Stmt, VarId};
 
 /// What of a kernel differs from lane to lane.
@@ -13,16 +14,16 @@ pub(super) struct Sameness<'k> {
 
 impl<'k> Sameness<'k> {
     /// Looks at a kernel that was checked.
-    pub fn new(kernel: &'k Kernel) -> Self {
+    pub fn new(kernel: &'k Kernel, indices: &Indices<'_>) -> Self {
         let settled = settled(kernel);
         let mut sameness = Sameness { kernel, differs: vec![false; kernel.vars.len()], settled };
         // A loop may read what is only set further down: so until nothing is new.
-        while kernel.threads > 1 && sameness.walk() {}
+        while kernel.threads > 1 && sameness.walk(indices) {}
         sameness
     }
 
     /// Goes through the statements once, and says whether something new was found.
-    fn walk(&mut self) -> bool {
+    fn walk(&mut self, indices: &Indices<'_>) -> bool {
         let kernel = self.kernel;
         let before = self.differs.iter().filter(|&&differs| differs).count();
         // Whether not all lanes come to what is in each open scope.
@@ -43,7 +44,8 @@ impl<'k> Sameness<'k> {
                 Stmt::For { var, from, to, .. } => {
                     let differs = self.at(from, place) || self.at(to, place);
                     self.differs[var.index()] |= differs;
-                    scopes.push(masked || differs);
+                    let is_even = indices.stride(var).is_some_and(|stride| stride.is_even);
+                    scopes.push(masked || differs && !is_even);
                 }
                 Stmt::If(condition) => {
                     let differs = self.at(condition, place);

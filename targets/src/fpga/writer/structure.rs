@@ -21,6 +21,8 @@ pub(super) enum Node {
     Branch(usize, Vec<Node>, Vec<Node>),
     /// One that not all lanes take, with parts that they come to together.
     Masked(usize, Vec<Node>, Vec<Node>),
+    /// A loop that lanes begin apart from each other, or end: with parts that they come to together.
+    Apart(usize, Vec<Node>),
     /// What lanes combine.
     Reduce(usize),
 }
@@ -107,16 +109,15 @@ impl Structure<'_> {
                 | Stmt::StoreShared(..)
                 | Stmt::LoadVector { .. }
                 | Stmt::StoreVector { .. } => self.plain(at, masked, &mut run, &mut nodes)?,
-                Stmt::For { from, to, unroll, .. } => {
-                    if self.sameness.at(from, at) || self.sameness.at(to, at) {
-                        if unroll || !self.is_inline(at, next)? {
-                            return Err("lanes go through a loop unequally often in which they are in step");
-                        }
-                        self.inline(at, next, &mut run, &mut nodes)?;
-                    } else {
-                        run.flush(&mut nodes);
-                        nodes.push(Node::Loop(at, self.block(at + 1, next - 1, masked)?));
+                Stmt::For { var, from, to, unroll, .. } => {
+                    run.flush(&mut nodes);
+                    let differs = self.sameness.at(from, at) || self.sameness.at(to, at);
+                    if differs && unroll {
+                        return Err("a loop that is written out begins or ends with the lane");
                     }
+                    let is_even = self.indices.stride(var).is_some_and(|stride| stride.is_even);
+                    let body = self.block(at + 1, next - 1, masked || differs && !is_even)?;
+                    nodes.push(if differs { Node::Apart(at, body) } else { Node::Loop(at, body) });
                 }
                 Stmt::If(condition) => {
                     if self.sameness.at(condition, at) && self.is_inline(at, next)? {
@@ -220,11 +221,9 @@ impl Structure<'_> {
                 | Stmt::LoadVector { .. }
                 | Stmt::StoreVector { .. } => {}
                 Stmt::If(_) => scopes.push(false),
-                Stmt::For { from, to, unroll, .. } => {
-                    let differs = self.sameness.at(from, place) || self.sameness.at(to, place);
-                    if !unroll && !differs {
-                        return Ok(false);
-                    }
+                // Lanes go through others together.
+                Stmt::For { unroll: false, .. } => return Ok(false),
+                Stmt::For { .. } => {
                     scopes.push(true);
                     loops += 1;
                 }
@@ -279,7 +278,7 @@ impl Structure<'_> {
     fn own(&self, index: ExprId, at: usize) -> Option<Linear> {
         let linear = self.indices.linear(index);
         let is_same = |atom: Atom| match atom {
-            Atom::Block(_) | Atom::Lane | Atom::Slot(_) => true,
+            Atom::Block(_) | Atom::Lane | Atom::Slot(_) | Atom::Base(_) => true,
             Atom::Var(var) => {
                 let is_index =
                     matches!(self.kernel.body.iter().find(|stmt| declares(stmt, var)), Some(Stmt::For { .. }));

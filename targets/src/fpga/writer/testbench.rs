@@ -2,7 +2,7 @@
 
 use super::Written;
 use super::top::top_name;
-use super::words::{Entry, Words, beats_of};
+use super::words::{Entry, Words};
 use crate::fpga::design::Home;
 use crate::fpga::program::Buffer;
 use crate::kernel::host::{bytes_of, descr, file_names, shape_of};
@@ -81,7 +81,7 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
     if words.has_host() {
         arguments.push("host.channel(0)".to_owned());
     }
-    arguments.extend((0..parts.design.channels).map(|channel| format!("channels.channel({channel})")));
+    arguments.extend(words.channels.iter().map(|channel| format!("channels.channel({channel})")));
     let arguments: String = arguments.iter().map(|argument| format!(", {argument}")).collect();
     let name = top_name(parts);
     line(&format!("{name}(PROGRAM, LOAD_FIRST, LOAD_CALLS{arguments});"));
@@ -113,7 +113,6 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
             "is_same &= finish(\"{file}\", \"{}\", \"{descr}\", \"{shape}\", read({place}, {bytes}), outputs, expected);",
             buffer.dtype
         ));
-        debug_assert!(beats_of(buffer) * 64 >= bytes, "an output is longer than its buffer");
     }
     line("return is_same ? 0 : 1;");
     text + "}\n"

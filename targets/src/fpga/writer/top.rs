@@ -9,11 +9,9 @@ use crate::fpga::program::{Buffer, Parts};
 use crate::kernel::names::name_of;
 use crate::kernel::writer::{Language, comment};
 
-/// The name of the top function.
+/// The name of the top function, which nothing else has.
 pub(super) fn top_name(parts: &Parts) -> String {
-    let wanted = name_of(&parts.model);
-    let is_taken = |name: &str| parts.design.memories.iter().any(|memory| memory.name == name);
-    if is_taken(&wanted) { format!("{wanted}_top") } else { wanted }
+    format!("{}_top", name_of(&parts.model))
 }
 
 /// The names of memories in the top, which may be called like one of its parameters.
@@ -22,12 +20,12 @@ fn memory_name(memory: &OnChip) -> String {
 }
 
 /// The parameters of the top function.
-fn parameters(parts: &Parts, words: &Words) -> String {
+fn parameters(words: &Words) -> String {
     let mut parameters = vec!["const unsigned *program".to_owned(), "int first".to_owned(), "int calls".to_owned()];
     if words.has_host() {
         parameters.push("Beat *host".to_owned());
     }
-    parameters.extend((0..parts.design.channels).map(|channel| format!("Beat *channel_{channel}")));
+    parameters.extend(words.channels.iter().map(|channel| format!("Beat *channel_{channel}")));
     parameters.join(", ")
 }
 
@@ -44,12 +42,12 @@ pub(super) fn header(written: &Written<'_>, words: &Words) -> String {
         comment(&written.machine.name),
         words.width,
         top_name(parts),
-        parameters(parts, words)
+        parameters(words)
     )
 }
 
-/// Parameters of a function that are read and written in places that no call has in common: the names that they have in it.
-pub(super) fn independent(parts: &Parts, function: FunctionId) -> Vec<String> {
+/// Memories that a function reads and writes in places that no call has in common.
+pub(super) fn independent(parts: &Parts, function: FunctionId) -> Vec<MemoryId> {
     let of = &parts.design.functions[function.index()];
     let words = |buffer: &Buffer, memory: MemoryId| {
         let banks = u64::from(parts.design.memories[memory.index()].banks);
@@ -70,8 +68,7 @@ pub(super) fn independent(parts: &Parts, function: FunctionId) -> Vec<String> {
         });
         apart && both
     };
-    let own = memories(of).into_keys().filter(|&memory| is_apart(memory));
-    own.map(|memory| parts.design.memories[memory.index()].name.clone()).collect()
+    memories(of).into_keys().filter(|&memory| is_apart(memory)).collect()
 }
 
 /// The top and its controller.
@@ -93,7 +90,7 @@ pub(super) fn top(written: &Written<'_>, words: &Words) -> String {
             text.push_str(&copy(memory, false));
         }
     }
-    text.push_str(&format!("\nextern \"C\" void {name}({})\n{{\n", parameters(parts, words)));
+    text.push_str(&format!("\nextern \"C\" void {name}({})\n{{\n", parameters(words)));
     let cycles = (facts.memory.latency_ns * 1e-9 * written.machine.clock_hz as f64).ceil();
     let (burst, outstanding) = (facts.memory.burst_bytes / 64, facts.memory.outstanding);
     let mut port = |port: &str, depth: u64| {
@@ -108,8 +105,8 @@ pub(super) fn top(written: &Written<'_>, words: &Words) -> String {
     if words.has_host() {
         port("host", words.host_beats);
     }
-    for (channel, &rows) in words.rows.iter().enumerate() {
-        port(&format!("channel_{channel}"), rows);
+    for &channel in &words.channels {
+        port(&format!("channel_{channel}"), words.rows.get(channel as usize).copied().unwrap_or(0));
     }
     for argument in ["first", "calls", "return"] {
         text.push_str(&format!("#pragma HLS INTERFACE mode=s_axilite port={argument}\n"));

@@ -3,7 +3,7 @@
 
 use super::access::{behind, per_beat};
 use super::function::Writer;
-use super::index::{Atom, Linear, gcd};
+use super::index::{Atom, Linear, Split, gcd};
 use crate::fpga::design::Home;
 use crate::kernel::writer::Binding;
 use crate::kernel::{BufferId, Expr, ExprId, Memory, Stmt};
@@ -63,7 +63,7 @@ impl Writer<'_> {
     /// Whether something is the same for all lanes, and is there before the run.
     fn is_common(&self, atom: Atom) -> bool {
         match atom {
-            Atom::Block(_) => true,
+            Atom::Block(_) | Atom::Base(_) => true,
             Atom::Lane | Atom::Slot(_) => false,
             Atom::Var(var) => {
                 let is_same = !self.sameness.differs(var) || self.sameness.is_settled(var, self.place);
@@ -152,19 +152,30 @@ impl Writer<'_> {
             return;
         }
         let of = &self.kernel.buffers[buffer.index()];
-        let is_guarded = is_nested || count > 1 && !is_aligned;
         let [at, offset] = self.divided(&base, per_beat);
+        let beats = of.elements.div_ceil(per_beat as u64);
+        let is_there = at.0.parse().is_ok_and(|at: u64| at + (count as u64) <= beats);
+        let is_guarded = !is_there && (is_nested || count > 1 && !is_aligned);
         let name = self.unique(&format!("{}_beat{}", of.name, if count == 1 { "" } else { "s" }));
-        let at = if at.0 == "0" || !is_guarded && count == 1 {
+        // Where the first beat lies is said once, unless nobody asks.
+        let is_said = is_guarded || count > 1 && !self.is_static(buffer, &base);
+        let at = if at.0 == "0" || !is_said {
             at.0
         } else {
             let named = self.unique(&format!("{}_at", of.name));
             self.line(&format!("const int {named} = {};", at.0));
             named
         };
+        let offset = if offset.0.contains(' ') {
+            let named = self.unique(&format!("{}_offset", of.name));
+            self.line(&format!("const int {named} = {};", offset.0));
+            named
+        } else {
+            offset.0
+        };
         let lanes = if in_lanes { i64::from(self.kernel.threads) } else { 1 };
-        let is_full = is_aligned && !is_guarded && covers(&own, lanes, count * per_beat);
-        let window = Window { buffer, base, count, writes, is_guarded, is_full, name, at, offset: offset.0 };
+        let is_full = writes && is_aligned && !is_nested && covers(&own, lanes, count * per_beat);
+        let window = Window { buffer, base, count, writes, is_guarded, is_full, name, at, offset };
         self.read_window(&window);
         self.windows.push(window);
     }
@@ -172,27 +183,24 @@ impl Writer<'_> {
     fn read_window(&mut self, window: &Window) {
         let Window { count, writes, is_full, is_guarded, name, .. } = window;
         let constant = if *writes { "" } else { "const " };
-        if *count > 1 {
-            self.line(&format!("Beat {name}[{count}];"));
-            self.pragma(&format!("ARRAY_PARTITION variable={name} type=complete"));
-        }
-        if *is_full {
-            if *count == 1 {
-                self.line(&format!("Beat {name};"));
-            }
-            return;
-        }
+        let mut values = Vec::new();
         for beat in 0..*count {
-            let read = self.beat_of(window, beat);
-            let value = match is_guarded {
-                true => format!("{} ? {read} : Beat(0)", self.is_in(window, beat)),
-                false => read,
-            };
-            self.line(&match count {
-                1 => format!("{constant}Beat {name} = {value};"),
-                _ => format!("{name}[{beat}] = {value};"),
+            let read = if *is_full { String::new() } else { self.beat_of(window, beat) };
+            values.push(match (is_full, is_guarded) {
+                (true, _) => "0".to_owned(),
+                (false, true) => format!("{} ? {read} : Beat(0)", self.is_in(window, beat)),
+                (false, false) => read,
             });
         }
+        if let [value] = values.as_slice() {
+            return self.line(&format!("{constant}Beat {name} = {value};"));
+        }
+        self.line(&format!("{constant}Beat {name}[{count}] = {{"));
+        for value in values {
+            self.line(&format!("    {value},"));
+        }
+        self.line("};");
+        self.pragma(&format!("ARRAY_PARTITION variable={name} type=complete"));
     }
 
     /// Writes the beats that lanes have put elements into.
@@ -248,13 +256,24 @@ impl Writer<'_> {
             let further = behind(&window.at, &beat.to_string());
             return Some(format!("{channel}[{}]", behind(&first, &further)));
         }
-        // The first beat lies in the first channel for sure.
         let per_beat = per_beat(self.kernel.buffers[window.buffer.index()].dtype);
-        let split = self.indices.split(&window.base, per_beat * ways)?;
-        self.indices.bound(&split.rest).filter(|&bound| bound < per_beat)?;
+        let split = self.indices.split(&window.base, per_beat * ways).filter(|split| self.begins(split, per_beat))?;
         let (row, _) = self.sum(&split.whole, split.constant);
         let row = behind(&row, &(beat / ways).to_string());
         Some(format!("{}[{}]", channels[(beat % ways) as usize], behind(&first, &row)))
+    }
+
+    /// Whether the first beat lies in the first channel for sure.
+    fn begins(&self, split: &Split, per_beat: i64) -> bool {
+        self.indices.bound(&split.rest).is_some_and(|bound| bound < per_beat)
+    }
+
+    /// Whether it is known of several channels which each beat from an index on lies in.
+    fn is_static(&self, buffer: BufferId, base: &Linear) -> bool {
+        let ways = self.channels_of(buffer).len() as i64;
+        let per_beat = per_beat(self.kernel.buffers[buffer.index()].dtype);
+        let split = self.indices.split(base, per_beat * ways);
+        ways > 1 && split.is_some_and(|split| self.begins(&split, per_beat))
     }
 
     /// The beat of a window that an element lies in, and where it lies there; `None` if there is no such window.

@@ -1,8 +1,9 @@
 //! The program of a part as words: what its controller calls, and what goes between the host's memory and memories on the part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::access::per_beat;
+use super::function::channels;
 use crate::fpga::design::{FunctionId, Home, MemoryId};
 use crate::fpga::program::{Buffer, Parts};
 use crate::kernel::simulator::Place;
@@ -43,6 +44,8 @@ pub(super) struct Words {
     pub host_beats: u64,
     /// Beats that are used of each channel.
     pub rows: Vec<u64>,
+    /// Channels that functions have ports to.
+    pub channels: Vec<u32>,
 }
 
 /// Beats of so many elements.
@@ -60,6 +63,7 @@ pub(super) fn words(parts: &Parts) -> Words {
         beats: BTreeMap::new(),
         host_beats: 0,
         rows: vec![0; parts.design.channels as usize],
+        channels: Vec::new(),
     };
     for buffer in &parts.buffers {
         if let Home::External { first, ways } = buffer.home {
@@ -104,6 +108,12 @@ pub(super) fn words(parts: &Parts) -> Words {
     operations.sort_unstable();
     operations.dedup();
     words.operations = operations;
+    let called = words.operations.iter().filter_map(|operation| match *operation {
+        Operation::Call(function) => Some(&parts.design.functions[function.index()]),
+        Operation::CopyTo(_) | Operation::CopyFrom(_) => None,
+    });
+    let channels: BTreeSet<u32> = called.flat_map(|function| channels(function).into_keys()).collect();
+    words.channels = channels.into_iter().collect();
     words
 }
 

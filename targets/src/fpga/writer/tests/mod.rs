@@ -7,3 +7,4 @@ mod elements;
 mod harness;
 mod memories;
 mod shapes;
+mod text;

@@ -357,3 +357,83 @@ fn lanes_take_part_or_not() {
     model.call(kernel, &[x, y, z]);
     model.check(Near::Bits);
 }
+
+/// Lanes begin a loop apart from each other: each has every so many columns of a row.
+fn strided(name: &str, columns: i32, lanes: u32) -> Kernel {
+    let mut builder = Builder::new(name, lanes);
+    let count = 6 * columns as u64;
+    let x = builder.buffer("x", DType::F32, count, false);
+    let y = builder.buffer("y", DType::F32, count, true);
+    let scratch = builder.shared("scratch", DType::F32, lanes);
+    let (lane, row) = (builder.thread(), builder.block(0));
+    let first = builder.scaled(row, columns);
+    let zero = builder.float(DType::F32, 0.0);
+    let sum = builder.declare("sum", Scalar::F32, zero);
+    let end = builder.integer(columns);
+    let column = builder.loop_over("column", lane, end, lanes);
+    let at = builder.add(first, column);
+    let value = builder.load(x, at, "value");
+    let before = builder.get(sum);
+    let after = builder.binary(BinaryFn::Add, DType::F32, before, value);
+    builder.set(sum, after);
+    builder.end();
+    builder.reduce(sum, FoldFn::Sum, DType::F32, lanes, scratch);
+    let total = builder.get(sum);
+    let scale = builder.unary(UnaryFn::Recip, DType::F32, total);
+    let scale = builder.keep("scale", Scalar::F32, scale);
+    let is_row = builder.below(row, 5);
+    builder.when(is_row);
+    let column = builder.loop_over("column", lane, end, lanes);
+    let at = builder.add(first, column);
+    let value = builder.load(x, at, "value");
+    let scaled = builder.binary(BinaryFn::Mul, DType::F32, value, scale);
+    builder.store(y, at, scaled);
+    builder.end();
+    builder.end();
+    builder.finish([6, 1, 1], vec![format!("6 rows of {columns}")])
+}
+
+#[test]
+fn lanes_begin_loops_apart() {
+    let mut model = Model::new("apart");
+    let homes = [Where::Chip(8), Where::Channels(0, 2)];
+    for (number, (columns, lanes)) in [(32, 8), (29, 8), (5, 8), (48, 16)].into_iter().enumerate() {
+        let home = homes[number / 2];
+        let name = format!("strided_{columns}_{lanes}");
+        let kernel = strided(&name, columns, lanes);
+        let count = 6 * columns as u64;
+        let x = model.input(&format!("{name}_x"), DType::F32, count, home);
+        let y = model.output(&format!("{name}_y"), DType::F32, count, home);
+        model.call(kernel, &[x, y]);
+    }
+    // Each lane goes as far as it is numbered, and some do not go at all.
+    let mut builder = Builder::new("triangle", 8);
+    let x = builder.buffer("x", DType::I32, 64, false);
+    let starts = builder.buffer("starts", DType::U8, 8, false);
+    let y = builder.buffer("y", DType::I32, 64, true);
+    let lane = builder.thread();
+    let begin = builder.load(starts, lane, "begin");
+    let seven = builder.integer(7);
+    let begin = builder.index(IndexFn::Min, begin, seven);
+    let none = builder.integer(0);
+    let is_odd = builder.divided(lane, 2).1;
+    builder.when(is_odd);
+    let one = builder.integer(1);
+    let end = builder.add(lane, one);
+    let column = builder.loop_over("column", begin, end, 1);
+    let row = builder.scaled(lane, 8);
+    let at = builder.add(row, column);
+    let inner = builder.loop_over("inner", none, column, 1);
+    let from = builder.add(row, inner);
+    let value = builder.load(x, from, "value");
+    builder.store(y, at, value);
+    builder.end();
+    builder.end();
+    builder.end();
+    let kernel = builder.finish([1, 1, 1], vec!["a triangle".to_owned()]);
+    let x = model.input("x", DType::I32, 64, Where::Chip(8));
+    let starts = model.input("starts", DType::U8, 8, Where::Chip(8));
+    let y = model.output("y", DType::I32, 64, Where::Chip(4));
+    model.call(kernel, &[x, starts, y]);
+    model.check(Near::Bits);
+}
