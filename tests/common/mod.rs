@@ -10,6 +10,7 @@
 
 pub mod cuda;
 pub mod emitted;
+pub mod hls;
 pub mod models;
 pub mod opencl;
 

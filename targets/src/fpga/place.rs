@@ -97,6 +97,8 @@ pub(super) fn place(
         arenas: Vec::new(),
         groups: BTreeMap::new(),
         neighbours: neighbours(&wanted, lowered),
+        uses: uses(&wanted, lowered),
+        roles: HashMap::new(),
         rows: vec![0; facts.memory.channels as usize],
         turn: 0,
         spilled: Arena::new(1),
@@ -192,6 +194,25 @@ fn neighbours(wanted: &[Wanted], lowered: &Lowered) -> Vec<HashSet<usize>> {
     all
 }
 
+/// A parameter of a kernel: its number among kernels that differ, and its place among the parameters.
+type Role = (usize, usize);
+
+/// What each thing is to the calls that touch it, in order.
+fn uses(wanted: &[Wanted], lowered: &Lowered) -> Vec<Vec<Role>> {
+    let places: HashMap<Argument, usize> =
+        wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place)).collect();
+    let mut kernels: HashMap<Kernel, usize> = HashMap::new();
+    let mut all = vec![Vec::new(); wanted.len()];
+    for lower in &lowered.calls {
+        let count = kernels.len();
+        let kernel = *kernels.entry(lower.kernel.nameless()).or_insert(count);
+        for (place, argument) in lower.arguments.iter().enumerate() {
+            all[places[argument]].push((kernel, place));
+        }
+    }
+    all
+}
+
 /// What lies on the part.
 struct Homes<'w> {
     wanted: &'w [Wanted],
@@ -258,6 +279,11 @@ struct Placing<'w> {
     /// Memories of a kind: for constants or values, a type, so many banks.
     groups: BTreeMap<(bool, &'static str, u32), Vec<MemoryId>>,
     neighbours: Vec<HashSet<usize>>,
+    /// What each thing is to the calls that touch it: a parameter of a kernel.
+    uses: Vec<Vec<Role>>,
+    /// The memory that what was a parameter of a kernel before lies in: calls that do the same are one function if they do it in the
+    /// same memories.
+    roles: HashMap<Role, MemoryId>,
     /// Beats of constants and ports in each channel.
     rows: Vec<u64>,
     /// Whose turn it is among channels.
@@ -320,7 +346,16 @@ impl Placing<'_> {
             });
         }
         if on_chip {
-            let memory = self.memory(place, homes);
+            let known = self.uses[place].iter().find_map(|role| self.roles.get(role).copied());
+            let fits = |memory: &MemoryId| {
+                let memory = &self.design.memories[memory.index()];
+                memory.dtype == wanted.dtype && memory.banks == wanted.banks
+            };
+            let memory = known.filter(|_| !wanted.is_constant).filter(fits);
+            let memory = memory.unwrap_or_else(|| self.memory(place, homes));
+            for role in &self.uses[place] {
+                self.roles.entry(*role).or_insert(memory);
+            }
             let at = self.arenas[memory.index()].take(wanted.words());
             // Where values lie in the simulator's memory is known when memories have their sizes.
             let place = if wanted.is_constant { Place::Weights(weights) } else { Place::Values(0) };

@@ -40,7 +40,7 @@ struct Block {
     first: ExprId,
     /// Rows of A: steps of an iteration of each row, iteration by iteration.
     staged: SharedId,
-    /// What follows the products: sums, row by row.
+    /// What lanes have summed up, row by row.
     sums: SharedId,
     /// The parameter that holds B, if it is packed.
     packed: Option<BufferId>,
@@ -52,7 +52,7 @@ impl Columns {
     /// # Errors
     /// A defect.
     pub fn write(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
-        let Columns { product, lanes, rows, steps, .. } = self;
+        let Columns { product, lanes, rows, steps, partials, .. } = self;
         let blocks = product.m.div_ceil(*rows as usize) as u32;
         let number = elements.builder.block(1);
         let lead = elements.coords_of(&product.batch, number);
@@ -61,7 +61,7 @@ impl Columns {
         let first = builder.scaled(block, *rows as i32);
         let first = builder.keep("first_row", Scalar::I32, first);
         let staged = builder.shared("rows", self.stored, rows * product.k as u32);
-        let sums = builder.shared("sums", wide(product.sum), rows * lanes);
+        let sums = builder.shared("sums", wide(product.sum), rows * partials * lanes);
         let packed = self.packed.map(|number| elements.arranged(number));
         let block = Block { lead, first, staged, sums, packed };
         self.stage(elements, &block)?;
@@ -201,28 +201,11 @@ impl Columns {
         elements.builder.end();
         elements.close();
         let builder = &mut elements.builder;
-        let row = builder.unrolled("row", *rows);
-        let first = builder.scaled(row, *partials as i32);
-        let mut parts: Vec<ExprId> = (0..*partials as i32)
-            .map(|part| {
-                let part = builder.integer(part);
-                let place = builder.add(first, part);
-                builder.element(all, place)
-            })
-            .collect();
-        // A tree, so that additions wait for as few others as can be.
-        while parts.len() > 1 {
-            parts = parts
-                .chunks(2)
-                .map(|pair| match *pair {
-                    [a, b] => builder.binary(BinaryFn::Add, sum, a, b),
-                    _ => pair[0],
-                })
-                .collect();
-        }
-        let to = builder.scaled(row, *lanes as i32);
+        let place = builder.unrolled("place", rows * partials);
+        let to = builder.scaled(place, *lanes as i32);
         let to = builder.add(to, lane);
-        builder.store_shared(block.sums, to, parts[0]);
+        let own = builder.element(all, place);
+        builder.store_shared(block.sums, to, own);
         builder.end();
         Ok(())
     }
@@ -235,7 +218,7 @@ impl Columns {
         tile: ExprId,
         outputs: &[ValueId],
     ) -> Result<(), TargetError> {
-        let Columns { product, lanes, rows, .. } = self;
+        let Columns { product, lanes, rows, partials, .. } = self;
         let builder = &mut elements.builder;
         let (zero, lane) = (builder.integer(0), builder.thread());
         let end = builder.integer(*rows as i32);
@@ -248,9 +231,26 @@ impl Columns {
             let inside = builder.below(row, product.m as i32);
             builder.when(inside);
         }
-        let from = builder.scaled(number, *lanes as i32);
-        let from = builder.add(from, lane);
-        let sum = builder.load_shared(block.sums, from, "sum");
+        // A tree, so that additions wait for as few others as can be.
+        let mut parts: Vec<ExprId> = (0..*partials as i32)
+            .map(|part| {
+                let (first, part) = (builder.scaled(number, *partials as i32), builder.integer(part));
+                let place = builder.add(first, part);
+                let from = builder.scaled(place, *lanes as i32);
+                let from = builder.add(from, lane);
+                builder.load_shared(block.sums, from, "partial_sum")
+            })
+            .collect();
+        while parts.len() > 1 {
+            let pairs = std::mem::take(&mut parts);
+            for pair in pairs.chunks(2) {
+                parts.push(match *pair {
+                    [a, b] => builder.binary(BinaryFn::Add, product.sum, a, b),
+                    _ => pair[0],
+                });
+            }
+        }
+        let sum = builder.keep("sum", Scalar::of(product.sum), parts[0]);
         let first_column = builder.scaled(tile, *lanes as i32);
         let column = builder.add(first_column, lane);
         let coords = product.result_coords(elements, &block.lead, row, column);
