@@ -173,7 +173,7 @@ impl<'k> Indices<'k> {
         let times = from.times(Atom::Lane);
         let terms = from.terms.iter().copied().filter(|&(atom, _)| atom != Atom::Lane).collect();
         let base = Linear { terms, constant: from.constant };
-        if times < 0 || !base.terms.iter().chain(&to.terms).all(|term| is_common(term)) {
+        if times < 0 || !base.terms.iter().chain(&to.terms).all(is_common) {
             return;
         }
         self.is_common[var.index()] = times == 0;
