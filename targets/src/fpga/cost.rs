@@ -33,7 +33,7 @@ impl FpgaCosts {
         let widths = Widths { lanes: LANES, integer_macs: slices, float_macs: slices / 2 };
         let memory = &facts.memory;
         let rate = memory.bytes_per_second * memory.efficiency * f64::from(memory.channels) / clock_hz as f64;
-        FpgaCosts { widths, external_rate: rate, on_chip: capacity(facts) as usize / 4 }
+        FpgaCosts { widths, external_rate: rate, on_chip: capacity(facts, 0.25) as usize }
     }
 
     /// What one call takes.

@@ -14,6 +14,7 @@ use super::design::{BEAT_BYTES, Design, Function, FunctionId, Home, MemoryId, On
 use super::lower::{Lower, Lowered, Widths, is_port};
 use super::memories::storage;
 use super::program::{Buffer, Call};
+use super::resources::Resources;
 use crate::arena::Arena;
 use crate::kernel::Kernel;
 use crate::kernel::names::name_of;
@@ -25,9 +26,6 @@ use crate::weights::Constant;
 
 /// Memories of a type that values are spread over.
 const MEMORIES: usize = 3;
-
-/// Share of the memory that a design may take which is given to values and constants; local arrays and ports have the rest.
-const SHARE: f64 = 0.75;
 
 /// Everything in its place.
 pub(super) struct Placed {
@@ -68,15 +66,16 @@ impl Wanted {
     }
 }
 
-/// Bytes that fit into so much of a part's memory.
-pub(super) fn capacity(facts: &FpgaMachine) -> u64 {
+/// Bytes that fit into so large a share of a part's memory.
+pub(super) fn capacity(facts: &FpgaMachine, share: f64) -> u64 {
     let budget = facts.budget();
     // Of the 18 Kb of a block 2 are for parity, which bytes do not use; of the 72 bits of an UltraRAM's word, 8.
     let bytes = budget.bram18s * 2048 + budget.urams * 4096 * 8;
-    (bytes as f64 * SHARE) as u64
+    (bytes as f64 * share) as u64
 }
 
-/// Gives everything that calls read or write its place.
+/// Gives everything that calls read or write its place. Values and constants have so large a share of the part's memory; local arrays
+/// and ports have the rest.
 ///
 /// # Errors
 /// A defect.
@@ -84,10 +83,10 @@ pub(super) fn place(
     plan: &Plan,
     lowered: &Lowered,
     facts: &FpgaMachine,
-    widths: Widths,
+    (widths, share): (Widths, f64),
 ) -> Result<Placed, TargetError> {
     let wanted = wanted(plan, lowered, widths);
-    let mut homes = Homes::new(&wanted, lowered, facts);
+    let mut homes = Homes::new(&wanted, lowered, capacity(facts, share));
     homes.choose();
     let Homes { on_chip, .. } = homes;
     let mut placing = Placing {
@@ -216,15 +215,16 @@ fn uses(wanted: &[Wanted], lowered: &Lowered) -> Vec<Vec<Role>> {
 /// What lies on the part.
 struct Homes<'w> {
     wanted: &'w [Wanted],
-    facts: &'w FpgaMachine,
+    /// Bytes that there is room for.
+    capacity: u64,
     calls: usize,
     on_chip: Vec<bool>,
 }
 
 impl<'w> Homes<'w> {
-    fn new(wanted: &'w [Wanted], lowered: &Lowered, facts: &'w FpgaMachine) -> Self {
+    fn new(wanted: &'w [Wanted], lowered: &Lowered, capacity: u64) -> Self {
         let on_chip = wanted.iter().map(|wanted| !wanted.is_outside).collect();
-        Homes { wanted, facts, calls: lowered.calls.len(), on_chip }
+        Homes { wanted, capacity, calls: lowered.calls.len(), on_chip }
     }
 
     /// Bytes of values on the part, at most at a time.
@@ -244,7 +244,7 @@ impl<'w> Homes<'w> {
 
     /// Leaves outside what does not fit: the largest constants, and where that is not enough, the largest values.
     fn choose(&mut self) {
-        let capacity = capacity(self.facts);
+        let capacity = self.capacity;
         let by_size = |is_constant: bool| {
             let mut all: Vec<usize> = (0..self.wanted.len())
                 .filter(|&place| self.on_chip[place] && self.wanted[place].is_constant == is_constant)
@@ -433,6 +433,26 @@ impl Placing<'_> {
         }
     }
 
+    /// Builds the largest memories from UltraRAM, as far as there is some, where block RAM would run short.
+    fn use_uram(&mut self) {
+        let budget = self.facts.budget();
+        let all = |memories: &[OnChip]| memories.iter().map(|memory| memory.resources(true)).sum::<Resources>();
+        let mut by_size: Vec<usize> = (0..self.design.memories.len())
+            .filter(|&memory| self.design.memories[memory].storage == Storage::Bram)
+            .collect();
+        by_size
+            .sort_by_key(|&memory| (std::cmp::Reverse(self.design.memories[memory].resources(true).bram18s), memory));
+        for memory in by_size {
+            if all(&self.design.memories).bram18s * 2 <= budget.bram18s {
+                return;
+            }
+            self.design.memories[memory].storage = Storage::Uram;
+            if all(&self.design.memories).urams > budget.urams {
+                self.design.memories[memory].storage = Storage::Bram;
+            }
+        }
+    }
+
     /// Sizes of memories, and functions: kernels that do the same in the same memories are one.
     fn finish(mut self, lowered: &Lowered) -> Result<Placed, TargetError> {
         for (memory, arena) in self.design.memories.iter_mut().zip(&self.arenas) {
@@ -442,6 +462,7 @@ impl Placing<'_> {
                 storage => storage,
             };
         }
+        self.use_uram();
         // Values beside the part lie behind all that stays there.
         let behind = self.rows.first().copied().unwrap_or(0);
         let mut bases = Vec::with_capacity(self.design.memories.len());

@@ -17,6 +17,9 @@ use crate::target::TargetError;
 /// The least of everything.
 const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
 
+/// Shares of the memory on the part that values and constants are given: the first with which the smallest design fits.
+const SHARES: [f64; 4] = [0.75, 0.4, 0.15, 0.0];
+
 /// Most lanes of element-wise work: beats of 64 bytes of elements of two bytes, twice.
 const MOST_LANES: u32 = 64;
 
@@ -79,7 +82,15 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
     let budget = facts.budget();
     let uses = Uses::of(plan);
     let mut widths = LEAST;
-    let mut best = tried(machine, facts, plan, widths)?;
+    let mut shares = SHARES.into_iter();
+    let mut share = shares.next().unwrap_or_default();
+    let mut best = tried(machine, facts, plan, (widths, share))?;
+    while !best.resources.fits(budget)
+        && let Some(less) = shares.next()
+    {
+        share = less;
+        best = tried(machine, facts, plan, (widths, share))?;
+    }
     if !best.resources.fits(budget) {
         let (binding, _) = best.resources.binding(budget);
         let amount = |resources: Resources| {
@@ -98,7 +109,7 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
         let candidates = uses.doubled(widths);
         let tried: Vec<(Widths, Found)> = candidates
             .into_par_iter()
-            .map(|widths| Ok((widths, tried(machine, facts, plan, widths)?)))
+            .map(|widths| Ok((widths, tried(machine, facts, plan, (widths, share))?)))
             .collect::<Result<_, TargetError>>()?;
         let fitting = tried.into_iter().filter(|(_, found)| found.resources.fits(budget));
         // Of equally fast ones the first.
@@ -113,9 +124,14 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
 }
 
 /// A model in hardware of some widths.
-fn tried(machine: &Machine, facts: &FpgaMachine, plan: &Plan, widths: Widths) -> Result<Found, TargetError> {
+fn tried(
+    machine: &Machine,
+    facts: &FpgaMachine,
+    plan: &Plan,
+    (widths, share): (Widths, f64),
+) -> Result<Found, TargetError> {
     let lowered = lower(plan, widths)?;
-    let placed = place(plan, &lowered, facts, widths)?;
+    let placed = place(plan, &lowered, facts, (widths, share))?;
     let times = Times::new(&placed.design, &placed.calls, facts, machine.clock_hz)?;
     let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design));
     Ok(Found { lowered, placed, times, cycles, resources })

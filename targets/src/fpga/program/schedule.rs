@@ -37,7 +37,14 @@ pub(super) fn text(program: &FpgaProgram) -> String {
     text.push_str("\nfunctions:\n");
     for (function, schedule) in parts.design.functions.iter().zip(&times.functions) {
         let kernel = &function.kernel;
-        let _ = writeln!(text, "  {} of {} lanes, {} cycles:", kernel.name, kernel.threads, schedule.cycles());
+        let own = schedule.usage().resources().named();
+        let own: Vec<String> = own
+            .into_iter()
+            .filter(|&(_, amount)| amount > 0)
+            .map(|(name, amount)| format!("{amount} {name}"))
+            .collect();
+        let (name, lanes, cycles) = (&kernel.name, kernel.threads, schedule.cycles());
+        let _ = writeln!(text, "  {name} of {lanes} lanes, {cycles} cycles, {} by itself:", own.join(", "));
         loops(&mut text, schedule);
     }
     let (mut now, mut last) = (0, None);
