@@ -35,6 +35,8 @@ pub(super) struct Blocks {
     pub size: u32,
     /// What integers, scales and zero points are packed as: iteration by iteration, block by block, and of integers step by step.
     pub packed: Packed,
+    /// Lanes that make integers of rows and do what follows the product, a power of two.
+    pub few: u32,
 }
 
 /// What lies in which order among the constants.
@@ -103,9 +105,9 @@ impl Blocks {
 
     /// Makes integers of all rows.
     fn quantize(&self, elements: &mut Elements<'_>, rows: &Rows) -> Result<(), TargetError> {
-        let Blocks { product, lanes, .. } = self;
+        let Blocks { product, lanes, few, .. } = self;
         let k = product.k as u32;
-        let own = super::power_in(product.k, *lanes);
+        let own = super::power_in(product.k, *few);
         let a = product.factors[0];
         let dtype = elements.graph().ty(a).dtype;
         let builder = &mut elements.builder;
@@ -272,17 +274,22 @@ impl Blocks {
 
     /// Does what follows the product.
     fn finish(&self, elements: &mut Elements<'_>, rows: &Rows, outputs: &[ValueId]) -> Result<(), TargetError> {
-        let Blocks { product, lanes, .. } = self;
+        let Blocks { product, lanes, few, .. } = self;
         let (m, n) = (product.m as i32, product.n as i32);
         let builder = &mut elements.builder;
         let (zero, lane) = (builder.integer(0), builder.thread());
-        let (last_row, last_tile) = (builder.integer(m), builder.integer(n / *lanes as i32));
+        let (last_row, last_tile) = (builder.integer(m), builder.integer(n / *few as i32));
         let row = if m == 1 { zero } else { builder.loop_over("row", zero, last_row, 1) };
         let tile = builder.loop_over("tile", zero, last_tile, 1);
         elements.open();
         let builder = &mut elements.builder;
+        let guarded = few < lanes;
+        if guarded {
+            let works = builder.below(lane, *few as i32);
+            builder.when(works);
+        }
         let back = builder.load_shared(rows.scales, row, "row_scale");
-        let first = builder.scaled(tile, *lanes as i32);
+        let first = builder.scaled(tile, *few as i32);
         let column = builder.add(first, lane);
         let before = builder.scaled(row, n);
         let at = builder.add(before, column);
@@ -293,6 +300,9 @@ impl Blocks {
         let coords = product.result_coords(elements, &lead, row, column);
         elements.hold(product.result, &coords, number);
         outputs.iter().try_for_each(|&output| elements.store(output, &coords))?;
+        if guarded {
+            elements.builder.end();
+        }
         elements.close();
         if m > 1 {
             elements.builder.end();

@@ -30,6 +30,8 @@ pub(super) struct Columns {
     pub packed: Option<u32>,
     /// The type of A.
     pub stored: DType,
+    /// Lanes that do what follows the products, a divisor of all.
+    pub few: u32,
 }
 
 /// What is known in a kernel for one block of rows.
@@ -218,12 +220,21 @@ impl Columns {
         tile: ExprId,
         outputs: &[ValueId],
     ) -> Result<(), TargetError> {
-        let Columns { product, lanes, rows, partials, .. } = self;
+        let Columns { product, lanes, rows, partials, few, .. } = self;
         let builder = &mut elements.builder;
         let (zero, lane) = (builder.integer(0), builder.thread());
-        let end = builder.integer(*rows as i32);
+        let (end, parts) = (builder.integer(*rows as i32), lanes / few);
         let number = if *rows == 1 { zero } else { builder.loop_over("row", zero, end, 1) };
+        let last = builder.integer(parts as i32);
+        let part = if parts == 1 { zero } else { builder.loop_over("part", zero, last, 1) };
         elements.open();
+        let builder = &mut elements.builder;
+        if parts > 1 {
+            let works = builder.below(lane, *few as i32);
+            builder.when(works);
+        }
+        let before = builder.scaled(part, *few as i32);
+        let lane = builder.add(before, lane);
         let builder = &mut elements.builder;
         let row = builder.add(block.first, number);
         let guarded = !product.m.is_multiple_of(*rows as usize);
@@ -256,14 +267,9 @@ impl Columns {
         let coords = product.result_coords(elements, &block.lead, row, column);
         elements.hold(product.result, &coords, sum);
         outputs.iter().try_for_each(|&output| elements.store(output, &coords))?;
-        if guarded {
-            elements.builder.end();
-        }
-        if *rows == 1 {
-            elements.leave()
-        } else {
-            elements.close()
-        }
+        let opened = u32::from(guarded) + if lanes > few { 2 } else { 0 } + u32::from(*rows > 1);
+        (0..opened).for_each(|_| elements.builder.end());
+        elements.leave();
         Ok(())
     }
 }

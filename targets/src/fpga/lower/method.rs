@@ -103,7 +103,8 @@ impl Method {
             None
         };
         let stored = graph.ty(a).dtype;
-        Ok(Some(Method::Columns(Columns { product, lanes, rows, steps, partials, packed, stored })))
+        let few = if lanes.is_multiple_of(widths.lanes) { widths.lanes } else { lanes };
+        Ok(Some(Method::Columns(Columns { product, lanes, rows, steps, partials, packed, stored, few })))
     }
 
     /// Lanes of the kernel.
@@ -204,7 +205,8 @@ fn by_blocks(
     let scale = parameter(quantized.scale)?;
     let zero = quantized.zero.map(parameter).transpose()?;
     let (product, quantized) = (product.clone(), quantized.clone());
-    Ok(Some(Blocks { product, quantized, lanes, blocks, size, packed: Packed { integers, scale, zero } }))
+    let (few, packed) = (lanes.min(widths.lanes), Packed { integers, scale, zero });
+    Ok(Some(Blocks { product, quantized, lanes, blocks, size, packed, few }))
 }
 
 /// The order of what belongs to blocks: parts of the depth, tiles of columns, blocks of a part, steps of a block, columns of a tile.
