@@ -240,10 +240,18 @@ impl Schedule {
     /// Finds what local memories are built from.
     fn keep_memories(&mut self) {
         let mut twice = vec![false; self.nest.arrays.len()];
+        let mut is_used = vec![false; self.nest.arrays.len()];
+        for op in &self.nest.ops {
+            if let Kind::Load(array, _) | Kind::Store(array, _) = op.kind {
+                is_used[array.index()] = true;
+            }
+        }
         for index in 0..self.nest.blocks.len() {
             self.find_reads(index, &mut twice);
         }
         let locals = self.nest.arrays.iter().enumerate().filter(|(_, array)| array.place == ArrayPlace::Local);
+        // What lanes would combine by on other machines is not built.
+        let locals = locals.filter(|&(index, _)| is_used[index]);
         self.memories = locals
             .map(|(index, array)| {
                 let words = array.words();

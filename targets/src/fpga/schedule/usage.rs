@@ -4,11 +4,12 @@
 //! and those of functions that do not. An operator that is shared has a multiplexer before it. Small ones are built for each operation,
 //! since a multiplexer would be as large.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Schedule;
+use crate::fpga::access::Pattern;
 use crate::fpga::memories::bank;
-use crate::fpga::nest::{Block, Item, Kind, Loop, OpId};
+use crate::fpga::nest::{ArrayPlace, Block, Item, Kind, Loop, OpId};
 use crate::fpga::operators::Class;
 use crate::fpga::resources::Resources;
 
@@ -33,6 +34,12 @@ pub struct Usage {
     pub control: Resources,
     /// Memories of the function.
     pub memories: Resources,
+}
+
+/// Look-up tables that choose one of so many sources for so many bits: a table chooses one of four, and the multiplexers beside tables
+/// choose between tables (UG574).
+fn chosen(sources: u64, bits: u64) -> u64 {
+    if sources > 1 { (sources * bits).div_ceil(4) } else { 0 }
 }
 
 /// Whether operators of a class are shared.
@@ -80,8 +87,7 @@ impl Usage {
         let operators: Resources = self.operators.iter().map(|(class, &count)| class.resources() * count).sum();
         let multiplexers = self.operators.iter().map(|(class, &count)| {
             let operations = self.operations.get(class).copied().unwrap_or(count);
-            // A table chooses between two for two bits, of more sources (assumed).
-            operations.saturating_sub(count) * input_bits(*class) / 2
+            if operations > count { chosen(operations, input_bits(*class)) } else { 0 }
         });
         let multiplexers = Resources { luts: multiplexers.sum(), ..Resources::default() };
         operators + multiplexers + self.control + self.memories
@@ -182,7 +188,43 @@ impl Schedule {
             }
         }
         usage.control += self.count_delays(block, interval);
+        for &id in &block.ops {
+            usage.control.luts += self.ways(id);
+        }
         usage
+    }
+
+    /// Look-up tables between an access and the ports that it uses: what chooses it among others at each bank, what is added to its
+    /// address there, and the switch between lanes and banks where it is not known now who goes where.
+    fn ways(&self, id: OpId) -> u64 {
+        let op = &self.nest.ops[id.index()];
+        let (array, pattern, writes) = match &op.kind {
+            Kind::Load(array, pattern) => (*array, pattern, false),
+            Kind::Store(array, pattern) => (*array, pattern, true),
+            _ => return 0,
+        };
+        let own = &self.nest.arrays[array.index()];
+        if matches!(own.place, ArrayPlace::External { .. }) {
+            return 0;
+        }
+        let bits = own.dtype.bits() as u64;
+        let address = u64::from(64 - own.words().saturating_sub(1).leading_zeros());
+        // A source more at a port is a quarter of a table for each bit.
+        let port = |banks: u64| (banks * (address + if writes { bits } else { 0 })).div_ceil(4);
+        let (banks, copies) = (u64::from(own.banks), u64::from(op.copies));
+        match pattern {
+            Pattern::Fixed(places) => {
+                let distinct: BTreeSet<_> = places.iter().collect();
+                let moved = distinct.iter().filter(|place| place.word != 0).count() as u64;
+                port(distinct.len() as u64) + moved * address
+            }
+            // Lanes are turned against banks, two steps of a power of two in a table.
+            Pattern::Shifted(_) => {
+                let steps = u64::from(banks.max(1).next_power_of_two().ilog2()).div_ceil(2);
+                port(banks) + banks * address + copies.max(1) * bits * steps
+            }
+            Pattern::Scattered => port(banks) + chosen(copies, banks * address) + chosen(banks, copies * bits),
+        }
     }
 
     /// Registers of values that are used later than they are there.
