@@ -3,9 +3,12 @@
 //! A plan becomes calls of functions (`lower`), kernels whose lanes are hardware side by side, whose loops are pipelined and whose
 //! buffers lie in memories on the part or beside it (`design`).
 
+pub mod access;
 pub mod design;
 mod machine;
+pub mod nest;
 mod program;
 pub mod resources;
+pub mod schedule;
 
 pub use machine::{ExternalMemory, FpgaMachine, Usable};
