@@ -1,0 +1,520 @@
+//! Scheduled functions as one module in SystemVerilog, and a module around it that has external memory for simulations.
+//!
+//! What is done passes a token on: an item begins in the cycle after that in which the item before it ends. So a call takes exactly
+//! the cycles of its items, and nothing waits.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::RtlError;
+use super::access::Placed;
+use super::memories::Banked;
+use super::operators::{Maker, Pool, Slot, folder, maker};
+use super::scope::{Scope, Value, Want};
+use super::text::{Piece, Text};
+use crate::fpga::design::{OnChip, Storage};
+use crate::fpga::nest::{ArrayPlace, BlockId, Form, Item, Kind, LoopId, OpId};
+use crate::fpga::schedule::Schedule;
+
+/// What is built: memories, functions, and the calls of them one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a> {
+    /// Memories on the part.
+    pub memories: &'a [OnChip],
+    /// Functions.
+    pub functions: &'a [&'a Schedule],
+    /// What is called, in order.
+    pub calls: &'a [Call],
+}
+
+/// A call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The place of its function.
+    pub function: usize,
+    /// The first word of each parameter in its memory.
+    pub bases: Vec<u64>,
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// The module `design`.
+    pub text: String,
+    /// Numbers of operators by module.
+    pub operators: BTreeMap<&'static str, usize>,
+}
+
+/// When an item begins: in the cycle after one flag is set, or in the cycle in which another is.
+#[derive(Clone, Debug, Default)]
+struct Go {
+    before: Option<String>,
+    now: Option<String>,
+}
+
+/// A module that is being written.
+pub(super) struct Emitter<'a> {
+    pub text: Text,
+    pub pool: Pool,
+    pub memories: Vec<Banked>,
+    whole: Whole<'a>,
+}
+
+/// Writes all of it.
+///
+/// # Errors
+/// The library has no operator for what a function does, or a schedule has something where it cannot be.
+pub fn emit(whole: Whole<'_>) -> Result<Emitted, RtlError> {
+    let mut emitter = Emitter { text: Text::default(), pool: Pool::default(), memories: Vec::new(), whole };
+    let mut first_bank = 0;
+    for memory in whole.memories {
+        let width = memory.dtype.bits() as u32;
+        let name = format!("m{}", emitter.memories.len());
+        let size = (memory.banks, memory.words);
+        emitter.memories.push(Banked::new(&name, width, size, memory.storage, Some(first_bank)));
+        first_bank += memory.banks;
+    }
+    emitter.all_calls()?;
+    let Emitter { mut text, pool, memories, .. } = emitter;
+    let operators = pool.counts();
+    pool.write(&mut text);
+    let mut seen = Vec::new();
+    for memory in memories {
+        let (host, width) = (memory.host, memory.width);
+        let own = memory.finish(&mut text);
+        if let Some(first) = host {
+            seen.extend(own.into_iter().enumerate().map(|(bank, name)| (first as usize + bank, name, width)));
+        }
+    }
+    let terms: Vec<String> = seen
+        .into_iter()
+        .map(|(bank, name, width)| {
+            let wide = Piece::of(&name, 0, Form::Integer { bits: width as u8, signed: false }).extended(64);
+            format!("({{64{{host_bank == {bank}}}}} & {wide})")
+        })
+        .collect();
+    let host_out = if terms.is_empty() { "64'h0".to_owned() } else { terms.join(" | ") };
+    text.line(&format!("assign host_out = {host_out};"));
+    let mut module = String::from(
+        "module design (\n  input logic clk,\n  input logic reset,\n  input logic start,\n  output logic done,\n  input logic \
+         [31:0] host_bank,\n  input logic [31:0] host_word,\n  input logic host_write,\n  input logic [63:0] host_in,\n  output \
+         logic [63:0] host_out\n);\n  `include \"narrow.svh\"\n",
+    );
+    let _ = write!(module, "{}endmodule\n", text.finish());
+    Ok(Emitted { text: module, operators })
+}
+
+impl Emitter<'_> {
+    /// Writes functions, and what calls them.
+    fn all_calls(&mut self) -> Result<(), RtlError> {
+        let Whole { functions, calls, .. } = self.whole;
+        let number_bits = 32;
+        let many = calls.len() > 1;
+        let mut ends = Vec::new();
+        let mut first_block = 0;
+        for (function, &schedule) in functions.iter().enumerate() {
+            let own: Vec<usize> = (0..calls.len()).filter(|&call| calls[call].function == function).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let begin = format!("f{function}_go");
+            let mut scope = Scope::new(format!("f{function}_"), schedule, first_block);
+            first_block += schedule.nest.blocks.len() as u32;
+            let arrays = self.arrays(&scope, &own)?;
+            let go = Go { before: Some(begin), now: None };
+            let end = self.items(&mut scope, &arrays, &schedule.nest.body, None, go)?;
+            scope.finish(&mut self.text);
+            let (Some(end), None) = (end.before, end.now) else {
+                return Err(RtlError::Schedule("a function takes no cycles".to_owned()));
+            };
+            self.text.wire(&format!("f{function}_end"), 1, &end);
+            ends.push((function, own));
+        }
+        for (function, own) in &ends {
+            let starts = own.iter().map(|&call| match call.checked_sub(1) {
+                None => "start".to_owned(),
+                Some(before) => format!("(f{}_end && call == {before})", calls[before].function),
+            });
+            self.text.wire(&format!("f{function}_go"), 1, &starts.collect::<Vec<_>>().join(" || "));
+        }
+        if many {
+            let any: Vec<String> = ends.iter().map(|(function, _)| format!("f{function}_end")).collect();
+            self.text.register("call", number_bits, None, &format!("start ? 0 : call + 32'({})", any.join(" || ")));
+        }
+        let last = calls.len().checked_sub(1).ok_or_else(|| RtlError::Schedule("nothing is called".to_owned()))?;
+        let number = if many { format!(" && call == {last}") } else { String::new() };
+        self.text.line(&format!("assign done = f{}_end{number};", calls[last].function));
+        Ok(())
+    }
+
+    /// Where the arrays of a function lie, which is called by some calls.
+    fn arrays(&mut self, scope: &Scope<'_>, calls: &[usize]) -> Result<Vec<Placed>, RtlError> {
+        let mut placed = Vec::new();
+        let immediate = |array: usize| {
+            scope.schedule.nest.ops.iter().zip(&scope.schedule.latencies).any(|(op, &latency)| {
+                latency == 0 && matches!(op.kind, Kind::Load(own, _) if own.index() == array)
+            })
+        };
+        for (number, array) in scope.schedule.nest.arrays.iter().enumerate() {
+            let width = array.dtype.bits() as u32;
+            let memory = match array.place {
+                ArrayPlace::OnChip(memory) => memory.index(),
+                ArrayPlace::External { .. } => {
+                    return Err(RtlError::Unsupported(format!("`{}` in external memory", array.name)));
+                }
+                ArrayPlace::Local => {
+                    let name = format!("{}a{number}", scope.prefix);
+                    let storage = if array.words() <= 64 { Storage::Lutram } else { Storage::Bram };
+                    let size = (array.banks.max(1), array.words());
+                    self.memories.push(Banked::new(&name, width, size, storage, None));
+                    self.memories.len() - 1
+                }
+            };
+            let own = self.memories.get_mut(memory);
+            let own = own.ok_or_else(|| RtlError::Schedule(format!("`{}` lies in no memory", array.name)))?;
+            if own.banks() != array.banks.max(1) {
+                return Err(RtlError::Schedule(format!("`{}` has other banks than its memory", array.name)));
+            }
+            own.immediate |= own.storage == Storage::Lutram && immediate(number);
+            let bits = own.address_bits();
+            let bases = calls.iter().map(|&call| self.whole.calls[call].bases.get(number).copied().unwrap_or(0));
+            let bases: Vec<u64> = bases.collect();
+            let base = if bases.iter().all(|&base| base == bases[0]) {
+                format!("{bits}'d{}", bases[0])
+            } else {
+                let name = format!("{}base{number}", scope.prefix);
+                let terms = calls.iter().zip(&bases);
+                let terms = terms.map(|(call, base)| format!("({{{bits}{{call == {call}}}}} & {bits}'d{base})"));
+                self.text.wire(&name, bits, &terms.collect::<Vec<_>>().join(" | "));
+                name
+            };
+            placed.push(Placed { memory, base });
+        }
+        Ok(placed)
+    }
+
+    /// Writes what is done in order, and returns when it has ended: what comes next begins then.
+    fn items(
+        &mut self,
+        scope: &mut Scope<'_>,
+        arrays: &[Placed],
+        items: &[Item],
+        within: Option<LoopId>,
+        mut go: Go,
+    ) -> Result<Go, RtlError> {
+        for item in items {
+            go = match item {
+                Item::Block(block) => self.straight(scope, arrays, *block, go)?,
+                Item::Loop(id) if scope.schedule.nest.loops[id.index()].trips() == 0 => go,
+                Item::Loop(id) if scope.schedule.nest.loops[id.index()].pipelined => {
+                    self.pipelined(scope, arrays, *id, go)?
+                }
+                Item::Loop(id) => self.sequential(scope, arrays, *id, go)?,
+                Item::Branch { condition, then, otherwise } => {
+                    // The condition may be there only when the branch begins.
+                    let condition = scope.value(&mut self.text, *condition, Want::Among(within))?.piece(0, 1).truth();
+                    let begins = self.begins(scope, &go);
+                    let mut ends = Vec::new();
+                    for (side, is_then) in [(then, true), (otherwise, false)] {
+                        let sign = if is_then { "" } else { "!" };
+                        let own = format!("{begins}_{}", if is_then { "then" } else { "else" });
+                        self.text.wire(&own, 1, &format!("{begins} && {sign}{condition}"));
+                        if side.is_empty() {
+                            // It takes a cycle to find that there is nothing to do.
+                            ends.push(own);
+                            continue;
+                        }
+                        let end = self.items(scope, arrays, side, within, Go { before: None, now: Some(own) })?;
+                        let (Some(end), None) = (end.before, end.now) else {
+                            return Err(RtlError::Schedule("a side of a branch takes no cycles".to_owned()));
+                        };
+                        ends.push(end);
+                    }
+                    Go { before: Some(format!("({})", ends.join(" || "))), now: None }
+                }
+            };
+        }
+        Ok(go)
+    }
+
+    /// The flag that is set in the first cycle.
+    fn begins(&mut self, scope: &mut Scope<'_>, go: &Go) -> String {
+        let name = scope.fresh("begin");
+        let late = format!("{name}_late");
+        match (&go.before, &go.now) {
+            (Some(before), None) => self.text.flag(&name, before),
+            (None, Some(now)) => self.text.wire(&name, 1, now),
+            (Some(before), Some(now)) => {
+                self.text.flag(&late, before);
+                self.text.wire(&name, 1, &format!("{late} || {now}"));
+            }
+            (None, None) => self.text.wire(&name, 1, "1'b0"),
+        }
+        name
+    }
+
+    fn straight(
+        &mut self,
+        scope: &mut Scope<'_>,
+        arrays: &[Placed],
+        block: BlockId,
+        go: Go,
+    ) -> Result<Go, RtlError> {
+        let begins = self.begins(scope, &go);
+        let first = scope.flag(block, 0);
+        self.text.wire(&first, 1, &begins);
+        self.operations(scope, arrays, block)?;
+        Ok(match scope.schedule.blocks[block.index()].depth {
+            0 => go,
+            depth => Go { before: Some(scope.flag(block, depth - 1)), now: None },
+        })
+    }
+
+    /// Writes a loop's counters, which go on in each cycle in which a flag is set. Returns whether all are where they end.
+    fn counters(&mut self, scope: &mut Scope<'_>, id: LoopId, go: &Go, step: &str) -> Result<(String, String), RtlError> {
+        let own = &scope.schedule.nest.loops[id.index()];
+        let base = format!("{}l{}", scope.prefix, id.0);
+        let (mut is_first, mut is_last) = (Vec::new(), Vec::new());
+        for (number, counter) in own.counters.iter().enumerate().rev() {
+            let name = format!("{base}_c{number}");
+            let most = u64::from(counter.step) * counter.trips.saturating_sub(1);
+            let bits = (64 - most.leading_zeros()).max(1);
+            // How far it has come from its first value.
+            let so_far = format!("{name}_at");
+            match &go.now {
+                None => self.text.wire(&name, bits, &so_far),
+                Some(now) => self.text.wire(&name, bits, &format!("{now} ? {bits}'d0 : {so_far}")),
+            }
+            let inner: Vec<&String> = is_last.iter().collect();
+            let goes = [vec![step.to_owned()], inner.into_iter().cloned().collect()].concat().join(" && ");
+            let last = format!("{name}_last");
+            self.text.wire(&last, 1, &format!("{name} == {bits}'d{most}"));
+            let next = format!("{goes} ? ({last} ? {bits}'d0 : {name} + {bits}'d{}) : {name}", counter.step.min(most as u32));
+            let next = match &go.before {
+                Some(before) => format!("{before} ? {bits}'d0 : {next}"),
+                None => next,
+            };
+            self.text.register(&so_far, bits, None, &next);
+            is_first.push(format!("{name} == 0"));
+            is_last.push(last);
+            let form = scope.schedule.nest.ops[counter.op.index()].form;
+            let wide = form.bits();
+            let from = scope.value(&mut self.text, counter.from, Want::Before(id))?.piece(0, 1);
+            let moved = Piece::of(&name, 0, Form::Integer { bits: bits as u8, signed: false }).extended(wide);
+            let value = match from.known {
+                Some(0) => moved,
+                _ => format!("{} + {moved}", from.extended(wide)),
+            };
+            let raw = scope.raw(counter.op);
+            self.text.wire(&raw, wide, &value);
+        }
+        Ok((is_first.join(" && "), is_last.join(" && ")))
+    }
+
+    fn pipelined(&mut self, scope: &mut Scope<'_>, arrays: &[Placed], id: LoopId, go: Go) -> Result<Go, RtlError> {
+        let own = &scope.schedule.nest.loops[id.index()];
+        let [Item::Block(block)] = own.body.as_slice() else {
+            return Err(RtlError::Schedule("a pipelined loop is not one block".to_owned()));
+        };
+        let (interval, depth) = (scope.schedule.loops[id.index()].interval, scope.schedule.loops[id.index()].depth);
+        if interval == 0 || depth == 0 {
+            return Err(RtlError::Schedule("a pipelined loop takes no time".to_owned()));
+        }
+        let base = format!("{}l{}", scope.prefix, id.0);
+        let (busy, is_busy, tick) = (format!("{base}_busy"), format!("{base}_runs"), format!("{base}_tick"));
+        // Cycles since the last iteration began.
+        let bits = (64 - (interval - 1).leading_zeros()).max(1);
+        let (since, held) = (format!("{base}_since"), format!("{base}_held"));
+        match &go.now {
+            None => {
+                self.text.wire(&is_busy, 1, &busy);
+                self.text.wire(&since, bits, &held);
+            }
+            Some(now) => {
+                self.text.wire(&is_busy, 1, &format!("{busy} || {now}"));
+                self.text.wire(&since, bits, &format!("{now} ? {bits}'d0 : {held}"));
+            }
+        }
+        let restart = go.before.as_ref().map_or(String::new(), |before| format!("{before} || "));
+        self.text.register(&held, bits, None, &format!("{restart}{tick} ? {bits}'d0 : {since} + {bits}'d1"));
+        self.text.wire(&tick, 1, &format!("{is_busy} && {since} == {bits}'d{}", interval - 1));
+        let (is_first, is_last) = self.counters(scope, id, &go, &tick)?;
+        let last = format!("{base}_last");
+        self.text.wire(&last, 1, &is_last);
+        self.text.flag(&busy, &format!("{restart}({is_busy} && !({tick} && {last}))"));
+        let begins = scope.flag(*block, 0);
+        self.text.wire(&begins, 1, &format!("{is_busy} && {since} == 0"));
+        self.text.wire(&format!("{}b{}_first", scope.prefix, block.0), 1, &is_first);
+        self.operations(scope, arrays, *block)?;
+        // The last iteration, on its way.
+        let mut end = format!("{base}_z0");
+        self.text.wire(&end, 1, &format!("{begins} && {last}"));
+        for stage in 1..depth {
+            let next = format!("{base}_z{stage}");
+            self.text.flag(&next, &end);
+            end = next;
+        }
+        Ok(Go { before: Some(end), now: None })
+    }
+
+    fn sequential(&mut self, scope: &mut Scope<'_>, arrays: &[Placed], id: LoopId, go: Go) -> Result<Go, RtlError> {
+        let own = &scope.schedule.nest.loops[id.index()];
+        let base = format!("{}l{}", scope.prefix, id.0);
+        let (ends, again) = (format!("{base}_ends"), format!("{base}_again"));
+        let (_, is_last) = self.counters(scope, id, &go, &ends)?;
+        let last = format!("{base}_last");
+        self.text.wire(&last, 1, &is_last);
+        self.text.wire(&again, 1, &format!("{ends} && !{last}"));
+        let before = match &go.before {
+            Some(before) => format!("({before} || {again})"),
+            None => again,
+        };
+        let body = Go { before: Some(before.clone()), now: go.now.clone() };
+        let begins = self.begins(scope, &body);
+        let (first, is_first) = (format!("{base}_fresh"), format!("{base}_first"));
+        let now = go.now.as_ref().map_or(String::new(), |now| format!("{now} || "));
+        self.text.wire(&is_first, 1, &format!("{now}{first}"));
+        let restart = go.before.as_ref().map_or(String::new(), |before| format!("{before} || "));
+        self.text.flag(&first, &format!("{restart}({is_first} && !{ends})"));
+        for carried in &own.carried {
+            let (raw, bits) = (scope.raw(carried.op), scope.bits(carried.op));
+            if matches!(scope.schedule.nest.ops[carried.next.index()].kind, Kind::Counter(own) if own == id) {
+                return Err(RtlError::Unsupported("a loop that carries its own counter".to_owned()));
+            }
+            let initial = scope.value(&mut self.text, carried.initial, Want::Before(id))?;
+            let next = scope.upcoming(&mut self.text, carried.next, id)?;
+            let register = format!("{}r{}", scope.prefix, carried.op.0);
+            let (initial, next) = (scope.fitted(&initial, carried.op), scope.fitted(&next, carried.op));
+            let value = format!("{begins} ? ({is_first} ? {initial} : {next}) : {register}");
+            self.text.wire(&raw, bits, &value);
+            self.text.register(&register, bits, None, &raw);
+        }
+        let end = self.items(scope, arrays, &own.body, Some(id), body)?;
+        let (Some(end), None) = (end.before, end.now) else {
+            return Err(RtlError::Schedule("an iteration may take no cycles".to_owned()));
+        };
+        self.text.wire(&ends, 1, &end);
+        Ok(Go { before: Some(format!("({ends} && {last})")), now: None })
+    }
+
+    /// Writes the operations of a block.
+    fn operations(&mut self, scope: &mut Scope<'_>, arrays: &[Placed], block: BlockId) -> Result<(), RtlError> {
+        let schedule = scope.schedule;
+        for &id in &schedule.nest.blocks[block.index()].ops {
+            let op = &schedule.nest.ops[id.index()];
+            match &op.kind {
+                Kind::Constant(_) | Kind::Counter(_) | Kind::Carried(_) => {
+                    return Err(RtlError::Schedule("what no block computes is in a block".to_owned()));
+                }
+                Kind::Load(array, pattern) => self.load(scope, block, id, (&arrays[array.index()], *array), pattern)?,
+                Kind::Store(array, pattern) => self.store(scope, block, id, (&arrays[array.index()], *array), pattern)?,
+                Kind::Fold { .. } => self.fold(scope, block, id)?,
+                Kind::Index(_)
+                | Kind::Unary(..)
+                | Kind::Binary(..)
+                | Kind::MulAdd(_)
+                | Kind::Select
+                | Kind::Convert(..) => self.arithmetic(scope, block, id)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// When operands that are there in a cycle of a block are given to what is shared.
+    pub fn slot(&self, scope: &Scope<'_>, block: BlockId, stage: u32) -> Slot {
+        let cycle = u64::from(stage);
+        let cycle = match scope.pipelined(block) {
+            Some(id) => cycle % scope.schedule.loops[id.index()].interval.max(1),
+            None => cycle,
+        };
+        Slot { block: scope.first_block + block.0, cycle }
+    }
+
+    /// What an expression or an operator gives so many cycles after a cycle of a block.
+    fn made(
+        &mut self,
+        scope: &mut Scope<'_>,
+        (block, stage, latency): (BlockId, u32, u32),
+        (name, form): (&str, Form),
+        made: Maker,
+    ) -> String {
+        let bits = form.bits();
+        match made {
+            Maker::Logic(text) => {
+                self.text.wire(name, bits, &text);
+                self.text.later(name, bits, latency)
+            }
+            Maker::Operator(class, operands) => {
+                let flag = scope.flag(block, stage);
+                let slot = self.slot(scope, block, stage);
+                let result = self.pool.take(&class, slot, &flag, operands);
+                let own = Form::Integer { bits: class.output() as u8, signed: true };
+                self.text.wire(name, bits, &Piece::of(&result, 0, own).extended(bits));
+                name.to_owned()
+            }
+        }
+    }
+
+    fn arithmetic(&mut self, scope: &mut Scope<'_>, block: BlockId, id: OpId) -> Result<(), RtlError> {
+        let schedule = scope.schedule;
+        let op = &schedule.nest.ops[id.index()];
+        let (start, latency) = (schedule.starts[id.index()], schedule.latencies[id.index()]);
+        let operands: Vec<Value> = op
+            .operands
+            .iter()
+            .map(|&operand| scope.value(&mut self.text, operand, Want::In(block, start)))
+            .collect::<Result<_, _>>()?;
+        let raw = scope.raw(id);
+        let mut copies = Vec::new();
+        for copy in 0..op.copies {
+            let pieces: Vec<Piece> = operands.iter().map(|operand| operand.piece(copy, op.copies)).collect();
+            let made = maker(&op.kind, op.form, latency, &pieces)?;
+            let name = format!("{raw}_c{copy}");
+            copies.push(self.made(scope, (block, start, latency), (&name, op.form), made));
+        }
+        self.joined(&raw, op.form.bits(), &copies);
+        Ok(())
+    }
+
+    /// Makes one vector of all copies.
+    pub fn joined(&mut self, raw: &str, bits: u32, copies: &[String]) {
+        let all: Vec<&str> = copies.iter().rev().map(String::as_str).collect();
+        self.text.wire(raw, bits * copies.len() as u32, &format!("{{{}}}", all.join(", ")));
+    }
+
+    fn fold(&mut self, scope: &mut Scope<'_>, block: BlockId, id: OpId) -> Result<(), RtlError> {
+        let schedule = scope.schedule;
+        let op = &schedule.nest.ops[id.index()];
+        let (Kind::Fold { function, dtype, width }, [operand]) = (&op.kind, op.operands.as_slice()) else {
+            return Err(RtlError::Schedule("a fold has not one operand".to_owned()));
+        };
+        let (start, latency) = (schedule.starts[id.index()], schedule.latencies[id.index()]);
+        let levels = width.trailing_zeros();
+        let each = latency.checked_div(levels).unwrap_or(0);
+        if each * levels != latency || !width.is_power_of_two() {
+            return Err(RtlError::Schedule("levels of a fold take different times".to_owned()));
+        }
+        let operand = scope.value(&mut self.text, *operand, Want::In(block, start))?;
+        let lanes = op.copies * width;
+        let raw = scope.raw(id);
+        let mut results = Vec::new();
+        for group in 0..op.copies {
+            let mut row: Vec<Piece> = (0..*width).map(|lane| operand.piece(group * width + lane, lanes)).collect();
+            for level in 0..levels {
+                let half = row.len() / 2;
+                let stage = start + level * each;
+                let mut next = Vec::new();
+                for lane in 0..half {
+                    let made = folder(*function, *dtype, op.form.bits(), each, [&row[lane], &row[lane + half]])?;
+                    let name = format!("{raw}_g{group}_{level}_{lane}");
+                    let result = self.made(scope, (block, stage, each), (&name, op.form), made);
+                    next.push(Piece::of(&result, 0, op.form));
+                }
+                row = next;
+            }
+            results.push(row[0].extended(op.form.bits()));
+        }
+        self.joined(&raw, op.form.bits(), &results);
+        Ok(())
+    }
+}
