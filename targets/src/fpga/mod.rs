@@ -7,8 +7,10 @@ pub mod access;
 pub mod design;
 mod machine;
 pub mod nest;
+pub mod operators;
 mod program;
 pub mod resources;
 pub mod schedule;
+pub mod widths;
 
 pub use machine::{ExternalMemory, FpgaMachine, Usable};

@@ -10,6 +10,12 @@
 //! of its copies goes to several of the operation's. An operand never has more copies than the operation, except that of a
 //! [`Kind::Fold`].
 
+mod banks;
+mod finish;
+mod make;
+mod values;
+mod walk;
+
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
@@ -51,7 +57,7 @@ pub struct Nest {
     pub lanes: u32,
     /// What operations access: the kernel's buffers in their order, then its shared arrays in theirs.
     pub arrays: Vec<Array>,
-    /// Operations. Operands stand before users, except the next value of a [`Carried`].
+    /// Operations. Operands stand before users, except the next value of a [`Carried`] and where a [`Stream`] begins.
     pub ops: Vec<Op>,
     /// Straight blocks.
     pub blocks: Vec<Block>,
@@ -62,6 +68,20 @@ pub struct Nest {
     /// Pairs of 8-bit multiplications of one block whose first operand is the same, which one DSP slice does: `(a 2^18 + b) c`
     /// (WP486). `[x, y]` with `x = a c` and `y = b c`; operands 0 of both are `c`. Both start in the same cycle.
     pub pairs: Vec<[OpId; 2]>,
+    /// Accesses to external memory that go through it evenly, and so can be asked for ahead, in bursts.
+    pub streams: Vec<Stream>,
+}
+
+/// An access to external memory in a pipelined loop. Its operand 0 is where it goes in the first iteration, a value that is there
+/// before the loop; in others it goes there plus what each counter of the loop adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The access.
+    pub op: OpId,
+    /// The loop.
+    pub within: LoopId,
+    /// What each counter of the loop adds when it grows by 1, in the unit of the access's operand 0 (words or elements).
+    pub strides: Vec<i64>,
 }
 
 /// What is accessed: a parameter or a local memory.
@@ -152,23 +172,19 @@ impl Loop {
     }
 }
 
-/// A counter of a loop.
+/// A counter of a loop: from 0 up by 1. Where the kernel's counts otherwise, operations make that of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     /// The operation ([`Kind::Counter`]) that gives it, in no block: it is there when an iteration starts.
     pub op: OpId,
-    /// Its first value, which is known before the loop and the same for all lanes.
-    pub from: OpId,
-    /// What it grows by.
-    pub step: u32,
-    /// How many values it has.
+    /// How many values it has, at least 2.
     pub trips: u64,
 }
 
 /// A value that changes from one iteration to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
-    /// The operation ([`Kind::Carried`]) that gives it, in no block. After the loop it is what the last iteration has left.
+    /// The operation ([`Kind::Carried`]) that gives it, in no block.
     pub op: OpId,
     /// What it is in the first iteration.
     pub initial: OpId,
@@ -227,8 +243,10 @@ pub enum Kind {
     Constant(Vec<u64>),
     /// (0) A counter of a loop. In no block.
     Counter(LoopId),
-    /// (0) What a loop carries. In no block.
+    /// (0) What a loop carries: what it is in an iteration, while that lasts. In no block.
     Carried(LoopId),
+    /// (1: what is carried) What a loop that has ended has left: what would be carried to the next iteration. In no block.
+    Left(LoopId),
     /// (2) Arithmetic of indices, which never leaves 32 bits.
     Index(IndexFn),
     /// (1) A function of elements of a type, as [`Expr::Unary`](crate::kernel::Expr::Unary).

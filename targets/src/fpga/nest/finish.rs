@@ -1,0 +1,510 @@
+//! What is left of a nest: without what nobody needs, with perfectly nested loops as one.
+
+use std::collections::HashMap;
+
+use super::values::Values;
+use super::{ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, OpId, Stream};
+use crate::fpga::access::{Linear, Pattern};
+use tcc_ir::ops::BinaryFn;
+
+/// What was gone through, and is put in order.
+pub(super) struct Finish {
+    pub nest: Nest,
+    /// Where external accesses go, in words or elements as their operand does.
+    pub reached: HashMap<OpId, Linear>,
+    pub same_as: HashMap<OpId, OpId>,
+}
+
+impl Finish {
+    /// Puts a nest in order.
+    pub fn run(mut self, values: &mut Values) -> Nest {
+        self.rename();
+        self.drop_dead();
+        let mut body = std::mem::take(&mut self.nest.body);
+        self.flatten(&mut body);
+        self.stream(&mut body, None, values);
+        self.nest.body = body;
+        self.drop_dead();
+        self.pair();
+        self.number();
+        self.nest
+    }
+
+    fn resolved(&self, mut id: OpId) -> OpId {
+        while let Some(&other) = self.same_as.get(&id) {
+            id = other;
+        }
+        id
+    }
+
+    /// Has values that are others replaced by them.
+    fn rename(&mut self) {
+        if self.same_as.is_empty() {
+            return;
+        }
+        for index in 0..self.nest.ops.len() {
+            let mut op = std::mem::take(&mut self.nest.ops[index].operands);
+            op.iter_mut().for_each(|id| *id = self.resolved(*id));
+            self.nest.ops[index].operands = op;
+            self.nest.ops[index].predicate = self.nest.ops[index].predicate.map(|id| self.resolved(id));
+        }
+        for index in 0..self.nest.loops.len() {
+            let mut carried = std::mem::take(&mut self.nest.loops[index].carried);
+            for own in &mut carried {
+                (own.initial, own.next) = (self.resolved(own.initial), self.resolved(own.next));
+            }
+            self.nest.loops[index].carried = carried;
+        }
+        let mut body = std::mem::take(&mut self.nest.body);
+        self.rename_items(&mut body);
+        self.nest.body = body;
+        for linear in self.reached.values_mut() {
+            for term in &mut linear.terms {
+                while let Some(&other) = self.same_as.get(&term.0) {
+                    term.0 = other;
+                }
+            }
+        }
+    }
+
+    fn rename_items(&mut self, items: &mut [Item]) {
+        for item in items {
+            match item {
+                Item::Block(_) => {}
+                Item::Loop(id) => {
+                    let id = *id;
+                    let mut body = std::mem::take(&mut self.nest.loops[id.index()].body);
+                    self.rename_items(&mut body);
+                    self.nest.loops[id.index()].body = body;
+                }
+                Item::Branch { condition, then, otherwise } => {
+                    *condition = self.resolved(*condition);
+                    self.rename_items(then);
+                    self.rename_items(otherwise);
+                }
+            }
+        }
+    }
+
+    /// Removes what no write follows from.
+    fn drop_dead(&mut self) {
+        let mut live = vec![false; self.nest.ops.len()];
+        let carried: HashMap<OpId, [OpId; 2]> =
+            self.nest.loops.iter().flat_map(|own| &own.carried).map(|own| (own.op, [own.initial, own.next])).collect();
+        let stores = self.nest.ops.iter().enumerate().filter(|(_, op)| matches!(op.kind, Kind::Store(..)));
+        let mut open: Vec<OpId> = stores.map(|(index, _)| OpId(index as u32)).collect();
+        let mut body = std::mem::take(&mut self.nest.body);
+        self.conditions(&body, &mut open);
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut live[id.index()], true) {
+                continue;
+            }
+            let op = &self.nest.ops[id.index()];
+            open.extend(op.operands.iter().copied().chain(op.predicate));
+            open.extend(carried.get(&id).into_iter().flatten().copied());
+        }
+        for own in &mut self.nest.loops {
+            own.carried.retain(|carried| live[carried.op.index()]);
+        }
+        for block in &mut self.nest.blocks {
+            block.ops.retain(|id| live[id.index()]);
+        }
+        self.drop_empty(&mut body);
+        self.nest.body = body;
+        self.nest.streams.retain(|stream| live[stream.op.index()]);
+    }
+
+    fn conditions(&self, items: &[Item], found: &mut Vec<OpId>) {
+        for item in items {
+            match item {
+                Item::Block(_) => {}
+                Item::Loop(id) => self.conditions(&self.nest.loops[id.index()].body, found),
+                Item::Branch { condition, then, otherwise } => {
+                    found.push(*condition);
+                    self.conditions(then, found);
+                    self.conditions(otherwise, found);
+                }
+            }
+        }
+    }
+
+    fn drop_empty(&mut self, items: &mut Vec<Item>) {
+        let all = std::mem::take(items);
+        for mut item in all {
+            let is_there = match &mut item {
+                Item::Block(id) => !self.nest.blocks[id.index()].ops.is_empty(),
+                Item::Loop(id) => {
+                    let id = *id;
+                    let mut body = std::mem::take(&mut self.nest.loops[id.index()].body);
+                    self.drop_empty(&mut body);
+                    self.nest.loops[id.index()].body = body;
+                    !self.nest.loops[id.index()].body.is_empty() || !self.nest.loops[id.index()].carried.is_empty()
+                }
+                Item::Branch { then, otherwise, .. } => {
+                    self.drop_empty(then);
+                    self.drop_empty(otherwise);
+                    !then.is_empty() || !otherwise.is_empty()
+                }
+            };
+            if is_there {
+                items.push(item);
+            }
+        }
+    }
+
+    /// Has innermost loops pipelined, and perfectly nested ones as one.
+    fn flatten(&mut self, items: &mut [Item]) {
+        for item in items {
+            match item {
+                Item::Block(_) => {}
+                Item::Branch { then, otherwise, .. } => {
+                    self.flatten(then);
+                    self.flatten(otherwise);
+                }
+                Item::Loop(id) => {
+                    let id = *id;
+                    let mut body = std::mem::take(&mut self.nest.loops[id.index()].body);
+                    self.flatten(&mut body);
+                    self.nest.loops[id.index()].body = body;
+                    self.merge(id);
+                    let own = &mut self.nest.loops[id.index()];
+                    own.pipelined = match own.body[..] {
+                        [] => {
+                            let block = BlockId(self.nest.blocks.len() as u32);
+                            self.nest.blocks.push(Block::default());
+                            own.body.push(Item::Block(block));
+                            true
+                        }
+                        [Item::Block(_)] => true,
+                        _ => false,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but arithmetic of indices, which each
+    /// iteration can do again.
+    fn merge(&mut self, id: LoopId) {
+        let (before, inner) = match self.nest.loops[id.index()].body[..] {
+            [Item::Loop(inner)] => (None, inner),
+            [Item::Block(before), Item::Loop(inner)] => (Some(before), inner),
+            _ => return,
+        };
+        let is_index = |op: &OpId| matches!(self.nest.ops[op.index()].kind, Kind::Index(_));
+        let plain = before.is_none_or(|block| self.nest.blocks[block.index()].ops.iter().all(is_index));
+        let (own, within) = (&self.nest.loops[id.index()], &self.nest.loops[inner.index()]);
+        if !plain || !within.pipelined || !own.carried.is_empty() || !within.carried.is_empty() {
+            return;
+        }
+        let within = std::mem::replace(&mut self.nest.loops[inner.index()], empty());
+        if let ([Item::Block(block)], Some(before)) = (&within.body[..], before) {
+            let mut ops = std::mem::take(&mut self.nest.blocks[before.index()].ops);
+            ops.append(&mut self.nest.blocks[block.index()].ops);
+            self.nest.blocks[block.index()].ops = ops;
+        }
+        if let [Item::Block(block)] = within.body[..] {
+            for index in 0..self.nest.blocks[block.index()].ops.len() {
+                let op = self.nest.blocks[block.index()].ops[index];
+                self.nest.ops[op.index()].within = Some(id);
+            }
+        }
+        for counter in &within.counters {
+            let op = &mut self.nest.ops[counter.op.index()];
+            (op.kind, op.within) = (Kind::Counter(id), Some(id));
+        }
+        let own = &mut self.nest.loops[id.index()];
+        own.name = format!("{}_{}", own.name, within.name);
+        own.counters.extend(within.counters);
+        own.body = within.body;
+    }
+
+    /// Finds accesses to external memory whose addresses follow from counters, and says where they begin.
+    fn stream(&mut self, items: &mut Vec<Item>, within: Option<LoopId>, values: &mut Values) {
+        let all = std::mem::take(items);
+        for mut item in all {
+            match &mut item {
+                Item::Block(_) => {}
+                Item::Branch { then, otherwise, .. } => {
+                    self.stream(then, within, values);
+                    self.stream(otherwise, within, values);
+                }
+                Item::Loop(id) => {
+                    let id = *id;
+                    if self.nest.loops[id.index()].pipelined {
+                        let starts = self.starts(id, within, values);
+                        if !starts.is_empty() {
+                            if !matches!(items.last(), Some(Item::Block(_))) {
+                                let block = BlockId(self.nest.blocks.len() as u32);
+                                self.nest.blocks.push(Block::default());
+                                items.push(Item::Block(block));
+                            }
+                            if let Some(Item::Block(block)) = items.last() {
+                                self.nest.blocks[block.index()].ops.extend(starts);
+                            }
+                        }
+                    } else {
+                        let mut body = std::mem::take(&mut self.nest.loops[id.index()].body);
+                        self.stream(&mut body, Some(id), values);
+                        self.nest.loops[id.index()].body = body;
+                    }
+                }
+            }
+            items.push(item);
+        }
+    }
+
+    /// Turns accesses of a pipelined loop into streams, and returns what computes where they begin.
+    fn starts(&mut self, id: LoopId, within: Option<LoopId>, values: &mut Values) -> Vec<OpId> {
+        let own = self.nest.loops[id.index()].clone();
+        let [Item::Block(block)] = own.body[..] else { return Vec::new() };
+        let ops = self.nest.blocks[block.index()].ops.clone();
+        let inside: HashMap<OpId, ()> = ops.iter().map(|&op| (op, ())).collect();
+        let carried: HashMap<OpId, ()> = own.carried.iter().map(|carried| (carried.op, ())).collect();
+        let outside = self.nest.ops.get(own.counters[0].op.index()).and_then(|op| op.within);
+        debug_assert_eq!(outside, Some(id));
+        let mut added = Vec::new();
+        for op in ops {
+            let (Kind::Load(array, pattern) | Kind::Store(array, pattern)) = &self.nest.ops[op.index()].kind else {
+                continue;
+            };
+            let is_external = matches!(self.nest.arrays[array.index()].place, ArrayPlace::External { .. });
+            if !is_external || *pattern == Pattern::Scattered {
+                continue;
+            }
+            let Some(linear) = self.reached.get(&op) else { continue };
+            let varies = |term: &OpId| inside.contains_key(term) || carried.contains_key(term);
+            if linear.terms.iter().any(|(term, _)| varies(term)) {
+                continue;
+            }
+            let stride =
+                |counter: OpId| linear.terms.iter().find(|(term, _)| *term == counter).map_or(0, |&(_, by)| by);
+            let strides: Vec<i64> = own.counters.iter().map(|counter| stride(counter.op)).collect();
+            let is_counter = |term: OpId| own.counters.iter().any(|counter| counter.op == term);
+            let rest: Vec<(OpId, i64)> = linear.terms.iter().copied().filter(|&(term, _)| !is_counter(term)).collect();
+            let start = self.sum(&rest, &mut added, values, within);
+            self.nest.ops[op.index()].operands[0] = start;
+            self.nest.streams.push(Stream { op, within: id, strides });
+        }
+        added
+    }
+
+    /// Computes a sum before a loop.
+    fn sum(
+        &mut self,
+        terms: &[(OpId, i64)],
+        added: &mut Vec<OpId>,
+        values: &mut Values,
+        within: Option<LoopId>,
+    ) -> OpId {
+        let mut sum: Option<OpId> = None;
+        for &(term, by) in terms {
+            let factor = values.integer(by);
+            let term = if by == 1 {
+                term
+            } else {
+                self.found(crate::kernel::IndexFn::Mul, [term, factor], added, values, within)
+            };
+            sum = Some(match sum {
+                None => term,
+                Some(sum) => self.found(crate::kernel::IndexFn::Add, [sum, term], added, values, within),
+            });
+        }
+        let start = sum.unwrap_or_else(|| values.integer(0));
+        self.adopt(values);
+        start
+    }
+
+    fn found(
+        &mut self,
+        function: crate::kernel::IndexFn,
+        operands: [OpId; 2],
+        added: &mut Vec<OpId>,
+        values: &mut Values,
+        within: Option<LoopId>,
+    ) -> OpId {
+        self.adopt(values);
+        let is_same = |&id: &OpId| {
+            let op = &self.nest.ops[id.index()];
+            op.kind == Kind::Index(function) && op.operands == operands
+        };
+        if let Some(&known) = added.iter().find(|id| is_same(id)) {
+            return known;
+        }
+        let range = crate::fpga::widths::Range::index(function, values.range(operands[0]), values.range(operands[1]));
+        let id = values.loose(Kind::Index(function), range, operands.to_vec(), within);
+        self.adopt(values);
+        added.push(id);
+        id
+    }
+
+    /// Takes over operations that were made meanwhile.
+    fn adopt(&mut self, values: &mut Values) {
+        let known = self.nest.ops.len();
+        self.nest.ops.extend(values.ops[known..].iter().cloned());
+    }
+
+    /// Finds multiplications of integers of eight bits that share an operand.
+    fn pair(&mut self) {
+        let narrow = |id: OpId| matches!(self.nest.ops[id.index()].form, Form::Integer { bits, signed } if bits <= 8 && signed || bits < 8);
+        let mut pairs = Vec::new();
+        for block in &self.nest.blocks {
+            let mut single: HashMap<(OpId, u32), OpId> = HashMap::new();
+            let mut paired: HashMap<OpId, ()> = HashMap::new();
+            for &id in &block.ops {
+                let op = &self.nest.ops[id.index()];
+                if !matches!(op.kind, Kind::Binary(BinaryFn::Mul, _)) || !op.operands.iter().all(|&id| narrow(id)) {
+                    continue;
+                }
+                let is_constant = |id: OpId| matches!(self.nest.ops[id.index()].kind, Kind::Constant(_));
+                if op.operands.iter().any(|&id| is_constant(id)) || op.operands[0] == op.operands[1] {
+                    continue;
+                }
+                let other = op.operands.iter().find_map(|&own| {
+                    let other = *single.get(&(own, op.copies))?;
+                    (!paired.contains_key(&other)).then_some((own, other))
+                });
+                match other {
+                    Some((shared, other)) => {
+                        paired.insert(other, ());
+                        paired.insert(id, ());
+                        pairs.push((shared, [other, id]));
+                    }
+                    None => op.operands.iter().for_each(|&own| {
+                        single.insert((own, op.copies), id);
+                    }),
+                }
+            }
+        }
+        for (shared, pair) in pairs {
+            for id in pair {
+                let operands = &mut self.nest.ops[id.index()].operands;
+                if operands[0] != shared {
+                    operands.swap(0, 1);
+                }
+            }
+            self.nest.pairs.push(pair);
+        }
+    }
+
+    /// Numbers what is left anew.
+    fn number(&mut self) {
+        let mut blocks = Vec::new();
+        let mut loops: Vec<Loop> = Vec::new();
+        let mut body = std::mem::take(&mut self.nest.body);
+        let mut renamed: HashMap<LoopId, LoopId> = HashMap::new();
+        self.number_items(&mut body, &mut blocks, &mut loops, &mut renamed);
+        self.nest.body = body;
+        // Operations that are left: those in blocks, and what is in none.
+        let mut live = vec![false; self.nest.ops.len()];
+        let in_blocks = blocks.iter().flat_map(|block: &Block| block.ops.iter().copied());
+        let mut open: Vec<OpId> = in_blocks.collect();
+        for own in &loops {
+            open.extend(own.counters.iter().map(|counter| counter.op));
+            open.extend(own.carried.iter().flat_map(|own| [own.op, own.initial, own.next]));
+        }
+        self.conditions_of(&self.nest.body, &loops, &mut open);
+        while let Some(id) = open.pop() {
+            if !std::mem::replace(&mut live[id.index()], true) {
+                let op = &self.nest.ops[id.index()];
+                open.extend(op.operands.iter().copied().chain(op.predicate));
+            }
+        }
+        let mut numbers = vec![OpId(0); self.nest.ops.len()];
+        let mut ops = Vec::new();
+        for (index, op) in std::mem::take(&mut self.nest.ops).into_iter().enumerate() {
+            if live[index] {
+                numbers[index] = OpId(ops.len() as u32);
+                ops.push(op);
+            }
+        }
+        let of = |id: OpId| numbers[id.index()];
+        for op in &mut ops {
+            op.operands.iter_mut().chain(&mut op.predicate).for_each(|id| *id = of(*id));
+            op.within = op.within.and_then(|id| renamed.get(&id).copied());
+            if let Kind::Counter(id) | Kind::Carried(id) | Kind::Left(id) = &mut op.kind
+                && let Some(&new) = renamed.get(id)
+            {
+                *id = new;
+            }
+        }
+        blocks.iter_mut().flat_map(|block| &mut block.ops).for_each(|id| *id = of(*id));
+        for own in &mut loops {
+            own.counters.iter_mut().for_each(|counter| counter.op = of(counter.op));
+            for carried in &mut own.carried {
+                carried.op = of(carried.op);
+                carried.initial = of(carried.initial);
+                carried.next = of(carried.next);
+            }
+        }
+        for own in &mut loops {
+            rename_conditions(&mut own.body, &of);
+        }
+        rename_conditions(&mut self.nest.body, &of);
+        self.nest.pairs.iter_mut().flatten().for_each(|id| *id = of(*id));
+        for stream in &mut self.nest.streams {
+            stream.op = of(stream.op);
+            stream.within = renamed.get(&stream.within).copied().unwrap_or(stream.within);
+        }
+        (self.nest.ops, self.nest.blocks, self.nest.loops) = (ops, blocks, loops);
+    }
+
+    fn conditions_of(&self, items: &[Item], loops: &[Loop], found: &mut Vec<OpId>) {
+        for item in items {
+            match item {
+                Item::Block(_) => {}
+                Item::Loop(id) => self.conditions_of(&loops[id.index()].body, loops, found),
+                Item::Branch { condition, then, otherwise } => {
+                    found.push(*condition);
+                    self.conditions_of(then, loops, found);
+                    self.conditions_of(otherwise, loops, found);
+                }
+            }
+        }
+    }
+
+    fn number_items(
+        &mut self,
+        items: &mut [Item],
+        blocks: &mut Vec<Block>,
+        loops: &mut Vec<Loop>,
+        renamed: &mut HashMap<LoopId, LoopId>,
+    ) {
+        for item in items {
+            match item {
+                Item::Block(id) => {
+                    let block = std::mem::take(&mut self.nest.blocks[id.index()]);
+                    *id = BlockId(blocks.len() as u32);
+                    blocks.push(block);
+                }
+                Item::Loop(id) => {
+                    let mut own = std::mem::replace(&mut self.nest.loops[id.index()], empty());
+                    let new = LoopId(loops.len() as u32);
+                    renamed.insert(*id, new);
+                    *id = new;
+                    loops.push(empty());
+                    self.number_items(&mut own.body, blocks, loops, renamed);
+                    loops[new.index()] = own;
+                }
+                Item::Branch { then, otherwise, .. } => {
+                    self.number_items(then, blocks, loops, renamed);
+                    self.number_items(otherwise, blocks, loops, renamed);
+                }
+            }
+        }
+    }
+}
+
+fn rename_conditions(items: &mut [Item], of: &impl Fn(OpId) -> OpId) {
+    for item in items {
+        if let Item::Branch { condition, then, otherwise } = item {
+            *condition = of(*condition);
+            rename_conditions(then, of);
+            rename_conditions(otherwise, of);
+        }
+    }
+}
+
+fn empty() -> Loop {
+    Loop { name: String::new(), counters: Vec::new(), carried: Vec::new(), body: Vec::new(), pipelined: false }
+}

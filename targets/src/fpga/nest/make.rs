@@ -1,0 +1,71 @@
+//! A nest from a function.
+
+use std::collections::HashMap;
+
+use super::banks::banks;
+use super::finish::Finish;
+use super::walk::{Reach, Walk};
+use super::{ArrayId, ArrayPlace, Nest};
+use crate::TargetError;
+use crate::fpga::design::{Design, Function};
+
+/// Most times that a kernel is gone through until it is known what is the same for all lanes: each time something turns out not to be.
+const MOST_ROUNDS: usize = 16;
+
+impl Nest {
+    /// Reads a function as hardware.
+    ///
+    /// # Errors
+    /// It has what only GPUs do, or loops of which it is not known how often they are done.
+    pub fn new(function: &Function, design: &Design) -> Result<Nest, TargetError> {
+        let kernel = &function.kernel;
+        let mut copies = Vec::new();
+        let mut local: Option<Vec<u32>> = None;
+        for _ in 0..MOST_ROUNDS {
+            let known = local.clone().unwrap_or_default();
+            let mut walk = Walk::new(function, design, &known, copies.clone())?;
+            let body = walk.run()?;
+            let is_settled = walk.copies == copies || kernel.threads == 1;
+            copies.clone_from(&walk.copies);
+            if !is_settled {
+                continue;
+            }
+            let found = inferred(&walk);
+            if local.is_none() && !found.is_empty() && found.iter().any(|&banks| banks != 1) {
+                local = Some(found);
+                continue;
+            }
+            let Walk { arrays, mut values, loops, .. } = walk;
+            let nest = Nest {
+                lanes: kernel.threads,
+                arrays,
+                ops: values.ops.clone(),
+                blocks: std::mem::take(&mut values.blocks),
+                loops,
+                body,
+                pairs: Vec::new(),
+                streams: Vec::new(),
+            };
+            let reached = std::mem::take(&mut values.reached);
+            let same_as = std::mem::take(&mut values.same_as);
+            return Ok(Finish { nest, reached, same_as }.run(&mut values));
+        }
+        let what = "values differ between lanes in too many ways";
+        Err(TargetError::Fault(format!("kernel `{}` cannot become hardware: {what}", kernel.name)))
+    }
+}
+
+/// Banks of the local memories.
+fn inferred(walk: &Walk) -> Vec<u32> {
+    let mut by_array: HashMap<ArrayId, Vec<&Reach>> = HashMap::new();
+    for reach in &walk.reaches {
+        by_array.entry(reach.array).or_default().push(reach);
+    }
+    let arrays = walk.arrays.iter().enumerate().filter(|(_, array)| array.place == ArrayPlace::Local);
+    arrays
+        .map(|(index, array)| {
+            let reaches = by_array.get(&ArrayId(index as u32)).map(Vec::as_slice).unwrap_or_default();
+            banks(array.elements, reaches)
+        })
+        .collect()
+}
