@@ -10,6 +10,7 @@ pub mod nest;
 pub mod operators;
 mod program;
 pub mod resources;
+pub mod rtl;
 pub mod schedule;
 pub mod widths;
 

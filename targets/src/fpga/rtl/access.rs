@@ -96,7 +96,7 @@ impl Emitter<'_> {
                         (format!("{element} % {wide}'d{banks}"), format!("{element} / {wide}'d{banks}"))
                     };
                     let (bank_name, word_name) = (format!("{raw}_k{copy}"), format!("{raw}_w{copy}"));
-                    self.text.wire(&bank_name, 32, &bank);
+                    self.text.wire(&bank_name, bank_bits(banks), &bank);
                     self.text.wire(&word_name, bits, &format!("{bits}'({word}) + {}", placed.base));
                     let modulo = distance.rem_euclid(i64::from(banks));
                     let free = groups.iter_mut().position(|(banks, _)| is_shifted && !banks.contains(&modulo));
@@ -194,7 +194,7 @@ impl Emitter<'_> {
             let all = format!("{raw}_y{number}");
             self.joined(&all, width, &row);
             for (own, bank, _) in &group.shifted {
-                let bank = self.text.later(bank, 32, waits + reading);
+                let bank = self.text.later(bank, bank_bits(banks), waits + reading);
                 let picked = format!("{raw}_s{}", own[0]);
                 self.text.wire(&picked, width, &format!("{all}[{bank}*{width} +: {width}]"));
                 let element = self.text.later(&picked, width, rest);
@@ -249,7 +249,7 @@ impl Emitter<'_> {
             }
             let flag = scope.flag(block, stage);
             let slot = self.slot(scope, block, stage);
-            let mut write = |emitter: &mut Self, bank: u32, parts: [String; 3]| {
+            let write = |emitter: &mut Self, bank: u32, parts: [String; 3]| {
                 let name = |letter: &str| format!("{raw}_{letter}{number}_{bank}");
                 let mut late = Vec::new();
                 for ((letter, bits), part) in [("z", 1), ("x", bits), ("u", width)].into_iter().zip(&parts) {
@@ -289,6 +289,11 @@ impl Emitter<'_> {
         }
         Ok(())
     }
+}
+
+/// Bits of the number of a bank.
+fn bank_bits(banks: u32) -> u32 {
+    banks.next_power_of_two().trailing_zeros().max(1)
 }
 
 /// An element as it is stored, in the form in which it is computed.

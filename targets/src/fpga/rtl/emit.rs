@@ -39,7 +39,7 @@ pub struct Call {
 /// What was built.
 #[derive(Clone, Debug)]
 pub struct Emitted {
-    /// The module `design`.
+    /// The module `functions`.
     pub text: String,
     /// Numbers of operators by module.
     pub operators: BTreeMap<&'static str, usize>,
@@ -96,7 +96,7 @@ pub fn emit(whole: Whole<'_>) -> Result<Emitted, RtlError> {
     let host_out = if terms.is_empty() { "64'h0".to_owned() } else { terms.join(" | ") };
     text.line(&format!("assign host_out = {host_out};"));
     let mut module = String::from(
-        "module design (\n  input logic clk,\n  input logic reset,\n  input logic start,\n  output logic done,\n  input logic \
+        "module functions (\n  input logic clk,\n  input logic reset,\n  input logic start,\n  output logic done,\n  input logic \
          [31:0] host_bank,\n  input logic [31:0] host_word,\n  input logic host_write,\n  input logic [63:0] host_in,\n  output \
          logic [63:0] host_out\n);\n  `include \"narrow.svh\"\n",
     );
@@ -277,19 +277,18 @@ impl Emitter<'_> {
         let (mut is_first, mut is_last) = (Vec::new(), Vec::new());
         for (number, counter) in own.counters.iter().enumerate().rev() {
             let name = format!("{base}_c{number}");
-            let most = u64::from(counter.step) * counter.trips.saturating_sub(1);
-            let bits = (64 - most.leading_zeros()).max(1);
-            // How far it has come from its first value.
+            let most = counter.trips.saturating_sub(1);
+            let bits = scope.bits(counter.op);
+            // The register; the counter is 0 already in the first cycle.
             let so_far = format!("{name}_at");
             match &go.now {
                 None => self.text.wire(&name, bits, &so_far),
                 Some(now) => self.text.wire(&name, bits, &format!("{now} ? {bits}'d0 : {so_far}")),
             }
-            let inner: Vec<&String> = is_last.iter().collect();
-            let goes = [vec![step.to_owned()], inner.into_iter().cloned().collect()].concat().join(" && ");
+            let goes = std::iter::once(step.to_owned()).chain(is_last.iter().cloned()).collect::<Vec<_>>().join(" && ");
             let last = format!("{name}_last");
             self.text.wire(&last, 1, &format!("{name} == {bits}'d{most}"));
-            let next = format!("{goes} ? ({last} ? {bits}'d0 : {name} + {bits}'d{}) : {name}", counter.step.min(most as u32));
+            let next = format!("{goes} ? ({last} ? {bits}'d0 : {name} + {bits}'d1) : {name}");
             let next = match &go.before {
                 Some(before) => format!("{before} ? {bits}'d0 : {next}"),
                 None => next,
@@ -297,16 +296,7 @@ impl Emitter<'_> {
             self.text.register(&so_far, bits, None, &next);
             is_first.push(format!("{name} == 0"));
             is_last.push(last);
-            let form = scope.schedule.nest.ops[counter.op.index()].form;
-            let wide = form.bits();
-            let from = scope.value(&mut self.text, counter.from, Want::Before(id))?.piece(0, 1);
-            let moved = Piece::of(&name, 0, Form::Integer { bits: bits as u8, signed: false }).extended(wide);
-            let value = match from.known {
-                Some(0) => moved,
-                _ => format!("{} + {moved}", from.extended(wide)),
-            };
-            let raw = scope.raw(counter.op);
-            self.text.wire(&raw, wide, &value);
+            self.text.wire(&scope.raw(counter.op), bits, &name);
         }
         Ok((is_first.join(" && "), is_last.join(" && ")))
     }
@@ -403,7 +393,7 @@ impl Emitter<'_> {
         for &id in &schedule.nest.blocks[block.index()].ops {
             let op = &schedule.nest.ops[id.index()];
             match &op.kind {
-                Kind::Constant(_) | Kind::Counter(_) | Kind::Carried(_) => {
+                Kind::Constant(_) | Kind::Counter(_) | Kind::Carried(_) | Kind::Left(_) => {
                     return Err(RtlError::Schedule("what no block computes is in a block".to_owned()));
                 }
                 Kind::Load(array, pattern) => self.load(scope, block, id, (&arrays[array.index()], *array), pattern)?,
@@ -490,10 +480,11 @@ impl Emitter<'_> {
         };
         let (start, latency) = (schedule.starts[id.index()], schedule.latencies[id.index()]);
         let levels = width.trailing_zeros();
-        let each = latency.checked_div(levels).unwrap_or(0);
-        if each * levels != latency || !width.is_power_of_two() {
-            return Err(RtlError::Schedule("levels of a fold take different times".to_owned()));
+        if !width.is_power_of_two() {
+            return Err(RtlError::Unsupported(format!("a fold of {width} lanes")));
         }
+        // Registers are spread over the levels, the last behind the last.
+        let until = |level: u32| level * latency / levels.max(1);
         let operand = scope.value(&mut self.text, *operand, Want::In(block, start))?;
         let lanes = op.copies * width;
         let raw = scope.raw(id);
@@ -502,7 +493,7 @@ impl Emitter<'_> {
             let mut row: Vec<Piece> = (0..*width).map(|lane| operand.piece(group * width + lane, lanes)).collect();
             for level in 0..levels {
                 let half = row.len() / 2;
-                let stage = start + level * each;
+                let (stage, each) = (start + until(level), until(level + 1) - until(level));
                 let mut next = Vec::new();
                 for lane in 0..half {
                     let made = folder(*function, *dtype, op.form.bits(), each, [&row[lane], &row[lane + half]])?;

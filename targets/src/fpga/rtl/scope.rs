@@ -215,8 +215,12 @@ impl<'s> Scope<'s> {
                     Ok(self.vector(op, &name))
                 }
                 _ if around.contains(&id) => Ok(self.vector(op, &self.raw(op))),
-                _ => self.left(text, op, id),
+                _ => Err(self.fault(op, "is wanted outside of its loop")),
             },
+            Kind::Left(id) => {
+                let carried = own.operands.first().copied().ok_or_else(|| self.fault(op, "is of nothing"))?;
+                self.left(text, op, carried, id)
+            }
             _ => {
                 let home = self.home[op.index()].ok_or_else(|| self.fault(op, "is computed nowhere"))?;
                 let ready = self.ready(op);
@@ -335,9 +339,9 @@ impl<'s> Scope<'s> {
     }
 
     /// What a loop leaves of a carried value.
-    fn left(&mut self, text: &mut Text, op: OpId, id: LoopId) -> Result<Value, RtlError> {
+    fn left(&mut self, text: &mut Text, op: OpId, carried: OpId, id: LoopId) -> Result<Value, RtlError> {
         let nest = &self.schedule.nest;
-        let (_, next) = self.next(op, id)?;
+        let (_, next) = self.next(carried, id)?;
         let name = format!("{}o{}", self.prefix, op.0);
         if !self.written.insert(name.clone()) {
             return Ok(self.vector(op, &name));

@@ -1,0 +1,138 @@
+//! Kernels on the simulator and in SystemVerilog: the same bits, in the cycles that the schedule says.
+
+// Tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
+
+mod kernels;
+mod slow;
+
+use std::path::PathBuf;
+
+use super::{Call, Outcome, Rtl, RtlError, Whole, emit};
+use crate::fpga::design::{Design, Function, Home, MemoryId, OnChip, Storage};
+use crate::fpga::nest::{Item, Nest};
+use crate::fpga::schedule::Schedule;
+use crate::kernel::Kernel;
+use crate::kernel::check::check;
+use crate::kernel::simulator::{Memory, Place, launch};
+use crate::verilator::VerilatorError;
+
+/// Clock that operators are made for.
+const CLOCK: u64 = 300_000_000;
+
+/// A folder of that name for a design, beside the tests.
+fn folder(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("rtl").join(name)
+}
+
+/// A kernel with a memory of its own for each buffer, of as many banks.
+struct Case {
+    function: Function,
+    design: Design,
+}
+
+impl Case {
+    fn new(kernel: Kernel, banks: &[u32], storage: Storage) -> Case {
+        check(&kernel).unwrap();
+        let memories = kernel.buffers.iter().zip(banks).map(|(buffer, &banks)| OnChip {
+            name: buffer.name.clone(),
+            dtype: buffer.dtype,
+            banks,
+            words: buffer.elements.div_ceil(u64::from(banks)),
+            storage,
+        });
+        let memories: Vec<OnChip> = memories.collect();
+        let homes = (0..kernel.buffers.len()).map(|index| Home::OnChip(MemoryId(index as u32))).collect();
+        let function = Function { kernel, homes };
+        Case { design: Design { memories, channels: 1, functions: vec![function.clone()] }, function }
+    }
+
+    fn nest(&self) -> Nest {
+        Nest::new(&self.function, &self.design).unwrap()
+    }
+
+    /// The bytes of all buffers after the kernel has run on them.
+    fn simulated(&self, buffers: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let kernel = &self.function.kernel;
+        let mut places = Vec::new();
+        let mut values = Vec::new();
+        for bytes in buffers {
+            values.resize(values.len().next_multiple_of(16), 0);
+            places.push(Place::Values(values.len() as u64));
+            values.extend(bytes);
+        }
+        let mut memory = Memory { weights: &[], values };
+        launch(kernel, kernel.threads, &mut memory, &places).unwrap();
+        let place = |place: &Place| match place {
+            Place::Values(first) => *first as usize,
+            Place::Weights(_) => panic!("there are no weights"),
+        };
+        places.iter().zip(buffers).map(|(own, bytes)| memory.values[place(own)..][..bytes.len()].to_vec()).collect()
+    }
+
+    /// The same in SystemVerilog; `None` if a user has not installed what it takes.
+    fn run(&self, name: &str, schedule: &Schedule, buffers: &[Vec<u8>]) -> Option<Outcome> {
+        let call = Call { function: 0, bases: vec![0; buffers.len()] };
+        let whole = Whole { memories: &self.design.memories, functions: &[schedule], calls: &[call] };
+        let emitted = emit(whole).unwrap();
+        let rtl = match Rtl::build(&emitted, &self.design.memories, &folder(name)) {
+            Ok(rtl) => rtl,
+            Err(RtlError::Verilator(VerilatorError::Tool { tool, error })) if std::env::var_os("CI").is_none() => {
+                eprintln!("skipped: {tool} could not be started ({error})");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        Some(rtl.run(buffers, 10_000_000).unwrap())
+    }
+
+    /// Holds what it computes and its cycles in SystemVerilog against the simulator and the schedule.
+    fn check(&self, name: &str, schedule: &Schedule, buffers: &[Vec<u8>]) -> Option<Outcome> {
+        let expected = self.simulated(buffers);
+        let outcome = self.run(name, schedule, buffers)?;
+        for (buffer, (expected, own)) in self.function.kernel.buffers.iter().zip(expected.iter().zip(&outcome.memories)) {
+            assert_eq!(&own[..expected.len()], expected, "buffer `{}` of {name}", buffer.name);
+        }
+        assert_eq!(outcome.cycles, Some(cycles(schedule)), "cycles of {name}");
+        Some(outcome)
+    }
+}
+
+/// Cycles of a call, by its blocks and loops.
+fn cycles(schedule: &Schedule) -> u64 {
+    fn items(schedule: &Schedule, all: &[Item]) -> u64 {
+        let item = |item: &Item| match item {
+            Item::Block(block) => u64::from(schedule.blocks[block.index()].depth),
+            Item::Loop(id) => {
+                let (own, time) = (&schedule.nest.loops[id.index()], &schedule.loops[id.index()]);
+                match own.pipelined {
+                    true => (own.trips() - 1) * time.interval + time.depth,
+                    false => own.trips() * items(schedule, &own.body),
+                }
+            }
+            Item::Branch { .. } => panic!("what a branch takes depends"),
+        };
+        all.iter().map(item).sum()
+    }
+    items(schedule, &schedule.nest.body)
+}
+
+/// Bytes that look random.
+fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+#[test]
+fn a_product_of_integers() {
+    let case = Case::new(kernels::product(16, 16, 16, 16), &[1, 16, 16], Storage::Bram);
+    let schedule = slow::schedule(case.nest(), 1);
+    let buffers = [noise(1, 256), noise(2, 256), vec![0; 1024]];
+    case.check("product", &schedule, &buffers);
+}
