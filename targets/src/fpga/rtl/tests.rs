@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "Tests fail by panicking.")]
 
 mod kernels;
+mod random;
 mod slow;
 
 use std::path::PathBuf;
@@ -120,7 +121,7 @@ fn cycles(schedule: &Schedule) -> u64 {
 /// Bytes that look random.
 fn noise(seed: u64, count: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
+    let next = move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -135,4 +136,38 @@ fn a_product_of_integers() {
     let schedule = slow::schedule(case.nest(), 1);
     let buffers = [noise(1, 256), noise(2, 256), vec![0; 1024]];
     case.check("product", &schedule, &buffers);
+}
+
+/// Bytes of floats from -4 to 4.
+fn floats(seed: u64, count: usize) -> Vec<u8> {
+    let numbers = noise(seed, 2 * count);
+    let (pairs, _) = numbers.as_chunks::<2>();
+    pairs.iter().flat_map(|pair| (f32::from(i16::from_le_bytes(*pair)) / 8192.0).to_le_bytes()).collect()
+}
+
+#[test]
+fn rows_of_floats() {
+    let case = Case::new(kernels::softmax(2, 32, 8), &[8, 8], Storage::Bram);
+    let schedule = slow::schedule(case.nest(), 2);
+    case.check("softmax", &schedule, &[floats(3, 64), vec![0; 256]]);
+    let case = Case::new(kernels::norm(2, 32, 8), &[8; 4], Storage::Bram);
+    let schedule = slow::schedule(case.nest(), 3);
+    case.check("norm", &schedule, &[floats(4, 64), floats(5, 32), floats(6, 32), vec![0; 256]]);
+    let case = Case::new(kernels::attention(4, 16), &[1, 16, 16, 16], Storage::Bram);
+    let schedule = slow::schedule(case.nest(), 4);
+    case.check("attention", &schedule, &[floats(7, 64), floats(8, 256), floats(9, 256), vec![0; 256]]);
+}
+
+#[test]
+fn random_kernels() {
+    let seeds = std::env::var("RTL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(6);
+    for seed in 1..=seeds {
+        let (kernel, banks) = random::kernel(seed);
+        let storage = [Storage::Bram, Storage::Lutram][seed as usize % 2];
+        let case = Case::new(kernel, &banks, storage);
+        let schedule = slow::schedule(case.nest(), seed);
+        let buffers =
+            [noise(seed, 256), noise(seed + 1, 64), floats(seed + 2, 64), vec![0; 4 * 4096], vec![0; 4 * 4096]];
+        case.check(&format!("random_{}", seed % 8), &schedule, &buffers);
+    }
 }

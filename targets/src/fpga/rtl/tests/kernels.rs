@@ -1,9 +1,177 @@
 //! Kernels to try.
 
 use tcc_ir::DType;
-use tcc_ir::ops::BinaryFn;
+use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use crate::kernel::{Builder, Kernel, Scalar};
+use crate::kernel::{Builder, BufferId, ExprId, Kernel, Scalar, VarId};
+use crate::number::FoldFn;
+
+const F32: DType = DType::F32;
+
+/// A variable with a float in it.
+fn float(builder: &mut Builder, name: &str, value: f64) -> VarId {
+    let value = builder.float(F32, value);
+    builder.declare(name, Scalar::F32, value)
+}
+
+/// Opens a loop over all elements of a row that lanes go through side by side: the place in the row.
+fn along(builder: &mut Builder, columns: u32) -> ExprId {
+    let (zero, end) = (builder.integer(0), builder.integer(columns as i32));
+    let first = builder.loop_over("first", zero, end, builder.threads());
+    let lane = builder.thread();
+    builder.add(first, lane)
+}
+
+/// An element of a row.
+fn of_row(builder: &mut Builder, buffer: BufferId, columns: u32, column: ExprId) -> ExprId {
+    let row = builder.block(0);
+    let before = builder.scaled(row, columns as i32);
+    let at = builder.add(before, column);
+    builder.load(buffer, at, "x")
+}
+
+/// Sets a variable to a function of what it holds and something else.
+fn update(builder: &mut Builder, var: VarId, function: BinaryFn, other: ExprId) {
+    let so_far = builder.get(var);
+    let next = builder.binary(function, F32, so_far, other);
+    builder.set(var, next);
+}
+
+/// e^(x - greatest) / sum of each row.
+pub fn softmax(rows: u32, columns: u32, lanes: u32) -> Kernel {
+    let mut builder = Builder::new("softmax", lanes);
+    let elements = u64::from(rows * columns);
+    let (from, to) = (builder.buffer("from", F32, elements, false), builder.buffer("to", F32, elements, true));
+    let powers = builder.shared("powers", F32, columns);
+    let scratch = builder.shared("scratch", F32, lanes);
+    let most = float(&mut builder, "most", f64::NEG_INFINITY);
+    let column = along(&mut builder, columns);
+    let x = of_row(&mut builder, from, columns, column);
+    update(&mut builder, most, BinaryFn::Max, x);
+    builder.end();
+    builder.reduce(most, FoldFn::Max, F32, lanes, scratch);
+    let sum = float(&mut builder, "sum", 0.0);
+    let column = along(&mut builder, columns);
+    let x = of_row(&mut builder, from, columns, column);
+    let most = builder.get(most);
+    let less = builder.binary(BinaryFn::Sub, F32, x, most);
+    let power = builder.unary(UnaryFn::Exp, F32, less);
+    let power = builder.keep("power", Scalar::F32, power);
+    builder.store_shared(powers, column, power);
+    update(&mut builder, sum, BinaryFn::Add, power);
+    builder.end();
+    builder.reduce(sum, FoldFn::Sum, F32, lanes, scratch);
+    let sum = builder.get(sum);
+    let part = builder.unary(UnaryFn::Recip, F32, sum);
+    let part = builder.keep("part", Scalar::F32, part);
+    let column = along(&mut builder, columns);
+    let power = builder.load_shared(powers, column, "held");
+    let result = builder.binary(BinaryFn::Mul, F32, power, part);
+    let row = builder.block(0);
+    let before = builder.scaled(row, columns as i32);
+    let at = builder.add(before, column);
+    builder.store(to, at, result);
+    builder.end();
+    builder.finish([rows, 1, 1], Vec::new())
+}
+
+/// (x - mean) / sqrt(variance + 1e-5) scale + shift of each row.
+pub fn norm(rows: u32, columns: u32, lanes: u32) -> Kernel {
+    let mut builder = Builder::new("norm", lanes);
+    let elements = u64::from(rows * columns);
+    let from = builder.buffer("from", F32, elements, false);
+    let scale = builder.buffer("scale", F32, u64::from(columns), false);
+    let shift = builder.buffer("shift", F32, u64::from(columns), false);
+    let to = builder.buffer("to", F32, elements, true);
+    let scratch = builder.shared("scratch", F32, lanes);
+    let (sum, squares) = (float(&mut builder, "sum", 0.0), float(&mut builder, "squares", 0.0));
+    let column = along(&mut builder, columns);
+    let x = of_row(&mut builder, from, columns, column);
+    update(&mut builder, sum, BinaryFn::Add, x);
+    let square = builder.binary(BinaryFn::Mul, F32, x, x);
+    update(&mut builder, squares, BinaryFn::Add, square);
+    builder.end();
+    builder.reduce(sum, FoldFn::Sum, F32, lanes, scratch);
+    builder.reduce(squares, FoldFn::Sum, F32, lanes, scratch);
+    let part = builder.float(F32, 1.0 / f64::from(columns));
+    let (sum, squares) = (builder.get(sum), builder.get(squares));
+    let mean = builder.binary(BinaryFn::Mul, F32, sum, part);
+    let mean = builder.keep("mean", Scalar::F32, mean);
+    let all = builder.binary(BinaryFn::Mul, F32, squares, part);
+    let own = builder.binary(BinaryFn::Mul, F32, mean, mean);
+    let variance = builder.binary(BinaryFn::Sub, F32, all, own);
+    let little = builder.float(F32, 1e-5);
+    let variance = builder.binary(BinaryFn::Add, F32, variance, little);
+    let root = builder.unary(UnaryFn::Rsqrt, F32, variance);
+    let root = builder.keep("root", Scalar::F32, root);
+    let column = along(&mut builder, columns);
+    let x = of_row(&mut builder, from, columns, column);
+    let factor = builder.load(scale, column, "factor");
+    let summand = builder.load(shift, column, "summand");
+    let less = builder.binary(BinaryFn::Sub, F32, x, mean);
+    let normal = builder.binary(BinaryFn::Mul, F32, less, root);
+    let result = builder.mul_add(F32, normal, factor, summand);
+    let row = builder.block(0);
+    let before = builder.scaled(row, columns as i32);
+    let at = builder.add(before, column);
+    builder.store(to, at, result);
+    builder.end();
+    builder.finish([rows, 1, 1], Vec::new())
+}
+
+/// softmax(Q K^T / 4) V of one head for as many keys, and as wide, as there are lanes. The keys lie transposed.
+pub fn attention(rows: u32, lanes: u32) -> Kernel {
+    let mut builder = Builder::new("attention", lanes);
+    let square = u64::from(lanes * lanes);
+    let queries = builder.buffer("queries", F32, u64::from(rows * lanes), false);
+    let keys = builder.buffer("keys", F32, square, false);
+    let values = builder.buffer("values", F32, square, false);
+    let to = builder.buffer("to", F32, u64::from(rows * lanes), true);
+    let weights = builder.shared("weights", F32, lanes);
+    let scratch = builder.shared("scratch", F32, lanes);
+    let (lane, row) = (builder.thread(), builder.block(0));
+    let product = |builder: &mut Builder, name: &str, left: &dyn Fn(&mut Builder, ExprId) -> ExprId, right| {
+        let sum = float(builder, name, 0.0);
+        let (zero, end) = (builder.integer(0), builder.integer(lanes as i32));
+        let k = builder.loop_over("k", zero, end, 1);
+        let a = left(builder, k);
+        let before = builder.scaled(k, lanes as i32);
+        let at = builder.add(before, lane);
+        let b = builder.load(right, at, "b");
+        let so_far = builder.get(sum);
+        let next = builder.mul_add(F32, a, b, so_far);
+        builder.set(sum, next);
+        builder.end();
+        sum
+    };
+    let query = |builder: &mut Builder, k| {
+        let before = builder.scaled(row, lanes as i32);
+        let at = builder.add(before, k);
+        builder.load(queries, at, "query")
+    };
+    let score = product(&mut builder, "score", &query, keys);
+    let scale = builder.float(F32, 0.25);
+    update(&mut builder, score, BinaryFn::Mul, scale);
+    let own = builder.get(score);
+    let most = builder.declare("most", Scalar::F32, own);
+    builder.reduce(most, FoldFn::Max, F32, lanes, scratch);
+    let (own, most) = (builder.get(score), builder.get(most));
+    let less = builder.binary(BinaryFn::Sub, F32, own, most);
+    let power = builder.unary(UnaryFn::Exp, F32, less);
+    let sum = builder.declare("sum", Scalar::F32, power);
+    let own = builder.get(sum);
+    builder.store_shared(weights, lane, own);
+    builder.barrier();
+    builder.reduce(sum, FoldFn::Sum, F32, lanes, scratch);
+    let weight = |builder: &mut Builder, k| builder.load_shared(weights, k, "weight");
+    let result = product(&mut builder, "result", &weight, values);
+    let (result, sum) = (builder.get(result), builder.get(sum));
+    let result = builder.binary(BinaryFn::Div, F32, result, sum);
+    let before = builder.scaled(row, lanes as i32);
+    let at = builder.add(before, lane);
+    builder.store(to, at, result);
+    builder.finish([rows, 1, 1], Vec::new())
+}
 
 /// A product of matrices of 8-bit integers, row by row, with lanes along columns.
 pub fn product(rows: u32, columns: u32, depth: u32, lanes: u32) -> Kernel {
