@@ -6,6 +6,7 @@
 pub mod access;
 pub mod design;
 mod machine;
+pub mod memories;
 pub mod nest;
 pub mod operators;
 mod program;

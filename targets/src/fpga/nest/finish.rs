@@ -446,6 +446,12 @@ impl Finish {
             stream.op = of(stream.op);
             stream.within = renamed.get(&stream.within).copied().unwrap_or(stream.within);
         }
+        for (id, linear) in &self.reached {
+            if live[id.index()] && linear.terms.iter().all(|(term, _)| live[term.index()]) {
+                let terms = linear.terms.iter().map(|&(term, by)| (of(term), by)).collect();
+                self.nest.reached.insert(of(*id), terms);
+            }
+        }
         (self.nest.ops, self.nest.blocks, self.nest.loops) = (ops, blocks, loops);
     }
 

@@ -1,6 +1,6 @@
 //! A nest from a function.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::banks::banks;
 use super::finish::Finish;
@@ -45,6 +45,7 @@ impl Nest {
                 body,
                 pairs: Vec::new(),
                 streams: Vec::new(),
+                reached: BTreeMap::new(),
             };
             let reached = std::mem::take(&mut values.reached);
             let same_as = std::mem::take(&mut values.same_as);

@@ -16,6 +16,8 @@ mod make;
 mod values;
 mod walk;
 
+use std::collections::BTreeMap;
+
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
@@ -70,6 +72,9 @@ pub struct Nest {
     pub pairs: Vec<[OpId; 2]>,
     /// Accesses to external memory that go through it evenly, and so can be asked for ahead, in bursts.
     pub streams: Vec<Stream>,
+    /// What operand 0 of accesses is a sum of: values, each times a number. What is known besides is in the access's pattern. Of a
+    /// [`Stream`] it is that in any iteration.
+    pub reached: BTreeMap<OpId, Vec<(OpId, i64)>>,
 }
 
 /// An access to external memory in a pipelined loop. Its operand 0 is where it goes in the first iteration, a value that is there

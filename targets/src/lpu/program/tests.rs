@@ -112,6 +112,7 @@ fn machine() -> Machine {
         fpga: None,
         lpu: Some(LpuMachine { energy: Some(energy_costs()), ..small_machine() }),
         simt: None,
+        fpga: None,
     }
 }
 

@@ -1,0 +1,73 @@
+//! What memories take of the part.
+//!
+//! A bank has two ports that both read, of which one also writes. Block RAM of 18 Kb has such ports up to 18 bits wide: 16K x 1, 8K x 2,
+//! 4K x 4, 2K x 9, 1K x 18; with one that reads and one that writes it is also 512 x 36. UltraRAM is 4K x 72 with two ports (UG573). A
+//! look-up table of a SLICEM holds 64 bits with a port, and 32 bits twice or 64 bits in two tables with two (UG574).
+
+use super::design::{OnChip, Storage};
+use super::resources::Resources;
+
+/// Depth and width of block RAM with two ports that read, and with one (UG573, table of port aspect ratios).
+const SHAPES: [(u64, u64); 5] = [(16_384, 1), (8_192, 2), (4_096, 4), (2_048, 9), (1_024, 18)];
+const SIMPLE: (u64, u64) = (512, 36);
+
+/// Words that are in look-up tables rather than block RAM, as Vitis HLS decides (UG1399: memories of at most 1,024 bits or so; assumed
+/// here: two tables deep).
+const FEW_WORDS: u64 = 64;
+
+/// What a local memory is built from: so many words in each bank.
+pub fn storage(words: u64, bits: u64) -> Storage {
+    let (blocks, ultra) =
+        (bank(words, bits, Storage::Bram, true).bram18s, bank(words, bits, Storage::Uram, true).urams);
+    if words <= FEW_WORDS {
+        Storage::Lutram
+    } else if blocks > 16 * ultra {
+        // A block of UltraRAM has the bits of 16 of block RAM.
+        Storage::Uram
+    } else {
+        Storage::Bram
+    }
+}
+
+/// What a bank takes; `reads_twice` says that both of its ports read.
+pub fn bank(words: u64, bits: u64, storage: Storage, reads_twice: bool) -> Resources {
+    match storage {
+        Storage::Lutram => {
+            // 64 bits with two ports are two tables; what is deeper has a multiplexer of one table for four (assumed).
+            let deep = words.div_ceil(64);
+            let luts = bits * (2 * deep + 2 * (deep - 1).div_ceil(4));
+            Resources { luts, ffs: 2 * bits, ..Resources::default() }
+        }
+        Storage::Bram => {
+            let simple = (!reads_twice).then_some(SIMPLE);
+            let counts =
+                SHAPES.into_iter().chain(simple).map(|(deep, wide)| words.div_ceil(deep) * bits.div_ceil(wide));
+            Resources { bram18s: counts.min().unwrap_or(0), ..Resources::default() }
+        }
+        Storage::Uram => Resources { urams: words.div_ceil(4_096) * bits.div_ceil(72), ..Resources::default() },
+    }
+}
+
+impl OnChip {
+    /// What it takes; `reads_twice` says that some function reads two words of a bank in one cycle.
+    pub fn resources(&self, reads_twice: bool) -> Resources {
+        bank(self.words, self.dtype.bits() as u64, self.storage, reads_twice) * u64::from(self.banks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_have_shapes() {
+        let blocks = |words, bits, twice| bank(words, bits, Storage::Bram, twice).bram18s;
+        // 1,024 words of 32 bits: two of 1K x 18 with two reading ports, and two of 512 x 36 with one.
+        assert_eq!((blocks(1024, 32, true), blocks(1024, 32, false)), (2, 2));
+        assert_eq!((blocks(512, 32, true), blocks(512, 32, false)), (2, 1));
+        assert_eq!((blocks(2048, 8, true), blocks(2049, 8, true)), (1, 2));
+        assert_eq!(bank(4097, 32, Storage::Uram, true).urams, 2);
+        assert_eq!(bank(64, 8, Storage::Lutram, true).luts, 16);
+        assert_eq!((storage(64, 32), storage(1024, 32)), (Storage::Lutram, Storage::Bram));
+    }
+}
