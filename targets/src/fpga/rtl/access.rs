@@ -4,7 +4,7 @@ use tcc_ir::DType;
 
 use super::RtlError;
 use super::emit::Emitter;
-use super::memories::Wanted;
+use super::memories::{Same, Use, Wanted};
 use super::operators::integer;
 use super::scope::{Scope, Want};
 use super::text::Piece;
@@ -22,10 +22,19 @@ pub struct Placed {
 
 /// Copies that go to memory in the same cycle: those of one element together.
 struct Group {
-    /// For each bank, if they are known, who goes there by which address.
-    fixed: Vec<(u32, String, Vec<u32>)>,
+    /// If banks are known, who goes where.
+    fixed: Vec<Fixed>,
     /// Otherwise: the copies, with the bank and the address of each.
     shifted: Vec<(Vec<u32>, String, String)>,
+}
+
+/// A word of a bank that is known, and the copies that want it.
+struct Fixed {
+    bank: u32,
+    address: String,
+    /// What tells the word from others: the value that its address is made of, and how far it is from that.
+    word: (ArrayId, OpId, i64),
+    copies: Vec<u32>,
 }
 
 impl Emitter<'_> {
@@ -34,7 +43,7 @@ impl Emitter<'_> {
         &mut self,
         scope: &mut Scope<'_>,
         (block, id): (BlockId, OpId),
-        placed: &Placed,
+        (placed, array): (&Placed, ArrayId),
         pattern: &Pattern,
     ) -> Result<Vec<Group>, RtlError> {
         let schedule = scope.schedule;
@@ -52,13 +61,14 @@ impl Emitter<'_> {
                 for (copy, place) in places.iter().enumerate() {
                     let address =
                         format!("{} + {} + {}", index.piece(0, 1).extended(bits), offset(place.word).extended(bits), placed.base);
-                    let same = |fixed: &&mut (u32, String, Vec<u32>)| fixed.0 == place.bank && fixed.1 == address;
-                    if let Some((_, _, copies)) = groups.iter_mut().flat_map(|group| group.fixed.iter_mut()).find(same) {
-                        copies.push(copy as u32);
+                    let same = |fixed: &&mut Fixed| fixed.bank == place.bank && fixed.address == address;
+                    if let Some(fixed) = groups.iter_mut().flat_map(|group| group.fixed.iter_mut()).find(same) {
+                        fixed.copies.push(copy as u32);
                         continue;
                     }
-                    let free = groups.iter_mut().find(|group| group.fixed.iter().all(|own| own.0 != place.bank));
-                    let own = (place.bank, address, vec![copy as u32]);
+                    let free = groups.iter_mut().find(|group| group.fixed.iter().all(|own| own.bank != place.bank));
+                    let word = (array, op.operands[0], place.word);
+                    let own = Fixed { bank: place.bank, address, word, copies: vec![copy as u32] };
                     match free {
                         Some(group) => group.fixed.push(own),
                         None => groups.push(Group { fixed: vec![own], shifted: Vec::new() }),
@@ -121,13 +131,18 @@ impl Emitter<'_> {
     /// The cycle, from one on, in which all banks that a group goes to have a port for it.
     fn turn(&self, scope: &Scope<'_>, block: BlockId, from: u32, memory: usize, group: &Group, writes: bool) -> Option<u32> {
         let own = &self.memories[memory];
-        let banks: Vec<u32> = match group.shifted.is_empty() {
-            true => group.fixed.iter().map(|fixed| fixed.0).collect(),
-            false => (0..own.banks()).collect(),
-        };
         (from..from + 4096).find(|&stage| {
             let slot = self.slot(scope, block, stage);
-            banks.iter().all(|&bank| own.is_free(bank, slot, writes))
+            match group.shifted.is_empty() {
+                true => group.fixed.iter().all(|fixed| {
+                    let same = Same { block: slot.block, stage, word: fixed.word };
+                    own.is_free(fixed.bank, slot, if writes { Use::Write } else { Use::Read(Some(same)) })
+                }),
+                false => {
+                    let wanted = if writes { Use::Write } else { Use::Read(None) };
+                    (0..own.banks()).all(|bank| own.is_free(bank, slot, wanted))
+                }
+            }
         })
     }
 
@@ -142,10 +157,10 @@ impl Emitter<'_> {
     ) -> Result<(), RtlError> {
         let schedule = scope.schedule;
         let op = &schedule.nest.ops[id.index()];
-        let (start, latency) = (schedule.starts[id.index()], schedule.latencies[id.index()]);
+        let (start, latency) = (schedule.starts[id.index()], scope.latency(id));
         let dtype = schedule.nest.arrays[array.index()].dtype;
         let raw = scope.raw(id);
-        let groups = self.groups(scope, (block, id), placed, pattern)?;
+        let groups = self.groups(scope, (block, id), (placed, array), pattern)?;
         let reading = u32::from(!self.memories[placed.memory].immediate);
         let width = self.memories[placed.memory].width;
         let banks = self.memories[placed.memory].banks();
@@ -158,11 +173,12 @@ impl Emitter<'_> {
             let rest = latency.checked_sub(waits + reading).ok_or_else(no_port)?;
             let flag = scope.flag(block, stage);
             let slot = self.slot(scope, block, stage);
-            for (bank, address, own) in &group.fixed {
+            for Fixed { bank, address, word, copies: own } in &group.fixed {
                 let name = format!("{raw}_x{number}_{bank}");
                 self.text.wire(&name, bits, address);
                 let address = self.text.later(&name, bits, waits);
-                let wanted = Wanted { slot, flag: flag.clone(), address };
+                let same = Some(Same { block: slot.block, stage, word: *word });
+                let wanted = Wanted { slot, flag: flag.clone(), address, same };
                 let read = self.memories[placed.memory].read(*bank, wanted).ok_or_else(no_port)?;
                 let element = self.text.later(&read, width, rest);
                 let element = widened(&element, dtype, op.form)?;
@@ -188,7 +204,7 @@ impl Emitter<'_> {
                 };
                 self.text.wire(&name, bits, &terms.join(" | "));
                 let address = self.text.later(&name, bits, waits);
-                let wanted = Wanted { slot, flag: flag.clone(), address };
+                let wanted = Wanted { slot, flag: flag.clone(), address, same: None };
                 row.push(self.memories[placed.memory].read(bank, wanted).ok_or_else(no_port)?);
             }
             let all = format!("{raw}_y{number}");
@@ -219,7 +235,7 @@ impl Emitter<'_> {
     ) -> Result<(), RtlError> {
         let schedule = scope.schedule;
         let op = &schedule.nest.ops[id.index()];
-        let (start, latency) = (schedule.starts[id.index()], schedule.latencies[id.index()]);
+        let (start, latency) = (schedule.starts[id.index()], scope.latency(id));
         let dtype = schedule.nest.arrays[array.index()].dtype;
         let [_, value] = op.operands.as_slice() else {
             return Err(RtlError::Schedule("a store has not two operands".to_owned()));
@@ -230,7 +246,7 @@ impl Emitter<'_> {
             None => None,
         };
         let raw = scope.raw(id);
-        let groups = self.groups(scope, (block, id), placed, pattern)?;
+        let groups = self.groups(scope, (block, id), (placed, array), pattern)?;
         let width = self.memories[placed.memory].width;
         let banks = self.memories[placed.memory].banks();
         let bits = self.memories[placed.memory].address_bits();
@@ -257,10 +273,10 @@ impl Emitter<'_> {
                     late.push(emitter.text.later(&name(letter), bits, waits));
                 }
                 let flag = format!("({flag} && {})", late[0]);
-                let wanted = Wanted { slot, flag, address: late[1].clone() };
+                let wanted = Wanted { slot, flag, address: late[1].clone(), same: None };
                 emitter.memories[placed.memory].write(bank, wanted, late[2].clone()).ok_or_else(no_port)
             };
-            for (bank, address, own) in &group.fixed {
+            for Fixed { bank, address, copies: own, .. } in &group.fixed {
                 // Of several lanes that write one element one is taken.
                 let writer = own[0];
                 let any: Vec<String> = own.iter().map(|copy| format!("{raw}_p{copy}")).collect();

@@ -1,7 +1,8 @@
 //! Scheduled functions as one module in SystemVerilog, and a module around it that has external memory for simulations.
 //!
-//! What is done passes a token on: an item begins in the cycle after that in which the item before it ends. So a call takes exactly
-//! the cycles of its items, and nothing waits.
+//! What is done passes a token on: each item has a flag that is set in its last cycle, and what comes next begins in the cycle after
+//! that. Where a loop is entered, left or gone through again, and where a branch is decided, the token takes the cycles that
+//! [`schedule`](crate::fpga::schedule) counts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +10,7 @@ use std::fmt::Write as _;
 use super::RtlError;
 use super::access::Placed;
 use super::memories::Banked;
-use super::operators::{Maker, Pool, Slot, folder, maker};
+use super::operators::{Class, Finish, Maker, Pool, Slot, folder, maker, sums};
 use super::scope::{Scope, Value, Want};
 use super::text::{Piece, Text};
 use crate::fpga::design::{OnChip, Storage};
@@ -43,13 +44,6 @@ pub struct Emitted {
     pub text: String,
     /// Numbers of operators by module.
     pub operators: BTreeMap<&'static str, usize>,
-}
-
-/// When an item begins: in the cycle after one flag is set, or in the cycle in which another is.
-#[derive(Clone, Debug, Default)]
-struct Go {
-    before: Option<String>,
-    now: Option<String>,
 }
 
 /// A module that is being written.
@@ -121,13 +115,11 @@ impl Emitter<'_> {
             let mut scope = Scope::new(format!("f{function}_"), schedule, first_block);
             first_block += schedule.nest.blocks.len() as u32;
             let arrays = self.arrays(&scope, &own)?;
-            let go = Go { before: Some(begin), now: None };
+            // A call takes a cycle to begin, and one to end.
+            let go = self.after(&mut scope, &begin);
             let end = self.items(&mut scope, &arrays, &schedule.nest.body, None, go)?;
             scope.finish(&mut self.text);
-            let (Some(end), None) = (end.before, end.now) else {
-                return Err(RtlError::Schedule("a function takes no cycles".to_owned()));
-            };
-            self.text.wire(&format!("f{function}_end"), 1, &end);
+            self.text.flag(&format!("f{function}_end"), &end);
             ends.push((function, own));
         }
         for (function, own) in &ends {
@@ -164,7 +156,8 @@ impl Emitter<'_> {
                 }
                 ArrayPlace::Local => {
                     let name = format!("{}a{number}", scope.prefix);
-                    let storage = if array.words() <= 64 { Storage::Lutram } else { Storage::Bram };
+                    let own = scope.schedule.memories.iter().find(|own| own.array.index() == number);
+                    let storage = own.map_or(Storage::Bram, |own| own.storage);
                     let size = (array.banks.max(1), array.words());
                     self.memories.push(Banked::new(&name, width, size, storage, None));
                     self.memories.len() - 1
@@ -193,63 +186,40 @@ impl Emitter<'_> {
         Ok(placed)
     }
 
-    /// Writes what is done in order, and returns when it has ended: what comes next begins then.
+    /// Writes what is done in order after a flag is set, and returns the flag that is set in its last cycle.
     fn items(
         &mut self,
         scope: &mut Scope<'_>,
         arrays: &[Placed],
         items: &[Item],
         within: Option<LoopId>,
-        mut go: Go,
-    ) -> Result<Go, RtlError> {
+        mut go: String,
+    ) -> Result<String, RtlError> {
         for item in items {
             go = match item {
-                Item::Block(block) => self.straight(scope, arrays, *block, go)?,
-                Item::Loop(id) if scope.schedule.nest.loops[id.index()].trips() == 0 => go,
-                Item::Loop(id) if scope.schedule.nest.loops[id.index()].pipelined => {
-                    self.pipelined(scope, arrays, *id, go)?
-                }
-                Item::Loop(id) => self.sequential(scope, arrays, *id, go)?,
+                Item::Block(block) => self.straight(scope, arrays, *block, &go)?,
+                Item::Loop(id) if scope.is_pipelined(*id) => self.pipelined(scope, arrays, *id, &go)?,
+                Item::Loop(id) => self.sequential(scope, arrays, *id, &go)?,
                 Item::Branch { condition, then, otherwise } => {
-                    // The condition may be there only when the branch begins.
+                    let decides = self.after(scope, &go);
                     let condition = scope.value(&mut self.text, *condition, Want::Among(within))?.piece(0, 1).truth();
-                    let begins = self.begins(scope, &go);
                     let mut ends = Vec::new();
-                    for (side, is_then) in [(then, true), (otherwise, false)] {
-                        let sign = if is_then { "" } else { "!" };
-                        let own = format!("{begins}_{}", if is_then { "then" } else { "else" });
-                        self.text.wire(&own, 1, &format!("{begins} && {sign}{condition}"));
-                        if side.is_empty() {
-                            // It takes a cycle to find that there is nothing to do.
-                            ends.push(own);
-                            continue;
-                        }
-                        let end = self.items(scope, arrays, side, within, Go { before: None, now: Some(own) })?;
-                        let (Some(end), None) = (end.before, end.now) else {
-                            return Err(RtlError::Schedule("a side of a branch takes no cycles".to_owned()));
-                        };
-                        ends.push(end);
+                    for (side, sign) in [(then, ""), (otherwise, "!")] {
+                        let own = scope.fresh("side");
+                        self.text.wire(&own, 1, &format!("{decides} && {sign}{condition}"));
+                        ends.push(self.items(scope, arrays, side, within, own)?);
                     }
-                    Go { before: Some(format!("({})", ends.join(" || "))), now: None }
+                    format!("({})", ends.join(" || "))
                 }
             };
         }
         Ok(go)
     }
 
-    /// The flag that is set in the first cycle.
-    fn begins(&mut self, scope: &mut Scope<'_>, go: &Go) -> String {
-        let name = scope.fresh("begin");
-        let late = format!("{name}_late");
-        match (&go.before, &go.now) {
-            (Some(before), None) => self.text.flag(&name, before),
-            (None, Some(now)) => self.text.wire(&name, 1, now),
-            (Some(before), Some(now)) => {
-                self.text.flag(&late, before);
-                self.text.wire(&name, 1, &format!("{late} || {now}"));
-            }
-            (None, None) => self.text.wire(&name, 1, "1'b0"),
-        }
+    /// A flag that is set a cycle after another.
+    fn after(&mut self, scope: &mut Scope<'_>, flag: &str) -> String {
+        let name = scope.fresh("s");
+        self.text.flag(&name, flag);
         name
     }
 
@@ -258,50 +228,48 @@ impl Emitter<'_> {
         scope: &mut Scope<'_>,
         arrays: &[Placed],
         block: BlockId,
-        go: Go,
-    ) -> Result<Go, RtlError> {
-        let begins = self.begins(scope, &go);
+        go: &str,
+    ) -> Result<String, RtlError> {
+        let depth = scope.schedule.blocks[block.index()].depth;
+        if depth == 0 {
+            return Err(RtlError::Schedule("a block takes no cycles".to_owned()));
+        }
         let first = scope.flag(block, 0);
-        self.text.wire(&first, 1, &begins);
+        self.text.flag(&first, go);
         self.operations(scope, arrays, block)?;
-        Ok(match scope.schedule.blocks[block.index()].depth {
-            0 => go,
-            depth => Go { before: Some(scope.flag(block, depth - 1)), now: None },
-        })
+        Ok(scope.flag(block, depth - 1))
     }
 
-    /// Writes a loop's counters, which go on in each cycle in which a flag is set. Returns whether all are where they end.
-    fn counters(&mut self, scope: &mut Scope<'_>, id: LoopId, go: &Go, step: &str) -> Result<(String, String), RtlError> {
+    /// Writes a loop's counters, which begin after one flag is set, and go on after each cycle in which another is. Returns whether all
+    /// are where they begin, and where they end.
+    fn counters(&mut self, scope: &mut Scope<'_>, id: LoopId, go: &str, step: &str) -> (String, String) {
         let own = &scope.schedule.nest.loops[id.index()];
         let base = format!("{}l{}", scope.prefix, id.0);
-        let (mut is_first, mut is_last) = (Vec::new(), Vec::new());
+        let (mut is_first, mut is_last) = (Vec::new(), vec![]);
         for (number, counter) in own.counters.iter().enumerate().rev() {
-            let name = format!("{base}_c{number}");
             let most = counter.trips.saturating_sub(1);
-            let bits = scope.bits(counter.op);
-            // The register; the counter is 0 already in the first cycle.
-            let so_far = format!("{name}_at");
-            match &go.now {
-                None => self.text.wire(&name, bits, &so_far),
-                Some(now) => self.text.wire(&name, bits, &format!("{now} ? {bits}'d0 : {so_far}")),
-            }
+            let (name, bits) = (scope.raw(counter.op), scope.bits(counter.op));
             let goes = std::iter::once(step.to_owned()).chain(is_last.iter().cloned()).collect::<Vec<_>>().join(" && ");
-            let last = format!("{name}_last");
+            let last = format!("{base}_last{number}");
             self.text.wire(&last, 1, &format!("{name} == {bits}'d{most}"));
-            let next = format!("{goes} ? ({last} ? {bits}'d0 : {name} + {bits}'d1) : {name}");
-            let next = match &go.before {
-                Some(before) => format!("{before} ? {bits}'d0 : {next}"),
-                None => next,
-            };
-            self.text.register(&so_far, bits, None, &next);
+            let next = format!("{go} ? {bits}'d0 : {goes} ? ({last} ? {bits}'d0 : {name} + {bits}'d1) : {name}");
+            self.text.register(&name, bits, None, &next);
             is_first.push(format!("{name} == 0"));
             is_last.push(last);
-            self.text.wire(&scope.raw(counter.op), bits, &name);
         }
-        Ok((is_first.join(" && "), is_last.join(" && ")))
+        // A loop without counters is done once.
+        is_first.push("1'b1".to_owned());
+        is_last.push("1'b1".to_owned());
+        (is_first.join(" && "), is_last.join(" && "))
     }
 
-    fn pipelined(&mut self, scope: &mut Scope<'_>, arrays: &[Placed], id: LoopId, go: Go) -> Result<Go, RtlError> {
+    fn pipelined(
+        &mut self,
+        scope: &mut Scope<'_>,
+        arrays: &[Placed],
+        id: LoopId,
+        go: &str,
+    ) -> Result<String, RtlError> {
         let own = &scope.schedule.nest.loops[id.index()];
         let [Item::Block(block)] = own.body.as_slice() else {
             return Err(RtlError::Schedule("a pipelined loop is not one block".to_owned()));
@@ -311,61 +279,51 @@ impl Emitter<'_> {
             return Err(RtlError::Schedule("a pipelined loop takes no time".to_owned()));
         }
         let base = format!("{}l{}", scope.prefix, id.0);
-        let (busy, is_busy, tick) = (format!("{base}_busy"), format!("{base}_runs"), format!("{base}_tick"));
+        let enters = self.after(scope, go);
+        let (busy, tick, since) = (format!("{base}_busy"), format!("{base}_tick"), format!("{base}_since"));
         // Cycles since the last iteration began.
         let bits = (64 - (interval - 1).leading_zeros()).max(1);
-        let (since, held) = (format!("{base}_since"), format!("{base}_held"));
-        match &go.now {
-            None => {
-                self.text.wire(&is_busy, 1, &busy);
-                self.text.wire(&since, bits, &held);
-            }
-            Some(now) => {
-                self.text.wire(&is_busy, 1, &format!("{busy} || {now}"));
-                self.text.wire(&since, bits, &format!("{now} ? {bits}'d0 : {held}"));
-            }
-        }
-        let restart = go.before.as_ref().map_or(String::new(), |before| format!("{before} || "));
-        self.text.register(&held, bits, None, &format!("{restart}{tick} ? {bits}'d0 : {since} + {bits}'d1"));
-        self.text.wire(&tick, 1, &format!("{is_busy} && {since} == {bits}'d{}", interval - 1));
-        let (is_first, is_last) = self.counters(scope, id, &go, &tick)?;
+        let next = format!("{enters} || {tick} ? {bits}'d0 : {since} + {bits}'d1");
+        self.text.register(&since, bits, None, &next);
+        self.text.wire(&tick, 1, &format!("{busy} && {since} == {bits}'d{}", interval - 1));
+        let (is_first, is_last) = self.counters(scope, id, &enters, &tick);
         let last = format!("{base}_last");
         self.text.wire(&last, 1, &is_last);
-        self.text.flag(&busy, &format!("{restart}({is_busy} && !({tick} && {last}))"));
+        self.text.flag(&busy, &format!("{enters} || ({busy} && !({tick} && {last}))"));
         let begins = scope.flag(*block, 0);
-        self.text.wire(&begins, 1, &format!("{is_busy} && {since} == 0"));
+        self.text.wire(&begins, 1, &format!("{busy} && {since} == 0"));
         self.text.wire(&format!("{}b{}_first", scope.prefix, block.0), 1, &is_first);
         self.operations(scope, arrays, *block)?;
-        // The last iteration, on its way.
+        // The last iteration, on its way, and a cycle to leave.
         let mut end = format!("{base}_z0");
         self.text.wire(&end, 1, &format!("{begins} && {last}"));
-        for stage in 1..depth {
+        for stage in 1..=depth {
             let next = format!("{base}_z{stage}");
             self.text.flag(&next, &end);
             end = next;
         }
-        Ok(Go { before: Some(end), now: None })
+        Ok(end)
     }
 
-    fn sequential(&mut self, scope: &mut Scope<'_>, arrays: &[Placed], id: LoopId, go: Go) -> Result<Go, RtlError> {
+    fn sequential(
+        &mut self,
+        scope: &mut Scope<'_>,
+        arrays: &[Placed],
+        id: LoopId,
+        go: &str,
+    ) -> Result<String, RtlError> {
         let own = &scope.schedule.nest.loops[id.index()];
         let base = format!("{}l{}", scope.prefix, id.0);
-        let (ends, again) = (format!("{base}_ends"), format!("{base}_again"));
-        let (_, is_last) = self.counters(scope, id, &go, &ends)?;
+        let enters = self.after(scope, go);
+        // In the last cycle of each iteration counters go on.
+        let ends = format!("{base}_ends");
+        let (is_first, is_last) = self.counters(scope, id, &enters, &ends);
         let last = format!("{base}_last");
         self.text.wire(&last, 1, &is_last);
-        self.text.wire(&again, 1, &format!("{ends} && !{last}"));
-        let before = match &go.before {
-            Some(before) => format!("({before} || {again})"),
-            None => again,
-        };
-        let body = Go { before: Some(before.clone()), now: go.now.clone() };
-        let begins = self.begins(scope, &body);
-        let (first, is_first) = (format!("{base}_fresh"), format!("{base}_first"));
-        let now = go.now.as_ref().map_or(String::new(), |now| format!("{now} || "));
-        self.text.wire(&is_first, 1, &format!("{now}{first}"));
-        let restart = go.before.as_ref().map_or(String::new(), |before| format!("{before} || "));
-        self.text.flag(&first, &format!("{restart}({is_first} && !{ends})"));
+        let body = format!("({enters} || ({ends} && !{last}))");
+        let begins = self.after(scope, &body);
+        let first = format!("{base}_first");
+        self.text.wire(&first, 1, &is_first);
         for carried in &own.carried {
             let (raw, bits) = (scope.raw(carried.op), scope.bits(carried.op));
             if matches!(scope.schedule.nest.ops[carried.next.index()].kind, Kind::Counter(own) if own == id) {
@@ -375,16 +333,13 @@ impl Emitter<'_> {
             let next = scope.upcoming(&mut self.text, carried.next, id)?;
             let register = format!("{}r{}", scope.prefix, carried.op.0);
             let (initial, next) = (scope.fitted(&initial, carried.op), scope.fitted(&next, carried.op));
-            let value = format!("{begins} ? ({is_first} ? {initial} : {next}) : {register}");
+            let value = format!("{begins} ? ({first} ? {initial} : {next}) : {register}");
             self.text.wire(&raw, bits, &value);
             self.text.register(&register, bits, None, &raw);
         }
         let end = self.items(scope, arrays, &own.body, Some(id), body)?;
-        let (Some(end), None) = (end.before, end.now) else {
-            return Err(RtlError::Schedule("an iteration may take no cycles".to_owned()));
-        };
-        self.text.wire(&ends, 1, &end);
-        Ok(Go { before: Some(format!("({ends} && {last})")), now: None })
+        self.text.flag(&ends, &end);
+        Ok(format!("({ends} && {last})"))
     }
 
     /// Writes the operations of a block.
@@ -404,7 +359,12 @@ impl Emitter<'_> {
                 | Kind::Binary(..)
                 | Kind::MulAdd(_)
                 | Kind::Select
-                | Kind::Convert(..) => self.arithmetic(scope, block, id)?,
+                | Kind::Convert(..) => match schedule.nest.pairs.iter().find(|pair| pair.contains(&id)) {
+                    // Both are written where the second stands, when the operands of both are there.
+                    Some(&pair) if pair[0].max(pair[1]) == id => self.pair(scope, block, pair)?,
+                    Some(_) => {}
+                    None => self.arithmetic(scope, block, id)?,
+                },
             }
         }
         Ok(())
@@ -434,15 +394,64 @@ impl Emitter<'_> {
                 self.text.wire(name, bits, &text);
                 self.text.later(name, bits, latency)
             }
-            Maker::Operator(class, operands) => {
+            Maker::Operator(class, operands, finish) => {
                 let flag = scope.flag(block, stage);
                 let slot = self.slot(scope, block, stage);
                 let result = self.pool.take(&class, slot, &flag, operands);
-                let own = Form::Integer { bits: class.output() as u8, signed: true };
-                self.text.wire(name, bits, &Piece::of(&result, 0, own).extended(bits));
+                let own = |signed| Form::Integer { bits: class.output() as u8, signed };
+                let value = match finish {
+                    Finish::Lower => Piece::of(&result, 0, own(true)).extended(bits),
+                    Finish::Shifted(by) => Piece::of(&result, 0, own(false)).above(by).extended(bits),
+                    Finish::Rest(of, by, divisor) => {
+                        let whole = format!("{name}_of");
+                        self.text.wire(&whole, of.bits, &of.plain());
+                        let whole = self.text.later(&whole, of.bits, latency);
+                        let quotient = Piece::of(&result, 0, own(false)).above(by).extended(of.bits);
+                        let product = sums(&quotient, i128::from(divisor), of.bits);
+                        let rest = format!("{name}_rest");
+                        self.text.wire(&rest, of.bits, &format!("{whole} - ({product})"));
+                        Piece::of(&rest, 0, Form::Integer { bits: of.bits as u8, signed: false }).extended(bits)
+                    }
+                };
+                self.text.wire(name, bits, &value);
                 name.to_owned()
             }
         }
+    }
+
+    /// Two products of 8 bits that share a factor, of one operator.
+    fn pair(&mut self, scope: &mut Scope<'_>, block: BlockId, [x, y]: [OpId; 2]) -> Result<(), RtlError> {
+        let schedule = scope.schedule;
+        let start = schedule.starts[x.index()];
+        let (first, second) = (&schedule.nest.ops[x.index()], &schedule.nest.ops[y.index()]);
+        if start != schedule.starts[y.index()] || scope.latency(x) != scope.latency(y) || first.copies != second.copies {
+            return Err(RtlError::Schedule("a pair of products does not start together".to_owned()));
+        }
+        let mut operands = Vec::new();
+        for operand in [first.operands.get(1), second.operands.get(1), first.operands.first()] {
+            let operand = operand.ok_or_else(|| RtlError::Schedule("a product has not two factors".to_owned()))?;
+            operands.push(scope.value(&mut self.text, *operand, Want::In(block, start))?);
+        }
+        let class = Class::pair(scope.latency(x));
+        let mut halves = [Vec::new(), Vec::new()];
+        for copy in 0..first.copies {
+            let pieces: Vec<Piece> = operands.iter().map(|operand| operand.piece(copy, first.copies)).collect();
+            if pieces.iter().any(|piece| piece.bits + u32::from(!piece.signed) > 8) {
+                return Err(RtlError::Schedule("a pair of products has factors of more than 8 bits".to_owned()));
+            }
+            let inputs = pieces.iter().map(|piece| piece.extended(8)).collect();
+            let flag = scope.flag(block, start);
+            let result = self.pool.take(&class, self.slot(scope, block, start), &flag, inputs);
+            for (half, (id, op)) in [(x, first), (y, second)].into_iter().enumerate() {
+                let own = Piece::of(&result, 16 - 16 * half as u32, Form::Integer { bits: 16, signed: true });
+                let name = format!("{}_c{copy}", scope.raw(id));
+                self.text.wire(&name, op.form.bits(), &own.extended(op.form.bits()));
+                halves[half].push(name);
+            }
+        }
+        self.joined(&scope.raw(x), first.form.bits(), &halves[0]);
+        self.joined(&scope.raw(y), second.form.bits(), &halves[1]);
+        Ok(())
     }
 
     fn arithmetic(&mut self, scope: &mut Scope<'_>, block: BlockId, id: OpId) -> Result<(), RtlError> {
@@ -458,7 +467,7 @@ impl Emitter<'_> {
         let mut copies = Vec::new();
         for copy in 0..op.copies {
             let pieces: Vec<Piece> = operands.iter().map(|operand| operand.piece(copy, op.copies)).collect();
-            let made = maker(&op.kind, op.form, latency, &pieces)?;
+            let made = maker(&op.kind, schedule.nest.class(op), op.form, latency, &pieces)?;
             let name = format!("{raw}_c{copy}");
             copies.push(self.made(scope, (block, start, latency), (&name, op.form), made));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::operators::Slot;
 use super::text::Text;
 use crate::fpga::design::Storage;
+use crate::fpga::nest::{ArrayId, OpId};
 
 /// A memory: banks of words of one element.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ struct Bank {
 #[derive(Debug, Default)]
 struct Port {
     slots: BTreeSet<Slot>,
+    /// Those in which it writes.
+    written: BTreeSet<Slot>,
+    /// Words that are read.
+    same: BTreeSet<Same>,
     /// The flag that is set while each user has it, and its address.
     reads: Vec<(String, String)>,
     /// The same, with what is written.
@@ -40,6 +45,26 @@ struct Port {
 
 /// Ports of a bank of block RAM and of UltraRAM (UG573: both have two).
 const PORTS: usize = 2;
+
+/// What tells that two reads are of the same word: the block, the cycle in it, and what the address is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Same {
+    /// The block.
+    pub block: u32,
+    /// The cycle.
+    pub stage: u32,
+    /// The array, the value that the address is made of, and how far the word is from it.
+    pub word: (ArrayId, OpId, i64),
+}
+
+/// What a port is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub enum Use {
+    /// To read, the word of others perhaps.
+    Read(Option<Same>),
+    /// To write.
+    Write,
+}
 
 /// A word to read or write: the flag that is set while the port is wanted, and the address.
 #[derive(Clone, Debug)]
@@ -50,6 +75,8 @@ pub struct Wanted {
     pub flag: String,
     /// The address.
     pub address: String,
+    /// Which word it is, if others may read it with it.
+    pub same: Option<Same>,
 }
 
 impl Banked {
@@ -73,25 +100,35 @@ impl Banked {
         self.storage == Storage::Lutram
     }
 
-    /// Whether a port that reads, or writes, is free in a slot.
-    pub fn is_free(&self, bank: u32, slot: Slot, writes: bool) -> bool {
-        self.port(bank, slot, writes).is_some()
+    /// Whether a port is free in a slot. Of two ports one writes at most.
+    pub fn is_free(&self, bank: u32, slot: Slot, wanted: Use) -> bool {
+        self.shared(bank, wanted).is_some() || self.port(bank, slot, wanted).is_some()
+    }
+
+    /// The port that reads the same word.
+    fn shared(&self, bank: u32, wanted: Use) -> Option<usize> {
+        let Use::Read(Some(same)) = wanted else { return None };
+        self.banks[bank as usize].ports.iter().position(|port| port.same.contains(&same))
     }
 
     /// The port that is free for that, if there is one; it may be a new one.
-    fn port(&self, bank: u32, slot: Slot, writes: bool) -> Option<usize> {
+    fn port(&self, bank: u32, slot: Slot, wanted: Use) -> Option<usize> {
         let ports = &self.banks[bank as usize].ports;
         let is_free = |port: usize| ports.get(port).is_none_or(|port| !port.slots.contains(&slot));
+        let writes = matches!(wanted, Use::Write);
         if self.is_tables() {
             // One port writes, and any number of others read.
             return if writes { Some(0).filter(|&port| is_free(port)) } else { (1..).find(|&port| is_free(port)) };
+        }
+        if writes && ports.iter().any(|port| port.written.contains(&slot)) {
+            return None;
         }
         let order: [usize; PORTS] = if writes { [1, 0] } else { [0, 1] };
         order.into_iter().find(|&port| is_free(port))
     }
 
-    fn taken(&mut self, bank: u32, slot: Slot, writes: bool) -> Option<(usize, &mut Port)> {
-        let port = self.port(bank, slot, writes)?;
+    fn taken(&mut self, bank: u32, slot: Slot, wanted: Use) -> Option<(usize, &mut Port)> {
+        let port = self.port(bank, slot, wanted)?;
         let ports = &mut self.banks[bank as usize].ports;
         while ports.len() <= port {
             ports.push(Port::default());
@@ -103,14 +140,19 @@ impl Banked {
     /// Reads a word of a bank: the name of what is there one cycle later. `None` if no port is free.
     pub fn read(&mut self, bank: u32, wanted: Wanted) -> Option<String> {
         let name = self.name.clone();
-        let (port, own) = self.taken(bank, wanted.slot, false)?;
+        if let Some(port) = self.shared(bank, Use::Read(wanted.same)) {
+            return Some(format!("{name}_b{bank}_q{port}"));
+        }
+        let (port, own) = self.taken(bank, wanted.slot, Use::Read(None))?;
+        own.same.extend(wanted.same);
         own.reads.push((wanted.flag, wanted.address));
         Some(format!("{name}_b{bank}_q{port}"))
     }
 
     /// Writes a word of a bank where a flag is set. `None` if no port is free.
     pub fn write(&mut self, bank: u32, wanted: Wanted, value: String) -> Option<()> {
-        let (_, own) = self.taken(bank, wanted.slot, true)?;
+        let (_, own) = self.taken(bank, wanted.slot, Use::Write)?;
+        own.written.insert(wanted.slot);
         own.writes.push((wanted.flag, wanted.address, value));
         Some(())
     }

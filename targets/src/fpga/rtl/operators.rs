@@ -9,6 +9,7 @@ use tcc_ir::ops::{BinaryFn, UnaryFn};
 use super::RtlError;
 use super::text::{Piece, Text};
 use crate::fpga::nest::{Form, Kind};
+use crate::fpga::operators as counted;
 use crate::kernel::IndexFn;
 use crate::number::FoldFn;
 
@@ -29,8 +30,19 @@ pub struct Class {
 pub enum Maker {
     /// An expression, with registers behind it.
     Logic(String),
-    /// An operator, with what its inputs are.
-    Operator(Class, Vec<String>),
+    /// An operator, with what its inputs are, and what is made of its result.
+    Operator(Class, Vec<String>, Finish),
+}
+
+/// What is made of an operator's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Its lower bits.
+    Lower,
+    /// It without so many lower bits.
+    Shifted(u32),
+    /// A number less so many times what is above so many lower bits.
+    Rest(Piece, u32, u64),
 }
 
 /// How two operands of a fold, or of a binary function, become one.
@@ -41,6 +53,11 @@ enum Pairing {
 }
 
 impl Class {
+    /// Two products of 8 bits that share a factor.
+    pub fn pair(latency: u32) -> Class {
+        class("int_pair", latency, &[], &[("a", 8), ("b", 8), ("c", 8)])
+    }
+
     /// Bits of its result.
     pub fn output(&self) -> u32 {
         self.output
@@ -72,10 +89,17 @@ fn is_single(piece: &Piece, dtype: DType) -> bool {
 ///
 /// # Errors
 /// The library has no operator for it.
-pub fn maker(kind: &Kind, form: Form, latency: u32, operands: &[Piece]) -> Result<Maker, RtlError> {
+pub fn maker(
+    kind: &Kind,
+    counted: counted::Class,
+    form: Form,
+    latency: u32,
+    operands: &[Piece],
+) -> Result<Maker, RtlError> {
     let bits = form.bits();
+    let multiplies = matches!(counted, counted::Class::Multiply(..));
     match (kind, operands) {
-        (Kind::Index(function), [a, b]) => index(*function, bits, latency, a, b),
+        (Kind::Index(function), [a, b]) => index(*function, bits, (latency, multiplies), a, b),
         (Kind::Select, [condition, a, b]) => {
             Ok(Maker::Logic(format!("{} ? {} : {}", condition.truth(), a.extended(bits), b.extended(bits))))
         }
@@ -108,11 +132,11 @@ pub fn maker(kind: &Kind, form: Form, latency: u32, operands: &[Piece]) -> Resul
             pair_of_singles(Pairing::Binary(*function), latency, a, b)
         }
         (Kind::Binary(function, dtype), [a, b]) => {
-            pair_of_integers(Pairing::Binary(*function), *dtype, bits, latency, a, b)
+            pair_of_integers(Pairing::Binary(*function), *dtype, bits, (latency, multiplies), a, b)
         }
         (Kind::MulAdd(dtype), [a, b, c]) if is_single(a, *dtype) => {
             let inputs = vec![a.plain(), b.plain(), c.plain()];
-            Ok(Maker::Operator(class("f32_fma", latency, &[], &THREE), inputs))
+            Ok(Maker::Operator(class("f32_fma", latency, &[], &THREE), inputs, Finish::Lower))
         }
         (Kind::MulAdd(dtype), [a, b, c]) if !dtype.is_float() => {
             let parameters = [
@@ -126,7 +150,7 @@ pub fn maker(kind: &Kind, form: Form, latency: u32, operands: &[Piece]) -> Resul
             ];
             let inputs = [("a", a.bits), ("b", b.bits), ("c", c.bits)];
             let class = Class { output: bits, ..class("int_mul_add", latency, &parameters, &inputs) };
-            Ok(Maker::Operator(class, vec![a.plain(), b.plain(), c.plain()]))
+            Ok(Maker::Operator(class, vec![a.plain(), b.plain(), c.plain()], Finish::Lower))
         }
         (Kind::Convert(from, to), [a]) => convert(*from, *to, bits, latency, a),
         _ => Err(unsupported(kind)),
@@ -150,7 +174,7 @@ pub fn folder(
     if dtype.is_float() {
         return Err(unsupported(function));
     }
-    pair_of_integers(Pairing::Fold(function), dtype, bits, latency, a, b)
+    pair_of_integers(Pairing::Fold(function), dtype, bits, (latency, true), a, b)
 }
 
 /// The lower bits of an expression that may have more.
@@ -158,15 +182,15 @@ fn cropped(text: &str, bits: u32) -> String {
     format!("{bits}'({text})")
 }
 
-fn index(function: IndexFn, bits: u32, latency: u32, a: &Piece, b: &Piece) -> Result<Maker, RtlError> {
+fn index(function: IndexFn, bits: u32, timing: (u32, bool), a: &Piece, b: &Piece) -> Result<Maker, RtlError> {
     let wide = a.bits.max(b.bits).max(bits) + 1;
     let (x, y) = (a.extended(wide), b.extended(wide));
     let (sx, sy) = (format!("$signed({x})"), format!("$signed({y})"));
     let text = match function {
         IndexFn::Add => format!("{} + {}", a.extended(bits), b.extended(bits)),
         IndexFn::Sub => format!("{} - {}", a.extended(bits), b.extended(bits)),
-        IndexFn::Mul => return Ok(product(bits, latency, a, b)),
-        IndexFn::Div | IndexFn::Mod => return Ok(quotient(function == IndexFn::Mod, false, bits, latency, a, b)),
+        IndexFn::Mul => return Ok(product(bits, timing, a, b)),
+        IndexFn::Div | IndexFn::Mod => return Ok(quotient(function == IndexFn::Mod, false, bits, timing.0, a, b)),
         IndexFn::Min => cropped(&format!("{sx} < {sy} ? {x} : {y}"), bits),
         IndexFn::Max => cropped(&format!("{sx} > {sy} ? {x} : {y}"), bits),
         IndexFn::Xor => format!("{} ^ {}", a.extended(bits), b.extended(bits)),
@@ -179,12 +203,12 @@ fn index(function: IndexFn, bits: u32, latency: u32, a: &Piece, b: &Piece) -> Re
     Ok(Maker::Logic(text))
 }
 
-/// a b. What is known becomes sums of shifted values.
-fn product(bits: u32, latency: u32, a: &Piece, b: &Piece) -> Maker {
+/// a b. What is known becomes sums of shifted values, unless a multiplier is less.
+fn product(bits: u32, (latency, multiplies): (u32, bool), a: &Piece, b: &Piece) -> Maker {
     let (value, known) = match (a.integer(), b.integer()) {
-        (_, Some(known)) => (a, known),
-        (Some(known), None) => (b, known),
-        (None, None) => {
+        (_, Some(known)) if !multiplies => (a, known),
+        (Some(known), None) if !multiplies => (b, known),
+        _ => {
             let parameters = [
                 ("A_WIDTH", a.bits),
                 ("B_WIDTH", b.bits),
@@ -193,21 +217,24 @@ fn product(bits: u32, latency: u32, a: &Piece, b: &Piece) -> Maker {
                 ("B_SIGNED", u32::from(b.signed)),
             ];
             let class = class("int_mul", latency, &parameters, &[("a", a.bits), ("b", b.bits)]);
-            return Maker::Operator(Class { output: bits, ..class }, vec![a.plain(), b.plain()]);
+            return Maker::Operator(Class { output: bits, ..class }, vec![a.plain(), b.plain()], Finish::Lower);
         }
     };
-    let x = value.extended(bits);
-    let (mut rest, mut terms) = (i128::from(known), Vec::new());
-    // Digits of -1, 0 and 1, of which as few as possible are not 0.
+    Maker::Logic(sums(&value.extended(bits), i128::from(known), bits))
+}
+
+/// A value of so many bits times a number, as a sum of shifted values: digits of -1, 0 and 1, of which as few as possible are not 0.
+pub fn sums(value: &str, by: i128, bits: u32) -> String {
+    let (mut rest, mut terms) = (by, Vec::new());
     for place in 0..bits {
         if rest & 1 == 1 {
             let digit = if rest & 3 == 3 { -1 } else { 1 };
-            terms.push(format!("{} ({x} << {place})", if digit < 0 { '-' } else { '+' }));
+            terms.push(format!("{} (({value}) << {place})", if digit < 0 { '-' } else { '+' }));
             rest -= digit;
         }
         rest >>= 1;
     }
-    Maker::Logic(format!("{bits}'h0 {}", terms.join(" ")))
+    format!("{bits}'h0 {}", terms.join(" "))
 }
 
 /// a / b, or what it leaves.
@@ -223,6 +250,28 @@ fn quotient(remainder: bool, floors: bool, bits: u32, latency: u32, a: &Piece, b
             true => format!("{} & {}", a.extended(bits), Piece::number(known as u64 - 1, unsigned(bits)).plain()),
         });
     }
+    if let (false, Some(known)) = (a.signed, b.integer())
+        && known > 0
+        && a.bits <= 31
+    {
+        // a / d = (a m) >> s for m = ceil(2^s / d) and s = bits of a and of d (Granlund and Montgomery, Division by Invariant
+        // Integers using Multiplication, 1994).
+        let divisor = known as u64;
+        let shift = a.bits + (64 - (divisor - 1).leading_zeros());
+        let factor = (1u128 << shift).div_ceil(u128::from(divisor));
+        let factor = Piece::number(factor as u64, unsigned(a.bits + 1));
+        let wide = 2 * a.bits + 1;
+        let parameters = [
+            ("A_WIDTH", a.bits),
+            ("B_WIDTH", factor.bits),
+            ("WIDTH", wide),
+            ("A_SIGNED", 0),
+            ("B_SIGNED", 0),
+        ];
+        let class = class("int_mul", latency, &parameters, &[("a", a.bits), ("b", factor.bits)]);
+        let finish = if remainder { Finish::Rest(a.clone(), shift, divisor) } else { Finish::Shifted(shift) };
+        return Maker::Operator(Class { output: wide, ..class }, vec![a.plain(), factor.plain()], finish);
+    }
     let wide = (a.bits + u32::from(!a.signed)).max(b.bits + u32::from(!b.signed)).max(bits);
     let (x, y) = (a.extended(wide), b.extended(wide));
     if b.known.is_some() && !floors {
@@ -231,7 +280,7 @@ fn quotient(remainder: bool, floors: bool, bits: u32, latency: u32, a: &Piece, b
     }
     let parameters = [("WIDTH", wide), ("REMAINDER", u32::from(remainder)), ("FLOORS", u32::from(floors))];
     let class = class("int_div", latency, &parameters, &[("a", wide), ("b", wide)]);
-    Maker::Operator(Class { output: wide, ..class }, vec![x, y])
+    Maker::Operator(Class { output: wide, ..class }, vec![x, y], Finish::Lower)
 }
 
 fn unsigned(bits: u32) -> Form {
@@ -241,7 +290,7 @@ fn unsigned(bits: u32) -> Form {
 fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, RtlError> {
     let x = a.plain();
     let operator = |module, parameters: &[(&'static str, u32)]| {
-        Ok(Maker::Operator(class(module, latency, parameters, &ONE), vec![x.clone()]))
+        Ok(Maker::Operator(class(module, latency, parameters, &ONE), vec![x.clone()], Finish::Lower))
     };
     match function {
         UnaryFn::Abs => Ok(Maker::Logic(format!("{x} & 32'h7fffffff"))),
@@ -259,7 +308,7 @@ fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, 
         UnaryFn::Round => operator("f32_integral", &[("FUNCTION", 0)]),
         UnaryFn::Floor => operator("f32_integral", &[("FUNCTION", 1)]),
         UnaryFn::Ceil => operator("f32_integral", &[("FUNCTION", 2)]),
-        UnaryFn::Recip => Ok(Maker::Operator(class("f32_div", latency, &[], &TWO), vec![SINGLE_ONE.to_owned(), x])),
+        UnaryFn::Recip => Ok(Maker::Operator(class("f32_div", latency, &[], &TWO), vec![SINGLE_ONE.to_owned(), x], Finish::Lower)),
         UnaryFn::Cos
         | UnaryFn::Erf
         | UnaryFn::Log
@@ -273,12 +322,12 @@ fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, 
 fn pair_of_singles(pairing: Pairing, latency: u32, a: &Piece, b: &Piece) -> Result<Maker, RtlError> {
     let (x, y) = (a.plain(), b.plain());
     let operator = |module, parameters: &[(&'static str, u32)], y: String| {
-        Ok(Maker::Operator(class(module, latency, parameters, &TWO), vec![x.clone(), y]))
+        Ok(Maker::Operator(class(module, latency, parameters, &TWO), vec![x.clone(), y], Finish::Lower))
     };
     let extreme = |least: u32, folds: u32, y: String| operator("f32_extreme", &[("LEAST", least), ("FOLDS", folds)], y);
     let compare = |function: u32| {
         let class = class("f32_compare", latency, &[("FUNCTION", function)], &TWO);
-        Ok(Maker::Operator(Class { output: 1, ..class }, vec![x.clone(), y.clone()]))
+        Ok(Maker::Operator(Class { output: 1, ..class }, vec![x.clone(), y.clone()], Finish::Lower))
     };
     match pairing {
         Pairing::Binary(BinaryFn::Add) | Pairing::Fold(FoldFn::Sum | FoldFn::Dot) => operator("f32_add", &[], y),
@@ -303,10 +352,11 @@ fn pair_of_integers(
     pairing: Pairing,
     dtype: DType,
     bits: u32,
-    latency: u32,
+    timing: (u32, bool),
     a: &Piece,
     b: &Piece,
 ) -> Result<Maker, RtlError> {
+    let latency = timing.0;
     let wide = a.bits.max(b.bits).max(bits) + 1;
     let (x, y) = (a.extended(wide), b.extended(wide));
     let (sx, sy) = (format!("$signed({x})"), format!("$signed({y})"));
@@ -324,7 +374,7 @@ fn pair_of_integers(
     Ok(Maker::Logic(match function {
         BinaryFn::Add => format!("{own} + {other}"),
         BinaryFn::Sub => format!("{own} - {other}"),
-        BinaryFn::Mul => return Ok(product(bits, latency, a, b)),
+        BinaryFn::Mul => return Ok(product(bits, timing, a, b)),
         BinaryFn::Div => return Ok(quotient(false, false, bits, latency, a, b)),
         BinaryFn::Rem => return Ok(quotient(true, false, bits, latency, a, b)),
         BinaryFn::Mod => return Ok(quotient(true, a.signed || b.signed, bits, latency, a, b)),
@@ -369,13 +419,13 @@ fn convert(from: DType, to: DType, bits: u32, latency: u32, a: &Piece) -> Result
             let wide = to.bits() as u32;
             let parameters = [("WIDTH", wide), ("SIGNED", u32::from(signed))];
             let class = class("int_of_f32", latency, &parameters, &ONE);
-            Maker::Operator(Class { output: wide, ..class }, vec![a.plain()])
+            Maker::Operator(Class { output: wide, ..class }, vec![a.plain()], Finish::Lower)
         }
         (false, true) => {
             let parameters = [("WIDTH", a.bits), ("SIGNED", u32::from(a.signed))];
             let class = class("f32_of_int", latency, &parameters, &[("a", a.bits)]);
             match to {
-                DType::F32 => Maker::Operator(class, vec![a.plain()]),
+                DType::F32 => Maker::Operator(class, vec![a.plain()], Finish::Lower),
                 _ => return Err(unsupported((from, to))),
             }
         }

@@ -123,12 +123,23 @@ impl<'s> Scope<'s> {
     /// The pipelined loop that a block is, if it is one.
     pub fn pipelined(&self, block: BlockId) -> Option<LoopId> {
         let id = *self.block_loops[block.index()].last()?;
-        self.schedule.nest.loops[id.index()].pipelined.then_some(id)
+        self.is_pipelined(id).then_some(id)
+    }
+
+    /// Whether a loop is pipelined: it is one block.
+    pub fn is_pipelined(&self, id: LoopId) -> bool {
+        let own = &self.schedule.nest.loops[id.index()];
+        own.pipelined && matches!(own.body[..], [Item::Block(_)])
     }
 
     /// The cycle of its block in which an operation's value is there.
     pub fn ready(&self, op: OpId) -> u32 {
-        self.schedule.starts[op.index()] + self.schedule.latencies[op.index()]
+        self.schedule.starts[op.index()] + self.latency(op)
+    }
+
+    /// Cycles from the start of an operation to when its value is there.
+    pub fn latency(&self, op: OpId) -> u32 {
+        self.schedule.latencies[op.index()] + self.schedule.spans[op.index()].saturating_sub(1)
     }
 
     /// Bits of all copies of a value.
@@ -347,7 +358,7 @@ impl<'s> Scope<'s> {
             return Ok(self.vector(op, &name));
         }
         let own = &nest.loops[id.index()];
-        let (true, [Item::Block(block)]) = (own.pipelined, own.body.as_slice()) else {
+        let (true, [Item::Block(block)]) = (self.is_pipelined(id), own.body.as_slice()) else {
             let next = self.upcoming(text, next, id)?;
             let next = self.fitted(&next, op);
             text.wire(&name, self.bits(op), &next);

@@ -34,6 +34,12 @@ impl Piece {
         Piece { known: Some(value & mask), ..Piece::of("", 0, form) }
     }
 
+    /// Bits of it from one on.
+    pub fn above(&self, first: u32) -> Piece {
+        let known = self.known.map(|value| value.checked_shr(first).unwrap_or(0));
+        Piece { low: self.low + first, bits: self.bits - first, known, ..self.clone() }
+    }
+
     /// All of its bits.
     pub fn plain(&self) -> String {
         match self.known {

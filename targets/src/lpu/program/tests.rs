@@ -109,7 +109,6 @@ fn machine() -> Machine {
         clock_hz: 1_000_000_000,
         default: false,
         systolic: None,
-        fpga: None,
         lpu: Some(LpuMachine { energy: Some(energy_costs()), ..small_machine() }),
         simt: None,
         fpga: None,

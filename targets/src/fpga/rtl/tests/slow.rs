@@ -1,51 +1,39 @@
 //! Schedules that are right for sure, and waste time here and there: operations start some cycles after their operands are there, one
 //! access follows the other, and iterations do not overlap.
 
-use crate::fpga::access::Pattern;
-use crate::fpga::nest::{Item, Kind, Nest, OpId};
-use crate::fpga::schedule::{BlockTime, LoopTime, Schedule};
+use crate::fpga::nest::{Item, Kind, OpId};
+use crate::fpga::schedule::Schedule;
 
-use super::CLOCK;
-
-/// A schedule of a nest that depends on a seed.
-pub fn schedule(nest: Nest, seed: u64) -> Schedule {
+/// Makes a schedule a slow one that depends on a seed.
+pub fn slowed(mut schedule: Schedule, seed: u64) -> Schedule {
     let mut waste = super::noise(seed, 1 << 16).into_iter().cycle();
-    let mut starts = vec![0; nest.ops.len()];
-    let mut latencies = vec![0; nest.ops.len()];
-    let mut blocks = vec![BlockTime::default(); nest.blocks.len()];
+    let (nest, latencies, spans) = (&schedule.nest, &schedule.latencies, &schedule.spans);
+    let mut starts = schedule.starts.clone();
     for (number, block) in nest.blocks.iter().enumerate() {
-        let mut accessed = 0;
+        let (mut accessed, mut depth) = (0, 1);
         for &id in &block.ops {
             let op = &nest.ops[id.index()];
             let operands = op.operands.iter().chain(&op.predicate);
             let ready = operands.filter(|operand| block.ops.contains(operand));
-            let ready = ready.map(|operand: &OpId| starts[operand.index()] + latencies[operand.index()]).max().unwrap_or(0);
-            let waste = u32::from(waste.next().unwrap_or(0) % 8).saturating_sub(4);
-            let own = &mut starts[id.index()];
-            *own = ready + waste;
-            latencies[id.index()] = match &op.kind {
-                Kind::Load(_, pattern) | Kind::Store(_, pattern) => {
-                    *own = accessed.max(*own);
-                    let latency = match pattern {
-                        Pattern::Fixed(places) => places.len() as u32 + 1,
-                        Pattern::Shifted(_) | Pattern::Scattered => op.copies + 1,
-                    };
-                    accessed = *own + latency;
-                    latency
-                }
-                _ => nest.operator(id, CLOCK).timing.latency,
-            };
-            let end = (starts[id.index()] + latencies[id.index()]).max(starts[id.index()] + 1);
-            blocks[number].depth = blocks[number].depth.max(end);
+            let takes = |id: &OpId| latencies[id.index()] + spans[id.index()] - 1;
+            let mut start = ready.map(|id| starts[id.index()] + takes(id)).max().unwrap_or(0);
+            start += u32::from(waste.next().unwrap_or(0) % 8).saturating_sub(4);
+            if matches!(op.kind, Kind::Load(..) | Kind::Store(..)) {
+                start = accessed.max(start);
+                accessed = start + takes(&id) + 1;
+            }
+            starts[id.index()] = start;
+            depth = depth.max(start + takes(&id)).max(start + 1);
         }
+        schedule.blocks[number].depth = depth;
     }
-    let mut loops = vec![LoopTime { interval: 0, depth: 0, cycles: 0 }; nest.loops.len()];
     for (number, own) in nest.loops.iter().enumerate() {
         if let (true, [Item::Block(block)]) = (own.pipelined, own.body.as_slice()) {
-            let depth = u64::from(blocks[block.index()].depth).max(1);
-            blocks[block.index()].depth = depth as u32;
-            loops[number] = LoopTime { interval: depth, depth, cycles: depth * own.trips() };
+            let depth = u64::from(schedule.blocks[block.index()].depth);
+            (schedule.loops[number].interval, schedule.loops[number].depth) = (depth, depth);
         }
     }
-    Schedule { nest, starts, latencies, blocks, loops }
+    schedule.starts = starts;
+    schedule.nest.pairs.clear();
+    schedule
 }
