@@ -123,6 +123,15 @@ impl Linear {
         }
     }
 
+    /// The same for lanes that take part. Others go where the first of these goes, so that they want nothing of their own.
+    pub fn of_active(&self, active: Option<&[bool]>) -> Linear {
+        let (Some(active), Some(lanes)) = (active, &self.lanes) else { return self.clone() };
+        let Some(first) = active.iter().position(|&active| active) else { return self.clone() };
+        let lane = |(lane, &active): (usize, &bool)| self.constant + if active { lanes[lane] } else { lanes[first] };
+        let offsets = Linear::of_lanes(active.iter().enumerate().map(lane));
+        Linear { terms: self.terms.clone(), ..offsets }
+    }
+
     /// The greatest number that what it is multiplied by has in common, 0 without terms.
     pub fn common_factor(&self) -> i64 {
         self.terms.iter().fold(0, |common, &(_, factor)| greatest_common_divisor(common, factor))

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::balance::balance;
 use super::values::Values;
 use super::{ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, OpId, Stream};
 use crate::fpga::access::{Linear, Pattern};
@@ -25,6 +26,7 @@ impl Finish {
         self.stream(&mut body, None, values);
         self.nest.body = body;
         self.drop_dead();
+        balance(&mut self.nest, &mut values.ranges);
         self.pair();
         self.number();
         self.nest
@@ -387,36 +389,21 @@ impl Finish {
         }
     }
 
-    /// Numbers what is left anew.
+    /// Numbers what is left anew, in the order in which it is there.
     fn number(&mut self) {
         let mut blocks = Vec::new();
         let mut loops: Vec<Loop> = Vec::new();
         let mut body = std::mem::take(&mut self.nest.body);
         let mut renamed: HashMap<LoopId, LoopId> = HashMap::new();
-        self.number_items(&mut body, &mut blocks, &mut loops, &mut renamed);
+        let mut order = Order { found: Vec::new(), is_there: vec![false; self.nest.ops.len()] };
+        self.number_items(&mut body, (&mut blocks, &mut loops), &mut renamed, &mut order);
         self.nest.body = body;
-        // Operations that are left: those in blocks, and what is in none.
-        let mut live = vec![false; self.nest.ops.len()];
-        let in_blocks = blocks.iter().flat_map(|block: &Block| block.ops.iter().copied());
-        let mut open: Vec<OpId> = in_blocks.collect();
-        for own in &loops {
-            open.extend(own.counters.iter().map(|counter| counter.op));
-            open.extend(own.carried.iter().flat_map(|own| [own.op, own.initial, own.next]));
-        }
-        self.conditions_of(&self.nest.body, &loops, &mut open);
-        while let Some(id) = open.pop() {
-            if !std::mem::replace(&mut live[id.index()], true) {
-                let op = &self.nest.ops[id.index()];
-                open.extend(op.operands.iter().copied().chain(op.predicate));
-            }
-        }
+        let Order { found, is_there: live } = order;
         let mut numbers = vec![OpId(0); self.nest.ops.len()];
-        let mut ops = Vec::new();
-        for (index, op) in std::mem::take(&mut self.nest.ops).into_iter().enumerate() {
-            if live[index] {
-                numbers[index] = OpId(ops.len() as u32);
-                ops.push(op);
-            }
+        let mut ops = Vec::with_capacity(found.len());
+        for id in found {
+            numbers[id.index()] = OpId(ops.len() as u32);
+            ops.push(self.nest.ops[id.index()].clone());
         }
         let of = |id: OpId| numbers[id.index()];
         for op in &mut ops {
@@ -455,31 +442,22 @@ impl Finish {
         (self.nest.ops, self.nest.blocks, self.nest.loops) = (ops, blocks, loops);
     }
 
-    fn conditions_of(&self, items: &[Item], loops: &[Loop], found: &mut Vec<OpId>) {
-        for item in items {
-            match item {
-                Item::Block(_) => {}
-                Item::Loop(id) => self.conditions_of(&loops[id.index()].body, loops, found),
-                Item::Branch { condition, then, otherwise } => {
-                    found.push(*condition);
-                    self.conditions_of(then, loops, found);
-                    self.conditions_of(otherwise, loops, found);
-                }
-            }
-        }
-    }
-
     fn number_items(
         &mut self,
         items: &mut [Item],
-        blocks: &mut Vec<Block>,
-        loops: &mut Vec<Loop>,
+        (blocks, loops): (&mut Vec<Block>, &mut Vec<Loop>),
         renamed: &mut HashMap<LoopId, LoopId>,
+        order: &mut Order,
     ) {
         for item in items {
             match item {
                 Item::Block(id) => {
                     let block = std::mem::take(&mut self.nest.blocks[id.index()]);
+                    for &own in &block.ops {
+                        let op = &self.nest.ops[own.index()];
+                        op.operands.iter().chain(&op.predicate).for_each(|&operand| self.give(operand, order));
+                        order.put(own);
+                    }
                     *id = BlockId(blocks.len() as u32);
                     blocks.push(block);
                 }
@@ -489,14 +467,41 @@ impl Finish {
                     renamed.insert(*id, new);
                     *id = new;
                     loops.push(empty());
-                    self.number_items(&mut own.body, blocks, loops, renamed);
+                    own.carried.iter().for_each(|carried| self.give(carried.initial, order));
+                    own.counters.iter().for_each(|counter| order.put(counter.op));
+                    own.carried.iter().for_each(|carried| order.put(carried.op));
+                    self.number_items(&mut own.body, (&mut *blocks, &mut *loops), renamed, order);
+                    own.carried.iter().for_each(|carried| self.give(carried.next, order));
                     loops[new.index()] = own;
                 }
-                Item::Branch { then, otherwise, .. } => {
-                    self.number_items(then, blocks, loops, renamed);
-                    self.number_items(otherwise, blocks, loops, renamed);
+                Item::Branch { condition, then, otherwise } => {
+                    self.give(*condition, order);
+                    self.number_items(then, (&mut *blocks, &mut *loops), renamed, order);
+                    self.number_items(otherwise, (&mut *blocks, &mut *loops), renamed, order);
                 }
             }
+        }
+    }
+
+    /// Puts what is in no block where it is first used.
+    fn give(&self, id: OpId, order: &mut Order) {
+        if !order.is_there[id.index()] {
+            self.nest.ops[id.index()].operands.iter().for_each(|&operand| order.put(operand));
+            order.put(id);
+        }
+    }
+}
+
+/// Operations in the order in which they are there.
+struct Order {
+    found: Vec<OpId>,
+    is_there: Vec<bool>,
+}
+
+impl Order {
+    fn put(&mut self, id: OpId) {
+        if !std::mem::replace(&mut self.is_there[id.index()], true) {
+            self.found.push(id);
         }
     }
 }

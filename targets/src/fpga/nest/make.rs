@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::banks::banks;
 use super::finish::Finish;
 use super::walk::{Reach, Walk};
-use super::{ArrayId, ArrayPlace, Nest};
+use super::{ArrayId, ArrayPlace, Item, LoopId, Nest};
 use crate::TargetError;
 use crate::fpga::design::{Design, Function};
 
@@ -30,7 +30,7 @@ impl Nest {
             if !is_settled {
                 continue;
             }
-            let found = inferred(&walk);
+            let found = inferred(&walk, &body);
             if local.is_none() && !found.is_empty() && found.iter().any(|&banks| banks != 1) {
                 local = Some(found);
                 continue;
@@ -57,16 +57,37 @@ impl Nest {
 }
 
 /// Banks of the local memories.
-fn inferred(walk: &Walk) -> Vec<u32> {
+fn inferred(walk: &Walk, body: &[Item]) -> Vec<u32> {
     let mut by_array: HashMap<ArrayId, Vec<&Reach>> = HashMap::new();
     for reach in &walk.reaches {
         by_array.entry(reach.array).or_default().push(reach);
     }
+    let mut innermost = vec![true; walk.loops.len()];
+    mark(walk, body, None, &mut innermost);
     let arrays = walk.arrays.iter().enumerate().filter(|(_, array)| array.place == ArrayPlace::Local);
     arrays
         .map(|(index, array)| {
             let reaches = by_array.get(&ArrayId(index as u32)).map(Vec::as_slice).unwrap_or_default();
-            banks(array.elements, reaches)
+            banks(array.elements, reaches, &innermost)
         })
         .collect()
+}
+
+/// Unmarks loops that have others in them.
+fn mark(walk: &Walk, items: &[Item], within: Option<LoopId>, innermost: &mut [bool]) {
+    for item in items {
+        match item {
+            Item::Block(_) => {}
+            Item::Loop(id) => {
+                if let Some(within) = within {
+                    innermost[within.index()] = false;
+                }
+                mark(walk, &walk.loops[id.index()].body, Some(*id), innermost);
+            }
+            Item::Branch { then, otherwise, .. } => {
+                mark(walk, then, within, innermost);
+                mark(walk, otherwise, within, innermost);
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! of its copies goes to several of the operation's. An operand never has more copies than the operation, except that of a
 //! [`Kind::Fold`].
 
+mod balance;
 mod banks;
 mod finish;
 mod make;
@@ -59,7 +60,7 @@ pub struct Nest {
     pub lanes: u32,
     /// What operations access: the kernel's buffers in their order, then its shared arrays in theirs.
     pub arrays: Vec<Array>,
-    /// Operations. Operands stand before users, except the next value of a [`Carried`] and where a [`Stream`] begins.
+    /// Operations, in the order in which they are there: operands before users, except the next value of a [`Carried`].
     pub ops: Vec<Op>,
     /// Straight blocks.
     pub blocks: Vec<Block>,

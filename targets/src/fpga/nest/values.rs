@@ -443,8 +443,8 @@ impl Values {
     }
 
     /// How an array of words of so many elements is reached by an index, and the value that the access is given, with its terms.
-    pub fn reach(&mut self, index: OpId, banks: u32) -> (Pattern, OpId, Linear) {
-        let linear = self.linear(index);
+    pub fn reach(&mut self, index: OpId, banks: u32, active: Option<&[bool]>) -> (Pattern, OpId, Linear) {
+        let linear = self.linear(index).of_active(active);
         if linear.terms.iter().any(|&(id, _)| self.op(id).copies > 1) {
             return (Pattern::Scattered, index, Linear::term(index));
         }

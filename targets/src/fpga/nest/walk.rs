@@ -45,6 +45,8 @@ pub(super) struct Walk<'k> {
     statement: u32,
     blocks: [Option<OpId>; 3],
     predicate: Option<OpId>,
+    /// Lanes that take part, as far as that is known now; all if there is nothing.
+    active: Option<Vec<bool>>,
 }
 
 /// What a kernel's types become.
@@ -113,6 +115,7 @@ impl<'k> Walk<'k> {
             statement: 0,
             blocks: [None; 3],
             predicate: None,
+            active: None,
         })
     }
 
@@ -463,13 +466,19 @@ impl<'k> Walk<'k> {
             self.statements(first, end)?;
             return Ok(self.values.close());
         }
-        let outside = self.predicate;
+        let (outside, lanes) = (self.predicate, self.active.clone());
+        if let Some(known) = self.values.linear(condition).as_known(self.kernel.threads) {
+            let takes_part = |lane: usize| known[if known.len() == 1 { 0 } else { lane }] != 0;
+            let before = |lane: usize| lanes.as_ref().is_none_or(|lanes| lanes[lane]);
+            let all = 0..self.kernel.threads as usize;
+            self.active = Some(all.map(|lane| before(lane) && takes_part(lane)).collect());
+        }
         self.predicate = Some(match outside {
             Some(outside) => self.values.index(IndexFn::And, outside, condition),
             None => condition,
         });
         self.statements(first, end)?;
-        self.predicate = outside;
+        (self.predicate, self.active) = (outside, lanes);
         Ok(Vec::new())
     }
 
@@ -506,10 +515,10 @@ impl<'k> Walk<'k> {
 
     fn remember(&mut self, array: ArrayId, index: OpId, writes: bool) {
         if self.arrays[array.index()].place == ArrayPlace::Local {
-            let linear = self.values.linear(index);
+            let linear = self.values.linear(index).of_active(self.active.as_deref());
             let varies = linear.terms.iter().any(|&(id, _)| self.values.op(id).copies > 1);
             let copies = self.values.op(index).copies;
-            let linear = if varies { Err(copies) } else { Ok((*linear).clone()) };
+            let linear = if varies { Err(copies) } else { Ok(linear) };
             let within = self.values.scopes.last().and_then(|scope| scope.within);
             self.reaches.push(Reach { array, linear, writes, within });
         }
@@ -521,7 +530,7 @@ impl<'k> Walk<'k> {
         let (dtype, banks) = (own.dtype, own.banks);
         // Memory on the part can be read anywhere, whoever then looks at it.
         let predicate = self.predicate.filter(|_| matches!(own.place, ArrayPlace::External { .. }));
-        let (pattern, at, linear) = self.values.reach(index, banks);
+        let (pattern, at, linear) = self.values.reach(index, banks, self.active.as_deref());
         let id = self.values.load(array, pattern, at, form_of(dtype), predicate);
         self.values.reached.insert(id, linear);
         id
@@ -531,7 +540,7 @@ impl<'k> Walk<'k> {
         self.remember(array, index, true);
         let own = &self.arrays[array.index()];
         let (dtype, banks) = (own.dtype, own.banks);
-        let (pattern, at, linear) = self.values.reach(index, banks);
+        let (pattern, at, linear) = self.values.reach(index, banks, self.active.as_deref());
         let form = match form_of(dtype).0 {
             Form::Integer { .. } => Form::Integer { bits: dtype.bits() as u8, signed: false },
             float => float,

@@ -131,6 +131,7 @@ pub fn asked(nest: &Nest, ops: &[OpId], within: Option<(LoopId, &Loop)>) -> Aske
     let trips = within.map_or(1, |(_, own)| own.trips());
     let own_streams = nest.streams.iter().filter(|stream| within.is_some_and(|(id, _)| stream.within == id));
     let strides: BTreeMap<OpId, &Vec<i64>> = own_streams.map(|stream| (stream.op, &stream.strides)).collect();
+    let mut seen: BTreeSet<(ArrayId, bool, OpId, i64)> = BTreeSet::new();
     for &id in ops {
         let Some((array, pattern, writes, place)) = external(nest, id) else { continue };
         let op = &nest.ops[id.index()];
@@ -139,7 +140,14 @@ pub fn asked(nest: &Nest, ops: &[OpId], within: Option<(LoopId, &Loop)>) -> Aske
                 groups.entry((array, writes, op.operands[0], strides.clone())).or_default().push(pattern);
             }
             None => {
-                let beats = once(pattern, i64::from(nest.arrays[array.index()].banks), op.copies);
+                // What is in a beat that something else in the iteration has too is not asked for again.
+                let beats = match pattern {
+                    Pattern::Fixed(places) => {
+                        let mut is_new = |word: i64| seen.insert((array, writes, op.operands[0], word));
+                        places.iter().filter(|place| is_new(place.word)).count() as u64
+                    }
+                    _ => once(pattern, i64::from(nest.arrays[array.index()].banks), op.copies),
+                };
                 spread(&mut asked.single, place, writes, beats.saturating_mul(trips));
             }
         }
@@ -169,7 +177,7 @@ fn spread(to: &mut BTreeMap<u32, Beats>, (first, ways): (u32, u32), writes: bool
 /// Beats of an access that stands alone.
 fn once(pattern: &Pattern, elements: i64, copies: u32) -> u64 {
     match pattern {
-        Pattern::Fixed(places) => places.iter().map(|place| place.word).collect::<BTreeSet<i64>>().len() as u64,
+        Pattern::Fixed(places) => places.len() as u64,
         Pattern::Shifted(distances) => {
             let low = distances.iter().min().copied().unwrap_or(0);
             let high = distances.iter().max().copied().unwrap_or(0);
@@ -204,7 +212,7 @@ fn beats(patterns: &[&Pattern], elements: i64, counters: &[(u64, i64)], starts_a
     }
     let mut total = 0u64;
     if !words.is_empty() {
-        total += over(&rows, words_of(&words), 1);
+        total += over(&rows, words_of(&words));
     }
     if !distances.is_empty() {
         let (low, high) = (distances.first().copied().unwrap_or(0), distances.last().copied().unwrap_or(0));
@@ -236,7 +244,7 @@ fn words_of(words: &BTreeSet<i64>) -> (u64, i64) {
 }
 
 /// Words that are new, over all iterations: the innermost counters first.
-fn over(rows: &[(u64, i64)], (count, span): (u64, i64), _: u64) -> u64 {
+fn over(rows: &[(u64, i64)], (count, span): (u64, i64)) -> u64 {
     let (mut total, mut span, mut is_dense) = (count, span, count as i64 == span);
     let mut moved = false;
     for &(trips, stride) in rows.iter().rev() {

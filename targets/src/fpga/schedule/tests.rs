@@ -295,3 +295,61 @@ fn lanes_combine_in_trees() {
     // 16 additions of lanes every 6 cycles need 3 adders; the tree needs its 15 at most 8 at a time, which are counted as 15.
     assert_eq!(schedule.usage().operators.values().copied().collect::<Vec<_>>(), [15]);
 }
+
+/// A product of `rows` by 64 lanes with `steps` steps written out, of bytes.
+fn product(rows: u32, steps: u32) -> Kernel {
+    let mut b = Builder::new("product", 64);
+    let x = b.buffer("x", DType::I8, 1 << 16, false);
+    let w = b.buffer("w", DType::I8, 1 << 16, false);
+    let y = b.buffer("y", DType::I32, u64::from(rows) * 64, true);
+    let none = b.number(DType::I32, 0);
+    let (lane, from, to) = (b.thread(), b.integer(0), b.integer(16));
+    let sums = b.array("sums", Scalar::I32, rows, none);
+    let k = b.loop_over("k", from, to, 1);
+    let step = b.unrolled("step", steps);
+    let before = b.scaled(k, steps as i32);
+    let depth = b.add(before, step);
+    let first = b.scaled(depth, 64);
+    let at = b.add(first, lane);
+    let weight = b.load(w, at, "weight");
+    let row = b.unrolled("row", rows);
+    let first = b.scaled(depth, rows as i32);
+    let at = b.add(first, row);
+    let a = b.load(x, at, "a");
+    let sum = b.element(sums, row);
+    let next = b.mul_add(DType::I32, a, weight, sum);
+    b.set_element(sums, row, next);
+    b.end();
+    b.end();
+    b.end();
+    let row = b.unrolled("row", rows);
+    let first = b.scaled(row, 64);
+    let at = b.add(first, lane);
+    let sum = b.element(sums, row);
+    b.store(y, at, sum);
+    b.end();
+    b.finish([1, 1, 1], Vec::new())
+}
+
+#[test]
+fn much_that_is_written_out_is_scheduled_at_once() {
+    // 128 steps of 128 rows: 16,384 multiplications and as many additions.
+    let memories = [(DType::I8, 16_384), (DType::I8, 8192), (DType::I32, 64)];
+    let begun = std::time::Instant::now();
+    let schedule = scheduled(product(128, 128), &memories, vec![on_chip(0), on_chip(1), on_chip(2)]);
+    println!("{} operations in {:?}", schedule.nest.ops.len(), begun.elapsed());
+    assert!(schedule.nest.ops.len() > 32_768);
+    // The sums of 128 products are trees, and what is carried is added last.
+    assert_eq!(schedule.intervals(), [1]);
+    println!("{:?} {:?}", schedule.loops[0], schedule.usage());
+}
+
+#[test]
+fn bytes_that_share_a_factor_share_a_slice() {
+    // 8 rows of 64 lanes: each weight meets 8 elements, in pairs.
+    let memories = [(DType::I8, 8), (DType::I8, 64), (DType::I32, 64)];
+    let schedule = scheduled(product(8, 1), &memories, vec![on_chip(0), on_chip(1), on_chip(2)]);
+    assert_eq!(schedule.intervals(), [1]);
+    assert_eq!(schedule.nest.pairs.len(), 4);
+    assert_eq!(schedule.usage().resources().dsps, 4 * 64);
+}
