@@ -40,28 +40,33 @@ module f32_div #(
     else special0 = {sign0, 31'b0};
   end
 
-  // What is known beside the digits, and what is left: below twice the divisor.
-  logic [45:0] beside[DIGITS+1];
-  logic [23:0] divisor[DIGITS+1];
-  logic [24:0] rest[DIGITS+1];
-  logic [DIGITS-1:0] quotient[DIGITS+1];
+  // What is known beside the digits, the divisor, what is left, which is below twice the divisor, and the digits so far.
+  localparam int STATE = 46 + 24 + 25 + DIGITS;
+  logic [STATE-1:0] first;
+  assign first[DIGITS-1:0] = '0;
   delay #(.WIDTH(95), .CYCLES(cut(LATENCY, CUTS, 0))) delay0 (
       .clk,
       .in({exponent0, sign0, is_special0, special0, b_significand, 1'b0, a_significand}),
-      .out({beside[0], divisor[0], rest[0]})
+      .out(first[STATE-1:DIGITS])
   );
-  assign quotient[0] = '0;
   generate
     for (genvar digit = 0; digit < DIGITS; digit++) begin : steps
+      logic [STATE-1:0] state, next;
+      if (digit == 0) begin : begins
+        assign state = first;
+      end else begin : goes_on
+        assign state = steps[digit-1].next;
+      end
+      logic [45:0] beside;
+      logic [23:0] divisor;
+      logic [24:0] rest, left;
+      logic [DIGITS-1:0] quotient;
       logic [25:0] less;
-      logic [24:0] left;
-      assign less = {1'b0, rest[digit]} - {2'b0, divisor[digit]};
-      assign left = less[25] ? rest[digit] : less[24:0];
-      delay #(.WIDTH(95 + DIGITS), .CYCLES(cut(LATENCY, CUTS, digit + 1))) held (
-          .clk,
-          .in({beside[digit], divisor[digit], left[23:0], 1'b0, quotient[digit][DIGITS-2:0], !less[25]}),
-          .out({beside[digit+1], divisor[digit+1], rest[digit+1], quotient[digit+1]})
-      );
+      assign {beside, divisor, rest, quotient} = state;
+      assign less = {1'b0, rest} - {2'b0, divisor};
+      assign left = less[25] ? rest : less[24:0];
+      delay #(.WIDTH(STATE), .CYCLES(cut(LATENCY, CUTS, digit + 1))) held (
+          .clk, .in({beside, divisor, left[23:0], 1'b0, quotient[DIGITS-2:0], !less[25]}), .out(next));
     end
   endgenerate
 
@@ -71,10 +76,11 @@ module f32_div #(
   logic [31:0] special1, special2;
   logic [27:0] significand1, significand2;
   logic [DIGITS-1:0] digits;
+  logic [23:0] divisor;
+  logic [24:0] rest;
+  assign {exponent1, sign1, is_special1, special1, divisor, rest, digits} = steps[DIGITS-1].next;
   always_comb begin
-    digits = quotient[DIGITS];
-    {exponent1, sign1, is_special1, special1} = beside[DIGITS];
-    sticky = |rest[DIGITS];
+    sticky = |rest;
     significand1 = digits[DIGITS-1] ? {digits, sticky} : {digits[DIGITS-2:0], sticky, 1'b0};
   end
   delay #(.WIDTH(74), .CYCLES(cut(LATENCY, CUTS, DIGITS + 1))) delay1 (

@@ -35,28 +35,33 @@ module f32_sqrt #(
     else special0 = a;
   end
 
-  logic [40:0] beside[DIGITS+1];
-  // What of the radicand was not brought down yet, what is left, and the root so far.
-  logic [25:0] radicand[DIGITS+1];
-  logic [DIGITS+1:0] rest[DIGITS+1];
-  logic [DIGITS-1:0] root[DIGITS+1];
+  // What is known beside the digits, what of the radicand was not brought down yet, what is left, and the root so far.
+  localparam int STATE = 41 + 26 + (DIGITS + 2) + DIGITS;
+  logic [STATE-1:0] first;
+  assign first[2*DIGITS+1:0] = '0;
   delay #(.WIDTH(67), .CYCLES(cut(LATENCY, CUTS, 0))) delay0 (
-      .clk,
-      .in({exponent0, is_special0, special0, radicand0, 1'b0}),
-      .out({beside[0], radicand[0]})
-  );
-  assign rest[0] = '0;
-  assign root[0] = '0;
+      .clk, .in({exponent0, is_special0, special0, radicand0, 1'b0}), .out(first[STATE-1:2*DIGITS+2]));
   generate
     for (genvar digit = 0; digit < DIGITS; digit++) begin : steps
+      logic [STATE-1:0] state, next;
+      if (digit == 0) begin : begins
+        assign state = first;
+      end else begin : goes_on
+        assign state = steps[digit-1].next;
+      end
+      logic [40:0] beside;
+      logic [25:0] radicand;
+      logic [DIGITS+1:0] rest;
+      logic [DIGITS-1:0] root;
       logic [DIGITS+3:0] brought, less, left;
-      assign brought = {rest[digit], radicand[digit][25:24]};
-      assign less = brought - {2'b0, root[digit], 2'b01};
+      assign {beside, radicand, rest, root} = state;
+      assign brought = {rest, radicand[25:24]};
+      assign less = brought - {2'b0, root, 2'b01};
       assign left = less[DIGITS+3] ? brought : less;
-      delay #(.WIDTH(41 + 26 + 2 * DIGITS + 2), .CYCLES(cut(LATENCY, CUTS, digit + 1))) held (
+      delay #(.WIDTH(STATE), .CYCLES(cut(LATENCY, CUTS, digit + 1))) held (
           .clk,
-          .in({beside[digit], radicand[digit][23:0], 2'b0, left[DIGITS+1:0], root[digit][DIGITS-2:0], !less[DIGITS+3]}),
-          .out({beside[digit+1], radicand[digit+1], rest[digit+1], root[digit+1]})
+          .in({beside, radicand[23:0], 2'b0, left[DIGITS+1:0], root[DIGITS-2:0], !less[DIGITS+3]}),
+          .out(next)
       );
     end
   endgenerate
@@ -66,9 +71,12 @@ module f32_sqrt #(
   logic is_special1;
   logic [31:0] special1, result;
   logic [27:0] digits;
+  logic [25:0] radicand;
+  logic [DIGITS+1:0] rest;
+  logic [DIGITS-1:0] root;
+  assign {exponent1, is_special1, special1, radicand, rest, root} = steps[DIGITS-1].next;
   always_comb begin
-    {exponent1, is_special1, special1} = beside[DIGITS];
-    digits = {root[DIGITS], |rest[DIGITS], 2'b0};
+    digits = {root, |rest, 2'b0};
     result = is_special1 ? special1 : round32(1'b0, $signed({4'b0, exponent1}), digits);
   end
   delay #(.WIDTH(32), .CYCLES(cut(LATENCY, CUTS, DIGITS + 1))) delay1 (.clk, .in(result), .out(y));

@@ -6,14 +6,16 @@
 mod kernels;
 mod random;
 mod slow;
+mod synthesis;
 
 use std::path::PathBuf;
 
-use super::{Call, Outcome, Rtl, RtlError, Whole, emit};
+use super::{Call, Emitted, Outcome, Rtl, RtlError, Whole, emit};
 use crate::fpga::design::{Design, Function, Home, MemoryId, OnChip, Storage};
 use crate::Machine;
 use crate::fpga::nest::Item;
 use crate::fpga::schedule::Schedule;
+use crate::fpga::resources::Resources;
 use crate::kernel::Kernel;
 use crate::kernel::check::check;
 use crate::kernel::simulator::{Memory, Place, launch};
@@ -73,11 +75,14 @@ impl Case {
         places.iter().zip(buffers).map(|(own, bytes)| memory.values[place(own)..][..bytes.len()].to_vec()).collect()
     }
 
+    fn emitted(&self, schedule: &Schedule) -> Emitted {
+        let call = Call { function: 0, bases: vec![0; self.design.memories.len()] };
+        emit(Whole { memories: &self.design.memories, functions: &[schedule], calls: &[call] }).unwrap()
+    }
+
     /// The same in SystemVerilog; `None` if a user has not installed what it takes.
     fn run(&self, name: &str, schedule: &Schedule, buffers: &[Vec<u8>]) -> Option<Outcome> {
-        let call = Call { function: 0, bases: vec![0; buffers.len()] };
-        let whole = Whole { memories: &self.design.memories, functions: &[schedule], calls: &[call] };
-        let emitted = emit(whole).unwrap();
+        let emitted = self.emitted(schedule);
         let rtl = match Rtl::build(&emitted, &self.design.memories, &folder(name)) {
             Ok(rtl) => rtl,
             Err(RtlError::Verilator(VerilatorError::Tool { tool, error })) if std::env::var_os("CI").is_none() => {
@@ -95,6 +100,22 @@ impl Case {
         assert_eq!(cycles(&fast).0, fast.cycles());
         self.check(name, &fast, buffers);
         self.check(&format!("{name}_slow"), &slow::slowed(fast, 1), buffers);
+    }
+
+    /// Holds slices and blocks of RAM that Yosys needs against those that are counted.
+    fn check_resources(&self, name: &str) {
+        let schedule = self.schedule();
+        let Some(cells) = synthesis::cells(&self.emitted(&schedule), &folder(&format!("{name}_cells"))) else { return };
+        let count = |prefix: &str| {
+            cells.iter().filter(|(cell, _)| cell.starts_with(prefix)).map(|(_, count)| count).sum::<u64>()
+        };
+        let counted = schedule.usage().resources();
+        // Each bank has a port for whoever loads it from outside.
+        let memories: Resources = self.design.memories.iter().map(|memory| memory.resources(false)).sum();
+        let dsps = count("DSP48E2");
+        let blocks = count("RAMB18") + 2 * count("RAMB36");
+        eprintln!("{name}: {dsps} DSPs, {} counted; {blocks} blocks of RAM, {} and {} counted; LUT {}, FF {}, SRL {}, counted {counted:?}",
+            counted.dsps, counted.bram18s, memories.bram18s, count("LUT"), count("FD"), count("SRL"));
     }
 
     /// Holds what it computes and its cycles in SystemVerilog against the simulator and the schedule.
@@ -185,4 +206,14 @@ fn random_kernels() {
         case.check(&format!("random_{}", seed % 8), &fast, &buffers);
         case.check(&format!("random_slow_{}", seed % 8), &schedule, &buffers);
     }
+}
+
+#[test]
+fn what_is_counted_is_what_is_built() {
+    let bram = Storage::Bram;
+    Case::new(kernels::product(16, 16, 16, 16), &[1, 16, 16], bram).check_resources("product");
+    Case::new(kernels::product(64, 64, 64, 64), &[1, 64, 64], bram).check_resources("product_64");
+    Case::new(kernels::softmax(2, 1024, 8), &[8, 8], bram).check_resources("softmax");
+    Case::new(kernels::norm(2, 1024, 8), &[8; 4], bram).check_resources("norm");
+    Case::new(kernels::attention(4, 16), &[1, 16, 16, 16], bram).check_resources("attention");
 }
