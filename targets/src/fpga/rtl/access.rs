@@ -59,8 +59,12 @@ impl Emitter<'_> {
                 // Copies of one word of a bank share a port; other words of it need another.
                 let mut groups: Vec<Group> = Vec::new();
                 for (copy, place) in places.iter().enumerate() {
-                    let address =
-                        format!("{} + {} + {}", index.piece(0, 1).extended(bits), offset(place.word).extended(bits), placed.base);
+                    let address = format!(
+                        "{} + {} + {}",
+                        index.piece(0, 1).extended(bits),
+                        offset(place.word).extended(bits),
+                        placed.base
+                    );
                     let same = |fixed: &&mut Fixed| fixed.bank == place.bank && fixed.address == address;
                     if let Some(fixed) = groups.iter_mut().flat_map(|group| group.fixed.iter_mut()).find(same) {
                         fixed.copies.push(copy as u32);
@@ -129,7 +133,15 @@ impl Emitter<'_> {
     }
 
     /// The cycle, from one on, in which all banks that a group goes to have a port for it.
-    fn turn(&self, scope: &Scope<'_>, block: BlockId, from: u32, memory: usize, group: &Group, writes: bool) -> Option<u32> {
+    fn turn(
+        &self,
+        scope: &Scope<'_>,
+        block: BlockId,
+        from: u32,
+        memory: usize,
+        group: &Group,
+        writes: bool,
+    ) -> Option<u32> {
         let own = &self.memories[memory];
         (from..from + 4096).find(|&stage| {
             let slot = self.slot(scope, block, stage);
@@ -281,7 +293,11 @@ impl Emitter<'_> {
                 let writer = own[0];
                 let any: Vec<String> = own.iter().map(|copy| format!("{raw}_p{copy}")).collect();
                 let value = own.iter().rev().fold(format!("{raw}_i{writer}"), |value, copy| {
-                    if *copy == writer && own.len() == 1 { value } else { format!("({raw}_p{copy} ? {raw}_i{copy} : {value})") }
+                    if *copy == writer && own.len() == 1 {
+                        value
+                    } else {
+                        format!("({raw}_p{copy} ? {raw}_i{copy} : {value})")
+                    }
                 });
                 write(self, *bank, [any.join(" || "), address.clone(), value])?;
             }

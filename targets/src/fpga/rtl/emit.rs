@@ -143,9 +143,13 @@ impl Emitter<'_> {
     fn arrays(&mut self, scope: &Scope<'_>, calls: &[usize]) -> Result<Vec<Placed>, RtlError> {
         let mut placed = Vec::new();
         let immediate = |array: usize| {
-            scope.schedule.nest.ops.iter().zip(&scope.schedule.latencies).any(|(op, &latency)| {
-                latency == 0 && matches!(op.kind, Kind::Load(own, _) if own.index() == array)
-            })
+            scope
+                .schedule
+                .nest
+                .ops
+                .iter()
+                .zip(&scope.schedule.latencies)
+                .any(|(op, &latency)| latency == 0 && matches!(op.kind, Kind::Load(own, _) if own.index() == array))
         };
         for (number, array) in scope.schedule.nest.arrays.iter().enumerate() {
             let width = array.dtype.bits() as u32;
@@ -352,7 +356,9 @@ impl Emitter<'_> {
                     return Err(RtlError::Schedule("what no block computes is in a block".to_owned()));
                 }
                 Kind::Load(array, pattern) => self.load(scope, block, id, (&arrays[array.index()], *array), pattern)?,
-                Kind::Store(array, pattern) => self.store(scope, block, id, (&arrays[array.index()], *array), pattern)?,
+                Kind::Store(array, pattern) => {
+                    self.store(scope, block, id, (&arrays[array.index()], *array), pattern)?
+                }
                 Kind::Fold { .. } => self.fold(scope, block, id)?,
                 Kind::Index(_)
                 | Kind::Unary(..)
@@ -424,7 +430,8 @@ impl Emitter<'_> {
         let schedule = scope.schedule;
         let start = schedule.starts[x.index()];
         let (first, second) = (&schedule.nest.ops[x.index()], &schedule.nest.ops[y.index()]);
-        if start != schedule.starts[y.index()] || scope.latency(x) != scope.latency(y) || first.copies != second.copies {
+        if start != schedule.starts[y.index()] || scope.latency(x) != scope.latency(y) || first.copies != second.copies
+        {
             return Err(RtlError::Schedule("a pair of products does not start together".to_owned()));
         }
         let mut operands = Vec::new();

@@ -64,7 +64,12 @@ impl Class {
     }
 }
 
-fn class(module: &'static str, latency: u32, parameters: &[(&'static str, u32)], inputs: &[(&'static str, u32)]) -> Class {
+fn class(
+    module: &'static str,
+    latency: u32,
+    parameters: &[(&'static str, u32)],
+    inputs: &[(&'static str, u32)],
+) -> Class {
     let mut all = vec![("LATENCY", latency)];
     all.extend(parameters);
     Class { module, parameters: all, inputs: inputs.to_vec(), output: 32 }
@@ -161,13 +166,7 @@ pub fn maker(
 ///
 /// # Errors
 /// The library has no operator for it.
-pub fn folder(
-    function: FoldFn,
-    dtype: DType,
-    bits: u32,
-    latency: u32,
-    [a, b]: [&Piece; 2],
-) -> Result<Maker, RtlError> {
+pub fn folder(function: FoldFn, dtype: DType, bits: u32, latency: u32, [a, b]: [&Piece; 2]) -> Result<Maker, RtlError> {
     if is_single(a, dtype) && is_single(b, dtype) {
         return pair_of_singles(Pairing::Fold(function), latency, a, b);
     }
@@ -261,13 +260,8 @@ fn quotient(remainder: bool, floors: bool, bits: u32, latency: u32, a: &Piece, b
         let factor = (1u128 << shift).div_ceil(u128::from(divisor));
         let factor = Piece::number(factor as u64, unsigned(a.bits + 1));
         let wide = 2 * a.bits + 1;
-        let parameters = [
-            ("A_WIDTH", a.bits),
-            ("B_WIDTH", factor.bits),
-            ("WIDTH", wide),
-            ("A_SIGNED", 0),
-            ("B_SIGNED", 0),
-        ];
+        let parameters =
+            [("A_WIDTH", a.bits), ("B_WIDTH", factor.bits), ("WIDTH", wide), ("A_SIGNED", 0), ("B_SIGNED", 0)];
         let class = class("int_mul", latency, &parameters, &[("a", a.bits), ("b", factor.bits)]);
         let finish = if remainder { Finish::Rest(a.clone(), shift, divisor) } else { Finish::Shifted(shift) };
         return Maker::Operator(Class { output: wide, ..class }, vec![a.plain(), factor.plain()], finish);
@@ -308,7 +302,9 @@ fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, 
         UnaryFn::Round => operator("f32_integral", &[("FUNCTION", 0)]),
         UnaryFn::Floor => operator("f32_integral", &[("FUNCTION", 1)]),
         UnaryFn::Ceil => operator("f32_integral", &[("FUNCTION", 2)]),
-        UnaryFn::Recip => Ok(Maker::Operator(class("f32_div", latency, &[], &TWO), vec![SINGLE_ONE.to_owned(), x], Finish::Lower)),
+        UnaryFn::Recip => {
+            Ok(Maker::Operator(class("f32_div", latency, &[], &TWO), vec![SINGLE_ONE.to_owned(), x], Finish::Lower))
+        }
         UnaryFn::Cos
         | UnaryFn::Erf
         | UnaryFn::Log

@@ -104,7 +104,8 @@ impl Rtl {
         for (number, memory) in self.memories.iter().enumerate() {
             let bytes = memories.get(number).map(Vec::as_slice).unwrap_or_default();
             for bank in 0..u64::from(memory.banks) {
-                let elements = (0..memory.words).map(|word| element(bytes, memory.dtype, word * u64::from(memory.banks) + bank));
+                let elements =
+                    (0..memory.words).map(|word| element(bytes, memory.dtype, word * u64::from(memory.banks) + bank));
                 image.extend(elements);
             }
         }

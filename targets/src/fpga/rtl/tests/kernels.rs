@@ -3,7 +3,7 @@
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use crate::kernel::{Builder, BufferId, ExprId, Kernel, Scalar, VarId};
+use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Kernel, Scalar, VarId};
 use crate::number::FoldFn;
 
 const F32: DType = DType::F32;
@@ -202,4 +202,102 @@ pub fn product(rows: u32, columns: u32, depth: u32, lanes: u32) -> Kernel {
     let sum = builder.get(sum);
     builder.store(c, to, sum);
     builder.finish([columns / lanes, rows, 1], Vec::new())
+}
+
+/// A product of matrices of 8-bit integers that makes two rows at a time, whose products share the factor of B.
+pub fn paired_product(rows: u32, columns: u32, depth: u32) -> Kernel {
+    let mut builder = Builder::new("paired", columns);
+    let a = builder.buffer("a", DType::I8, u64::from(rows * depth), false);
+    let b = builder.buffer("b", DType::I8, u64::from(depth * columns), false);
+    let c = builder.buffer("c", DType::I32, u64::from(rows * columns), true);
+    let (two, column) = (builder.block(0), builder.thread());
+    let start = builder.number(DType::I32, 0);
+    let sums = [0, 1].map(|row| builder.declare(&format!("sum{row}"), Scalar::I32, start));
+    let (zero, end) = (builder.integer(0), builder.integer(depth as i32));
+    let k = builder.loop_over("k", zero, end, 1);
+    let own = builder.scaled(k, columns as i32);
+    let from = builder.add(own, column);
+    let y = builder.load(b, from, "y");
+    for (row, &sum) in (0..).zip(&sums) {
+        let own = builder.scaled(two, 2 * depth as i32);
+        let from = builder.add(own, k);
+        let offset = builder.integer(row * depth as i32);
+        let from = builder.add(from, offset);
+        let x = builder.load(a, from, "x");
+        let product = builder.binary(BinaryFn::Mul, DType::I32, x, y);
+        let so_far = builder.get(sum);
+        let next = builder.binary(BinaryFn::Add, DType::I32, so_far, product);
+        builder.set(sum, next);
+    }
+    builder.end();
+    for (row, sum) in (0..).zip(sums) {
+        let own = builder.scaled(two, 2 * columns as i32);
+        let to = builder.add(own, column);
+        let offset = builder.integer(row * columns as i32);
+        let to = builder.add(to, offset);
+        let sum = builder.get(sum);
+        builder.store(c, to, sum);
+    }
+    builder.finish([rows / 2, 1, 1], Vec::new())
+}
+
+/// Elements in another order, by quotients of numbers that are no powers of two, and of some that only memory knows.
+pub fn shuffled() -> Kernel {
+    let mut builder = Builder::new("shuffled", 1);
+    let from = builder.buffer("from", DType::I32, 120, false);
+    let to = builder.buffer("to", DType::I32, 120, true);
+    let at = builder.block(0);
+    let seven = builder.scaled(at, 7);
+    let all = builder.integer(120);
+    let place = builder.index(IndexFn::Mod, seven, all);
+    let ten = builder.integer(10);
+    let row = builder.index(IndexFn::Div, place, ten);
+    let column = builder.index(IndexFn::Mod, place, ten);
+    let own = builder.scaled(column, 12);
+    let source = builder.add(own, row);
+    let x = builder.load(from, source, "x");
+    let divisor = builder.number(DType::I32, 12345);
+    let less = builder.binary(BinaryFn::Rem, DType::I32, x, divisor);
+    let one = builder.number(DType::I32, 1);
+    let odd = builder.binary(BinaryFn::Or, DType::I32, less, one);
+    let quotient = builder.binary(BinaryFn::Div, DType::I32, x, odd);
+    let rest = builder.binary(BinaryFn::Mod, DType::I32, x, odd);
+    let sum = builder.binary(BinaryFn::Add, DType::I32, quotient, rest);
+    builder.store(to, at, sum);
+    builder.finish([120, 1, 1], Vec::new())
+}
+
+/// The sum of the first elements of a row, or the greatest, as the row's number says: a branch with loops in it.
+pub fn branches(rows: u32, columns: u32) -> Kernel {
+    let mut builder = Builder::new("branches", 2);
+    let from = builder.buffer("from", DType::I32, u64::from(rows * columns), false);
+    let to = builder.buffer("to", DType::I32, u64::from(2 * rows), true);
+    let (row, lane) = (builder.block(0), builder.thread());
+    let start = builder.number(DType::I32, 5);
+    let sum = builder.declare("sum", Scalar::I32, start);
+    let (_, odd) = builder.divided(row, 2);
+    for side in 0..2 {
+        if side == 0 {
+            builder.when(odd)
+        } else {
+            builder.otherwise()
+        }
+        let (zero, end) = (builder.integer(0), builder.integer(columns as i32 / (1 + side)));
+        let k = builder.loop_over("k", zero, end, 2);
+        let before = builder.scaled(row, columns as i32);
+        let at = builder.add(before, k);
+        let at = builder.add(at, lane);
+        let x = builder.load(from, at, "x");
+        let so_far = builder.get(sum);
+        let function = if side == 0 { BinaryFn::Add } else { BinaryFn::Max };
+        let next = builder.binary(function, DType::I32, so_far, x);
+        builder.set(sum, next);
+        builder.end();
+    }
+    builder.end();
+    let before = builder.scaled(row, 2);
+    let at = builder.add(before, lane);
+    let sum = builder.get(sum);
+    builder.store(to, at, sum);
+    builder.finish([rows, 1, 1], Vec::new())
 }

@@ -3,7 +3,7 @@
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use crate::kernel::{Builder, BufferId, ExprId, IndexFn, Kernel, Scalar, SharedId, VarId};
+use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Kernel, Scalar, SharedId, VarId};
 use crate::number::FoldFn;
 
 /// Elements of each buffer and of the shared array; indices are made to be below it.
@@ -53,10 +53,8 @@ pub fn kernel(seed: u64) -> (Kernel, [u32; 5]) {
     let integers = builder.buffer("integers", DType::I32, elements, false);
     let bytes = builder.buffer("bytes", DType::I8, elements, false);
     let floats = builder.buffer("floats", DType::F32, elements, false);
-    let wrote = [
-        builder.buffer("integers_out", DType::I32, 4096, true),
-        builder.buffer("floats_out", DType::F32, 4096, true),
-    ];
+    let wrote =
+        [builder.buffer("integers_out", DType::I32, 4096, true), builder.buffer("floats_out", DType::F32, 4096, true)];
     let shared = builder.shared("shared", DType::I32, ELEMENTS);
     let scratch = [builder.shared("scratch", DType::I32, lanes), builder.shared("float_scratch", DType::F32, lanes)];
     let grid = [1 + choices.below(3), 1 + choices.below(2), 1];
