@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A source: the name of its file, and its text.
-pub type Source = (&'static str, &'static str);
+pub type Source<'s> = (&'s str, &'s str);
 
 /// The lane arithmetic as SystemVerilog knows it.
 pub const LANES_PACKAGE: Source = ("lanes_pkg.sv", include_str!("../rtl/lanes_pkg.sv"));
@@ -56,18 +56,18 @@ pub enum VerilatorError {
 
 /// The sources of a machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Design {
+pub struct Design<'s> {
     /// The module that holds the whole machine; the binary is called after it.
-    pub top: &'static str,
+    pub top: &'s str,
     /// The machine and its test bench, in the order in which they are compiled.
-    pub compiled: &'static [Source],
+    pub compiled: &'s [Source<'s>],
     /// What they include.
-    pub included: &'static [Source],
+    pub included: &'s [Source<'s>],
     /// Further arguments for Verilator.
-    pub arguments: &'static [&'static str],
+    pub arguments: &'s [&'s str],
 }
 
-impl Design {
+impl Design<'_> {
     /// Builds the machine with parameters of its top module in a folder of its own, or finds it there. `change` gives the
     /// text of each source by its name and text.
     ///
@@ -84,7 +84,7 @@ impl Design {
         let parameters: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut unchanged = write_if_changed(&folder.join("parameters"), &parameters.join("\n"))?;
         unchanged &= self.write_sources(&folder, change)?;
-        let built = Built { top: self.top, folder };
+        let built = Built { top: self.top.to_owned(), folder };
         if unchanged && built.binary().exists() {
             return Ok(built);
         }
@@ -114,7 +114,7 @@ impl Design {
 /// A machine, built.
 #[derive(Clone, Debug)]
 pub struct Built {
-    top: &'static str,
+    top: String,
     folder: PathBuf,
 }
 

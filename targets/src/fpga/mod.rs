@@ -16,6 +16,7 @@ pub mod operators;
 mod place;
 mod program;
 pub mod resources;
+pub mod rtl;
 pub mod schedule;
 mod search;
 pub mod widths;

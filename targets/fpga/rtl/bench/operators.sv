@@ -1,0 +1,118 @@
+// All operators side by side, with several latencies, all of which give their results 40 cycles after their operands.
+
+module operators (
+    input logic clk,
+    input logic [31:0] a,
+    input logic [31:0] b,
+    input logic [31:0] c,
+    output logic [31:0] sum,
+    output logic [31:0] difference,
+    output logic [31:0] product,
+    output logic [31:0] fused,
+    output logic [31:0] ratio,
+    output logic [31:0] root,
+    output logic [31:0] power,
+    output logic [4:0] compared,
+    output logic [31:0] greater,
+    output logic [31:0] lesser,
+    output logic [31:0] greater_folded,
+    output logic [31:0] lesser_folded,
+    output logic [31:0] of_signed,
+    output logic [31:0] of_unsigned,
+    output logic [31:0] to_signed,
+    output logic [31:0] to_unsigned,
+    output logic [7:0] to_i8,
+    output logic [7:0] to_u8,
+    output logic [31:0] nearest,
+    output logic [31:0] below,
+    output logic [31:0] above,
+    output logic [31:0] whole_product,
+    output logic [31:0] mixed_sum,
+    output logic [31:0] quotient,
+    output logic [31:0] rest,
+    output logic [31:0] modulo,
+    output logic [31:0] pair,
+    output logic [31:0] reciprocal_root,
+    output logic [31:0] sigmoid,
+    output logic [15:0] half,
+    output logic [15:0] brain,
+    output logic [31:0] widened
+);
+  `include "narrow.svh"
+  localparam int ALL = 40;
+
+  // A result of a latency, held until it is 40 cycles old.
+  `define HELD(BITS, CYCLES_BEFORE, NAME) \
+    logic [BITS-1:0] NAME``_early; \
+    delay #(.WIDTH(BITS), .CYCLES(ALL - CYCLES_BEFORE)) NAME``_held (.clk, .in(NAME``_early), .out(NAME));
+
+  `HELD(32, 6, sum)
+  f32_add #(.LATENCY(6)) u_sum (.clk, .a, .b, .y(sum_early));
+  `HELD(32, 2, difference)
+  f32_add #(.LATENCY(2), .SUBTRACT(1)) u_difference (.clk, .a, .b, .y(difference_early));
+  `HELD(32, 4, product)
+  f32_mul #(.LATENCY(4)) u_product (.clk, .a, .b, .y(product_early));
+  `HELD(32, 10, fused)
+  f32_fma #(.LATENCY(10)) u_fused (.clk, .a, .b, .c, .y(fused_early));
+  `HELD(32, 15, ratio)
+  f32_div #(.LATENCY(15)) u_ratio (.clk, .a, .b, .y(ratio_early));
+  `HELD(32, 14, root)
+  f32_sqrt #(.LATENCY(14)) u_root (.clk, .a, .y(root_early));
+  `HELD(32, 12, power)
+  f32_exp #(.LATENCY(12)) u_power (.clk, .a, .y(power_early));
+  generate
+    for (genvar function_number = 0; function_number < 5; function_number++) begin : comparisons
+      f32_compare #(.LATENCY(ALL), .FUNCTION(function_number)) u (.clk, .a, .b, .y(compared[function_number]));
+    end
+  endgenerate
+  `HELD(32, 1, greater)
+  f32_extreme #(.LATENCY(1)) u_greater (.clk, .a, .b, .y(greater_early));
+  `HELD(32, 0, lesser)
+  f32_extreme #(.LATENCY(0), .LEAST(1)) u_lesser (.clk, .a, .b, .y(lesser_early));
+  `HELD(32, 1, greater_folded)
+  f32_extreme #(.LATENCY(1), .FOLDS(1)) u_greater_folded (.clk, .a, .b, .y(greater_folded_early));
+  `HELD(32, 2, lesser_folded)
+  f32_extreme #(.LATENCY(2), .LEAST(1), .FOLDS(1)) u_lesser_folded (.clk, .a, .b, .y(lesser_folded_early));
+  `HELD(32, 4, of_signed)
+  f32_of_int #(.LATENCY(4)) u_of_signed (.clk, .a, .y(of_signed_early));
+  `HELD(32, 1, of_unsigned)
+  f32_of_int #(.LATENCY(1), .SIGNED(0)) u_of_unsigned (.clk, .a, .y(of_unsigned_early));
+  `HELD(32, 4, to_signed)
+  int_of_f32 #(.LATENCY(4)) u_to_signed (.clk, .a, .y(to_signed_early));
+  `HELD(32, 1, to_unsigned)
+  int_of_f32 #(.LATENCY(1), .SIGNED(0)) u_to_unsigned (.clk, .a, .y(to_unsigned_early));
+  `HELD(8, 2, to_i8)
+  int_of_f32 #(.LATENCY(2), .WIDTH(8)) u_to_i8 (.clk, .a, .y(to_i8_early));
+  `HELD(8, 3, to_u8)
+  int_of_f32 #(.LATENCY(3), .WIDTH(8), .SIGNED(0)) u_to_u8 (.clk, .a, .y(to_u8_early));
+  `HELD(32, 2, nearest)
+  f32_integral #(.LATENCY(2), .FUNCTION(0)) u_nearest (.clk, .a, .y(nearest_early));
+  `HELD(32, 1, below)
+  f32_integral #(.LATENCY(1), .FUNCTION(1)) u_below (.clk, .a, .y(below_early));
+  `HELD(32, 0, above)
+  f32_integral #(.LATENCY(0), .FUNCTION(2)) u_above (.clk, .a, .y(above_early));
+  `HELD(32, 5, whole_product)
+  int_mul #(.LATENCY(5)) u_whole_product (.clk, .a, .b, .y(whole_product_early));
+  // a without a sign, b with one, c with one.
+  `HELD(32, 4, mixed_sum)
+  int_mul_add #(.LATENCY(4), .A_WIDTH(8), .B_WIDTH(16), .C_WIDTH(24), .A_SIGNED(0)) u_mixed_sum (
+      .clk, .a(a[7:0]), .b(b[15:0]), .c(c[23:0]), .y(mixed_sum_early));
+  `HELD(32, 36, quotient)
+  int_div #(.LATENCY(36)) u_quotient (.clk, .a, .b, .y(quotient_early));
+  `HELD(32, 20, rest)
+  int_div #(.LATENCY(20), .REMAINDER(1)) u_rest (.clk, .a, .b, .y(rest_early));
+  `HELD(32, 36, modulo)
+  int_div #(.LATENCY(36), .REMAINDER(1), .FLOORS(1)) u_modulo (.clk, .a, .b, .y(modulo_early));
+  `HELD(32, 3, pair)
+  int_pair #(.LATENCY(3)) u_pair (.clk, .a(a[7:0]), .b(b[7:0]), .c(c[7:0]), .y(pair_early));
+  `HELD(32, 30, reciprocal_root)
+  f32_rsqrt #(.LATENCY(30)) u_reciprocal_root (.clk, .a, .y(reciprocal_root_early));
+  `HELD(32, 33, sigmoid)
+  f32_sigmoid #(.LATENCY(33)) u_sigmoid (.clk, .a, .y(sigmoid_early));
+  `HELD(16, 0, half)
+  assign half_early = rounded_f16(a);
+  `HELD(16, 0, brain)
+  assign brain_early = rounded_bf16(a);
+  `HELD(32, 0, widened)
+  assign widened_early = widened_f16(a[15:0]);
+endmodule
