@@ -12,7 +12,7 @@ use common::models::{self, folder, load, of_onnx_runtime, shipped, weights};
 use common::{Array, Dim, Run, floats, model, node, port, tcc, tensor, write_model, write_npz};
 use tcc::accuracy::{OutputCheck, Tolerance, compare};
 use tcc::onnx::import::ImportOptions;
-use tcc::quantization::{QuantizationError, Sample};
+use tcc::quantization::{Quantization, QuantizationError, Sample};
 use tcc::{Artifact, Build, Compiler, Error, ImportedModel, Model};
 use tcc_ir::{Tensor, evaluate};
 use tcc_targets::{Kind, Machine, Report};
@@ -201,7 +201,8 @@ fn a_quantised_build_is_checked_against_the_model_in_floats() {
         let artifact = Artifact::open(&folder.path().join("out")).unwrap();
         assert_eq!(artifact.tolerance(), Tolerance::QUANTIZED);
         let samples = calibrate.len() / 2;
-        assert_eq!(artifact.quantization().map(|quantization| quantization.samples), Some(samples));
+        let Some(Quantization::Products(quantization)) = artifact.quantization() else { panic!("{flags:?}") };
+        assert_eq!(quantization.samples, samples);
     }
 }
 
@@ -351,4 +352,62 @@ fn integer_products_equal_those_of_onnx_runtime() {
         }
     }
     assert!(integers >= 20 * compilers.len(), "only {integers} results of {names:?} are integers");
+}
+
+#[test]
+fn scratch_1b() {
+    use std::time::Instant;
+    use tcc::onnx::tensor::Weights;
+    let path = root().join("tests/topologies/llama-3.2-1b-kv.fp16.dynamo/model.onnx");
+    for (sequence, past) in [(1, 1023), (1024, 0)] {
+        let dims =
+            [("batch", 1), ("sequence", sequence), ("past_sequence_length", past), ("total_sequence_length", 1024)];
+        let dims = dims.map(|(name, extent)| (name.to_owned(), extent)).into();
+        let options = ImportOptions { dims, weights: Weights::Absent, ..ImportOptions::default() };
+        let model = ImportedModel::import(&path, &options).unwrap();
+        for four in [false, true] {
+            let model = Compiler::for_target("h100").unwrap().with_model(model.clone());
+            let began = Instant::now();
+            let model = if four { model.quantize_weights().unwrap() } else { model };
+            let build = model.compile().unwrap();
+            let report = build.report();
+            let code = build.program().code();
+            let (_, main) = code.iter().find(|(path, _)| path.ends_with("main.cpp")).unwrap();
+            println!(
+                "{sequence} {four} {:?}: {} cycles, {} dram bytes, {} macs, {} launches, {:?}",
+                began.elapsed(),
+                report.cycles,
+                report.dram_bytes,
+                report.macs,
+                main.matches(".launch(").count(),
+                report.notes.first()
+            );
+        }
+    }
+}
+
+#[test]
+fn scratch_snr() {
+    let compiler = Compiler::for_target("h100").unwrap();
+    for folder in shipped() {
+        let name = models::name(&folder);
+        for set in 0.. {
+            let Some((model, inputs)) = load(&folder, set) else { break };
+            let expected = evaluate(model.graph(), &inputs).unwrap();
+            let quantized = compiler.with_model(model).quantize_weights().unwrap();
+            let actual = evaluate(quantized.graph(), &inputs).unwrap();
+            let worst = quantized
+                .graph()
+                .outputs()
+                .iter()
+                .zip(expected.iter().zip(&actual))
+                .map(|(output, (e, a))| {
+                    let check = compare(&output.name, e, a, &Tolerance::QUANTIZED).unwrap();
+                    (check.snr_db, check.name, check.failure)
+                })
+                .min_by(|a, b| a.0.total_cmp(&b.0))
+                .unwrap();
+            println!("{name:<32} {set} {:5.1} {} {:?}", worst.0, worst.1, worst.2.is_some());
+        }
+    }
 }

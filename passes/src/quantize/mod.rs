@@ -15,6 +15,7 @@ mod products;
 mod ranges;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use std::collections::HashMap;
 
@@ -27,6 +28,7 @@ use products::{Operand, OperandKind, Product, products, without_attention};
 
 pub use products::{WeightProducts, float_products};
 pub use ranges::Ranges;
+pub use weights::{FewBits, with_weights_of_four_bits};
 
 /// The least size that a row is taken to have, 2^-100, so that rows of zeros have a scale too.
 const LEAST: f32 = f32::from_bits((127 - 100) << 23);

@@ -128,7 +128,26 @@ impl Program for FpgaProgram {
     }
 
     fn report(&self) -> Report {
-        Report { model: String::new(), target: String::new(), machine: String::new(), clock_hz: 1, cycles: 0, seconds: 0.0, macs: 0, utilization: 0.0, lower_bound_cycles: 0, dram_bytes: 0, breakdown: vec![], units: vec![], memory: vec![], energy: None, optimizer: vec![], host_ops: vec![], kernels: vec![], notes: vec![] }
+        Report {
+            model: String::new(),
+            target: String::new(),
+            machine: String::new(),
+            clock_hz: 1,
+            cycles: 0,
+            seconds: 0.0,
+            macs: 0,
+            utilization: 0.0,
+            lower_bound_cycles: 0,
+            dram_bytes: 0,
+            breakdown: vec![],
+            units: vec![],
+            memory: vec![],
+            energy: None,
+            optimizer: vec![],
+            host_ops: vec![],
+            kernels: vec![],
+            notes: vec![],
+        }
     }
 
     fn trace(&self) -> Vec<TraceSpan> {
