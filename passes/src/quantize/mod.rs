@@ -10,6 +10,8 @@
 //! The pass only puts integers and their way back to floats before products; [`integer_products`] takes the scales behind
 //! them. Of an attention the exponentials are quantised instead of the weights: the largest in each row is 1, so that one
 //! scale known beforehand serves all rows, however many keys share the sum that the result is then divided by.
+//!
+//! [`with_weights_of_four_bits`] is another quantisation: products stay those of floats, and their weights become smaller.
 
 mod products;
 mod ranges;

@@ -227,3 +227,224 @@ fn of_four_bits(graph: &mut Graph, weights: ValueId, axis: usize, block: usize) 
 fn defect(graph: &Graph, error: ShapeError) -> GraphError {
     GraphError { origin: graph.origin().clone(), op: "reshape", error: error.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    // Tests fail by panicking.
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use tcc_ir::ops::{Broadcast, Cast, Gather, MatMul, TopK, Transpose};
+    use tcc_ir::{Data, TensorType, evaluate};
+
+    use super::*;
+
+    fn shape(dims: &[usize]) -> Shape {
+        Shape::new(dims.iter().copied()).unwrap()
+    }
+
+    /// Numbers between -1 and 1, the smaller the more of them, that are always the same.
+    fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let even = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+            even * even.abs()
+        };
+        let values: Vec<f32> = (0..dims.iter().product()).map(|_| next()).collect();
+        Tensor::narrow(TensorType::new(dtype, shape(dims)), tcc_ir::Values::F32(values.into()))
+    }
+
+    /// A graph with one input x and one result, the product of x and what `weights` makes.
+    fn product(x: &[usize], op: MatMul, dtype: DType, weights: impl Fn(&mut Graph) -> ValueId) -> Graph {
+        let mut graph = Graph::new("product");
+        let x = graph.add_input("x", TensorType::new(dtype, shape(x)));
+        let weights = weights(&mut graph);
+        let y = graph.add(op, &[x, weights]).unwrap();
+        graph.add_output("y", y);
+        graph
+    }
+
+    const TURNED: MatMul = MatMul { transpose_a: false, transpose_b: true, a_zero: false, b_zero: false };
+
+    /// The second factor of the last product of a graph.
+    fn weights_of(graph: &Graph) -> Vec<f64> {
+        let mut open = Graph::clone(graph);
+        let product = graph.nodes().rfind(|(_, node)| matches!(node.op, Op::MatMul(_))).unwrap().1;
+        open.add_output("weights", product.inputs[1]);
+        let zeros = |&input: &ValueId| {
+            let ty = graph.ty(input).clone();
+            Tensor::new(ty.clone(), Data::from_bytes(vec![0; ty.bytes()])).unwrap()
+        };
+        let inputs: Vec<Tensor> = graph.inputs().iter().map(zeros).collect();
+        evaluate(&open, &inputs).unwrap().pop().unwrap().to_f64s().unwrap()
+    }
+
+    /// Integers of four bits, with the types of their scales.
+    fn scale_types(graph: &Graph) -> Vec<TensorType> {
+        let dequantized = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Dequantize(_)));
+        dequantized.map(|(_, node)| graph.ty(node.inputs[1]).clone()).collect()
+    }
+
+    #[test]
+    fn weights_are_within_half_a_scale_but_for_those_beyond_seven() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let (k, n) = (96, 24);
+            let tensor = numbers(dtype, &[k, n], 3);
+            let own = tensor.to_f64s().unwrap();
+            let graph = product(&[2, k], MatMul::default(), dtype, |graph| graph.constant(tensor.clone()));
+            let few = with_weights_of_four_bits(&graph).unwrap();
+            assert_eq!((few.products, few.lookups, few.left), (1, 0, 0));
+            assert_eq!(scale_types(&few.graph), [TensorType::new(dtype, shape(&[3, 1, n]))]);
+            let made = weights_of(&few.graph);
+            // Scales and products with them are rounded to the type.
+            let slack = match dtype {
+                DType::F32 => 1e-6,
+                DType::F16 => 1e-3,
+                _ => 1e-2,
+            };
+            let mut beyond = 0;
+            for (block, column) in (0..3).flat_map(|block| (0..n).map(move |column| (block, column))) {
+                let at = |row: usize| (block * 32 + row) * n + column;
+                let (least, most) =
+                    (0..32).map(|row| own[at(row)]).fold((0.0f64, 0.0f64), |(a, b), x| (a.min(x), b.max(x)));
+                // Of two as large the one below zero.
+                let most = if most > -least { most } else { least };
+                let scale = most / -8.0;
+                for row in 0..32 {
+                    let (x, y) = (own[at(row)], made[at(row)]);
+                    let bound = if x / scale > 7.5 { 1.0 } else { 0.5 };
+                    assert!((x - y).abs() <= (bound + 8.0 * slack) * scale.abs(), "{dtype} {x} {y} {scale}");
+                    assert!(x != most || y == most, "{dtype} {most} {y}");
+                    beyond += usize::from(x / scale > 7.5);
+                }
+            }
+            assert!(beyond > 0, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_zeros_stay_zero() {
+        let graph =
+            product(&[2, 32], MatMul::default(), DType::F16, |graph| graph.constant(numbers(DType::F16, &[32, 32], 1)));
+        let mut values = numbers(DType::F32, &[32, 32], 1).to_f64s().unwrap();
+        values.iter_mut().skip(1).step_by(32).for_each(|value| *value = 0.0);
+        let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+        let tensor = Tensor::narrow(TensorType::new(DType::F16, shape(&[32, 32])), tcc_ir::Values::F32(values.into()));
+        let zeros = product(&[2, 32], MatMul::default(), DType::F16, |graph| graph.constant(tensor.clone()));
+        let of = |graph: &Graph| weights_of(&with_weights_of_four_bits(graph).unwrap().graph);
+        let (all, some) = (of(&graph), of(&zeros));
+        for (at, (all, some)) in all.into_iter().zip(some).enumerate() {
+            assert_eq!(some, if at % 32 == 1 { 0.0 } else { all });
+        }
+    }
+
+    /// Scales of the only weights, if there are such of four bits.
+    fn quantized(graph: &Graph) -> Option<Shape> {
+        let few = with_weights_of_four_bits(&clean_up(graph)).unwrap();
+        let mut types = scale_types(&few.graph);
+        assert_eq!((types.len(), few.products, few.left), (few.products, few.products, 1 - few.products));
+        types.pop().map(|ty| ty.shape)
+    }
+
+    #[test]
+    fn blocks_lie_along_what_is_summed_over() {
+        let of = |dims: &[usize], op: MatMul| {
+            let k = dims[dims.len() - if op.transpose_b { 1 } else { 2 }];
+            quantized(&product(&[2, k], op, DType::F32, |graph| graph.constant(numbers(DType::F32, dims, 1))))
+        };
+        let normal = MatMul::default();
+        assert_eq!(of(&[64, 48], normal), Some(shape(&[2, 1, 48])));
+        assert_eq!(of(&[48, 64], TURNED), Some(shape(&[48, 2, 1])));
+        assert_eq!(of(&[3, 64, 48], normal), Some(shape(&[3, 2, 1, 48])));
+        // Where 32 do not divide the depth, 16 may; 8 are too few.
+        assert_eq!(of(&[80, 48], normal), Some(shape(&[5, 1, 48])));
+        assert_eq!(of(&[72, 48], normal), None);
+        // Too few elements.
+        assert_eq!(of(&[32, 32], normal), Some(shape(&[1, 1, 32])));
+        assert_eq!(of(&[32, 31], normal), None);
+    }
+
+    #[test]
+    fn weights_are_found_behind_views_and_wider_types() {
+        let seen = |dtype: DType, steps: &dyn Fn(&mut Graph, ValueId) -> ValueId| {
+            quantized(&product(&[2, 64], MatMul::default(), DType::F32, |graph| {
+                let constant = graph.constant(numbers(dtype, &[48, 64], 1));
+                steps(graph, constant)
+            }))
+        };
+        let turn = |graph: &mut Graph, value| graph.add(Transpose { perm: vec![1, 0] }, &[value]).unwrap();
+        assert_eq!(seen(DType::F32, &turn), Some(shape(&[48, 2, 1])));
+        let wider = |graph: &mut Graph, value| {
+            let wide = graph.add(Cast { to: DType::F32 }, &[value]).unwrap();
+            turn(graph, wide)
+        };
+        assert_eq!(seen(DType::F16, &wider), Some(shape(&[48, 2, 1])));
+        let apart = |graph: &mut Graph, value| {
+            let apart = graph.add(Reshape { shape: shape(&[4, 12, 64]) }, &[value]).unwrap();
+            graph.add(Transpose { perm: vec![0, 2, 1] }, &[apart]).unwrap()
+        };
+        assert_eq!(seen(DType::F32, &apart), Some(shape(&[48, 2, 1])));
+        // What repeats weights is no view of them alone.
+        let repeated = |graph: &mut Graph, value| {
+            let turned = turn(graph, value);
+            graph.add(Broadcast { shape: shape(&[2, 64, 48]) }, &[turned]).unwrap()
+        };
+        assert_eq!(seen(DType::F32, &repeated), Some(shape(&[2, 2, 1, 48])));
+    }
+
+    /// A table that is looked up along an axis, and multiplied with.
+    fn tied(axis: usize, op: MatMul, multiplied: bool) -> FewBits {
+        let mut graph = Graph::new("tied");
+        let ids = graph.add_input("ids", TensorType::new(DType::I64, shape(&[5])));
+        let x = graph.add_input("x", TensorType::new(DType::F16, shape(&[5, 64])));
+        let table = graph.add_constant("table", numbers(DType::F16, &[64, 64], 1));
+        let rows = graph.add(Gather { axis }, &[table, ids]).unwrap();
+        graph.add_output("rows", rows);
+        if multiplied {
+            let y = graph.add(op, &[x, table]).unwrap();
+            graph.add_output("y", y);
+        }
+        with_weights_of_four_bits(&graph).unwrap()
+    }
+
+    #[test]
+    fn tables_give_look_ups_the_numbers_that_products_multiply() {
+        let few = tied(0, TURNED, true);
+        assert_eq!((few.products, few.lookups), (1, 1));
+        // One set of integers for both.
+        assert_eq!(scale_types(&few.graph), [TensorType::new(DType::F16, shape(&[64, 2, 1]))]);
+        let reader = |is: fn(&Op) -> bool| few.graph.nodes().find(|(_, node)| is(&node.op)).unwrap().1;
+        let (gather, product) = (reader(|op| matches!(op, Op::Gather(_))), reader(|op| matches!(op, Op::MatMul(_))));
+        assert_eq!(gather.inputs[0], product.inputs[1]);
+        // Along what is summed over, and without a product, tables are looked up as they are.
+        for few in [tied(0, MatMul::default(), true), tied(1, TURNED, true), tied(0, TURNED, false)] {
+            assert_eq!(few.lookups, 0);
+            let gather = few.graph.nodes().find(|(_, node)| matches!(node.op, Op::Gather(_))).unwrap().1;
+            assert!(few.graph.as_constant(gather.inputs[0]).is_some());
+        }
+    }
+
+    #[test]
+    fn what_chooses_and_what_has_few_bits_stays() {
+        let router = |chooses: bool| {
+            let mut graph = product(&[2, 64], MatMul::default(), DType::F32, |graph| {
+                graph.constant(numbers(DType::F32, &[64, 16], 1))
+            });
+            let y = graph.outputs()[0].value;
+            if chooses {
+                let chosen = graph.add_multi(TopK { axis: 1, k: 2, largest: true }, &[y]).unwrap().to_vec();
+                let chosen = graph.add(Cast { to: DType::F32 }, &[chosen[1]]).unwrap();
+                graph.add_output("chosen", chosen);
+            }
+            quantized(&graph)
+        };
+        assert_eq!((router(false), router(true)), (Some(shape(&[2, 1, 16])), None));
+        let graph =
+            product(&[2, 64], MatMul::default(), DType::F32, |graph| graph.constant(numbers(DType::F32, &[64, 16], 1)));
+        let once = with_weights_of_four_bits(&graph).unwrap();
+        let twice = with_weights_of_four_bits(&once.graph).unwrap();
+        assert_eq!((once.products, once.left), (1, 0));
+        assert_eq!((twice.products, twice.left), (0, 1));
+        assert_eq!(once.graph.node_count(), twice.graph.node_count());
+    }
+}
