@@ -14,7 +14,7 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
-    /// The tolerance for a program whose model was quantised to be built: noise of a hundredth of the signal's power. The
+    /// The tolerance for a program whose products were quantised to 8-bit integers to be built: noise of a hundredth of the signal's power. The
     /// reference is the model as it was given.
     pub const QUANTIZED: Tolerance = Tolerance { snr_db: 20.0, zero_error: 1e-2 };
 

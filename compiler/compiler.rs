@@ -14,8 +14,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tcc_ir::Graph;
-use tcc_passes::Outline;
+use tcc_ir::{Graph, GraphError};
+use tcc_passes::{FewBits, Outline};
 use tcc_targets::{Explanation, Machine, Optimization, Program, Report, Target, TargetError};
 
 use crate::artifact::{self, BuildError, Contents, ReadError, Reference};
@@ -24,7 +24,7 @@ use crate::onnx::external::ExternalFiles;
 use crate::onnx::import::{ImportOptions, import_model};
 use crate::onnx::model;
 use crate::onnx::tensor::Weights;
-use crate::quantization::{self, Quantization, QuantizationError, Sample};
+use crate::quantization::{self, Quantization, QuantizationError, QuantizedWeights, Sample};
 use crate::target_name::{self, TargetNameError};
 
 /// Whatever can go wrong between a model file and a build.
@@ -138,6 +138,20 @@ impl ImportedModel {
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
+
+    /// The model with the weights that [`Model::quantize_weights`] gives it.
+    ///
+    /// # Errors
+    /// A defect of the quantisation.
+    pub fn with_weights_of_four_bits(&self) -> Result<ImportedModel, QuantizationError> {
+        Ok(self.with_quantized_weights()?.0)
+    }
+
+    fn with_quantized_weights(&self) -> Result<(ImportedModel, QuantizedWeights), GraphError> {
+        let FewBits { graph, products, lookups, left } = tcc_passes::with_weights_of_four_bits(&self.graph)?;
+        let quantized = ImportedModel { graph: Arc::new(graph), reference: self.reference.clone() };
+        Ok((quantized, QuantizedWeights { products, lookups, left }))
+    }
 }
 
 /// A model that is ready to be compiled for a machine.
@@ -162,6 +176,20 @@ impl Model {
     pub fn quantize(&self, samples: &[Sample]) -> Result<Model, Error> {
         let (graph, quantization) = quantization::quantize(self.graph(), self.target.multiplies_floats(), samples)?;
         let imported = ImportedModel { graph: Arc::new(graph), reference: self.imported.reference.clone() };
+        Ok(Model { target: self.target.clone(), imported, quantization: Some(quantization) })
+    }
+
+    /// The model with its weights as signed 4-bit integers, with a scale for each block of what a product sums over. What is
+    /// computed stays floats: see [`tcc_passes::with_weights_of_four_bits`].
+    ///
+    /// # Errors
+    /// The machine multiplies no floats, or [`QuantizationError`] has it.
+    pub fn quantize_weights(&self) -> Result<Model, Error> {
+        if !self.target.multiplies_floats() {
+            return Err(QuantizationError::NoFloats(self.target.machine().name.clone()).into());
+        }
+        let (imported, quantization) = self.imported.with_quantized_weights().map_err(QuantizationError::from)?;
+        let quantization = Quantization::Weights(quantization);
         Ok(Model { target: self.target.clone(), imported, quantization: Some(quantization) })
     }
 

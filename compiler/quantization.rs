@@ -1,4 +1,4 @@
-//! Quantisation of a model's products to 8-bit integers, and what is told of it.
+//! Quantisation of a model's products to 8-bit integers, or of its weights to 4-bit integers, and what is told of it.
 
 use std::path::Path;
 
@@ -40,6 +40,12 @@ pub enum QuantizationError {
         /// What is wrong.
         error: EvalError,
     },
+    /// Weights of four bits are multiplied as floats, which the machine does not.
+    #[error(
+        "the array of {0} multiplies only 8-bit integers, and weights quantised with --quantize int4 are multiplied as floats; \
+         build with --quantize int8"
+    )]
+    NoFloats(String),
     /// A product cannot be written in integers.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -87,9 +93,28 @@ impl Sample {
     }
 }
 
-/// What was quantised, and how.
+/// How a model was quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quantization {
+pub enum Quantization {
+    /// Its products became products of 8-bit integers.
+    Products(QuantizedProducts),
+    /// Its weights became 4-bit integers, and its products are those of floats.
+    Weights(QuantizedWeights),
+}
+
+impl Quantization {
+    /// What the report says of it.
+    pub fn note(&self) -> String {
+        match self {
+            Quantization::Products(products) => products.note(),
+            Quantization::Weights(weights) => weights.note(),
+        }
+    }
+}
+
+/// Products that were quantised to 8-bit integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuantizedProducts {
     /// Products of 8-bit integers that were of floats.
     pub products: usize,
     /// Their activations that have one scale for the whole tensor, from calibration.
@@ -100,14 +125,17 @@ pub struct Quantization {
     pub samples: usize,
 }
 
-impl Quantization {
-    /// What the report says of it.
-    pub fn note(&self) -> String {
-        let Quantization { products, calibrated, dynamic, samples } = *self;
+/// `1 product`, `2 products`.
+fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+impl QuantizedProducts {
+    fn note(&self) -> String {
+        let QuantizedProducts { products, calibrated, dynamic, samples } = *self;
         if products == 0 {
             return "--quantize int8 changed nothing: the machine multiplies all products as they are".to_owned();
         }
-        let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let activations = match (samples, dynamic) {
             (0, _) => "those of activations are found at run time, for each row".to_owned(),
             (_, 0) => format!("those of activations come from {}", count(samples, "calibration input")),
@@ -121,6 +149,41 @@ impl Quantization {
         format!(
             "quantised with --quantize int8: {} of floats multiply 8-bit integers; weights have a scale for each channel, and \
              {activations}",
+            count(products, "product")
+        )
+    }
+}
+
+/// Weights that were quantised to 4-bit integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuantizedWeights {
+    /// Products that multiply such weights.
+    pub products: usize,
+    /// Look-ups in tables that such a product multiplies with.
+    pub lookups: usize,
+    /// Contractions whose weights stayed floats.
+    pub left: usize,
+}
+
+impl QuantizedWeights {
+    fn note(&self) -> String {
+        let QuantizedWeights { products, lookups, left } = *self;
+        let left = match left {
+            0 => String::new(),
+            left => format!("; {} with weights multiply floats as before", count(left, "contraction")),
+        };
+        if products == 0 {
+            return format!(
+                "--quantize int4 changed nothing: no product has weights of floats that are large enough{left}"
+            );
+        }
+        let lookups = match lookups {
+            0 => String::new(),
+            lookups => format!(", and {} in their tables read the same", count(lookups, "look-up")),
+        };
+        format!(
+            "quantised with --quantize int4: the weights of {} are 4-bit integers with a scale for each block of 32 or 16 of what \
+             is summed over{lookups}{left}",
             count(products, "product")
         )
     }
@@ -143,12 +206,12 @@ pub(crate) fn quantize(
         }
     }
     let quantized = quantizer.quantize(&ranges)?;
-    let quantization = Quantization {
+    let quantization = Quantization::Products(QuantizedProducts {
         products: quantizer.products(),
         calibrated: quantized.calibrated,
         dynamic: quantized.dynamic,
         samples: ranges.samples(),
-    };
+    });
     Ok((quantized.graph, quantization))
 }
 

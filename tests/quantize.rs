@@ -8,11 +8,12 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::models::{self, folder, load, of_onnx_runtime, shipped, weights};
+use common::models::{self, bounds_of_halves, folder, load, of_onnx_runtime, shipped, weights};
 use common::{Array, Dim, Run, floats, model, node, port, tcc, tensor, write_model, write_npz};
 use tcc::accuracy::{OutputCheck, Tolerance, compare};
 use tcc::onnx::import::ImportOptions;
-use tcc::quantization::{QuantizationError, Sample};
+use tcc::onnx::tensor::Weights;
+use tcc::quantization::{Quantization, QuantizationError, Sample};
 use tcc::{Artifact, Build, Compiler, Error, ImportedModel, Model};
 use tcc_ir::{Tensor, evaluate};
 use tcc_targets::{Kind, Machine, Report};
@@ -201,7 +202,8 @@ fn a_quantised_build_is_checked_against_the_model_in_floats() {
         let artifact = Artifact::open(&folder.path().join("out")).unwrap();
         assert_eq!(artifact.tolerance(), Tolerance::QUANTIZED);
         let samples = calibrate.len() / 2;
-        assert_eq!(artifact.quantization().map(|quantization| quantization.samples), Some(samples));
+        let Some(Quantization::Products(quantization)) = artifact.quantization() else { panic!("{flags:?}") };
+        assert_eq!(quantization.samples, samples);
     }
 }
 
@@ -351,4 +353,123 @@ fn integer_products_equal_those_of_onnx_runtime() {
         }
     }
     assert!(integers >= 20 * compilers.len(), "only {integers} results of {names:?} are integers");
+}
+
+/// Weights of four bits, on a machine that reads them so, on one that widens them, and on systolic arrays that multiply floats: as near
+/// to the reference evaluation with the same weights as without quantisation.
+#[test]
+fn models_with_weights_of_four_bits_compute_with_those_weights() {
+    let mut failures = Vec::new();
+    let mut table = String::new();
+    for target in ["h100", "simt-mini", "systolic"] {
+        let compiler = Compiler::for_target(target).unwrap();
+        for name in ["llama-kv.op23", "gpt2-kv.legacy", "bert.legacy", "bert.legacy-fp16"] {
+            for set in 0.. {
+                let Some((model, inputs)) = load(&folder(name), set) else { break };
+                let floats = evaluate(model.graph(), &inputs).unwrap();
+                let plain = compiler.with_model(model.clone()).compile().unwrap();
+                let quantized = compiler.with_model(model).quantize_weights().unwrap();
+                let expected = evaluate(quantized.graph(), &inputs).unwrap();
+                let build = quantized.compile().unwrap();
+                let Some(Quantization::Weights(weights)) = build.quantization() else { panic!("{name}") };
+                assert!(weights.products >= 6 && weights.left == 0, "{name}: {weights:?}");
+                assert_eq!(build.report().macs, plain.report().macs, "{target} {name} {set}");
+                if (target, name, set) == ("h100", "llama-kv.op23", 1) {
+                    // A step that decodes: the integers are what is stored.
+                    let (few, all) = (models::weights(&build).len(), models::weights(&plain).len());
+                    assert!(3 * few < all, "{few} bytes of weights, {all} without quantisation");
+                }
+                let near = bounds_of_halves(compiler.machine(), name).reference;
+                let near = if target == "systolic" { Tolerance::of(compiler.machine()) } else { near };
+                let (mut least, mut cost) = (f64::INFINITY, f64::INFINITY);
+                for check in run(&build, &inputs, &expected, &near) {
+                    least = least.min(check.snr_db);
+                    failures.extend(check.failure.map(|why| format!("{target} {name} {set} `{}`: {why}", check.name)));
+                }
+                for check in run(&build, &inputs, &floats, &near) {
+                    cost = cost.min(check.snr_db);
+                }
+                // Four bits are no more than that: it is other weights that are multiplied.
+                assert!((8.0..25.0).contains(&cost), "{target} {name} {set}: {cost} dB from the model in floats");
+                table += &format!("{target:<10} {name:<18} {set} {least:5.1} dB, {cost:5.1} dB from floats\n");
+            }
+        }
+    }
+    println!("{table}");
+    assert!(failures.is_empty(), "{}\n{table}", failures.join("\n"));
+}
+
+/// What a step that decodes reads: all weights of the model, each four bits, and a scale of 16 bits for each 32.
+#[test]
+fn weights_of_four_bits_are_read_as_such() {
+    let path = root().join("tests/topologies/llama-3.2-1b-kv.fp16.dynamo/model.onnx");
+    let dims = [("batch", 1), ("sequence", 1), ("past_sequence_length", 1023), ("total_sequence_length", 1024)];
+    let dims = dims.map(|(name, extent)| (name.to_owned(), extent)).into();
+    let options = ImportOptions { dims, weights: Weights::Absent, ..ImportOptions::default() };
+    let compiler = Compiler::for_target("h100").unwrap();
+    let floats = compiler.with_model(ImportedModel::import(&path, &options).unwrap());
+    let quantized = floats.quantize_weights().unwrap();
+    let [floats, quantized] = [floats, quantized].map(|model| model.compile().unwrap());
+    let Some(Quantization::Weights(weights)) = quantized.quantization() else {
+        panic!("{:?}", quantized.quantization())
+    };
+    // Seven products of each of 16 layers, and the logits, whose table gives the tokens too.
+    assert_eq!((weights.products, weights.lookups, weights.left), (16 * 7 + 1, 1, 0));
+    // Of 16 bits each becomes 4.5; norms and angles stay.
+    let saved = |all: u64| all * 45 / 160;
+    let (all, few) = (floats.program().weights_bytes(), quantized.program().weights_bytes());
+    assert!(few < saved(all) + all / 200, "{few} bytes of weights, {all} without quantisation");
+    let read = |build: &Build| build.report().dram_bytes;
+    let others = read(&floats) - all;
+    assert!(read(&quantized) < few + others + others / 10, "{} bytes read", read(&quantized));
+    // Projections are put together as those of floats are.
+    let launches = |build: &Build| {
+        let code = build.program().code();
+        let (_, main) = code.iter().find(|(path, _)| path.ends_with("main.cpp")).unwrap();
+        main.matches(".launch(").count()
+    };
+    assert_eq!(launches(&quantized), launches(&floats));
+    assert!(2 * quantized.report().cycles < floats.report().cycles + floats.report().cycles / 20);
+}
+
+#[test]
+fn a_build_with_weights_of_four_bits_is_checked_with_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model_path("llama-kv.op23");
+    let inputs = inputs_path("llama-kv.op23", 1);
+    let (model, inputs) = (model.to_str().unwrap(), inputs.to_str().unwrap());
+    let build = |output: &str, flags: &[&str]| {
+        let common = ["build", model, "--shapes-from", inputs, "-o", output, "--quantize", "int4"];
+        tcc(folder.path(), &[&common[..], flags].concat())
+    };
+    let built = build("out", &["--target", "h100"]);
+    assert_eq!((built.code, built.stderr.as_str()), (0, ""));
+    assert!(built.stdout.contains("quantised with --quantize int4: the weights of"), "{}", built.stdout);
+    let artifact = Artifact::open(&folder.path().join("out")).unwrap();
+    let Some(Quantization::Weights(weights)) = artifact.quantization() else { panic!("{}", built.stdout) };
+    assert!(weights.products > 10 && weights.lookups + weights.left < weights.products, "{weights:?}");
+    assert_eq!(artifact.tolerance(), Tolerance::of(Compiler::for_target("h100").unwrap().machine()));
+    let run = tcc(folder.path(), &["run", "out", "--input", inputs, "--check"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+    for title in ["of the model with the same weights of four bits", "compared with the model in floats"] {
+        assert!(run.stdout.contains(title), "{}", run.stdout);
+    }
+    let again = build("again", &["--target", "h100", "--threads", "1"]);
+    assert_eq!((again.code, again.stderr.as_str()), (0, ""));
+    for file in ["program.tcc", "weights.bin", "report.json", "schedule.txt"] {
+        let read = |build: &str| std::fs::read(folder.path().join(build).join(file)).unwrap();
+        assert!(read("out") == read("again"), "{file}");
+    }
+    let without = build("without", &["--target", "h100", "--no-weights"]);
+    assert_eq!((without.code, without.stderr.as_str()), (0, ""));
+    assert!(without.stdout.contains("quantised with --quantize int4"), "{}", without.stdout);
+    // There is nothing to calibrate, and arrays of integers multiply no floats.
+    let calibrated = build("none", &["--target", "h100", "--calibrate", inputs]);
+    assert_eq!(calibrated.code, 2);
+    insta::assert_snapshot!("int4_calibrated", calibrated.stderr);
+    let machine = root().join("tests/machines/int8-16.toml");
+    let integers = build("none", &["--target", machine.to_str().unwrap()]);
+    assert_eq!(integers.code, 1);
+    insta::assert_snapshot!("int4_without_floats", integers.stderr);
+    assert!(!folder.path().join("none").exists());
 }

@@ -23,7 +23,7 @@ pub use reference::Reference;
 pub use write::{BuildError, Contents, write};
 
 /// Raised with every change that older versions of tcc would misread.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What `program.tcc` begins with, after the key and length of the field.
 const MAGIC: &str = "tcc program";

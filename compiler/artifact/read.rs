@@ -16,7 +16,7 @@ use crate::accuracy::Tolerance;
 use crate::hash;
 use crate::onnx::import::ImportOptions;
 use crate::onnx::mapped;
-use crate::quantization::Quantization;
+use crate::quantization::{Quantization, QuantizedProducts, QuantizedWeights};
 
 /// Why a build cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -182,19 +182,31 @@ impl Artifact {
 
     /// How the model was quantised when it was built, if it was.
     pub fn quantization(&self) -> Option<Quantization> {
-        self.message.quantization.map(|quantization| Quantization {
-            products: quantization.products as usize,
-            calibrated: quantization.calibrated as usize,
-            dynamic: quantization.dynamic as usize,
-            samples: quantization.samples as usize,
-        })
+        let products = self.message.quantization.map(|quantization| {
+            Quantization::Products(QuantizedProducts {
+                products: quantization.products as usize,
+                calibrated: quantization.calibrated as usize,
+                dynamic: quantization.dynamic as usize,
+                samples: quantization.samples as usize,
+            })
+        });
+        products.or(self.message.four_bits.map(|weights| {
+            Quantization::Weights(QuantizedWeights {
+                products: weights.products as usize,
+                lookups: weights.lookups as usize,
+                left: weights.left as usize,
+            })
+        }))
     }
 
-    /// How far its outputs may be from those of the model that it was built from.
+    /// How far its outputs may be from those of the model that it was built from. A model whose weights were quantised is
+    /// compared with [itself with such weights](ImportedModel::with_weights_of_four_bits), which they follow from without
+    /// calibration: what four bits cost is in the weights and not in the program, so that no more is allowed than for any other
+    /// program.
     pub fn tolerance(&self) -> Tolerance {
-        match self.message.quantization {
-            Some(_) => Tolerance::QUANTIZED,
-            None => Tolerance::of(&self.machine),
+        match self.quantization() {
+            Some(Quantization::Products(_)) => Tolerance::QUANTIZED,
+            Some(Quantization::Weights(_)) | None => Tolerance::of(&self.machine),
         }
     }
 

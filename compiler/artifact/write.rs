@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use prost::Message as _;
 use tcc_targets::{Machine, MachineError, Port, Program, Report};
 
-use super::format::{Port as PortProto, Program as ProgramProto, Quantization as QuantizationProto, Weights};
+use super::format::{FourBits, Port as PortProto, Program as ProgramProto, Quantization as QuantizationProto, Weights};
 use super::{CODE, ENTRIES, FORMAT, MAGIC, PROGRAM, REPORT, Reference, SCHEDULE, TRACE, WEIGHTS, read};
 use crate::hash::HashingWriter;
-use crate::quantization::Quantization;
+use crate::quantization::{Quantization, QuantizedProducts, QuantizedWeights};
 use crate::staging::{Staging, WriteError};
 
 /// Why a build could not be written. Nothing of it is left behind, and what was there before is still there.
@@ -97,12 +97,23 @@ pub fn write(folder: &Path, contents: &Contents<'_>) -> Result<(), BuildError> {
         body: program.encode(),
         weights,
         reference: reference.map(|reference| reference.write(&staging)).transpose()?,
-        quantization: quantization.map(|quantization| QuantizationProto {
-            products: quantization.products as u64,
-            calibrated: quantization.calibrated as u64,
-            dynamic: quantization.dynamic as u64,
-            samples: quantization.samples as u64,
-        }),
+        quantization: match quantization {
+            Some(Quantization::Products(QuantizedProducts { products, calibrated, dynamic, samples })) => {
+                Some(QuantizationProto {
+                    products: products as u64,
+                    calibrated: calibrated as u64,
+                    dynamic: dynamic as u64,
+                    samples: samples as u64,
+                })
+            }
+            Some(Quantization::Weights(_)) | None => None,
+        },
+        four_bits: match quantization {
+            Some(Quantization::Weights(QuantizedWeights { products, lookups, left })) => {
+                Some(FourBits { products: products as u64, lookups: lookups as u64, left: left as u64 })
+            }
+            Some(Quantization::Products(_)) | None => None,
+        },
     };
     staging.write(Path::new(PROGRAM), |file| file.write_all(&message.encode_to_vec()))?;
     staging.write(Path::new(SCHEDULE), |file| file.write_all(program.schedule_text().as_bytes()))?;

@@ -177,24 +177,28 @@ pub struct Shapes {
     pub shapes_from: Option<PathBuf>,
 }
 
-/// Whether a model's products become products of integers.
+/// Whether a model's products, or its weights alone, become integers.
 #[derive(Args)]
 pub struct QuantizationArguments {
-    /// Multiply integers instead of floats; weights get a scale for each channel. Needed for float models on machines whose
-    /// arrays multiply nothing else.
+    /// Quantise the model: int8 multiplies integers instead of floats, which float models need on machines whose arrays
+    /// multiply nothing else; int4 stores weights in four bits, for machines that wait for them, and multiplies floats.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub quantize: Option<QuantizedType>,
     /// Inputs that show how large activations are, so that their scales are known beforehand: a file or folder as of
-    /// `tcc run --input`, of any shapes; give several. Without, the scales of activations are found at run time.
+    /// `tcc run --input`, of any shapes; give several. Without, the scales of activations are found at run time. For int8
+    /// alone: int4 quantises no activations.
     #[arg(long, value_name = "X.npz", requires = "quantize")]
     pub calibrate: Vec<PathBuf>,
 }
 
-/// What products multiply once they are quantised.
+/// What products multiply once the model is quantised.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum QuantizedType {
-    /// 8-bit integers.
+    /// 8-bit integers; weights have a scale for each channel.
     Int8,
+    /// Floats, with weights that are 4-bit integers times a scale for each 32 of what is summed over (16 where 32 do not divide
+    /// it).
+    Int4,
 }
 
 /// Where inputs come from and outputs go.

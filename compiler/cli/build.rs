@@ -63,6 +63,12 @@ struct Explained<'a> {
 
 /// The runs of a model to calibrate with.
 pub fn samples(path: &Path, model: &ImportedModel, arguments: &QuantizationArguments) -> Result<Vec<Sample>, Failure> {
+    if arguments.quantize == Some(QuantizedType::Int4) && !arguments.calibrate.is_empty() {
+        return Err(Failure::usage(
+            "--calibrate is of no use with --quantize int4: activations stay floats, and the scales of weights follow from the \
+             weights; leave it out",
+        ));
+    }
     let read = |file: &PathBuf| Ok(Sample::read(path, model, file)?);
     arguments.calibrate.iter().map(read).collect()
 }
@@ -79,6 +85,10 @@ pub fn quantized(
         Some(QuantizedType::Int8) => {
             progress.stage(if samples.is_empty() { "quantising" } else { "calibrating" });
             Ok(model.quantize(samples)?)
+        }
+        Some(QuantizedType::Int4) => {
+            progress.stage("quantising");
+            Ok(model.quantize_weights()?)
         }
     }
 }

@@ -91,7 +91,9 @@ impl From<QuantizationError> for Failure {
             QuantizationError::Input(_) | QuantizationError::Import { .. } | QuantizationError::OtherProducts(_) => {
                 Failure::usage(error)
             }
-            QuantizationError::Evaluation { .. } | QuantizationError::Graph(_) => Failure::fault(error),
+            QuantizationError::Evaluation { .. } | QuantizationError::NoFloats(_) | QuantizationError::Graph(_) => {
+                Failure::fault(error)
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use tcc::accuracy::{self, OutputCheck};
 use tcc::inputs::Inputs;
+use tcc::quantization::Quantization;
 use tcc::tensors::{NamedTensor, NpzFile};
 use tcc::{Artifact, ImportedModel};
 use tcc_ir::Tensor;
@@ -41,9 +42,10 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     let mut page = outputs::page(&results)?;
     let mut failed = Vec::new();
     if arguments.check {
-        let checks = check(&artifact, &inputs, &results, &progress)?;
-        failed = checks.iter().filter(|check| check.failure.is_some()).map(|check| check.name.clone()).collect();
-        page.sections.push(section(&artifact, &checks));
+        let Checks { reference, floats } = check(&artifact, &inputs, &results, &progress)?;
+        failed = reference.iter().filter(|check| check.failure.is_some()).map(|check| check.name.clone()).collect();
+        page.sections.push(section(&artifact, &reference));
+        page.sections.extend(floats.map(|checks| distance(&checks)));
     }
     drop(progress);
     print(&format!("{}\ncycles: {}\n", page.to_text(), simulation.cycles))?;
@@ -52,14 +54,24 @@ pub fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     }
     let names = failed.iter().map(|name| format!("`{}`", super::page::clean(name))).collect::<Vec<_>>().join(", ");
     eprint_line(&match artifact.quantization() {
-        Some(_) => format!(
+        Some(Quantization::Products(_)) => format!(
             "error: {names} differ from the reference evaluation of the model in floats by more than a quantised model may: less \
              than {} dB; --calibrate with inputs like these may help",
             artifact.tolerance().snr_db
         ),
-        None => format!("error: {names} differ from the reference evaluation by more than the machine's tolerance"),
+        Some(Quantization::Weights(_)) | None => {
+            format!("error: {names} differ from the reference evaluation by more than the machine's tolerance")
+        }
     });
     Ok(Exit::Fault)
+}
+
+/// What outputs were compared with.
+struct Checks {
+    /// With what they must be near to.
+    reference: Vec<OutputCheck>,
+    /// With the model in floats, from which it is only told how far they are.
+    floats: Option<Vec<OutputCheck>>,
 }
 
 fn check(
@@ -67,19 +79,41 @@ fn check(
     inputs: &[Tensor],
     results: &[NamedTensor],
     progress: &Progress,
-) -> Result<Vec<OutputCheck>, Failure> {
+) -> Result<Checks, Failure> {
     progress.stage("reading the model");
     let (path, options) = artifact.reference()?;
-    let model = ImportedModel::import(&path, &options)?;
-    let expected = eval::evaluate(model.graph(), inputs, progress)?;
+    let given = ImportedModel::import(&path, &options)?;
     let tolerance = artifact.tolerance();
-    results
-        .iter()
-        .zip(&expected)
-        .map(|(actual, expected)| {
+    let compared = |model: &ImportedModel| -> Result<Vec<OutputCheck>, Failure> {
+        let expected = eval::evaluate(model.graph(), inputs, progress)?;
+        let pairs = results.iter().zip(&expected);
+        let compare = |(actual, expected): (&NamedTensor, &Tensor)| {
             accuracy::compare(&actual.name, expected, &actual.tensor, &tolerance).map_err(Failure::fault)
-        })
-        .collect()
+        };
+        pairs.map(compare).collect()
+    };
+    match artifact.quantization() {
+        Some(Quantization::Weights(_)) => {
+            let reference = compared(&given.with_weights_of_four_bits()?)?;
+            Ok(Checks { reference, floats: Some(compared(&given)?) })
+        }
+        Some(Quantization::Products(_)) | None => Ok(Checks { reference: compared(&given)?, floats: None }),
+    }
+}
+
+/// A signal-to-noise ratio in decibels.
+fn decibels(snr: f64) -> String {
+    if snr.is_finite() { format!("{snr:.1}") } else { snr.to_string() }
+}
+
+/// How far outputs are from those of the model in floats.
+fn distance(checks: &[OutputCheck]) -> Section {
+    let row = |check: &OutputCheck| vec![Cell::text(&check.name), Cell::Number(decibels(check.snr_db))];
+    Section {
+        title: "what weights of four bits cost: compared with the model in floats".to_owned(),
+        head: vec!["output", "SNR dB"],
+        rows: checks.iter().map(row).collect(),
+    }
 }
 
 fn section(artifact: &Artifact, checks: &[OutputCheck]) -> Section {
@@ -88,19 +122,19 @@ fn section(artifact: &Artifact, checks: &[OutputCheck]) -> Section {
             Cell::text(&check.name),
             Cell::Number(units::number(check.max_error)),
             Cell::Number(units::number(check.max_relative)),
-            Cell::Number(match check.snr_db {
-                snr if snr.is_finite() => format!("{snr:.1}"),
-                snr => snr.to_string(),
-            }),
+            Cell::Number(decibels(check.snr_db)),
             Cell::text(check.failure.as_ref().map_or_else(|| "ok".to_owned(), |why| format!("FAILED: {why}"))),
         ]
     });
     Section {
         title: match artifact.quantization() {
-            Some(_) => format!(
+            Some(Quantization::Products(_)) => format!(
                 "compared with the reference evaluation of the model before it was quantised; {} dB must be reached",
                 artifact.tolerance().snr_db
             ),
+            Some(Quantization::Weights(_)) => {
+                "compared with the reference evaluation of the model with the same weights of four bits".to_owned()
+            }
             None => "compared with the reference evaluation".to_owned(),
         },
         head: vec!["output", "max error", "of max", "SNR dB", "verdict"],

@@ -30,4 +30,6 @@ pub use optimize::{
     BlockReport, Extraction, OptimizeError, Optimized, Place, optimize, optimize_explained, stop_reason,
 };
 pub use outline::{BlockOutline, KernelOutline, Outline, Places};
-pub use quantize::{Quantized, Quantizer, Ranges, Scope, WeightProducts, float_products};
+pub use quantize::{
+    FewBits, Quantized, Quantizer, Ranges, Scope, WeightProducts, float_products, with_weights_of_four_bits,
+};

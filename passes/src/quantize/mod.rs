@@ -10,11 +10,14 @@
 //! The pass only puts integers and their way back to floats before products; [`integer_products`] takes the scales behind
 //! them. Of an attention the exponentials are quantised instead of the weights: the largest in each row is 1, so that one
 //! scale known beforehand serves all rows, however many keys share the sum that the result is then divided by.
+//!
+//! [`with_weights_of_four_bits`] is another quantisation: products stay those of floats, and their weights become smaller.
 
 mod products;
 mod ranges;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use std::collections::HashMap;
 
@@ -27,6 +30,7 @@ use products::{Operand, OperandKind, Product, products, without_attention};
 
 pub use products::{WeightProducts, float_products};
 pub use ranges::Ranges;
+pub use weights::{FewBits, with_weights_of_four_bits};
 
 /// The least size that a row is taken to have, 2^-100, so that rows of zeros have a scale too.
 const LEAST: f32 = f32::from_bits((127 - 100) << 23);

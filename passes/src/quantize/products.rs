@@ -144,7 +144,7 @@ pub(super) fn without_attention(graph: &Graph) -> Result<Graph, GraphError> {
 }
 
 /// For how many elements a contraction sums for each of its results.
-fn depth(graph: &Graph, node: &Node) -> usize {
+pub(super) fn depth(graph: &Graph, node: &Node) -> usize {
     match &node.op {
         Op::MatMul(op) => op.dims(graph.ty(node.inputs[0]), graph.ty(node.inputs[1])).map_or(0, |dims| dims.k),
         Op::Conv(_) => graph.shape(node.inputs[1])[1..].iter().product(),
@@ -214,7 +214,7 @@ fn sums_to_one(graph: &Graph, node: &Node, value: ValueId) -> bool {
 
 /// The products whose results decide what is computed next: some element of theirs is chosen by its size, and the graph
 /// goes on with which one it was. A small error there is a wrong choice, and no small error any more.
-fn deciding(graph: &Graph) -> Vec<bool> {
+pub(super) fn deciding(graph: &Graph) -> Vec<bool> {
     let mut deciding = vec![false; graph.node_count()];
     let mut seen = vec![false; graph.node_count()];
     let mut open = Vec::new();

@@ -1,9 +1,12 @@
 //! Merging: contractions of one value with several constant matrices are slices of one contraction.
+//!
+//! Matrices that follow from integers stay such: their integers and scales are put together, and not the floats, so that whoever
+//! reads few bits as they are does so behind a merged contraction too.
 
 use std::collections::BTreeMap;
 
 use egg::Id;
-use tcc_ir::ops::{Binary, BinaryFn, Concat, MatMul, Slice};
+use tcc_ir::ops::{Binary, BinaryFn, Concat, Dequantize, MatMul, Reshape, Slice};
 use tcc_ir::{DType, Op, Shape, Tensor};
 
 use crate::egraph::{Expr, GlobalRule, Match, Term, Terms};
@@ -25,7 +28,12 @@ fn sibling_contractions(terms: Terms<'_>) -> Vec<Match> {
     let mut classes: Vec<Id> = terms.0.classes().map(|class| class.id).collect();
     classes.sort_unstable();
     let biases = biases(terms, &classes);
-    let mut families: BTreeMap<(Id, MatMul, usize), Vec<Sibling>> = BTreeMap::new();
+    let mut families: BTreeMap<(Id, MatMul, usize, bool), Vec<Sibling>> = BTreeMap::new();
+    // Weights as the model has them; others were made from them, by this rule too.
+    let given = |id: Id| {
+        let is_given = |term: &Term| matches!(term, Term::Leaf(leaf) if terms.0.analysis.leaf(*leaf).given);
+        terms.0[id].nodes.iter().any(is_given)
+    };
     for &class in &classes {
         for (op, operands) in terms.applications(class) {
             let (Op::MatMul(op), &[x, weights]) = (op, operands) else { continue };
@@ -40,20 +48,27 @@ fn sibling_contractions(terms: Terms<'_>) -> Vec<Match> {
                 columns: columns.unwrap_or(0),
                 biased: biases.get(&class).copied(),
             };
-            families.entry((terms.0.find(x), *op, k)).or_default().push(sibling);
+            let is_given = given(sibling.weights);
+            if is_given || dequantized(terms, sibling.weights, column_axis(*op)).is_some() {
+                families.entry((terms.0.find(x), *op, k, is_given)).or_default().push(sibling);
+            }
         }
     }
     let mut found = Vec::new();
-    for ((x, op, _), mut siblings) in families {
-        // Weights as the model has them; others were made from them, by this rule too.
-        let given = |id: Id| {
-            terms.0[id].nodes.iter().any(|term| matches!(term, Term::Leaf(leaf) if terms.0.analysis.leaf(*leaf).given))
-        };
-        siblings.retain(|sibling| given(sibling.weights) && sibling.columns > 0);
+    for ((x, op, _, is_given), mut siblings) in families {
+        siblings.retain(|sibling| sibling.columns > 0);
         // Of several forms of one contraction one is enough.
         siblings.dedup_by_key(|sibling| sibling.class);
         if siblings.len() > 1 {
-            merge(terms, x, op, &siblings, &mut found);
+            let weights: Vec<Id> = siblings.iter().map(|sibling| sibling.weights).collect();
+            let axis = column_axis(op);
+            let weights = match is_given {
+                true => Some(Expr::Apply(Concat { axis }.into(), weights.into_iter().map(Expr::Class).collect())),
+                false => of_few_bits(terms, &weights, axis),
+            };
+            if let Some(weights) = weights {
+                merge(terms, x, op, weights, &siblings, &mut found);
+            }
         }
     }
     found
@@ -78,10 +93,82 @@ fn biases(terms: Terms<'_>, classes: &[Id]) -> BTreeMap<Id, (Id, Id)> {
     biases
 }
 
-fn merge(terms: Terms<'_>, x: Id, op: MatMul, siblings: &[Sibling], found: &mut Vec<Match>) {
-    let axis = if op.transpose_b { 0 } else { 1 };
-    let weights = siblings.iter().map(|sibling| sibling.weights.into()).collect();
-    let product = Expr::apply(op, [x.into(), Expr::Apply(Concat { axis }.into(), weights)]);
+/// The axis of matrices that has the columns of a contraction.
+fn column_axis(op: MatMul) -> usize {
+    if op.transpose_b { 0 } else { 1 }
+}
+
+/// A matrix that follows from integers.
+struct Dequantized<'a> {
+    op: Dequantize,
+    /// Integers, scales, and zero points if there are any.
+    operands: &'a [Id],
+    /// The axis of the integers that has the columns.
+    axis: usize,
+}
+
+/// How a matrix follows from integers in another shape, if it does as the model has it.
+fn dequantized(terms: Terms<'_>, matrix: Id, columns: usize) -> Option<Dequantized<'_>> {
+    let shape = terms.shape(matrix);
+    let behind = |shape: &[usize], axis: usize| shape[axis + 1..].iter().product::<usize>();
+    for (reshape, source) in terms.applications(matrix) {
+        let (Op::Reshape(_), &[source]) = (reshape, source) else { continue };
+        let apart = terms.shape(source);
+        let is_same = |&at: &usize| apart[at] == shape[columns] && behind(apart, at) == behind(shape, columns);
+        let Some(axis) = (0..apart.rank()).find(is_same) else { continue };
+        for (op, operands) in terms.applications(source) {
+            let Op::Dequantize(op) = op else { continue };
+            let integers = operands[0];
+            // What this rule made is not taken for more of the same.
+            if !terms.applications(integers).any(|(op, _)| matches!(op, Op::Concat(_))) {
+                return Some(Dequantized { op: *op, operands, axis });
+            }
+        }
+    }
+    None
+}
+
+/// Matrices beside each other along an axis, of integers beside each other, if they follow from such in one way.
+fn of_few_bits(terms: Terms<'_>, matrices: &[Id], columns: usize) -> Option<Expr> {
+    let parts = matrices.iter().map(|&matrix| dequantized(terms, matrix, columns)).collect::<Option<Vec<_>>>()?;
+    let Dequantized { op, axis, operands } = parts.first()?;
+    let alike = |a: Id, b: Id| {
+        let (a, b) = (terms.ty(a), terms.ty(b));
+        let mut dims = a.shape.iter().zip(b.shape.iter()).enumerate();
+        a.dtype == b.dtype && a.shape.rank() == b.shape.rank() && dims.all(|(at, (a, b))| at == *axis || a == b)
+    };
+    let rank = terms.rank(operands[0]);
+    let put_together = |place: usize| {
+        let first = operands[place];
+        let is_shared =
+            terms.shape(first).count() == 1 && parts.iter().all(|part| terms.same(part.operands[place], first));
+        let has_columns = |part: &Dequantized<'_>| {
+            let own = part.operands[place];
+            terms.rank(own) == rank
+                && terms.shape(own)[*axis] == terms.shape(part.operands[0])[*axis]
+                && alike(own, first)
+        };
+        if is_shared {
+            Some(Expr::Class(first))
+        } else if parts.iter().all(has_columns) {
+            let all = parts.iter().map(|part| Expr::Class(part.operands[place])).collect();
+            Some(Expr::Apply(Concat { axis: *axis }.into(), all))
+        } else {
+            None
+        }
+    };
+    if !parts.iter().all(|part| part.op == *op && part.axis == *axis) {
+        return None;
+    }
+    let operands = (0..operands.len()).map(put_together).collect::<Option<Vec<_>>>()?;
+    let mut dims = terms.shape(matrices[0]).to_vec();
+    dims[columns] = matrices.iter().map(|&matrix| terms.shape(matrix)[columns]).sum();
+    let shape = Shape::new(dims).ok()?;
+    Some(Expr::apply(Reshape { shape }, [Expr::Apply((*op).into(), operands)]))
+}
+
+fn merge(terms: Terms<'_>, x: Id, op: MatMul, weights: Expr, siblings: &[Sibling], found: &mut Vec<Match>) {
+    let product = Expr::apply(op, [x.into(), weights]);
     let merged = if siblings.iter().any(|sibling| sibling.biased.is_some()) {
         let bias = |sibling: &Sibling| match sibling.biased {
             Some((_, bias)) => Expr::Class(bias),

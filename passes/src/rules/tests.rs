@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tcc_ir::ops::{
-    ArgFn, ArgReduce, Binary, BinaryFn, Broadcast, Cast, Concat, Gather, GatherNd, Gelu, LayerNorm, MatMul, Reduce,
-    ReduceFn, Reshape, RmsNorm, Rope, Select, Slice, Softmax, Transpose, Unary, UnaryFn,
+    ArgFn, ArgReduce, Binary, BinaryFn, Broadcast, Cast, Concat, Dequantize, Gather, GatherNd, Gelu, LayerNorm, MatMul,
+    Quantize, Reduce, ReduceFn, Reshape, RmsNorm, Rope, Select, Slice, Softmax, Transpose, Unary, UnaryFn,
 };
 use tcc_ir::{DType, Graph, Op, Real, Shape, Tensor, TensorType, ValueId, evaluate};
 
@@ -425,6 +425,27 @@ const CASES: &[Write] = &[
         let (w, v) = (c.weights(&[2, d.n]), c.weights(&[5, d.n]));
         for weights in [w, v] {
             let y = c.add(MatMul { transpose_b: true, ..MatMul::default() }, &[x, weights]);
+            c.give(y);
+        }
+    },
+    |c, d| {
+        // Siblings whose weights follow from integers, in blocks of what is summed over: scales of blocks, and one for all.
+        let x = c.input(&[d.b, d.s, 2 * d.n]);
+        let (tenth, one) = (c.number(0.1), c.number(1.0));
+        for (columns, transpose_b, own) in
+            [(2, false, true), (3, false, true), (4, true, true), (5, true, true), (3, true, false)]
+        {
+            let (blocks, scales) = match transpose_b {
+                false => (vec![2, d.n, columns], vec![2, 1, columns]),
+                true => (vec![columns, 2, d.n], vec![columns, 2, 1]),
+            };
+            let w = c.weights(&blocks);
+            let integers = c.add(Quantize { to: DType::I4, zero: false }, &[w, tenth]);
+            let scale = if own { c.weights(&scales) } else { one };
+            let w = c.add(Dequantize { zero: false }, &[integers, scale]);
+            let dims = if transpose_b { [columns, 2 * d.n] } else { [2 * d.n, columns] };
+            let w = c.reshape(w, &dims);
+            let y = c.add(MatMul { transpose_b, ..MatMul::default() }, &[x, w]);
             c.give(y);
         }
     },
