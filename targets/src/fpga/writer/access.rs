@@ -3,7 +3,7 @@
 use tcc_ir::DType;
 
 use super::function::Writer;
-use super::index::{Linear, Part};
+use super::index::{Atom, Linear, Part};
 use super::partition::Partition;
 use crate::fpga::design::{BEAT_BYTES, Home};
 use crate::kernel::writer::{Binding, Expressions, Helper, Language};
@@ -50,11 +50,33 @@ impl Writer<'_> {
         if split.is_below {
             return [whole, rest];
         }
+        // What lanes add does not reach the next multiple of what the others are multiples of.
+        if let Some((others, own)) = self.aligned(&split.rest, by) {
+            let (others, own) = (operand(&self.linear(&others), Binding::Product), self.linear(&own));
+            let whole = match whole.0.as_str() {
+                "0" => (format!("{others} / {by}"), Binding::Product),
+                _ => (behind(&whole.0, &format!("{others} / {by}")), Binding::Sum),
+            };
+            return [whole, (behind(&format!("{others} % {by}"), &own.0), Binding::Sum)];
+        }
         let rest = operand(&rest, Binding::Product);
         let further = format!("{rest} / {by}");
         let whole =
             if whole.0 == "0" { (further, Binding::Product) } else { (behind(&whole.0, &further), Binding::Sum) };
         [whole, (format!("{rest} % {by}"), Binding::Product)]
+    }
+
+    /// A sum as multiples of a divisor of a number, and what lanes add to them, which is less than that divisor.
+    fn aligned(&self, linear: &Linear, by: i64) -> Option<(Linear, Linear)> {
+        let is_own = |atom: Atom| matches!(atom, Atom::Lane | Atom::Slot(_));
+        let (own, others) = linear.terms.iter().partition::<Vec<_>, _>(|&&(atom, _)| is_own(atom));
+        let mut others = Linear { terms: others, constant: 0 };
+        let step = self.indices.common_divisor(&others, by);
+        let own = Linear { terms: own, constant: linear.constant.rem_euclid(step) };
+        others.constant = linear.constant - own.constant;
+        let fits = !own.terms.is_empty() && self.indices.bound(&own).is_some_and(|bound| bound < step);
+        // Multiples of the divisor that come to at least 0 with less than that are not negative themselves.
+        fits.then_some((others, own))
     }
 
     /// An element of a local array, as it is stored.

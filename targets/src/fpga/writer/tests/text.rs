@@ -3,7 +3,7 @@
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{DType, Shape, TensorType};
 
-use super::harness::{Model, Where};
+use super::harness::{Model, Near, Where};
 use crate::fpga::writer::check;
 use crate::kernel::{Builder, IndexFn, Kernel, Scalar};
 use crate::number::FoldFn;
@@ -112,6 +112,26 @@ fn banks_are_those_of_lanes() {
     // The index is no longer needed as it was.
     assert!(!text.contains("const int at"), "{text}");
     assert_eq!(accesses(&text, "x_ram").len() + accesses(&text, "y_ram").len(), 3);
+}
+
+#[test]
+fn lanes_that_are_a_part_of_a_word_have_neighbouring_banks() {
+    let mut builder = Builder::new("parts", 8);
+    let x = builder.buffer("x", DType::F32, 256, false);
+    let y = builder.buffer("y", DType::F32, 256, true);
+    let (lane, block) = (builder.thread(), builder.block(0));
+    let first = builder.scaled(block, 8);
+    let at = builder.add(first, lane);
+    let value = builder.load(x, at, "value");
+    builder.store(y, at, value);
+    let kernel = builder.finish([32, 1, 1], Vec::new());
+    let mut model = Model::new("parts");
+    let x = model.input("x", DType::F32, 256, Where::Chip(32));
+    let y = model.output("y", DType::F32, 256, Where::Chip(8));
+    model.call(kernel, &[x, y]);
+    let text = model.file("kernels.cpp");
+    assert!(text.contains("x_ram[x_first + (block_x * 8) / 32][(block_x * 8) % 32 + lane]"), "{text}");
+    model.check(Near::Bits);
 }
 
 #[test]
