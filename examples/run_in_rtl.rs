@@ -60,10 +60,8 @@ fn run(machine: &Machine, program: &[u8], weights: &[u8], inputs: &[Tensor]) -> 
             began = Instant::now();
             simulation = Lpu::new(machine.clone())?.program(program)?.simulate_in_rtl(&rtl, weights, inputs)?;
         }
-        Kind::Simt => {
-            return Err(
-                format!("there is no {} in SystemVerilog: its programs run on OpenCL devices", machine.name).into()
-            );
+        Kind::Simt | Kind::Fpga => {
+            return Err(format!("there is no {} in SystemVerilog: its programs are made for it", machine.name).into());
         }
     }
     eprintln!("{:.1} s for {} cycles", began.elapsed().as_secs_f64(), simulation.cycles);

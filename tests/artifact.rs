@@ -255,6 +255,9 @@ fn real_models_give_the_same_bytes_on_every_kind_of_machine_with_any_number_of_t
             // In the place of one file of assembly: how to compile, arrays in files; kernels and the program that launches them in
             // three files for OpenCL, in five for CUDA.
             Kind::Simt => 16,
+            // How to build it, and with what: a Makefile and two configurations; functions, the top and the testbench, each with what
+            // it includes.
+            Kind::Fpga => 19,
         };
         assert_eq!(contents(&first.path().join("out")).len(), files, "{}", kind.name());
         for threads in [1, 2] {

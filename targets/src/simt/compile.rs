@@ -19,7 +19,7 @@ use crate::weights::{Constant, Weights};
 
 /// What every buffer is aligned to, so that vectors of any width can be read from its start, and that every device can divide
 /// its memory there: OpenCL asks for 512 bytes on some.
-const ALIGNMENT: u64 = 512;
+pub(super) const ALIGNMENT: u64 = 512;
 
 /// Compiles a cleaned-up graph.
 ///

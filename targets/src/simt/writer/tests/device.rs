@@ -13,7 +13,7 @@ use crate::kernel::names::is_name;
 use crate::kernel::simulator::Place;
 use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Kernel, Scalar};
 use crate::number::{FoldFn, binary_is_defined, unary_is_defined};
-use crate::simt::memory::ALIGNMENT;
+use crate::simt::compile::ALIGNMENT;
 use crate::simt::program::{Buffer, Group, Launch, Parts};
 use crate::target::{Port, Program};
 
