@@ -378,14 +378,11 @@ impl Nest {
     fn product(&self, op: &Op) -> Class {
         let [a, b] = [op.operands[0], op.operands[1]];
         let wanted = bits(op.form);
-        for (factor, other) in [(a, b), (b, a)] {
-            if let Some(known) = self.constant_of(factor) {
-                let (sums, wide) = (additions(known), wanted.min(64));
-                // Few additions are less than a multiplier (assumed).
-                let _ = other;
-                if sums <= 3 {
-                    return Class::Scale(wide, sums);
-                }
+        for known in [a, b].into_iter().filter_map(|factor| self.constant_of(factor)) {
+            // Few additions are less than a multiplier (assumed).
+            let sums = additions(known);
+            if sums <= 3 {
+                return Class::Scale(wanted, sums);
             }
         }
         Class::Multiply([signed_bits(self.form_of(a)), signed_bits(self.form_of(b))], wanted)
