@@ -292,11 +292,22 @@ impl Float {
     }
 }
 
-/// What an operation is made of: classes, how many of each, and how long all of it takes.
+/// Operators of a class that start together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The class.
+    pub class: Class,
+    /// How many.
+    pub count: u32,
+    /// Cycles from the start of the operation to theirs.
+    pub after: u32,
+}
+
+/// What an operation is made of, and how long all of it takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operator {
-    /// Classes and numbers.
-    pub parts: Vec<(Class, u32)>,
+    /// Operators.
+    pub parts: Vec<Part>,
     /// How long it takes.
     pub timing: Timing,
 }
@@ -321,7 +332,7 @@ impl Nest {
             return self.fold(op, (function, dtype, width), clock_hz);
         }
         let class = self.class(op);
-        Operator { parts: vec![(class, op.copies)], timing: class.timing(clock_hz) }
+        Operator { parts: vec![Part { class, count: op.copies, after: 0 }], timing: class.timing(clock_hz) }
     }
 
     fn fold(&self, op: &Op, (function, dtype, width): (FoldFn, DType, u32), clock_hz: u64) -> Operator {
@@ -343,7 +354,8 @@ impl Nest {
             let in_cycle = ((usable / own.delay.max(0.1)) as u32).max(1);
             Timing { latency: levels.div_ceil(in_cycle), delay: usable }
         };
-        Operator { parts: vec![(class, op.copies * (width - 1))], timing }
+        let part = |level: u32| Part { class, count: op.copies * (width >> (level + 1)), after: level * own.latency };
+        Operator { parts: (0..levels).map(part).collect(), timing }
     }
 
     fn form_of(&self, id: OpId) -> Form {
@@ -366,14 +378,11 @@ impl Nest {
     fn product(&self, op: &Op) -> Class {
         let [a, b] = [op.operands[0], op.operands[1]];
         let wanted = bits(op.form);
-        for (factor, other) in [(a, b), (b, a)] {
-            if let Some(known) = self.constant_of(factor) {
-                let (sums, wide) = (additions(known), wanted.min(64));
-                // Few additions are less than a multiplier (assumed).
-                let _ = other;
-                if sums <= 3 {
-                    return Class::Scale(wide, sums);
-                }
+        for known in [a, b].into_iter().filter_map(|factor| self.constant_of(factor)) {
+            // Few additions are less than a multiplier (assumed).
+            let sums = additions(known);
+            if sums <= 3 {
+                return Class::Scale(wanted, sums);
             }
         }
         Class::Multiply([signed_bits(self.form_of(a)), signed_bits(self.form_of(b))], wanted)

@@ -34,11 +34,14 @@ pub(super) fn banks(elements: u64, reaches: &[&Reach], innermost: &[bool]) -> u3
     best.1
 }
 
+/// Values, each times a number.
+type Terms<'r> = &'r [(OpId, i64)];
+
 /// What goes to banks in one iteration of a loop, or in what is straight there.
 #[derive(Default)]
 struct Busy<'r> {
     /// Words of banks that are known now, by what is known later.
-    fixed: BTreeMap<(&'r [(OpId, i64)], bool), BTreeSet<(i64, i64)>>,
+    fixed: BTreeMap<(Terms<'r>, bool), BTreeSet<(i64, i64)>>,
     /// Reads and writes of all banks.
     others: [u64; 2],
     switched: u64,

@@ -4,12 +4,13 @@
 //! a loop carries, and what accesses of later iterations wait for, comes from the iteration before: a schedule for an interval is
 //! looked for by going through the block until nothing moves any more, and the interval grows while it does not come to rest.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::dependence::{Dependence, dependences};
 use super::ports::{Bank, Need, Ports, least_interval, need};
+use super::sharing::{Busy, Shared};
 use crate::fpga::nest::{ArrayId, Kind, Loop, Nest, OpId};
-use crate::fpga::operators::Timing;
+use crate::fpga::operators::{Class, Timing, usable_ns};
 
 /// Nanoseconds that an address, or what is written, needs before the end of a cycle (assumed).
 const SETUP: f64 = 0.3;
@@ -19,6 +20,9 @@ const ROUNDS: u32 = 12;
 
 /// Times that something moves by the same before it is taken to go round in a circle.
 const CIRCLES: u32 = 3;
+
+/// How many times as many operators as are needed at least are tried, until there is a schedule with them.
+const LIMITS: [u64; 3] = [1, 2, 4];
 
 /// Longest interval that is tried, in cycles.
 const MOST: u32 = 1 << 20;
@@ -56,11 +60,15 @@ pub(super) struct Placed {
     pub depth: u32,
     /// The start of each operation, in the order of the block.
     pub starts: Vec<u32>,
+    /// Operators that are shared, and how many of each are needed at a time.
+    pub operators: BTreeMap<Class, u64>,
 }
 
 /// What a block consists of.
 struct Parts<'b> {
     ops: &'b [OpId],
+    /// The same in the order in which they are put into cycles.
+    order: Vec<OpId>,
     /// What a loop carries, and what it becomes.
     carried: Vec<(OpId, OpId)>,
     /// What waits for what, by what waits.
@@ -87,6 +95,7 @@ pub(super) struct Blocks<'n> {
     pub nest: &'n Nest,
     pub costs: &'n [Cost],
     pub usable: f64,
+    pub clock_hz: u64,
     /// When each value is there: the cycle, and nanoseconds in it. Values from outside the block are there from the start.
     ready: Vec<(u32, f64)>,
     /// The start of each operation as it was last time, and as it is this time.
@@ -95,13 +104,14 @@ pub(super) struct Blocks<'n> {
 }
 
 impl<'n> Blocks<'n> {
-    pub fn new(nest: &'n Nest, costs: &'n [Cost], usable: f64) -> Blocks<'n> {
+    pub fn new(nest: &'n Nest, costs: &'n [Cost], clock_hz: u64) -> Blocks<'n> {
         let count = nest.ops.len();
-        Blocks { nest, costs, usable, ready: vec![(0, 0.0); count], before: vec![0; count], starts: vec![0; count] }
+        let (ready, before, starts) = (vec![(0, 0.0); count], vec![0; count], vec![0; count]);
+        Blocks { nest, costs, usable: usable_ns(clock_hz), clock_hz, ready, before, starts }
     }
 
-    /// Puts a block into cycles, of a pipelined loop if one is given.
-    pub fn place(&mut self, ops: &[OpId], within: Option<&Loop>) -> Option<Placed> {
+    /// Puts a block into cycles, of a pipelined loop if one is given. Outside of loops as many operators are used as there are anyway.
+    pub fn place(&mut self, ops: &[OpId], within: Option<&Loop>, there: &BTreeMap<Class, u64>) -> Option<Placed> {
         let costs = self.costs;
         let settles = |id: OpId| costs[id.index()].timing.latency.max(1);
         let mut waits = dependences(self.nest, ops, within, settles);
@@ -110,15 +120,41 @@ impl<'n> Blocks<'n> {
         let needs: HashMap<OpId, Need> =
             ops.iter().filter_map(|&id| Some((id, need(self.nest, id, &mut numbers)?))).collect();
         let carried = within.map(|own| own.carried.iter().map(|own| (own.op, own.next)).collect()).unwrap_or_default();
-        let parts = Parts { ops, carried, waits, needs };
+        let mut parts = Parts { ops, order: ops.to_vec(), carried, waits, needs };
         let placed = match within {
             Some(_) => self.search(&parts),
-            None => self.attempt(&parts, None).ok().map(|placed| Placed { interval: placed.depth, ..placed }),
+            None => self.attempt(&parts, None, None).ok(),
         };
+        let placed = placed.map(|placed| self.shared(&mut parts, placed, within.is_some(), there));
         // For other blocks it is there from the start.
         let own = ops.iter().copied().chain(parts.carried.iter().map(|&(op, _)| op));
         own.for_each(|id| self.ready[id.index()] = (0, 0.0));
         placed
+    }
+
+    /// The same schedule with operations in other cycles, so that they share operators: no more than are needed if all are busy in each
+    /// cycle, or some more where that does not go.
+    fn shared(&mut self, parts: &mut Parts, found: Placed, is_loop: bool, there: &BTreeMap<Class, u64>) -> Placed {
+        let interval = is_loop.then_some(found.interval);
+        let starts: HashMap<OpId, u32> = parts.ops.iter().copied().zip(found.starts.iter().copied()).collect();
+        let shared = Shared::new(self.nest, parts.ops, &starts, self.clock_hz);
+        // What could start first is given operators first.
+        parts.order.sort_by_key(|id| starts[id]);
+        let none = BTreeMap::new();
+        let least = shared.least(interval, if is_loop { &none } else { there });
+        let needed = shared.needed(&starts, interval);
+        for factor in LIMITS {
+            let limits: BTreeMap<Class, u64> = least.iter().map(|(&class, &count)| (class, count * factor)).collect();
+            if needed.iter().all(|(class, count)| *count <= limits[class]) {
+                break;
+            }
+            if let Ok(placed) = self.attempt(parts, interval, Some((&shared, &limits))) {
+                let starts: HashMap<OpId, u32> = parts.ops.iter().copied().zip(placed.starts.iter().copied()).collect();
+                let operators = shared.needed(&starts, interval);
+                return Placed { bound: found.bound, operators, ..placed };
+            }
+        }
+        Placed { operators: needed, ..found }
     }
 
     /// The least interval for which there is a schedule.
@@ -132,7 +168,7 @@ impl<'n> Blocks<'n> {
             if interval > MOST {
                 return None;
             }
-            match self.attempt(parts, Some(interval)) {
+            match self.attempt(parts, Some(interval), None) {
                 Ok(placed) => break placed,
                 Err((more, why)) => {
                     (failed, bound) = (interval, why);
@@ -143,7 +179,7 @@ impl<'n> Blocks<'n> {
         // What was seen may have been too much.
         while found.interval - failed > 1 {
             let middle = failed + (found.interval - failed) / 2;
-            match self.attempt(parts, Some(middle)) {
+            match self.attempt(parts, Some(middle), None) {
                 Ok(placed) => found = placed,
                 Err((_, why)) => (failed, bound) = (middle, why),
             }
@@ -152,8 +188,14 @@ impl<'n> Blocks<'n> {
         Some(found)
     }
 
-    /// Looks for a schedule with an interval. If there is none, by how much it may be too short, and why.
-    fn attempt(&mut self, parts: &Parts, interval: Option<u32>) -> Result<Placed, (u32, Bound)> {
+    /// Looks for a schedule with an interval, and with no more than some operators. If there is none, by how much the interval may be
+    /// too short, and why.
+    fn attempt(
+        &mut self,
+        parts: &Parts,
+        interval: Option<u32>,
+        limits: Option<(&Shared, &BTreeMap<Class, u64>)>,
+    ) -> Result<Placed, (u32, Bound)> {
         for &(op, _) in &parts.carried {
             self.ready[op.index()] = (0, 0.0);
         }
@@ -161,15 +203,27 @@ impl<'n> Blocks<'n> {
         let (mut moved, mut again) = ((0, Bound::None), 0);
         for _ in 0..ROUNDS {
             let mut ports = Ports::new(interval);
-            for &id in parts.ops {
+            let mut busy = limits.map(|(shared, limits)| Busy::new(shared, limits, interval));
+            for &id in &parts.order {
+                let partner = limits.and_then(|(shared, _)| shared.partner(id));
+                if partner.is_some_and(|(_, is_first)| !is_first) {
+                    // It was put into its cycle with the other.
+                    continue;
+                }
                 let need = parts.needs.get(&id);
-                let start = self.start(id, interval, parts.waits_of(id));
-                let start = match need {
-                    None => start,
-                    Some(need) => ports.take(need, start).ok_or_else(|| (1, need.bound()))?,
-                };
-                self.starts[id.index()] = start;
-                self.finish(id, start, need);
+                let mut start = self.start(id, interval, parts.waits_of(id));
+                if let Some((other, _)) = partner {
+                    start = start.max(self.start(other, interval, parts.waits_of(other)));
+                }
+                if let Some(need) = need {
+                    start = ports.take(need, start).ok_or_else(|| (1, need.bound()))?;
+                } else if let Some(busy) = &mut busy {
+                    start = busy.take(id, start).ok_or((1, Bound::None))?;
+                }
+                for id in [Some(id), partner.map(|(other, _)| other)].into_iter().flatten() {
+                    self.starts[id.index()] = start;
+                    self.finish(id, start, need);
+                }
             }
             let Some(interval) = interval else { break };
             let last = moved.0;
@@ -190,7 +244,8 @@ impl<'n> Blocks<'n> {
         let starts: Vec<u32> = parts.ops.iter().map(|id| self.starts[id.index()]).collect();
         let ends = parts.ops.iter().zip(&starts).map(|(&id, &start)| self.end(id, start));
         let depth = ends.max().unwrap_or(0).max(1);
-        Ok(Placed { interval: interval.unwrap_or(depth), bound: Bound::None, depth, starts })
+        let (interval, operators) = (interval.unwrap_or(depth), BTreeMap::new());
+        Ok(Placed { interval, bound: Bound::None, depth, starts, operators })
     }
 
     /// Moves what the next iteration has to wait for, and says how much longer intervals would have to be by what has moved.

@@ -2,7 +2,8 @@
 //!
 //! An access goes to elements `c i + v + o`, with `i` the counters of the loop, `v` what stays the same in it and `o` known. Where
 //! two accesses have the same `c` and `v`, what they share is found exactly: the least number of iterations after which one reaches
-//! an element of the other. Otherwise it is assumed that each iteration may touch what the one before it has.
+//! an element of the other. Otherwise it is assumed that each iteration may touch what the one before it has. Parameters are taken to be
+//! apart from each other, even where they lie in the same memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,12 +29,15 @@ pub struct Dependence {
     pub cycles: u32,
 }
 
+/// What an index is multiplied by per counter, and its other terms.
+type Shape = (Vec<i64>, Vec<(OpId, i64)>);
+
 /// An access, in elements.
 struct Access {
     op: OpId,
     writes: bool,
     /// What it is multiplied by per counter, and other terms; `None` if these change from one iteration to the next, or are not known.
-    shape: Option<(Vec<i64>, Vec<(OpId, i64)>)>,
+    shape: Option<Shape>,
     /// Terms of an iteration, if they are known.
     terms: Option<Vec<(OpId, i64)>>,
     offsets: Vec<i64>,
@@ -107,17 +111,17 @@ fn cycles(before: &Access, after: &Access) -> Option<u32> {
 }
 
 fn pairs(accesses: &[Access], within: Option<&Loop>, found: &mut Vec<Dependence>) {
-    let mut groups: BTreeMap<(&[i64], &[(OpId, i64)]), Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<&Shape, Vec<usize>> = BTreeMap::new();
     let mut unknown = Vec::new();
     for (place, access) in accesses.iter().enumerate() {
         match &access.shape {
-            Some((factors, rest)) => groups.entry((factors, rest)).or_default().push(place),
+            Some(shape) => groups.entry(shape).or_default().push(place),
             None => unknown.push(place),
         }
     }
     let is_exact =
         |own: &Vec<usize>| own.iter().map(|&place| accesses[place].offsets.len()).sum::<usize>() <= MOST_ELEMENTS;
-    for ((factors, _), own) in groups.iter().filter(|(_, own)| is_exact(own)) {
+    for ((factors, _), own) in groups.iter().filter(|(_, own)| is_exact(own.as_slice())) {
         exact(accesses, own, (factors, within), found);
     }
     // Between groups, and with what is not known, anything may be.
@@ -128,7 +132,7 @@ fn pairs(accesses: &[Access], within: Option<&Loop>, found: &mut Vec<Dependence>
     all.extend(singles.iter().enumerate().map(|(number, own)| (first + number, own.as_slice())));
     for (a, own) in &all {
         for (b, other) in &all {
-            let inexact = *a >= first || !is_exact(&own.to_vec());
+            let inexact = *a >= first || !is_exact(own);
             if a == b && !inexact {
                 continue;
             }

@@ -14,6 +14,7 @@ mod dependence;
 mod external;
 mod lines;
 mod ports;
+mod sharing;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use super::design::{Design, Function, Storage};
 use super::machine::FpgaMachine;
 use super::memories::storage;
 use super::nest::{ArrayId, ArrayPlace, Item, Kind, LoopId, Nest, OpId};
-use super::operators::{Timing, usable_ns};
+use super::operators::{Class, Timing};
 use crate::TargetError;
 use block::{Blocks, Cost, array_of};
 
@@ -63,6 +64,8 @@ pub struct Schedule {
     usage: Usage,
     bound: Binding,
     rate: Rate,
+    /// Of each block, the operators that are needed at a time.
+    operators: Vec<BTreeMap<Class, u64>>,
 }
 
 /// A block in time.
@@ -142,9 +145,10 @@ impl Schedule {
             usage: Usage::default(),
             bound: Binding::Work,
             rate,
+            operators: vec![BTreeMap::new(); nest.blocks.len()],
             nest,
         };
-        schedule.place(&costs, usable_ns(clock_hz), &function.kernel.name)?;
+        schedule.place(&costs, clock_hz, &function.kernel.name)?;
         let starts = &schedule.starts;
         schedule.nest.pairs.retain(|[first, second]| starts[first.index()] == starts[second.index()]);
         schedule.keep_memories();
@@ -205,7 +209,7 @@ impl Schedule {
         }
     }
 
-    fn place(&mut self, costs: &[Cost], usable: f64, name: &str) -> Result<(), TargetError> {
+    fn place(&mut self, costs: &[Cost], clock_hz: u64, name: &str) -> Result<(), TargetError> {
         let mut numbers = std::collections::HashMap::new();
         for index in 0..self.nest.ops.len() {
             if let Some(need) = need(&self.nest, OpId(index as u32), &mut numbers) {
@@ -218,10 +222,15 @@ impl Schedule {
                 pipelined[block.index()] = Some(LoopId(index as u32));
             }
         }
-        let mut blocks = Blocks::new(&self.nest, costs, usable);
-        for (index, block) in self.nest.blocks.iter().enumerate() {
+        let mut blocks = Blocks::new(&self.nest, costs, clock_hz);
+        // Loops first: what is outside makes do with their operators.
+        let mut order: Vec<usize> = (0..self.nest.blocks.len()).collect();
+        order.sort_by_key(|&index| pipelined[index].is_none());
+        let mut there: BTreeMap<Class, u64> = BTreeMap::new();
+        for index in order {
+            let block = &self.nest.blocks[index];
             let own = pipelined[index].map(|id: LoopId| &self.nest.loops[id.index()]);
-            let placed = blocks.place(&block.ops, own);
+            let placed = blocks.place(&block.ops, own, &there);
             let placed = placed.ok_or_else(|| TargetError::Fault(format!("kernel `{name}` has no schedule")))?;
             for (id, &start) in block.ops.iter().zip(&placed.starts) {
                 self.starts[id.index()] = start;
@@ -232,7 +241,12 @@ impl Schedule {
                 time.interval = u64::from(placed.interval);
                 time.depth = u64::from(placed.depth);
                 time.bound = placed.bound;
+                for (&class, &count) in &placed.operators {
+                    let most = there.entry(class).or_default();
+                    *most = count.max(*most);
+                }
             }
+            self.operators[index] = placed.operators;
         }
         Ok(())
     }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Schedule;
 use crate::fpga::access::Pattern;
 use crate::fpga::memories::bank;
-use crate::fpga::nest::{ArrayPlace, Block, Item, Kind, Loop, OpId};
-use crate::fpga::operators::Class;
+use crate::fpga::nest::{ArrayPlace, Block, BlockId, Item, Kind, Loop, OpId};
+use crate::fpga::operators::{Class, Part};
 use crate::fpga::resources::Resources;
 
 /// What an operator has at least in look-up tables to be shared, if it has no DSP (assumed).
@@ -111,8 +111,7 @@ impl Schedule {
         for item in items {
             match item {
                 Item::Block(id) => {
-                    let block = &self.nest.blocks[id.index()];
-                    *usage = std::mem::take(usage).or(self.count_block(block, None, clock_hz));
+                    *usage = std::mem::take(usage).or(self.count_block(*id, None, clock_hz));
                     // A state for each cycle, one of which is on.
                     let depth = u64::from(self.blocks[id.index()].depth);
                     usage.control += Resources { luts: depth.div_ceil(2), ffs: depth, ..Resources::default() };
@@ -122,7 +121,6 @@ impl Schedule {
                     usage.control += self.counters(own);
                     match own.body[..] {
                         [Item::Block(block)] if own.pipelined => {
-                            let block = &self.nest.blocks[block.index()];
                             let interval = Some(time.interval.max(1));
                             *usage = std::mem::take(usage).or(self.count_block(block, interval, clock_hz));
                             // Whether an iteration is in each of its cycles.
@@ -151,39 +149,25 @@ impl Schedule {
         Resources { luts: counters + counters.div_ceil(2) + carried, ffs: counters + carried, ..Resources::default() }
     }
 
-    fn count_block(&self, block: &Block, interval: Option<u64>, clock_hz: u64) -> Usage {
-        let mut usage = Usage::default();
-        let mut paired: BTreeMap<OpId, bool> = BTreeMap::new();
-        for [first, second] in &self.nest.pairs {
-            paired.insert(*first, true);
-            paired.insert(*second, false);
-        }
-        let mut at: BTreeMap<(Class, u32), u64> = BTreeMap::new();
+    fn count_block(&self, id: BlockId, interval: Option<u64>, clock_hz: u64) -> Usage {
+        let block = &self.nest.blocks[id.index()];
+        let mut usage = Usage { operators: self.operators[id.index()].clone(), ..Usage::default() };
+        let paired: BTreeMap<OpId, bool> =
+            self.nest.pairs.iter().flat_map(|&[first, second]| [(first, true), (second, false)]).collect();
         for &id in &block.ops {
             let parts = match paired.get(&id) {
-                Some(true) => vec![(Class::MultiplyPair, self.nest.ops[id.index()].copies)],
+                Some(true) => {
+                    vec![Part { class: Class::MultiplyPair, count: self.nest.ops[id.index()].copies, after: 0 }]
+                }
                 Some(false) => Vec::new(),
                 None => self.nest.operator(id, clock_hz).parts,
             };
-            for (class, count) in parts.into_iter().filter(|&(class, _)| class != Class::Wires) {
-                let count = u64::from(count);
-                if is_shared(class) {
-                    *at.entry((class, self.starts[id.index()])).or_default() += count;
-                    *usage.operations.entry(class).or_default() += count;
+            for part in parts.into_iter().filter(|part| part.class != Class::Wires) {
+                let count = u64::from(part.count);
+                if is_shared(part.class) {
+                    *usage.operations.entry(part.class).or_default() += count;
                 } else {
-                    usage.control += class.resources() * count;
-                }
-            }
-        }
-        match interval {
-            Some(interval) => {
-                usage.operators =
-                    usage.operations.iter().map(|(&class, &count)| (class, count.div_ceil(interval))).collect();
-            }
-            None => {
-                for ((class, _), count) in at {
-                    let most = usage.operators.entry(class).or_default();
-                    *most = count.max(*most);
+                    usage.control += part.class.resources() * count;
                 }
             }
         }
