@@ -1,5 +1,5 @@
 // A bank of memory with two ports, each of which reads or writes in a cycle. What is read is there one cycle later, as it was
-// before the cycle. STORAGE is 0 for look-up tables, 1 for block RAM, 2 for UltraRAM.
+// before the cycle. STORAGE is 1 for block RAM, 2 for UltraRAM.
 
 module memory_dual #(
     parameter int WIDTH = 8,

@@ -1,5 +1,5 @@
 // A bank of memory with a port to read and one to write. What is read is there one cycle later, as it was before the cycle.
-// STORAGE is 0 for look-up tables, 1 for block RAM, 2 for UltraRAM.
+// STORAGE is 1 for block RAM, 2 for UltraRAM.
 
 module memory_simple #(
     parameter int WIDTH = 8,
@@ -21,14 +21,8 @@ module memory_simple #(
         out <= words[read_address];
         if (write) words[write_address] <= in;
       end
-    end else if (STORAGE == 1) begin : block
+    end else begin : block
       (* ram_style = "block" *) logic [WIDTH-1:0] words[WORDS];
-      always_ff @(posedge clk) begin
-        out <= words[read_address];
-        if (write) words[write_address] <= in;
-      end
-    end else begin : tables
-      (* ram_style = "distributed" *) logic [WIDTH-1:0] words[WORDS];
       always_ff @(posedge clk) begin
         out <= words[read_address];
         if (write) words[write_address] <= in;

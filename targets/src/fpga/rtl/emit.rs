@@ -94,7 +94,7 @@ pub fn emit(whole: Whole<'_>) -> Result<Emitted, RtlError> {
          [31:0] host_bank,\n  input logic [31:0] host_word,\n  input logic host_write,\n  input logic [63:0] host_in,\n  output \
          logic [63:0] host_out\n);\n  `include \"narrow.svh\"\n",
     );
-    let _ = write!(module, "{}endmodule\n", text.finish());
+    let _ = writeln!(module, "{}endmodule", text.finish());
     Ok(Emitted { text: module, operators })
 }
 

@@ -46,10 +46,13 @@ const INCLUDED: [Source; 5] = [
 /// The test bench.
 const BENCH: Source = ("main.cpp", include_str!("../../../fpga/rtl/bench/main.cpp"));
 
-/// All that a design is made of: names and texts of files, modules first and then what they include.
-pub fn library() -> (Vec<(String, String)>, Vec<(String, String)>) {
+/// Names and texts of files.
+pub type Files = Vec<(String, String)>;
+
+/// All that a design is made of: modules, and what they include.
+pub fn library() -> (Files, Files) {
     let owned = |&(name, text): &Source<'_>| (name.to_owned(), text.to_owned());
-    let mut included: Vec<(String, String)> = INCLUDED.iter().map(owned).collect();
+    let mut included: Files = INCLUDED.iter().map(owned).collect();
     included.push(("exp_tables.svh".to_owned(), tables::exponential()));
     (LIBRARY.iter().map(owned).collect(), included)
 }
@@ -77,8 +80,6 @@ impl Rtl {
     /// Verilator or the C++ compiler is not there or fails, or the folder cannot be written.
     pub fn build(emitted: &Emitted, memories: &[OnChip], folder: &Path) -> Result<Rtl, RtlError> {
         let (modules, included) = library();
-        let borrow = |files: &'_ [(String, String)]| -> Vec<(String, String)> { files.to_vec() };
-        let (modules, included) = (borrow(&modules), borrow(&included));
         let mut compiled: Vec<Source<'_>> = modules.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         compiled.push(("functions.sv", &emitted.text));
         compiled.push(BENCH);

@@ -197,6 +197,8 @@ fn a_product_of_integers() {
     let case = Case::new(kernels::product(16, 16, 16, 16), &[1, 16, 16], Storage::Bram);
     let buffers = [noise(1, 256), noise(2, 256), vec![0; 1024]];
     case.check_both("product", &buffers);
+    let case = Case::new(kernels::product(64, 64, 64, 64), &[1, 64, 64], Storage::Bram);
+    case.check("product_64", &case.schedule(), &[noise(1, 4096), noise(2, 4096), vec![0; 4 * 4096]]);
 }
 
 /// Bytes of floats from -4 to 4.
