@@ -80,7 +80,7 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
         }
         for piece in pieces(&plan.graph, group) {
             let method = Method::of(plan, &mut constants, &mut arranged_lanes, &piece, widths)?;
-            steps.push((index, Step::Piece(piece, method)));
+            steps.push((index, Step::Piece(Box::new(piece), method.map(Box::new))));
         }
     }
     let mut lowering = Lowering { plan, constants: &constants, widths, calls: Vec::new(), group: 0 };
@@ -89,7 +89,7 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
         let group = &plan.kernels[index];
         match step {
             Step::Copy(value, source) => lowering.copy(group, value, &source)?,
-            Step::Piece(piece, method) => lowering.piece(group, &piece, method)?,
+            Step::Piece(piece, method) => lowering.piece(group, &piece, method.as_deref())?,
         }
     }
     let calls = lowering.calls;
@@ -99,7 +99,7 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
 /// What one part of a kernel of the plan is.
 enum Step {
     Copy(ValueId, Access),
-    Piece(Piece, Option<Method>),
+    Piece(Box<Piece>, Option<Box<Method>>),
 }
 
 /// The value that a kernel writes out and where it lies before, if it does nothing else.
@@ -119,7 +119,7 @@ struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn piece(&mut self, group: &Group, piece: &Piece, method: Option<Method>) -> Result<(), TargetError> {
+    fn piece(&mut self, group: &Group, piece: &Piece, method: Option<&Method>) -> Result<(), TargetError> {
         let (plan, widths) = (self.plan, self.widths);
         let graph = &plan.graph;
         let is_empty = |value: &ValueId| graph.shape(*value).count() == 0;

@@ -25,7 +25,6 @@ pub(super) fn report(program: &FpgaProgram) -> Report {
     let macs = kernels.iter().fold(0, |sum: u64, kernel| sum.saturating_add(kernel.macs));
     let needed: f64 = (0..parts.groups.len()).map(|group| needed(program, group)).sum();
     let (used, budget) = (program.resources(), facts.budget());
-    let units = used.named().into_iter().zip(budget.named());
     let memory_bytes = used.bram18s * BRAM18_BYTES + used.urams * URAM_BYTES;
     Report {
         model: parts.model.clone(),
@@ -56,7 +55,7 @@ pub(super) fn report(program: &FpgaProgram) -> Report {
         optimizer: parts.blocks.iter().map(optimizer::report).collect(),
         host_ops: Vec::new(),
         kernels,
-        notes: notes(program, units.collect()),
+        notes: notes(program),
     }
 }
 
@@ -92,7 +91,7 @@ fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
     let schedule = |call: &super::Call| &times.functions[call.function.index()];
     let cycles: u64 = of_group(program, group).map(|call| times.of_call(call)).sum();
     // What bounds the call that takes longest.
-    let longest = of_group(program, group).map(|call| schedule(call)).max_by_key(|schedule| schedule.cycles());
+    let longest = of_group(program, group).map(&schedule).max_by_key(|schedule| schedule.cycles());
     KernelReport {
         name: part.name.clone(),
         origins: part.origins.clone(),
@@ -178,11 +177,12 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
 }
 
 /// What the figures rest on, in sentences.
-fn notes(program: &FpgaProgram, used: Vec<((&str, u64), (&str, u64))>) -> Vec<String> {
+fn notes(program: &FpgaProgram) -> Vec<String> {
     let FpgaProgram { machine, facts, parts, .. } = program;
-    let (binding, share) = program.resources().binding(facts.budget());
-    let takes: Vec<String> =
-        used.iter().map(|((name, used), (_, budget))| format!("{used} of {budget} {name}")).collect();
+    let (used, budget) = (program.resources(), facts.budget());
+    let (binding, share) = used.binding(budget);
+    let amounts = used.named().into_iter().zip(budget.named());
+    let takes: Vec<String> = amounts.map(|((name, used), (_, budget))| format!("{used} of {budget} {name}")).collect();
     let mut notes = vec![
         format!(
             "the design takes {} that it may of {}; {binding} binds, with {:.0} %",
