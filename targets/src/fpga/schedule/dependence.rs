@@ -120,7 +120,7 @@ fn pairs(accesses: &[Access], within: Option<&Loop>, found: &mut Vec<Dependence>
         }
     }
     let is_exact =
-        |own: &Vec<usize>| own.iter().map(|&place| accesses[place].offsets.len()).sum::<usize>() <= MOST_ELEMENTS;
+        |own: &[usize]| own.iter().map(|&place| accesses[place].offsets.len()).sum::<usize>() <= MOST_ELEMENTS;
     for ((factors, _), own) in groups.iter().filter(|(_, own)| is_exact(own.as_slice())) {
         exact(accesses, own, (factors, within), found);
     }
