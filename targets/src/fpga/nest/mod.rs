@@ -12,6 +12,7 @@
 
 mod balance;
 mod banks;
+mod changes;
 mod finish;
 mod make;
 mod values;

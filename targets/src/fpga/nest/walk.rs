@@ -26,8 +26,8 @@ pub(super) struct Reach {
 
 /// A kernel that is being gone through.
 pub(super) struct Walk<'k> {
-    kernel: &'k Kernel,
-    ends: Vec<usize>,
+    pub(super) kernel: &'k Kernel,
+    pub(super) ends: Vec<usize>,
     pub arrays: Vec<Array>,
     pub values: Values,
     pub loops: Vec<Loop>,
@@ -36,13 +36,13 @@ pub(super) struct Walk<'k> {
     pub copies: Vec<u32>,
     assumed: usize,
     /// What each element of each variable holds.
-    vars: Vec<Vec<OpId>>,
+    pub(super) vars: Vec<Vec<OpId>>,
     /// What variables held before they were set, as far back as a branch goes that is open.
     changed: Vec<(VarId, u32, OpId)>,
     branches: u32,
     /// The value of each expression, and the statement that it was computed for.
     held: Vec<(u32, OpId)>,
-    statement: u32,
+    pub(super) statement: u32,
     blocks: [Option<OpId>; 3],
     predicate: Option<OpId>,
     /// Lanes that take part, as far as that is known now; all if there is nothing.
@@ -269,7 +269,7 @@ impl<'k> Walk<'k> {
     }
 
     /// An index that is known now.
-    fn known(&mut self, index: ExprId) -> Result<u32, TargetError> {
+    pub(super) fn known(&mut self, index: ExprId) -> Result<u32, TargetError> {
         let value = self.value(index)?;
         let known = self.values.constant(value).and_then(|value| u32::try_from(value).ok());
         known.ok_or_else(|| self.refuse("an element of an array of variables is not known"))
@@ -345,58 +345,6 @@ impl<'k> Walk<'k> {
         carried.retain(|carried| carried.next != carried.op);
         let own = &mut self.loops[id.index()];
         (own.carried, own.body) = (carried, body);
-        Ok(())
-    }
-
-    /// Which elements of variables that are declared before statements these may set, in order.
-    fn changes(&mut self, first: usize, end: usize) -> Result<Vec<(VarId, u32)>, TargetError> {
-        let mut found = Vec::new();
-        let mut declared = vec![false; self.kernel.vars.len()];
-        let before = self.vars.clone_counters(self.kernel);
-        self.find_changes(first, end, &mut declared, &mut found)?;
-        self.vars.restore_counters(before);
-        found.sort_unstable();
-        found.dedup();
-        found.retain(|&(var, _)| !declared[var.index()] && !self.vars[var.index()].is_empty());
-        Ok(found)
-    }
-
-    fn find_changes(
-        &mut self,
-        mut at: usize,
-        end: usize,
-        declared: &mut [bool],
-        found: &mut Vec<(VarId, u32)>,
-    ) -> Result<(), TargetError> {
-        while at < end {
-            self.statement += 1;
-            match self.kernel.body[at] {
-                Stmt::Let(var, _) => declared[var.index()] = true,
-                Stmt::Set(var, _) | Stmt::Reduce { var, .. } => found.push((var, 0)),
-                Stmt::SetElement(var, index, _) => {
-                    let index = self.known(index)?;
-                    found.push((var, index));
-                }
-                Stmt::LoadVector { array, to, count, .. } => {
-                    let first = self.known(to)?;
-                    found.extend((first..first + count).map(|index| (array, index)));
-                }
-                Stmt::For { var, from, to, step, unroll } => {
-                    declared[var.index()] = true;
-                    if unroll {
-                        let (from, to) = (self.known(from)?, self.known(to)?);
-                        for index in (from..to).step_by(step as usize) {
-                            self.statement += 1;
-                            self.vars[var.index()] = vec![self.values.integer(i64::from(index))];
-                            self.find_changes(at + 1, self.ends[at], declared, found)?;
-                        }
-                        at = self.ends[at];
-                    }
-                }
-                _ => {}
-            }
-            at += 1;
-        }
         Ok(())
     }
 
@@ -646,27 +594,5 @@ impl<'k> Walk<'k> {
         };
         let form = self.form(dtype, function.is_comparison(), range);
         self.values.pure(Kind::Binary(function, dtype), form, vec![a, b], range)
-    }
-}
-
-/// Variables that count while statements are only looked at.
-trait Counters {
-    fn clone_counters(&self, kernel: &Kernel) -> Vec<(usize, Vec<OpId>)>;
-    fn restore_counters(&mut self, before: Vec<(usize, Vec<OpId>)>);
-}
-
-impl Counters for Vec<Vec<OpId>> {
-    fn clone_counters(&self, kernel: &Kernel) -> Vec<(usize, Vec<OpId>)> {
-        let counters = kernel.body.iter().filter_map(|stmt| match *stmt {
-            Stmt::For { var, unroll: true, .. } => Some(var.index()),
-            _ => None,
-        });
-        counters.map(|var| (var, self[var].clone())).collect()
-    }
-
-    fn restore_counters(&mut self, before: Vec<(usize, Vec<OpId>)>) {
-        for (var, held) in before {
-            self[var] = held;
-        }
     }
 }
