@@ -4,14 +4,18 @@
 //! that reads what is to be called (`top`, `words`); a testbench stands for the host (`testbench`).
 
 mod access;
+mod common;
 mod function;
 mod index;
 mod kernels;
+mod loops;
 mod partition;
 mod project;
 mod reduction;
 mod sameness;
+mod statement;
 mod structure;
+mod sum;
 mod testbench;
 #[cfg(test)]
 mod tests;
@@ -28,7 +32,6 @@ use crate::kernel::host::ARRAYS;
 use crate::machine::Machine;
 
 pub(super) use function::check;
-pub(super) use structure::Unsupported;
 
 /// What every design has of beats and elements.
 const BEATS: &str = include_str!("beats.h");
