@@ -4,14 +4,18 @@
 //! that reads what is to be called (`top`, `words`); a testbench stands for the host (`testbench`).
 
 mod access;
+mod common;
 mod function;
 mod index;
 mod kernels;
+mod loops;
 mod partition;
 mod project;
 mod reduction;
 mod sameness;
+mod statement;
 mod structure;
+mod sum;
 mod testbench;
 #[cfg(test)]
 mod tests;

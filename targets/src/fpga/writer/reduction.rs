@@ -10,7 +10,8 @@ use crate::number::FoldFn;
 
 impl Writer<'_> {
     /// Combines what a variable holds over lanes: in each step the halves of what is left, as the simulator does it for a warp that
-    /// has all lanes.
+    /// has all lanes. All lanes have the result of the first; where the greatest or least is a zero of both signs, the simulator's
+    /// other lanes may have that of the other sign.
     pub fn reduce(&mut self, place: usize) {
         let Stmt::Reduce { var, function, dtype, width, .. } = self.kernel.body[place] else { return };
         if !self.is_read(var) {
