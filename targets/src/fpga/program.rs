@@ -94,7 +94,7 @@ impl FpgaProgram {
             let kernel = &parts.design.functions[call.function.index()].kernel;
             let places: Vec<Place> = call.buffers.iter().map(|&buffer| parts.buffers[buffer as usize].place).collect();
             // Lanes are all in step, however many there are.
-            launch(kernel, kernel.threads, &mut memory, &places)
+            launch(kernel, kernel.threads.next_power_of_two(), &mut memory, &places)
                 .map_err(|fault| TargetError::Fault(format!("function `{}`: {fault}", kernel.name)))?;
         }
         let result = |(port, buffer): &(Port, u32)| {
