@@ -78,7 +78,7 @@ impl KernelTime {
     }
 }
 
-/// Times a kernel, which must have passed [`check`](super::kernel::check::check), on a machine with so many cycles a second.
+/// Times a kernel, which must have passed [`check`](crate::kernel::check::check), on a machine with so many cycles a second.
 pub fn time(kernel: &Kernel, machine: &SimtMachine, clock_hz: u64, start: &Start) -> KernelTime {
     measure(&Setting::new(kernel, machine, clock_hz, start))
 }
