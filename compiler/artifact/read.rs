@@ -200,7 +200,7 @@ impl Artifact {
     }
 
     /// How far its outputs may be from those of the model that it was built from. A model whose weights were quantised is
-    /// compared with [itself with such weights](ImportedModel::with_weights_of_four_bits), which they follow from without
+    /// compared with [itself with such weights](crate::ImportedModel::with_weights_of_four_bits), which they follow from without
     /// calibration: what four bits cost is in the weights and not in the program, so that no more is allowed than for any other
     /// program.
     pub fn tolerance(&self) -> Tolerance {
