@@ -27,6 +27,10 @@ use crate::weights::Constant;
 /// Memories of a type that values are spread over.
 const MEMORIES: usize = 3;
 
+/// So much smaller than all is what memories of the design may take of block RAM before UltraRAM is used: local arrays and ports need
+/// the rest.
+const FEW_BLOCKS: u64 = 5;
+
 /// Everything in its place.
 pub(super) struct Placed {
     pub design: Design,
@@ -64,6 +68,15 @@ impl Wanted {
     fn words(&self) -> u64 {
         self.elements.div_ceil(u64::from(self.banks)).max(1)
     }
+
+    /// Channels that it takes turns in beside the part: what lanes read at once of a constant comes from as many as it has beats.
+    fn ways(&self, facts: &FpgaMachine) -> u32 {
+        if !self.is_constant {
+            return 1;
+        }
+        let beats = buffer_bytes(self.dtype, u64::from(self.banks)).div_ceil(BEAT_BYTES);
+        beats.next_power_of_two().min(1 << facts.memory.channels.ilog2()) as u32
+    }
 }
 
 /// Bytes that fit into so large a share of a part's memory.
@@ -89,16 +102,19 @@ pub(super) fn place(
     let mut homes = Homes::new(&wanted, lowered, capacity(facts, share));
     homes.choose();
     let Homes { on_chip, .. } = homes;
+    let channels = channels(&wanted, &on_chip, facts);
     let mut placing = Placing {
         wanted: &wanted,
         facts,
-        design: Design { channels: facts.memory.channels, ..Design::default() },
+        design: Design { channels, ..Design::default() },
+        channels,
+        channels_of: HashMap::new(),
         arenas: Vec::new(),
         groups: BTreeMap::new(),
         neighbours: neighbours(&wanted, lowered),
         uses: uses(&wanted, lowered),
         roles: HashMap::new(),
-        rows: vec![0; facts.memory.channels as usize],
+        rows: vec![0; channels as usize],
         turn: 0,
         spilled: Arena::new(1),
         buffers: Vec::new(),
@@ -108,6 +124,17 @@ pub(super) fn place(
     };
     placing.all(&on_chip, lowered, &plan.graph);
     placing.finish(lowered)
+}
+
+/// Channels that a design has ports to: as many as what lies beside the part needs at once, and such that all of it finds room in
+/// three quarters of them.
+fn channels(wanted: &[Wanted], on_chip: &[bool], facts: &FpgaMachine) -> u32 {
+    let outside = || wanted.iter().zip(on_chip).filter(|&(_, &on_chip)| !on_chip).map(|(wanted, _)| wanted);
+    let ways = outside().map(|wanted| wanted.ways(facts)).max().unwrap_or(1);
+    let bytes: u64 = outside().map(Wanted::bytes).sum();
+    let of_channel = (facts.memory.bytes / u64::from(facts.memory.channels)).max(1);
+    let needed = (bytes + bytes / 3).div_ceil(of_channel).next_power_of_two();
+    ways.max(needed.min(u64::from(facts.memory.channels)) as u32).min(facts.memory.channels)
 }
 
 /// Everything that calls touch, in the order in which they do: inputs first, outputs last.
@@ -284,6 +311,10 @@ struct Placing<'w> {
     /// The memory that what was a parameter of a kernel before lies in: calls that do the same are one function if they do it in the
     /// same memories.
     roles: HashMap<Role, MemoryId>,
+    /// Channels beside the part that the design has ports to.
+    channels: u32,
+    /// The channels of what was a parameter of a kernel before: the first, and how many.
+    channels_of: HashMap<Role, (u32, u32)>,
     /// Beats of constants and ports in each channel.
     rows: Vec<u64>,
     /// Whose turn it is among channels.
@@ -366,16 +397,19 @@ impl Placing<'_> {
             let at = self.spilled.take(beats);
             return (Home::External { first: 0, ways: 1 }, at, Place::Values(self.linear.take(wanted.bytes())));
         }
-        // What lanes read at once comes from as many channels as it has beats.
-        let bytes = buffer_bytes(wanted.dtype, u64::from(wanted.banks));
-        let channels = u64::from(self.facts.memory.channels);
-        let most = 1 << channels.ilog2();
-        let ways = if wanted.is_constant { bytes.div_ceil(BEAT_BYTES).next_power_of_two().min(most) as u32 } else { 1 };
-        if self.turn + ways > self.facts.memory.channels {
-            self.turn = 0;
+        let ways = wanted.ways(self.facts);
+        let known = self.uses[place].iter().find_map(|role| self.channels_of.get(role).copied());
+        let first = known.filter(|&(_, known)| known == ways).map(|(first, _)| first).unwrap_or_else(|| {
+            if self.turn + ways > self.channels {
+                self.turn = 0;
+            }
+            let first = self.turn;
+            self.turn += ways;
+            first
+        });
+        for role in &self.uses[place] {
+            self.channels_of.entry(*role).or_insert((first, ways));
         }
-        let first = self.turn;
-        self.turn += ways;
         let own = first as usize..(first + ways) as usize;
         let at = self.rows[own.clone()].iter().copied().max().unwrap_or(0);
         self.rows[own].fill(at + beats.div_ceil(u64::from(ways)));
@@ -443,7 +477,7 @@ impl Placing<'_> {
         by_size
             .sort_by_key(|&memory| (std::cmp::Reverse(self.design.memories[memory].resources(true).bram18s), memory));
         for memory in by_size {
-            if all(&self.design.memories).bram18s * 2 <= budget.bram18s {
+            if all(&self.design.memories).bram18s * FEW_BLOCKS <= budget.bram18s {
                 return;
             }
             self.design.memories[memory].storage = Storage::Uram;

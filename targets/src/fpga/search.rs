@@ -1,4 +1,4 @@
-//! How much hardware a model is given: widths are doubled one by one, wherever that makes the whole model fastest, as long as
+//! How much hardware a model is given: widths are doubled one by one, wherever that saves most cycles for what it takes, as long as
 //! everything fits into the part.
 //!
 //! Every step writes, places and schedules the whole model for each of the widths that could be doubled, so that nothing is reckoned.
@@ -17,7 +17,7 @@ use crate::target::TargetError;
 /// The least of everything.
 const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
 
-/// Shares of the memory on the part that values and constants are given: the first with which the smallest design fits.
+/// Shares of the memory on the part that values and constants are given. What is not on the part leaves room for wider functions.
 const SHARES: [f64; 4] = [0.75, 0.4, 0.15, 0.0];
 
 /// Most lanes of element-wise work: beats of 64 bytes of elements of two bytes, twice.
@@ -29,6 +29,9 @@ const MOST_MACS: u32 = 1 << 14;
 /// What is given up for smaller hardware, as a share of all cycles: doubling that gains less is not worth it.
 const WORTH: f64 = 0.005;
 
+/// The least share of a resource that counts: less is as good as nothing.
+const LEAST_SHARE: f64 = 0.001;
+
 /// A model in hardware of some widths.
 pub(super) struct Found {
     pub lowered: Lowered,
@@ -36,6 +39,15 @@ pub(super) struct Found {
     pub times: Times,
     pub cycles: u64,
     pub resources: Resources,
+}
+
+impl Found {
+    /// What a wider design gains, in cycles, for what it takes more of the resource that there is least of.
+    fn value_of(&self, wider: &Found, budget: Resources) -> f64 {
+        let share = |found: &Found| found.resources.binding(budget).1;
+        let more = (share(wider) - share(self)).max(LEAST_SHARE);
+        self.cycles.saturating_sub(wider.cycles) as f64 / more
+    }
 }
 
 /// What of the widths a model has any use for.
@@ -82,45 +94,50 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
     let budget = facts.budget();
     let uses = Uses::of(plan);
     let mut widths = LEAST;
-    let mut shares = SHARES.into_iter();
-    let mut share = shares.next().unwrap_or_default();
-    let mut best = tried(machine, facts, plan, (widths, share))?;
-    while !best.resources.fits(budget)
-        && let Some(less) = shares.next()
-    {
-        share = less;
-        best = tried(machine, facts, plan, (widths, share))?;
+    let mut best: Option<Found> = None;
+    let mut least = None;
+    for share in SHARES {
+        // What fits with more memory for values and constants fits with less.
+        let mut now = tried(machine, facts, plan, (widths, share))?;
+        if !now.resources.fits(budget) {
+            least = Some(now.resources);
+            continue;
+        }
+        loop {
+            let candidates = uses.doubled(widths);
+            let tried: Vec<(Widths, Found)> = candidates
+                .into_par_iter()
+                .map(|widths| Ok((widths, tried(machine, facts, plan, (widths, share))?)))
+                .collect::<Result<_, TargetError>>()?;
+            let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
+            let worth = tried
+                .into_iter()
+                .filter(|(_, found)| found.resources.fits(budget) && found.cycles <= needed)
+                .map(|(wider, found)| (now.value_of(&found, budget), wider, found));
+            // Of equally good ones the first.
+            let best = worth.reduce(|best, other| if other.0 > best.0 { other } else { best });
+            let Some((_, wider, found)) = best else { break };
+            (widths, now) = (wider, found);
+        }
+        if best.as_ref().is_none_or(|best| now.cycles < best.cycles) {
+            best = Some(now);
+        }
     }
-    if !best.resources.fits(budget) {
-        let (binding, _) = best.resources.binding(budget);
+    best.ok_or_else(|| {
+        let needed = least.unwrap_or_default();
+        let (binding, _) = needed.binding(budget);
         let amount = |resources: Resources| {
             resources.named().into_iter().find(|(name, _)| *name == binding).map_or(0, |(_, amount)| amount)
         };
-        return Err(TargetError::TooLarge {
+        TargetError::TooLarge {
             what: format!("the smallest design for model `{}`", plan.graph.name()),
             machine: machine.name.clone(),
             resource: binding.to_owned(),
-            needed: amount(best.resources),
+            needed: amount(needed),
             capacity: amount(budget),
             hint: "choose a larger part, or smaller dimensions".to_owned(),
-        });
-    }
-    loop {
-        let candidates = uses.doubled(widths);
-        let tried: Vec<(Widths, Found)> = candidates
-            .into_par_iter()
-            .map(|widths| Ok((widths, tried(machine, facts, plan, (widths, share))?)))
-            .collect::<Result<_, TargetError>>()?;
-        let fitting = tried.into_iter().filter(|(_, found)| found.resources.fits(budget));
-        // Of equally fast ones the first.
-        let Some((wider, found)) = fitting.min_by_key(|(_, found)| found.cycles) else { break };
-        let needed = (best.cycles as f64 * (1.0 - WORTH)) as u64;
-        if found.cycles > needed {
-            break;
         }
-        (widths, best) = (wider, found);
-    }
-    Ok(best)
+    })
 }
 
 /// A model in hardware of some widths.
