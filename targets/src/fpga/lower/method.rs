@@ -188,7 +188,10 @@ fn by_blocks(
     let most = (widths.integer_macs / size).max(1);
     let lanes = power_in(product.n, 1 << most.ilog2());
     let all = product.k as u32 / size;
-    let blocks = (1..=BLOCKS.min(all)).rev().find(|blocks| all.is_multiple_of(*blocks)).unwrap_or(1);
+    // An iteration writes out what as many cycles do as it has blocks.
+    let most = BLOCKS * widths.integer_macs / (size * lanes * product.m as u32).max(1);
+    let most = most.clamp(1, BLOCKS).min(all);
+    let blocks = (1..=most).rev().find(|blocks| all.is_multiple_of(*blocks)).unwrap_or(1);
     let order = Order { tiles: product.n as u32 / lanes, lanes, parts: all / blocks, blocks };
     let integers = order.packed(constants, quantized.integers, size)?;
     read_at_once(arranged_lanes, integers, size * lanes);
