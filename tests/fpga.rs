@@ -6,7 +6,10 @@
 
 mod common;
 
-use common::models::{bounds_of_halves, run_all};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use common::models::{bounds_of_halves, load, name, run_all, shipped};
 use tcc::Compiler;
 use tcc_targets::Target as _;
 use tcc_targets::fpga::Fpga;
@@ -23,4 +26,50 @@ fn every_model_runs() {
         },
         |name| bounds_of_halves(compiler.machine(), name),
     );
+}
+
+/// What each model takes of a large part and of a small one, of what it may take: `targets/fpga/RESOURCES.md`.
+#[test]
+fn the_table_of_resources_is_up_to_date() {
+    let mut text = "# What models take of a part\n\n\
+        Models in `tests/models` with their first set of inputs; `UPDATE_RESOURCES=1 cargo test --test fpga` writes this page. Of \
+        each resource a design may take the share that the machine's file leaves to it; what is told here is of that share.\n\n\
+        | model | part | cycles | LUT | FF | DSP | BRAM18 | URAM |\n|---|---|--:|--:|--:|--:|--:|--:|\n"
+        .to_owned();
+    for machine in ["u280", "kv260"] {
+        let compiler = Compiler::for_target(machine).unwrap();
+        for folder in shipped() {
+            let (model, _) = load(&folder, 0).unwrap();
+            // Writing to a string cannot fail.
+            let _ = match compiler.with_model(model).compile() {
+                Ok(build) => {
+                    let schedule = build.program().schedule_text();
+                    let line = schedule.lines().nth(1).unwrap().trim_start_matches("; ");
+                    let amounts = line.split(", ").map(|part| {
+                        let words: Vec<&str> = part.split(' ').collect();
+                        let (used, budget): (u64, u64) = (words[0].parse().unwrap(), words[2].parse().unwrap());
+                        assert!(used <= budget, "{} takes {part} of {machine}", name(&folder));
+                        let share = if budget == 0 { 0.0 } else { 100.0 * used as f64 / budget as f64 };
+                        format!("{used} ({share:.0} %)")
+                    });
+                    let amounts: Vec<String> = amounts.collect();
+                    let cycles = build.report().cycles;
+                    writeln!(text, "| {} | {machine} | {cycles} | {} |", name(&folder), amounts.join(" | "))
+                }
+                // A small part may be too small, a large one not.
+                Err(error) if machine == "kv260" => {
+                    let error = error.to_string();
+                    let needs = error.split_once(" needs ").and_then(|(_, rest)| rest.split_once(" of ")).unwrap().0;
+                    writeln!(text, "| {} | {machine} | needs {needs} | | | | | |", name(&folder))
+                }
+                Err(error) => panic!("{}: {error}", name(&folder)),
+            };
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets/fpga/RESOURCES.md");
+    if std::env::var_os("UPDATE_RESOURCES").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let held = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(held, text, "run `UPDATE_RESOURCES=1 cargo test --test fpga`");
 }
