@@ -28,7 +28,7 @@ pub(super) struct FpgaCosts {
 
 impl FpgaCosts {
     pub fn new(facts: &FpgaMachine, clock_hz: u64) -> FpgaCosts {
-        // How wide a design becomes is not known yet; a quarter of the slices for each kind of product is what larger models come to.
+        // How wide a design becomes is not known yet: each kind of product is taken to get a quarter of the slices (assumed).
         let slices = (facts.budget().dsps / 4).clamp(4, 1 << 16) as u32;
         let widths = Widths { lanes: LANES, integer_macs: slices, float_macs: slices / 2 };
         let memory = &facts.memory;
