@@ -57,6 +57,7 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         outputs: graph.outputs().iter().map(|output| port(&output.name, output.value)).collect(),
         groups: groups.collect(),
         calls: placed.calls,
+        loads: placed.loads,
         weights_bytes: placed.weights_bytes,
         values_bytes: placed.values_bytes,
         weights: Some(Weights::packed(graph, &placed.constants, super::design::BEAT_BYTES)),

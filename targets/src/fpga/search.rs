@@ -148,8 +148,9 @@ fn tried(
     (widths, share): (Widths, f64),
 ) -> Result<Found, TargetError> {
     let lowered = lower(plan, widths)?;
-    let placed = place(plan, &lowered, facts, (widths, share))?;
-    let times = Times::new(&placed.design, &placed.calls, facts, machine.clock_hz)?;
-    let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design));
+    let placed = place(plan, &lowered, (facts, machine.clock_hz), (widths, share))?;
+    let what = (&placed.calls[..], &placed.buffers[..], &placed.loads[..]);
+    let times = Times::new(&placed.design, what, facts, machine.clock_hz)?;
+    let (cycles, resources) = (times.cycles(), times.resources(&placed.design));
     Ok(Found { lowered, placed, times, cycles, resources })
 }

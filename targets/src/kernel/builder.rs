@@ -131,6 +131,11 @@ impl Builder {
         self.expr(Expr::Block(axis))
     }
 
+    /// The block's number among all.
+    pub fn block_number(&mut self) -> ExprId {
+        self.expr(Expr::BlockNumber)
+    }
+
     /// What a variable holds.
     pub fn get(&mut self, var: VarId) -> ExprId {
         self.expr(Expr::Var(var))

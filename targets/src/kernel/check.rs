@@ -146,6 +146,7 @@ impl Checker<'_> {
         let kernel = self.kernel;
         Ok(match *expr {
             Expr::Integer(_) | Expr::Thread => Scalar::I32,
+            Expr::BlockNumber => Scalar::I32,
             Expr::Block(axis) if axis < 3 => Scalar::I32,
             Expr::Block(axis) => return Err(format!("a grid has no axis {axis}")),
             Expr::Number(dtype, _) => Scalar::of(dtype),

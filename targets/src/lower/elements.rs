@@ -104,6 +104,12 @@ impl<'a> Elements<'a> {
         self.builder.buffer(name, dtype, elements, true)
     }
 
+    /// A parameter for what one call hands to others by this number, which all know.
+    pub fn between(&mut self, number: u32, name: &str, (dtype, elements): (DType, u64), is_written: bool) -> BufferId {
+        self.arguments.push(Argument::Handed(number, dtype, elements));
+        self.builder.buffer(name, dtype, elements, is_written)
+    }
+
     /// A parameter for so many counters that blocks arrive by.
     pub fn counters(&mut self, elements: u64) -> BufferId {
         self.arguments.push(Argument::Counters(elements));

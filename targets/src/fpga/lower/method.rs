@@ -7,8 +7,7 @@ use super::blocks::{Blocks, Packed, Packing};
 use super::columns::Columns;
 use super::depth::Depth;
 use super::{Widths, power_in};
-use crate::lower::Written;
-use crate::lower::elements::{Elements, defect};
+use crate::lower::elements::defect;
 use crate::lower::piece::Piece;
 use crate::lower::product::Product;
 use crate::lower::quantized::{Arranged, Constants, Parameter, Quantized};
@@ -24,8 +23,7 @@ const PARTIALS: u32 = 8;
 /// Rows up to which weights of few bits are multiplied as they are.
 const FEW_ROWS: usize = 8;
 
-/// Blocks of a column in an iteration, at the most: as many as make what an iteration reads of scales of 16 bits as wide as a block of
-/// weights of 4 bits, so that all channels have as much to read.
+/// Blocks of a column in an iteration, at the most.
 const BLOCKS: u32 = 8;
 
 /// Rows at a time, at the most: each has sums of its own in every lane.
@@ -107,24 +105,18 @@ impl Method {
         Ok(Some(Method::Columns(Columns { product, lanes, rows, steps, partials, packed, stored, few })))
     }
 
-    /// Lanes of the kernel.
-    pub fn lanes(&self) -> u32 {
+    /// Numbers of the arranged constants that calls read once from the first element to the last.
+    pub fn in_order(&self) -> Vec<u32> {
         match self {
-            Method::Columns(columns) => columns.lanes,
-            Method::Depth(depth) => depth.lanes,
-            Method::Blocks(blocks) => blocks.lanes,
-        }
-    }
-
-    /// Writes the kernel; returns its grid and how it is shared out.
-    ///
-    /// # Errors
-    /// A defect.
-    pub fn write(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
-        match self {
-            Method::Columns(columns) => columns.write(elements, outputs),
-            Method::Depth(depth) => depth.write(elements, outputs),
-            Method::Blocks(blocks) => blocks.write(elements, outputs),
+            Method::Blocks(Blocks { packed: Packed { integers, scale, zero }, .. }) => {
+                let parameters = [Some(*scale), *zero].into_iter().flatten();
+                let arranged = parameters.filter_map(|packing| match packing {
+                    Packing::Arranged(number) => Some(number),
+                    Packing::Known(..) => None,
+                });
+                [*integers].into_iter().chain(arranged).collect()
+            }
+            Method::Columns(_) | Method::Depth(_) => Vec::new(),
         }
     }
 }
@@ -185,11 +177,10 @@ fn by_blocks(
     let is_integer = matches!(quantized.stored, DType::I4 | DType::U4 | DType::I8 | DType::U8);
     let is_plain = product.batch.count() == 1 && product.m <= FEW_ROWS && product.sum.is_float();
     let Some(size) = Blocks::size_of(quantized, product.k).filter(|_| is_integer && is_plain) else { return Ok(None) };
-    let most = (widths.integer_macs / size).max(1);
-    let lanes = power_in(product.n, 1 << most.ilog2());
+    let lanes = Blocks::lanes_for(product.n, widths.integer_macs / (size * product.m as u32).max(1));
     let all = product.k as u32 / size;
     // An iteration writes out what as many cycles do as it has blocks.
-    let most = BLOCKS * widths.integer_macs / (size * lanes * product.m as u32).max(1);
+    let most = widths.integer_macs / (size * lanes * product.m as u32).max(1);
     let most = most.clamp(1, BLOCKS).min(all);
     let blocks = (1..=most).rev().find(|blocks| all.is_multiple_of(*blocks)).unwrap_or(1);
     let order = Order { tiles: product.n as u32 / lanes, lanes, parts: all / blocks, blocks };
@@ -207,9 +198,10 @@ fn by_blocks(
     };
     let scale = parameter(quantized.scale)?;
     let zero = quantized.zero.map(parameter).transpose()?;
-    let (product, quantized) = (product.clone(), quantized.clone());
-    let (few, packed) = (lanes.min(widths.lanes), Packed { integers, scale, zero });
-    Ok(Some(Blocks { product, quantized, lanes, blocks, size, packed, few }))
+    let product = product.clone();
+    let packed = Packed { integers, scale, zero };
+    let (few, after) = (Blocks::few_for(size, product.k, widths.lanes), power_in(product.n, widths.lanes));
+    Ok(Some(Blocks { product, lanes, blocks, size, packed, few, after }))
 }
 
 /// The order of what belongs to blocks: parts of the depth, tiles of columns, blocks of a part, steps of a block, columns of a tile.

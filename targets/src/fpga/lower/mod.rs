@@ -9,6 +9,7 @@ mod method;
 
 use tcc_ir::{Access, Anchor, Graph, Kernel as Group, Plan, Shape, ValueId};
 
+use self::blocks::{Blocks, Handed};
 use self::method::Method;
 use crate::kernel::check::check;
 use crate::kernel::{Builder, ExprId, Kernel};
@@ -46,6 +47,10 @@ pub(in crate::fpga) struct Lowered {
     pub arranged: Vec<Arranged>,
     /// Lanes that read words of each of them.
     pub arranged_lanes: Vec<u32>,
+    /// Whether calls read each of them once from its first element to its last.
+    pub in_order: Vec<bool>,
+    /// Elements that words have of what calls hand to each other, by its number.
+    pub handed: Vec<u32>,
 }
 
 /// A call of a kernel that has no name and no memory yet.
@@ -83,7 +88,14 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
             steps.push((index, Step::Piece(Box::new(piece), method.map(Box::new))));
         }
     }
-    let mut lowering = Lowering { plan, constants: &constants, widths, calls: Vec::new(), group: 0 };
+    let mut in_order = vec![false; constants.arranged.len()];
+    for (_, step) in &steps {
+        if let Step::Piece(_, Some(method)) = step {
+            method.in_order().into_iter().for_each(|number| in_order[number as usize] = true);
+        }
+    }
+    let (calls, handed) = (Vec::new(), Vec::new());
+    let mut lowering = Lowering { plan, constants: &constants, widths, calls, handed, group: 0 };
     for (index, step) in steps {
         lowering.group = index as u32;
         let group = &plan.kernels[index];
@@ -92,8 +104,8 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
             Step::Piece(piece, method) => lowering.piece(group, &piece, method.as_deref())?,
         }
     }
-    let calls = lowering.calls;
-    Ok(Lowered { calls, arranged: constants.arranged, arranged_lanes })
+    let Lowering { calls, handed, .. } = lowering;
+    Ok(Lowered { calls, arranged: constants.arranged, arranged_lanes, in_order, handed })
 }
 
 /// What one part of a kernel of the plan is.
@@ -115,6 +127,7 @@ struct Lowering<'a> {
     constants: &'a Constants,
     widths: Widths,
     calls: Vec<Lower>,
+    handed: Vec<u32>,
     group: u32,
 }
 
@@ -128,7 +141,13 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         match (&piece.work, method) {
-            (_, Some(method)) => self.call(group, piece, method.lanes(), |elements| method.write(elements, &outputs)),
+            (_, Some(Method::Blocks(blocks))) => self.by_blocks(group, piece, blocks, &outputs),
+            (_, Some(Method::Columns(columns))) => {
+                self.call(group, piece, columns.lanes, |elements| columns.write(elements, &outputs))
+            }
+            (_, Some(Method::Depth(depth))) => {
+                self.call(group, piece, depth.lanes, |elements| depth.write(elements, &outputs))
+            }
             (Work::Elements, None) => {
                 // Values of one shape are computed together.
                 let mut shapes: Vec<Shape> = Vec::new();
@@ -162,6 +181,22 @@ impl<'a> Lowering<'a> {
                 self.call(group, piece, LANES_ALONE, |elements| alone::write(elements, piece.nodes[0], &outputs))
             }
         }
+    }
+
+    /// A product by blocks: what makes integers of rows, the engine, and what follows.
+    fn by_blocks(
+        &mut self,
+        group: &Group,
+        piece: &Piece,
+        blocks: &Blocks,
+        outputs: &[ValueId],
+    ) -> Result<(), TargetError> {
+        let first = self.handed.len() as u32;
+        self.handed.extend(blocks.banks());
+        let handed = Handed { integers: first, scales: first + 1, sums: first + 2 };
+        self.call(group, piece, blocks.few, |elements| blocks.write_rows(elements, handed))?;
+        self.call(group, piece, blocks.lanes, |elements| Ok(blocks.write_engine(elements, handed)))?;
+        self.call(group, piece, blocks.after, |elements| blocks.write_rest(elements, handed, outputs))
     }
 
     /// Writes a view out.

@@ -18,18 +18,22 @@ pub(super) struct Finish {
 
 impl Finish {
     /// Puts a nest in order.
-    pub fn run(mut self, values: &mut Values) -> Nest {
+    ///
+    /// # Errors
+    /// In words, why something does not come in order that should.
+    pub fn run(mut self, values: &mut Values) -> Result<Nest, String> {
         self.rename();
         self.drop_dead();
         let mut body = std::mem::take(&mut self.nest.body);
         self.flatten(&mut body);
+        self.pop(&body, values)?;
         self.stream(&mut body, None, values);
         self.nest.body = body;
         self.drop_dead();
         balance(&mut self.nest, &mut values.ranges);
         self.pair();
         self.number();
-        self.nest
+        Ok(self.nest)
     }
 
     fn resolved(&self, mut id: OpId) -> OpId {
@@ -341,7 +345,7 @@ impl Finish {
     }
 
     /// Takes over operations that were made meanwhile.
-    fn adopt(&mut self, values: &mut Values) {
+    pub(super) fn adopt(&mut self, values: &mut Values) {
         let known = self.nest.ops.len();
         self.nest.ops.extend(values.ops[known..].iter().cloned());
     }
@@ -429,6 +433,9 @@ impl Finish {
         }
         rename_conditions(&mut self.nest.body, &of);
         self.nest.pairs.iter_mut().flatten().for_each(|id| *id = of(*id));
+        for pop in &mut self.nest.pops {
+            pop.within = renamed.get(&pop.within).copied().unwrap_or(pop.within);
+        }
         for stream in &mut self.nest.streams {
             stream.op = of(stream.op);
             stream.within = renamed.get(&stream.within).copied().unwrap_or(stream.within);

@@ -27,6 +27,8 @@ pub(super) struct Reach {
 /// A kernel that is being gone through.
 pub(super) struct Walk<'k> {
     pub(super) kernel: &'k Kernel,
+    /// The least grid of all calls.
+    least: [u32; 3],
     pub(super) ends: Vec<usize>,
     pub arrays: Vec<Array>,
     pub values: Values,
@@ -59,7 +61,7 @@ pub(super) fn form_of(dtype: DType) -> (Form, Range) {
     }
 }
 
-fn unsupported(kernel: &Kernel, what: &str) -> TargetError {
+pub(super) fn unsupported(kernel: &Kernel, what: &str) -> TargetError {
     TargetError::Fault(format!("kernel `{}` cannot become hardware: {what}", kernel.name))
 }
 
@@ -87,6 +89,14 @@ impl<'k> Walk<'k> {
                     let elements = BEAT_BYTES * 8 / buffer.dtype.bits() as u64;
                     (ArrayPlace::External { first, ways }, elements as u32)
                 }
+                Home::Loaded { stream } => {
+                    let loader = design.loader.as_ref().ok_or_else(|| unsupported(kernel, "there is no loader"))?;
+                    if stream as usize >= loader.streams.len() {
+                        return Err(unsupported(kernel, "the loader has no such FIFO"));
+                    }
+                    let elements = BEAT_BYTES * 8 / buffer.dtype.bits() as u64;
+                    (ArrayPlace::Loaded { stream, channels: loader.channels }, elements as u32)
+                }
             };
             let memory = Memory::Buffer(crate::kernel::BufferId(index as u32));
             let (name, dtype, elements) = (buffer.name.clone(), buffer.dtype, buffer.elements);
@@ -101,6 +111,7 @@ impl<'k> Walk<'k> {
         let count = arrays.len();
         Ok(Walk {
             kernel,
+            least: function.least,
             ends: ends(&kernel.body),
             arrays,
             values: Values::new(kernel.threads, count),
@@ -128,6 +139,9 @@ impl<'k> Walk<'k> {
             let trips = u64::from(kernel.grid[axis]);
             if trips > 1 {
                 let counter = self.open_loop(&format!("axis{axis}"), trips, written.clone());
+                if let Some(counter) = self.loops.last_mut().and_then(|own| own.counters.first_mut()) {
+                    (counter.axis, counter.least) = (Some(axis as u8), u64::from(self.least[axis]).min(trips));
+                }
                 self.blocks[axis] = Some(counter);
                 open.push(LoopId(self.loops.len() as u32 - 1));
             } else {
@@ -148,7 +162,7 @@ impl<'k> Walk<'k> {
         self.values.open(Some(id), false, written);
         let range = Range::new(0, i128::from(trips) - 1);
         let op = self.values.given(Kind::Counter(id), range.form(), (1, range), Vec::new());
-        let counters = vec![Counter { op, trips }];
+        let counters = vec![Counter { op, trips, axis: None, least: trips }];
         let (carried, body) = (Vec::new(), Vec::new());
         self.loops.push(Loop { name: name.to_owned(), counters, carried, body, pipelined: false });
         op
@@ -477,7 +491,7 @@ impl<'k> Walk<'k> {
         let own = &self.arrays[array.index()];
         let (dtype, banks) = (own.dtype, own.banks);
         // Memory on the part can be read anywhere, whoever then looks at it.
-        let predicate = self.predicate.filter(|_| matches!(own.place, ArrayPlace::External { .. }));
+        let predicate = self.predicate.filter(|_| matches!(own.place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. }));
         let (pattern, at, linear) = self.values.reach(index, banks, self.active.as_deref());
         let id = self.values.load(array, pattern, at, form_of(dtype), predicate);
         self.values.reached.insert(id, linear);
@@ -519,6 +533,17 @@ impl<'k> Walk<'k> {
                 Scalar::I32 | Scalar::U32 | Scalar::I64 => self.values.integer(bits as i64),
             },
             Expr::Thread => self.values.integers((0..lanes).collect()),
+            Expr::BlockNumber => {
+                let (mut number, mut stride) = (self.values.integer(0), 1);
+                for axis in 0..3 {
+                    let own = self.blocks[axis].ok_or_else(|| self.refuse("a grid has three axes"))?;
+                    let factor = self.values.integer(stride);
+                    let own = self.values.index(IndexFn::Mul, own, factor);
+                    number = self.values.index(IndexFn::Add, number, own);
+                    stride *= i64::from(self.kernel.grid[axis]);
+                }
+                number
+            }
             Expr::Block(axis) => {
                 let block = self.blocks.get(usize::from(axis)).copied().flatten();
                 block.ok_or_else(|| self.refuse("a grid has three axes"))?

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::FpgaProgram;
+use crate::fpga::design::Loader;
 use crate::fpga::schedule::Schedule;
 use crate::target::TraceSpan;
 
@@ -23,7 +24,7 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         parts.groups.len(),
         parts.design.functions.len(),
         parts.calls.len(),
-        times.cycles(&parts.calls)
+        times.cycles()
     );
     let used = program.resources();
     let named = used.named().into_iter().zip(program.facts.budget().named());
@@ -33,6 +34,11 @@ pub(super) fn text(program: &FpgaProgram) -> String {
     for memory in &parts.design.memories {
         let (storage, dtype) = (memory.storage, memory.dtype.name());
         let _ = writeln!(text, "  {}: {} words of {} {dtype} in {storage}", memory.name, memory.words, memory.banks);
+    }
+    if let Some(Loader { channels, streams }) = &parts.design.loader {
+        let fifos = streams.iter().map(|fifo| format!("{} beats in {}", fifo.depth, fifo.storage));
+        let fifos = fifos.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "\nloader: {channels} channels, each with FIFOs of {fifos}");
     }
     text.push_str("\nfunctions:\n");
     for (function, schedule) in parts.design.functions.iter().zip(&times.functions) {
@@ -48,7 +54,7 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         loops(&mut text, schedule);
     }
     let (mut now, mut last) = (0, None);
-    for call in &parts.calls {
+    for (call, time) in parts.calls.iter().zip(&times.calls) {
         if last != Some(call.group) {
             last = Some(call.group);
             let group = &parts.groups[call.group as usize];
@@ -57,11 +63,14 @@ pub(super) fn text(program: &FpgaProgram) -> String {
                 let _ = writeln!(text, "  ; {}", group.origins.join(", "));
             }
         }
-        let cycles = times.of_call(call);
         let (function, schedule) =
             (&parts.design.functions[call.function.index()], &times.functions[call.function.index()]);
-        let (begin, end, bound) = (now + cycles - schedule.cycles(), now + cycles, schedule.bound_by());
-        let _ = writeln!(text, "  {} [{begin}..{end}] bound by {bound}", function.kernel.name);
+        let (begin, end, bound) = (now + time.control, now + time.all(), schedule.bound_by());
+        let waits = match time.waits {
+            0 => String::new(),
+            waits => format!(", waits {waits} cycles for weights"),
+        };
+        let _ = writeln!(text, "  {} [{begin}..{end}] bound by {bound}{waits}", function.kernel.name);
         now = end;
     }
     text
@@ -79,14 +88,12 @@ pub(super) fn trace(program: &FpgaProgram) -> Vec<TraceSpan> {
     let FpgaProgram { parts, times, .. } = program;
     let mut spans = Vec::with_capacity(2 * parts.calls.len());
     let mut now = 0;
-    for call in &parts.calls {
-        let own = times.functions[call.function.index()].cycles();
-        let control = times.of_call(call) - own;
-        spans.push(TraceSpan { unit: CONTROLLER.into(), name: "call".to_owned(), start: now, cycles: control });
-        now += control;
+    for (call, time) in parts.calls.iter().zip(&times.calls) {
+        spans.push(TraceSpan { unit: CONTROLLER.into(), name: "call".to_owned(), start: now, cycles: time.control });
         let name = parts.design.functions[call.function.index()].kernel.name.clone();
-        spans.push(TraceSpan { unit: FUNCTIONS.into(), name, start: now, cycles: own });
-        now += own;
+        let start = now + time.control;
+        spans.push(TraceSpan { unit: FUNCTIONS.into(), name, start, cycles: time.cycles });
+        now += time.all();
     }
     spans
 }

@@ -1,53 +1,97 @@
-//! How long a program takes: a controller reads what is to be called, and calls one function after the other.
+//! How long a program takes: a controller reads what is to be called, and calls one function after the other, while the loader reads
+//! what they will want.
 
 use rayon::prelude::*;
 
 use crate::fpga::FpgaMachine;
 use crate::fpga::design::{Design, Home};
+use crate::fpga::memories::bank;
 use crate::fpga::resources::Resources;
-use crate::fpga::schedule::{AXI_PORT, Schedule, Usage};
+use crate::fpga::schedule::{AXI_PORT, Rate, Schedule, Usage};
 use crate::target::TargetError;
 
-use super::parts::Call;
+use super::loading::Loading;
+use super::parts::{Buffer, Call, Load};
+use crate::fpga::design::BEAT_BYTES;
 
-/// Words of a call beside one for each parameter: the function's number.
+/// Words of a call beside one for each parameter and for its grid: the function's number.
 const HEADER: u64 = 1;
 
 /// What the controller takes beside functions: its states, and the words of a call that it reads (assumed).
 const CONTROLLER: Resources = Resources { luts: 500, ffs: 800, dsps: 0, bram18s: 0, urams: 0 };
+
+/// What a process of the loader takes beside its port and its FIFOs: counters of rows, and what chooses a FIFO (assumed).
+const LOADER: Resources = Resources { luts: 200, ffs: 700, dsps: 0, bram18s: 0, urams: 0 };
 
 /// When what is done.
 #[derive(Debug)]
 pub(in crate::fpga) struct Times {
     /// Of each function how it is scheduled.
     pub functions: Vec<Schedule>,
-    /// Of each call the cycles in which the controller reads its words: it asks for them when the call before has ended, one word after
-    /// the other.
+    /// Each call.
+    pub calls: Vec<CallTime>,
+}
+
+/// A call in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::fpga) struct CallTime {
+    /// Cycles in which the controller takes its words, one after the other; before the first also those until memory gives one.
     pub control: u64,
+    /// Cycles of the function.
+    pub cycles: u64,
+    /// Cycles of those in which it waits for the loader.
+    pub waits: u64,
+}
+
+impl CallTime {
+    /// All its cycles.
+    pub fn all(self) -> u64 {
+        self.control + self.cycles
+    }
 }
 
 impl Times {
-    /// Schedules all functions.
+    /// Schedules all functions, and has all calls done once.
     ///
     /// # Errors
-    /// A function does what cannot be synthesised.
-    pub fn new(design: &Design, calls: &[Call], facts: &FpgaMachine, clock_hz: u64) -> Result<Times, TargetError> {
+    /// A function does what cannot be synthesised, or waits for what never comes.
+    pub fn new(
+        design: &Design,
+        (calls, buffers, loads): (&[Call], &[Buffer], &[Load]),
+        facts: &FpgaMachine,
+        clock_hz: u64,
+    ) -> Result<Times, TargetError> {
         let schedule = |function| Schedule::new(function, design, facts, clock_hz);
         let functions = design.functions.par_iter().map(schedule).collect::<Result<Vec<_>, _>>()?;
         // All calls have as many words as the longest.
-        let words = calls.iter().map(|call| HEADER + call.buffers.len() as u64).max().unwrap_or(0);
-        let latency = (facts.memory.latency_ns * clock_hz as f64 / 1e9).ceil() as u64;
-        Ok(Times { functions, control: latency + words })
-    }
-
-    /// Cycles of a call with the controller's.
-    pub fn of_call(&self, call: &Call) -> u64 {
-        self.control + self.functions[call.function.index()].cycles()
+        let words = calls.iter().map(|call| HEADER + call.words(design)).max().unwrap_or(0);
+        let rate = Rate::new(&facts.memory, clock_hz);
+        let stream_of = |buffer: u32| match buffers.get(buffer as usize)?.home {
+            Home::Loaded { stream } => Some(stream),
+            Home::OnChip(_) | Home::External { .. } => None,
+        };
+        let mut loading = Loading::new(design.loader.as_ref(), loads, &stream_of, rate);
+        let (mut now, mut times) = (u64::from(rate.latency), Vec::with_capacity(calls.len()));
+        for call in calls {
+            let control = words + if times.is_empty() { now } else { 0 };
+            let schedule = &functions[call.function.index()];
+            let begin = if times.is_empty() { control } else { now + control };
+            let shared = design.loader.as_ref().map_or(0, |loader| schedule.beats_of_channels(loader.channels));
+            loading.share(begin, shared);
+            let (mut end, mut needed) = (begin, 0);
+            for step in schedule.steps(call.grid) {
+                end = loading.step(&step, end)?;
+                needed += step.cycles();
+            }
+            times.push(CallTime { control, cycles: end - begin, waits: end - begin - needed });
+            now = end;
+        }
+        Ok(Times { functions, calls: times })
     }
 
     /// Cycles of all calls.
-    pub fn cycles(&self, calls: &[Call]) -> u64 {
-        calls.iter().fold(0, |sum: u64, call| sum.saturating_add(self.of_call(call)))
+    pub fn cycles(&self) -> u64 {
+        self.calls.iter().fold(0, |sum: u64, call| sum.saturating_add(call.all()))
     }
 
     /// What a design takes: functions share operators, since they never run at the same time; memories and ports are there once.
@@ -57,11 +101,16 @@ impl Times {
         let is_used = |channel: u32| {
             design.functions.iter().flat_map(|function| &function.homes).any(|home| match *home {
                 Home::External { first, ways } => (first..first + ways).contains(&channel),
-                Home::OnChip(_) => false,
+                Home::OnChip(_) | Home::Loaded { .. } => false,
             })
         };
         let ports = (0..design.channels).filter(|&channel| is_used(channel)).count() as u64;
+        let loader = design.loader.as_ref().map_or_else(Resources::default, |loader| {
+            let fifos = loader.streams.iter().map(|fifo| bank(fifo.depth, BEAT_BYTES * 8, fifo.storage, false));
+            // One port more reads what is to be loaded.
+            (fifos.sum::<Resources>() + AXI_PORT + LOADER) * u64::from(loader.channels) + AXI_PORT
+        });
         // One more is the controller's own.
-        functions.resources() + memories + AXI_PORT * (ports + 1) + CONTROLLER
+        functions.resources() + memories + AXI_PORT * (ports + 1) + CONTROLLER + loader
     }
 }

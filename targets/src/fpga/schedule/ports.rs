@@ -89,7 +89,7 @@ fn bank_of(array: &Array, id: ArrayId, number: u32) -> Option<Bank> {
     match array.place {
         ArrayPlace::OnChip(memory) => Some(Bank::OnChip(memory.0, number)),
         ArrayPlace::Local => Some(Bank::Local(id.0, number)),
-        ArrayPlace::External { .. } => None,
+        ArrayPlace::External { .. } | ArrayPlace::Loaded { .. } => None,
     }
 }
 

@@ -188,7 +188,7 @@ impl Schedule {
             _ => return 0,
         };
         let own = &self.nest.arrays[array.index()];
-        if matches!(own.place, ArrayPlace::External { .. }) {
+        if matches!(own.place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. }) {
             return 0;
         }
         let bits = own.dtype.bits() as u64;

@@ -171,7 +171,7 @@ impl Writer<'_> {
     /// The channels of a buffer, from the first on.
     pub fn channels_of(&self, buffer: BufferId) -> Vec<String> {
         match self.function.homes[buffer.index()] {
-            Home::OnChip(_) => Vec::new(),
+            Home::OnChip(_) | Home::Loaded { .. } => Vec::new(),
             Home::External { first, ways } => {
                 (first..first + ways).map(|channel| self.fixed().channels[&channel].clone()).collect()
             }

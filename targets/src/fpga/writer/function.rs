@@ -446,6 +446,10 @@ impl<'k> Expressions<'k> for Writer<'k> {
         Some(match kernel.exprs[id.index()] {
             Expr::Thread if kernel.threads == 1 => ("0".to_owned(), Binding::Whole),
             Expr::Thread => (self.fixed.lane.clone(), Binding::Whole),
+            Expr::BlockNumber => {
+                let linear = self.indices.linear(id);
+                self.linear(&linear)
+            }
             Expr::Block(axis) => (self.block(usize::from(axis)), Binding::Whole),
             Expr::Var(var) if self.indices.stride(var).is_some() => {
                 let linear = self.indices.linear(id);

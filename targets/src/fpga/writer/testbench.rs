@@ -42,6 +42,7 @@ pub(super) fn program(written: &Written<'_>, words: &Words) -> String {
 fn place(words: &Words, number: u32, buffer: &Buffer) -> Option<String> {
     match buffer.home {
         Home::External { first, ways } => Some(format!("channels, {first}, {ways}, {}", buffer.at)),
+        Home::Loaded { .. } => None,
         Home::OnChip(_) => words.beats.get(&number).map(|beat| format!("host, 0, 1, {beat}")),
     }
 }

@@ -493,6 +493,11 @@ impl<'r> Block<'r> {
             Expr::Integer(value) => Column::Signed(vec![i64::from(value); threads]),
             Expr::Number(dtype, bits) => Column::same(dtype, bits, threads),
             Expr::Thread => Column::Signed((0..threads as i64).collect()),
+            Expr::BlockNumber => {
+                let [x, y, z] = self.block.map(i64::from);
+                let [wide, high, _] = self.kernel.grid.map(i64::from);
+                Column::Signed(vec![(z * high + y) * wide + x; threads])
+            }
             Expr::Block(axis) => Column::Signed(vec![i64::from(self.block[usize::from(axis)]); threads]),
             Expr::Var(var) => self.held(var, 0)?.clone(),
             Expr::Element(var, index) => self.held(var, self.constant(index)?)?.clone(),
