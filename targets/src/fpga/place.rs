@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tcc_ir::{DType, Graph, Plan};
 use tcc_passes::derived_constants;
 
+use self::loader::{InOrder, Loads};
 use super::FpgaMachine;
 use super::design::{BEAT_BYTES, Design, Function, FunctionId, Home, MemoryId, OnChip, Storage};
 use super::lower::{Lower, Lowered, Widths, is_port};
@@ -19,10 +20,9 @@ use super::nest::depends_on_grid;
 use super::program::{Buffer, Call, Load};
 use super::resources::Resources;
 use crate::arena::Arena;
-use self::loader::{InOrder, Loads};
-use crate::kernel::{Expr, Kernel};
 use crate::kernel::names::name_of;
 use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::kernel::{Expr, Kernel};
 use crate::lower::quantized::Arranged;
 use crate::lower::{Argument, stored_type};
 use crate::target::TargetError;
@@ -34,6 +34,15 @@ const MEMORIES: usize = 3;
 /// So much smaller than all is what memories of the design may take of block RAM before UltraRAM is used: local arrays and ports need
 /// the rest.
 const FEW_BLOCKS: u64 = 5;
+
+/// Shares of a part's memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shares {
+    /// What values may take.
+    pub values: f64,
+    /// What constants may take with them.
+    pub all: f64,
+}
 
 /// Everything in its place.
 pub(super) struct Placed {
@@ -95,8 +104,8 @@ pub(super) fn capacity(facts: &FpgaMachine, share: f64) -> u64 {
     (bytes as f64 * share) as u64
 }
 
-/// Gives everything that calls read or write its place. Values and constants have so large a share of the part's memory; local arrays
-/// and ports have the rest.
+/// Gives everything that calls read or write its place. Values and constants have some of the part's memory; local arrays, FIFOs and ports
+/// have the rest.
 ///
 /// # Errors
 /// A defect.
@@ -104,11 +113,11 @@ pub(super) fn place(
     plan: &Plan,
     lowered: &Lowered,
     (facts, clock_hz): (&FpgaMachine, u64),
-    (widths, share): (Widths, f64),
+    (widths, shares): (Widths, Shares),
 ) -> Result<Placed, TargetError> {
     let wanted = wanted(plan, lowered, widths);
-    let mut homes = Homes::new(&wanted, lowered, capacity(facts, share));
-    homes.choose();
+    let mut homes = Homes::new(&wanted, lowered);
+    homes.choose(capacity(facts, shares.values), capacity(facts, shares.all));
     let Homes { on_chip, .. } = homes;
     let loads = loaded(&wanted, &on_chip, lowered, (facts, clock_hz));
     let channels = channels(&wanted, &on_chip, loads.as_ref(), facts);
@@ -284,16 +293,14 @@ fn uses(wanted: &[Wanted], lowered: &Lowered) -> Vec<Vec<Role>> {
 /// What lies on the part.
 struct Homes<'w> {
     wanted: &'w [Wanted],
-    /// Bytes that there is room for.
-    capacity: u64,
     calls: usize,
     on_chip: Vec<bool>,
 }
 
 impl<'w> Homes<'w> {
-    fn new(wanted: &'w [Wanted], lowered: &Lowered, capacity: u64) -> Self {
+    fn new(wanted: &'w [Wanted], lowered: &Lowered) -> Self {
         let on_chip = wanted.iter().map(|wanted| !wanted.is_outside).collect();
-        Homes { wanted, capacity, calls: lowered.calls.len(), on_chip }
+        Homes { wanted, calls: lowered.calls.len(), on_chip }
     }
 
     /// Bytes of values on the part, at most at a time.
@@ -311,9 +318,8 @@ impl<'w> Homes<'w> {
         most as u64
     }
 
-    /// Leaves outside what does not fit: the largest constants, and where that is not enough, the largest values.
-    fn choose(&mut self) {
-        let capacity = self.capacity;
+    /// Leaves outside what does not fit into so many bytes for values, and so many for constants with them: of each the largest.
+    fn choose(&mut self, of_values: u64, of_all: u64) {
         let by_size = |is_constant: bool| {
             let mut all: Vec<usize> = (0..self.wanted.len())
                 .filter(|&place| self.on_chip[place] && self.wanted[place].is_constant == is_constant)
@@ -324,13 +330,13 @@ impl<'w> Homes<'w> {
         let (constants, values) = (by_size(true), by_size(false));
         let mut needed = self.values();
         for place in values {
-            if needed <= capacity {
+            if needed <= of_values {
                 break;
             }
             self.on_chip[place] = false;
             needed = self.values();
         }
-        let mut left = capacity.saturating_sub(needed);
+        let mut left = of_all.saturating_sub(needed);
         // What goes by in order is loaded: all of it, so that all calls are of one function, unless everything fits.
         let all: u64 = constants.iter().map(|&place| self.wanted[place].bytes()).sum();
         let (loaded, others): (Vec<usize>, Vec<usize>) =
@@ -492,7 +498,15 @@ impl Placing<'_> {
                 let (dtype, banks) = (wanted.dtype, wanted.banks);
                 let name = match wanted.is_constant {
                     true => format!("{what}_{}_{banks}", dtype.name()),
-                    false => format!("{what}_{}_{}", dtype.name(), known.len()),
+                    false => {
+                        // Those of a type are counted, whatever their banks.
+                        let kinds = self
+                            .groups
+                            .iter()
+                            .filter(|((is_constant, name, _), _)| !is_constant && *name == dtype.name());
+                        let before: usize = kinds.map(|(_, own)| own.len()).sum();
+                        format!("{what}_{}_{before}", dtype.name())
+                    }
                 };
                 self.design.memories.push(OnChip { name, dtype, banks, words: 0, storage: Storage::Bram });
                 self.arenas.push(Arena::new(1));

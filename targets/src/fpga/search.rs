@@ -8,7 +8,7 @@ use tcc_ir::{Op, Plan};
 
 use super::FpgaMachine;
 use super::lower::{Lowered, Widths, lower};
-use super::place::{Placed, place};
+use super::place::{Placed, Shares, place};
 use super::program::Times;
 use super::resources::Resources;
 use crate::machine::Machine;
@@ -17,8 +17,14 @@ use crate::target::TargetError;
 /// The least of everything.
 const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
 
-/// Shares of the memory on the part that values and constants are given. What is not on the part leaves room for wider functions.
-const SHARES: [f64; 4] = [0.75, 0.4, 0.15, 0.0];
+/// Shares of the memory on the part that values are given, and that constants have with them. What is not on the part leaves room for
+/// wider functions.
+const SHARES: [Shares; 4] = [
+    Shares { values: 0.75, all: 0.75 },
+    Shares { values: 0.75, all: 0.15 },
+    Shares { values: 0.75, all: 0.0 },
+    Shares { values: 0.0, all: 0.0 },
+];
 
 /// Most lanes of element-wise work: beats of 64 bytes of elements of two bytes, twice.
 const MOST_LANES: u32 = 64;
@@ -93,12 +99,17 @@ impl Uses {
 pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Result<Found, TargetError> {
     let budget = facts.budget();
     let uses = Uses::of(plan);
+    if let Ok(text) = std::env::var("TCC_W") {
+        let n: Vec<f64> = text.split(',').filter_map(|x| x.parse().ok()).collect();
+        let w = Widths { lanes: n[0] as u32, integer_macs: n[1] as u32, float_macs: n[2] as u32 };
+        return tried(machine, facts, plan, (w, SHARES[n[3] as usize]));
+    }
     let mut widths = LEAST;
     let mut best: Option<Found> = None;
     let mut least = None;
-    for share in SHARES {
+    for shares in SHARES {
         // What fits with more memory for values and constants fits with less.
-        let mut now = tried(machine, facts, plan, (widths, share))?;
+        let mut now = tried(machine, facts, plan, (widths, shares))?;
         if !now.resources.fits(budget) {
             least = Some(now.resources);
             continue;
@@ -107,7 +118,7 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
             let candidates = uses.doubled(widths);
             let tried: Vec<(Widths, Found)> = candidates
                 .into_par_iter()
-                .map(|widths| Ok((widths, tried(machine, facts, plan, (widths, share))?)))
+                .map(|widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?)))
                 .collect::<Result<_, TargetError>>()?;
             let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
             let worth = tried
@@ -145,10 +156,10 @@ fn tried(
     machine: &Machine,
     facts: &FpgaMachine,
     plan: &Plan,
-    (widths, share): (Widths, f64),
+    (widths, shares): (Widths, Shares),
 ) -> Result<Found, TargetError> {
     let lowered = lower(plan, widths)?;
-    let placed = place(plan, &lowered, (facts, machine.clock_hz), (widths, share))?;
+    let placed = place(plan, &lowered, (facts, machine.clock_hz), (widths, shares))?;
     let what = (&placed.calls[..], &placed.buffers[..], &placed.loads[..]);
     let times = Times::new(&placed.design, what, facts, machine.clock_hz)?;
     let (cycles, resources) = (times.cycles(), times.resources(&placed.design));

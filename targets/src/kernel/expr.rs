@@ -133,12 +133,9 @@ impl Expr {
     pub fn operands(&self) -> impl Iterator<Item = ExprId> {
         let none = [None; 3];
         let operands: [Option<ExprId>; 3] = match *self {
-            Expr::Integer(_)
-            | Expr::Number(..)
-            | Expr::Thread
-            | Expr::Block(_)
-            | Expr::BlockNumber
-            | Expr::Var(_) => none,
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::BlockNumber | Expr::Var(_) => {
+                none
+            }
             Expr::Element(_, a)
             | Expr::Unary(_, _, a)
             | Expr::Convert(_, _, a)

@@ -118,10 +118,9 @@ impl Blocks {
         self.product.m as u32
     }
 
-    /// Elements that words have of what is handed over: integers, scales, sums.
+    /// Elements that words have of what is handed over: as many integers, scales and sums as an iteration of the engine reads or writes.
     pub fn banks(&self) -> [u32; 3] {
-        let words = |elements: u32| elements.next_power_of_two();
-        [words(self.rows() * self.span()).max(self.few), words(self.rows() * self.blocks), self.lanes]
+        [self.rows() * self.span(), self.rows() * self.blocks, self.rows() * self.lanes]
     }
 
     /// How it is shared out, in words.
@@ -235,6 +234,7 @@ impl Blocks {
         let scales = elements.between(handed.scales, "row_scales", (DType::F32, u64::from(m * k / size)), false);
         let results = elements.between(handed.sums, "sums", (DType::F32, u64::from(m * n)), true);
         let builder = &mut elements.builder;
+        builder.in_turn();
         let so_far = builder.shared("sums_so_far", DType::F32, m * n);
         let (tile, part, number) = (builder.block(0), builder.block(1), builder.block_number());
         let (zero, lane) = (builder.integer(0), builder.thread());

@@ -149,7 +149,7 @@ fn by_lanes(plan: &Plan, value: ValueId, product: &Product, lanes: u32) -> Resul
 }
 
 /// Whether a product reads weights of few bits as they are.
-pub(super) fn has_few_rows(graph: &Graph, node: &Node, product: &MatMul) -> bool {
+pub(in crate::fpga) fn has_few_rows(graph: &Graph, node: &Node, product: &MatMul) -> bool {
     let [a, b] = [graph.ty(node.inputs[0]), graph.ty(node.inputs[1])];
     let is_float = a.dtype == b.dtype && matches!(a.dtype, DType::F32 | DType::F16 | DType::BF16);
     let Ok(dims) = product.dims(a, b) else { return false };

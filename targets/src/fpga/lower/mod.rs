@@ -11,6 +11,7 @@ use tcc_ir::{Access, Anchor, Graph, Kernel as Group, Plan, Shape, ValueId};
 
 use self::blocks::{Blocks, Handed};
 use self::method::Method;
+pub(in crate::fpga) use self::method::has_few_rows;
 use crate::kernel::check::check;
 use crate::kernel::{Builder, ExprId, Kernel};
 use crate::lower::alone;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::balance::balance;
 use super::values::Values;
-use super::{ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, OpId, Stream};
+use super::{ArrayId, ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, Op, OpId, Stream};
 use crate::fpga::access::{Linear, Pattern};
 use tcc_ir::ops::BinaryFn;
 
@@ -189,16 +189,20 @@ impl Finish {
         }
     }
 
-    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but arithmetic of indices, which each
-    /// iteration can do again.
+    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but arithmetic of indices, and reading of memories
+    /// on the part that nothing writes, which each iteration can do again.
     fn merge(&mut self, id: LoopId) {
         let (before, inner) = match self.nest.loops[id.index()].body[..] {
             [Item::Loop(inner)] => (None, inner),
             [Item::Block(before), Item::Loop(inner)] => (Some(before), inner),
             _ => return,
         };
-        let is_index = |op: &OpId| matches!(self.nest.ops[op.index()].kind, Kind::Index(_));
-        let plain = before.is_none_or(|block| self.nest.blocks[block.index()].ops.iter().all(is_index));
+        let is_plain = |op: &OpId| match self.nest.ops[op.index()].kind {
+            Kind::Index(_) => true,
+            Kind::Load(array, _) => self.is_only_read(array),
+            _ => false,
+        };
+        let plain = before.is_none_or(|block| self.nest.blocks[block.index()].ops.iter().all(is_plain));
         let (own, within) = (&self.nest.loops[id.index()], &self.nest.loops[inner.index()]);
         if !plain || !within.pipelined || !own.carried.is_empty() || !within.carried.is_empty() {
             return;
@@ -223,6 +227,17 @@ impl Finish {
         own.name = format!("{}_{}", own.name, within.name);
         own.counters.extend(within.counters);
         own.body = within.body;
+    }
+
+    /// Whether a memory on the part is one that nothing here writes.
+    fn is_only_read(&self, array: ArrayId) -> bool {
+        let place = self.nest.arrays[array.index()].place;
+        let is_same = |other: ArrayId| match (place, self.nest.arrays[other.index()].place) {
+            (ArrayPlace::OnChip(own), ArrayPlace::OnChip(other)) => own == other,
+            _ => array == other,
+        };
+        let writes = |op: &Op| matches!(op.kind, Kind::Store(other, _) if is_same(other));
+        matches!(place, ArrayPlace::OnChip(_) | ArrayPlace::Local) && !self.nest.ops.iter().any(writes)
     }
 
     /// Finds accesses to external memory whose addresses follow from counters, and says where they begin.

@@ -37,14 +37,17 @@ impl Finish {
                             homes.insert(BlockId(number as u32));
                             ops.push(id);
                         }
-                        Kind::Store(own, _) if *own == array => return Err(format!("it writes `{name}`, which is loaded")),
+                        Kind::Store(own, _) if *own == array => {
+                            return Err(format!("it writes `{name}`, which is loaded"));
+                        }
                         _ => {}
                     }
                 }
             }
             let home = homes.first().filter(|_| homes.len() == 1).and_then(|block| chains.get(block));
             let home = home.cloned().ok_or_else(|| format!("`{name}` is not read in one loop"))?;
-            let pop = self.one(Read { array, stream, channels, ops }, &home).map_err(|what| format!("`{name}` {what}"))?;
+            let pop =
+                self.one(Read { array, stream, channels, ops }, &home).map_err(|what| format!("`{name}` {what}"))?;
             self.nest.pops.push(pop);
         }
         let loaded = |id: &OpId| match self.nest.ops[id.index()].kind {

@@ -491,7 +491,8 @@ impl<'k> Walk<'k> {
         let own = &self.arrays[array.index()];
         let (dtype, banks) = (own.dtype, own.banks);
         // Memory on the part can be read anywhere, whoever then looks at it.
-        let predicate = self.predicate.filter(|_| matches!(own.place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. }));
+        let predicate =
+            self.predicate.filter(|_| matches!(own.place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. }));
         let (pattern, at, linear) = self.values.reach(index, banks, self.active.as_deref());
         let id = self.values.load(array, pattern, at, form_of(dtype), predicate);
         self.values.reached.insert(id, linear);

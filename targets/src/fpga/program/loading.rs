@@ -21,6 +21,9 @@ struct Stream {
     arrived: Vec<u64>,
     /// The cycle in which each beat is taken.
     taken: Vec<u64>,
+    /// Beats that were taken before the present call, and iterations of it that have taken some.
+    before: usize,
+    iterations: u64,
 }
 
 /// The loader while a program runs.
@@ -59,7 +62,8 @@ impl<'l> Loading<'l> {
             self.next = (self.next.0 + 1, 0);
         }
         let Some(load) = self.loads.get(self.next.0) else { return false };
-        let Some(stream) = (self.stream_of)(load.buffer).and_then(|stream| self.streams.get_mut(stream as usize)) else {
+        let Some(stream) = (self.stream_of)(load.buffer).and_then(|stream| self.streams.get_mut(stream as usize))
+        else {
             return false;
         };
         let number = stream.arrived.len();
@@ -91,6 +95,18 @@ impl<'l> Loading<'l> {
         }
     }
 
+    /// Begins a call.
+    pub fn call(&mut self) {
+        for stream in &mut self.streams {
+            (stream.before, stream.iterations) = (stream.taken.len(), 0);
+        }
+    }
+
+    /// Beats that were taken of a FIFO.
+    pub fn taken(&self, stream: u32) -> u64 {
+        self.streams.get(stream as usize).map_or(0, |stream| stream.taken.len() as u64)
+    }
+
     /// Does a step that begins in a cycle, and returns the one in which it ends.
     ///
     /// # Errors
@@ -99,27 +115,29 @@ impl<'l> Loading<'l> {
         let Step::Loop { trips, interval, rest, pops } = step else {
             return Ok(begin + step.cycles());
         };
-        let first: Vec<usize> =
-            pops.iter().map(|pop| self.streams.get(pop.stream as usize).map_or(0, |stream| stream.taken.len())).collect();
         let mut now = begin;
         for iteration in 0..*trips {
             let mut start = if iteration == 0 { begin } else { now + interval };
-            for (pop, first) in pops.iter().zip(&first) {
-                let needed = first + pop.taken(iteration + 1) as usize;
+            for pop in pops {
                 let stream = pop.stream as usize;
-                while self.streams.get(stream).is_some_and(|own| own.arrived.len() < needed) {
+                let needed =
+                    self.streams.get(stream).map_or(0, |own| own.before as u64 + pop.taken(own.iterations + 1));
+                while self.streams.get(stream).is_some_and(|own| (own.arrived.len() as u64) < needed) {
                     if !self.read(None) {
-                        let what = "functions wait for weights that the loader cannot read, since its other FIFOs are full";
+                        let what =
+                            "functions wait for weights that the loader cannot read, since its other FIFOs are full";
                         return Err(TargetError::Fault(what.to_owned()));
                     }
                 }
-                let there = self.streams.get(stream).and_then(|own| own.arrived.get(needed.wrapping_sub(1)));
+                let last = (needed as usize).checked_sub(1);
+                let there = self.streams.get(stream).zip(last).and_then(|(own, last)| own.arrived.get(last));
                 start = start.max(there.map_or(0, |&there| there + 1));
             }
             now = start;
-            for (pop, first) in pops.iter().zip(&first) {
+            for pop in pops {
                 if let Some(own) = self.streams.get_mut(pop.stream as usize) {
-                    own.taken.resize(first + pop.taken(iteration + 1) as usize, now);
+                    own.iterations += 1;
+                    own.taken.resize(own.before + pop.taken(own.iterations) as usize, now);
                 }
             }
         }

@@ -41,9 +41,8 @@ pub(in crate::fpga) struct Parts {
 impl Parts {
     /// Rows of a buffer that is loaded: beats in the first of the loader's channels.
     pub fn rows(&self, buffer: u32) -> u64 {
-        let channels = self.design.loader.as_ref().map_or(1, |loader| u64::from(loader.channels.max(1)));
-        let Buffer { dtype, elements, .. } = self.buffers[buffer as usize];
-        buffer_bytes(dtype, elements).div_ceil(BEAT_BYTES).div_ceil(channels).max(1)
+        let channels = self.design.loader.as_ref().map_or(1, |loader| u64::from(loader.channels));
+        self.buffers[buffer as usize].rows(channels)
     }
 
     /// The kernel of a function as a call has it: with its grid, and arrays as large as that wants.
@@ -74,6 +73,13 @@ pub(in crate::fpga) struct Buffer {
     /// Where the simulator has it. What follows from constants is among the weights, wherever it lies: what of it lies on the part
     /// is brought there once, before the first inference.
     pub place: Place,
+}
+
+impl Buffer {
+    /// Beats of it in the first of so many channels that take turns.
+    pub fn rows(&self, channels: u64) -> u64 {
+        buffer_bytes(self.dtype, self.elements).div_ceil(BEAT_BYTES).div_ceil(channels.max(1)).max(1)
+    }
 }
 
 /// A call of a function.

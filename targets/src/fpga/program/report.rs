@@ -142,9 +142,11 @@ fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
 fn busy(program: &FpgaProgram) -> Vec<UnitUse> {
     let FpgaProgram { parts, times, .. } = program;
     let functions = times.calls.iter().map(|call| call.cycles).sum();
-    let ports = parts.calls.iter().zip(&times.calls).map(|(call, time)| {
-        times.functions[call.function.index()].external_cycles().min(time.cycles)
-    });
+    let ports = parts
+        .calls
+        .iter()
+        .zip(&times.calls)
+        .map(|(call, time)| times.functions[call.function.index()].external_cycles().min(time.cycles));
     let mut units = vec![
         UnitUse { name: "functions".to_owned(), busy_cycles: functions },
         UnitUse { name: "ports of functions".to_owned(), busy_cycles: ports.sum() },
@@ -159,7 +161,11 @@ fn busy(program: &FpgaProgram) -> Vec<UnitUse> {
 
 /// Bytes in memory beside the part.
 fn external_bytes(program: &FpgaProgram) -> u64 {
-    let outside = program.parts.buffers.iter().filter(|buffer| matches!(buffer.home, Home::External { .. } | Home::Loaded { .. }));
+    let outside = program
+        .parts
+        .buffers
+        .iter()
+        .filter(|buffer| matches!(buffer.home, Home::External { .. } | Home::Loaded { .. }));
     outside.map(|buffer| buffer_bytes(buffer.dtype, buffer.elements)).sum()
 }
 

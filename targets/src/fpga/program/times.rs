@@ -1,6 +1,8 @@
 //! How long a program takes: a controller reads what is to be called, and calls one function after the other, while the loader reads
 //! what they will want.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use crate::fpga::FpgaMachine;
@@ -71,6 +73,9 @@ impl Times {
             Home::OnChip(_) | Home::External { .. } => None,
         };
         let mut loading = Loading::new(design.loader.as_ref(), loads, &stream_of, rate);
+        let channels = design.loader.as_ref().map_or(1, |loader| u64::from(loader.channels));
+        let rows = |buffer: u32| buffers[buffer as usize].rows(channels);
+        let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
         let (mut now, mut times) = (u64::from(rate.latency), Vec::with_capacity(calls.len()));
         for call in calls {
             let control = words + if times.is_empty() { now } else { 0 };
@@ -78,10 +83,21 @@ impl Times {
             let begin = if times.is_empty() { control } else { now + control };
             let shared = design.loader.as_ref().map_or(0, |loader| schedule.beats_of_channels(loader.channels));
             loading.share(begin, shared);
+            loading.call();
             let (mut end, mut needed) = (begin, 0);
             for step in schedule.steps(call.grid) {
                 end = loading.step(&step, end)?;
                 needed += step.cycles();
+            }
+            for &buffer in &call.buffers {
+                let Some(stream) = stream_of(buffer) else { continue };
+                let own = sums.entry(stream).or_insert(0);
+                *own += rows(buffer);
+                if loading.taken(stream) != *own {
+                    let name = &design.functions[call.function.index()].kernel.name;
+                    let what = format!("function `{name}` does not take all of what is loaded for it");
+                    return Err(TargetError::Fault(what));
+                }
             }
             times.push(CallTime { control, cycles: end - begin, waits: end - begin - needed });
             now = end;

@@ -104,7 +104,9 @@ fn verify_loads(parts: &Parts) -> Result<(), TargetError> {
             Home::OnChip(_) | Home::External { .. } => None,
         });
         let own = stream.and_then(|stream| Some((wanted[stream].get(next[stream].0)?, &mut next[stream])));
-        let Some((&(buffer, rows), (place, row))) = own else { return Err(damaged("the loader reads what nobody takes")) };
+        let Some((&(buffer, rows), (place, row))) = own else {
+            return Err(damaged("the loader reads what nobody takes"));
+        };
         let behind = load.first.checked_add(load.rows).filter(|&behind| load.rows > 0 && behind <= rows);
         match behind {
             Some(behind) if buffer == load.buffer && *row == load.first => {

@@ -135,6 +135,9 @@ impl Writer<'_> {
             return self.widened(dtype, stored);
         }
         let ty = Language::Hls.stored(dtype);
+        if let Some((beat, slot)) = self.taken(buffer, linear) {
+            return self.widened(dtype, format!("get_element<{ty}>({beat}, {slot})"));
+        }
         let stored = match self.in_window(buffer, linear, false) {
             Some((beat, slot)) => format!("get_element<{ty}>({beat}, {slot})"),
             None => {

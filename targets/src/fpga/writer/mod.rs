@@ -8,6 +8,8 @@ mod common;
 mod function;
 mod index;
 mod kernels;
+mod loaded;
+mod loader;
 mod loops;
 mod partition;
 mod project;

@@ -144,9 +144,7 @@ impl Analysis {
                     | Expr::Block(_)
                     | Expr::BlockNumber
                     | Expr::Index(..)
-                    | Expr::Select(_) => {
-                        expr.operands().any(|operand| data[operand.index()])
-                    }
+                    | Expr::Select(_) => expr.operands().any(|operand| data[operand.index()]),
                 };
             }
             let mut is_over = true;

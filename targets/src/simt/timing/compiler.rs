@@ -259,12 +259,9 @@ impl Compiler<'_> {
                 return self.load(id, (Space::Shared(self.offsets[shared.index()]), dtype), index, address);
             }
             // These are demanded without being computed.
-            Expr::Integer(_)
-            | Expr::Number(..)
-            | Expr::Thread
-            | Expr::Block(_)
-            | Expr::BlockNumber
-            | Expr::Var(_) => return,
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::BlockNumber | Expr::Var(_) => {
+                return;
+            }
         };
         self.begin(target, registers);
         if self.analysis.is_needed[id.index()] {
