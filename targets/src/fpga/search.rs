@@ -1,5 +1,5 @@
 //! How much hardware a model is given: widths are doubled one by one, wherever that saves most cycles for what it takes, as long as
-//! everything fits into the part.
+//! everything fits into the part; then some are doubled at the cost of others, as long as that helps.
 //!
 //! Every step writes, places and schedules the whole model for each of the widths that could be doubled, so that nothing is reckoned.
 
@@ -76,20 +76,44 @@ impl Uses {
         uses
     }
 
-    /// Widths that have one of them doubled.
-    fn doubled(&self, widths: Widths) -> Vec<Widths> {
-        let mut all = Vec::new();
-        if widths.lanes < MOST_LANES {
-            all.push(Widths { lanes: widths.lanes * 2, ..widths });
+    /// The widths that a model has a use for: what changes one of them, by so many doublings, as far as that goes.
+    fn changes(&self) -> Vec<fn(Widths, i32) -> Option<Widths>> {
+        let mut all: Vec<fn(Widths, i32) -> Option<Widths>> =
+            vec![|widths, by| Some(Widths { lanes: scaled(widths.lanes, by, MOST_LANES)?, ..widths })];
+        if self.integers {
+            all.push(|widths, by| Some(Widths { integer_macs: scaled(widths.integer_macs, by, MOST_MACS)?, ..widths }));
         }
-        if self.integers && widths.integer_macs < MOST_MACS {
-            all.push(Widths { integer_macs: widths.integer_macs * 2, ..widths });
-        }
-        if self.floats && widths.float_macs < MOST_MACS {
-            all.push(Widths { float_macs: widths.float_macs * 2, ..widths });
+        if self.floats {
+            all.push(|widths, by| Some(Widths { float_macs: scaled(widths.float_macs, by, MOST_MACS)?, ..widths }));
         }
         all
     }
+
+    /// Widths that have one of them doubled.
+    fn doubled(&self, widths: Widths) -> Vec<Widths> {
+        self.changes().into_iter().filter_map(|change| change(widths, 1)).collect()
+    }
+
+    /// Widths that have one of them doubled, once or twice, for another that is halved as often.
+    fn exchanged(&self, widths: Widths) -> Vec<Widths> {
+        let changes = self.changes();
+        let mut all = Vec::new();
+        for (wider, more) in changes.iter().enumerate() {
+            for (narrower, less) in changes.iter().enumerate() {
+                for by in [1, 2] {
+                    let other = more(widths, by).and_then(|widths| less(widths, -by));
+                    all.extend(other.filter(|_| wider != narrower));
+                }
+            }
+        }
+        all
+    }
+}
+
+/// A width after so many doublings, if it is one.
+fn scaled(width: u32, by: i32, most: u32) -> Option<u32> {
+    let scaled = if by < 0 { width >> -by } else { width << by };
+    (1..=most).contains(&scaled).then_some(scaled)
 }
 
 /// The fastest design that is found for a plan.
@@ -115,20 +139,24 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
             continue;
         }
         loop {
-            let candidates = uses.doubled(widths);
-            let tried: Vec<(Widths, Found)> = candidates
-                .into_par_iter()
-                .map(|widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?)))
-                .collect::<Result<_, TargetError>>()?;
+            let all = |candidates: Vec<Widths>| -> Result<Vec<(Widths, Found)>, TargetError> {
+                let tried = |widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?));
+                candidates.into_par_iter().map(tried).collect()
+            };
             let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
-            let worth = tried
-                .into_iter()
-                .filter(|(_, found)| found.resources.fits(budget) && found.cycles <= needed)
-                .map(|(wider, found)| (now.value_of(&found, budget), wider, found));
+            let is_worth = |found: &Found| found.resources.fits(budget) && found.cycles <= needed;
+            let wider = all(uses.doubled(widths))?.into_iter().filter(|(_, found)| is_worth(found));
             // Of equally good ones the first.
-            let best = worth.reduce(|best, other| if other.0 > best.0 { other } else { best });
-            let Some((_, wider, found)) = best else { break };
-            (widths, now) = (wider, found);
+            let best = wider.map(|(wider, found)| (now.value_of(&found, budget), wider, found));
+            let best = best.reduce(|best, other| if other.0 > best.0 { other } else { best });
+            if let Some((_, wider, found)) = best {
+                (widths, now) = (wider, found);
+                continue;
+            }
+            // Where nothing more fits, something may do more good than something else does.
+            let other = all(uses.exchanged(widths))?.into_iter().filter(|(_, found)| is_worth(found));
+            let Some((other, found)) = other.min_by_key(|(_, found)| found.cycles) else { break };
+            (widths, now) = (other, found);
         }
         if best.as_ref().is_none_or(|best| now.cycles < best.cycles) {
             best = Some(now);

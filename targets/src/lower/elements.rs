@@ -322,10 +322,27 @@ impl<'a> Elements<'a> {
 
     /// An element of a value that rearranges another.
     fn through_view(&mut self, node: &Node, coords: &[ExprId]) -> Result<ExprId, TargetError> {
+        let coords = self.behind(node, coords);
+        self.element(node.inputs[0], &coords)
+    }
+
+    /// The value that a view of views is of in the end, and the coordinates there.
+    pub fn seen(&mut self, value: ValueId, coords: &[ExprId]) -> (ValueId, Coords) {
+        let (mut value, mut coords) = (value, Coords::from_slice(coords));
+        while let Some(node) = self.graph().producer(value).map(|id| self.graph().node(id))
+            && is_view(&node.op)
+        {
+            (value, coords) = (node.inputs[0], self.behind(node, &coords));
+        }
+        (value, coords)
+    }
+
+    /// The coordinates in the value that a view rearranges.
+    fn behind(&mut self, node: &Node, coords: &[ExprId]) -> Coords {
         let source = node.inputs[0];
         let shape = self.graph().shape(source);
         let own = self.graph().shape(node.output());
-        let coords: Coords = match &node.op {
+        match &node.op {
             Op::Reshape(_) => {
                 let index = self.index_of(own, coords);
                 self.coords_of(shape, index)
@@ -354,8 +371,7 @@ impl<'a> Elements<'a> {
                 merged
             }
             _ => self.broadcast(shape, coords),
-        };
-        self.element(source, &coords)
+        }
     }
 
     /// An element of a node's first result, from elements of its operands.
