@@ -4,9 +4,12 @@ use std::collections::HashMap;
 
 use super::balance::balance;
 use super::values::Values;
-use super::{ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, OpId, Stream};
+use super::{ArrayId, ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, Op, OpId, Stream};
 use crate::fpga::access::{Linear, Pattern};
 use tcc_ir::ops::BinaryFn;
+
+/// Accesses that a bank of a memory on the part takes in a cycle.
+const PORTS: u32 = 2;
 
 /// What was gone through, and is put in order.
 pub(super) struct Finish {
@@ -185,16 +188,15 @@ impl Finish {
         }
     }
 
-    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but arithmetic of indices, which each
-    /// iteration can do again.
+    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but what each iteration can do again, which
+    /// is arithmetic of indices, and reading memories whose ports are free.
     fn merge(&mut self, id: LoopId) {
         let (before, inner) = match self.nest.loops[id.index()].body[..] {
             [Item::Loop(inner)] => (None, inner),
             [Item::Block(before), Item::Loop(inner)] => (Some(before), inner),
             _ => return,
         };
-        let is_index = |op: &OpId| matches!(self.nest.ops[op.index()].kind, Kind::Index(_));
-        let plain = before.is_none_or(|block| self.nest.blocks[block.index()].ops.iter().all(is_index));
+        let plain = before.is_none_or(|block| self.can_be_done_again(block, inner));
         let (own, within) = (&self.nest.loops[id.index()], &self.nest.loops[inner.index()]);
         if !plain || !within.pipelined || !own.carried.is_empty() || !within.carried.is_empty() {
             return;
@@ -219,6 +221,35 @@ impl Finish {
         own.name = format!("{}_{}", own.name, within.name);
         own.counters.extend(within.counters);
         own.body = within.body;
+    }
+
+    /// Whether what stands before a loop can be done in each of its iterations, so that none takes longer.
+    fn can_be_done_again(&self, before: BlockId, within: LoopId) -> bool {
+        let ops = |block: BlockId| self.nest.blocks[block.index()].ops.iter().map(|id| &self.nest.ops[id.index()]);
+        let [Item::Block(own)] = self.nest.loops[within.index()].body[..] else { return false };
+        // Accesses of all banks of a memory, as if each were in the way of all others.
+        let mut accesses: HashMap<ArrayPlace, u32> = HashMap::new();
+        let mut locals: HashMap<ArrayId, u32> = HashMap::new();
+        let mut add = |op: &Op| {
+            let (Kind::Load(array, _) | Kind::Store(array, _)) = op.kind else { return 0 };
+            let count = match self.nest.arrays[array.index()].place {
+                ArrayPlace::Local => locals.entry(array).or_default(),
+                place => accesses.entry(place).or_default(),
+            };
+            *count += 1;
+            *count
+        };
+        ops(own).for_each(|op| {
+            add(op);
+        });
+        ops(before).all(|op| match op.kind {
+            Kind::Index(_) => true,
+            Kind::Load(array, ref pattern) => {
+                let is_outside = matches!(self.nest.arrays[array.index()].place, ArrayPlace::External { .. });
+                !is_outside && *pattern != Pattern::Scattered && add(op) <= PORTS
+            }
+            _ => false,
+        })
     }
 
     /// Finds accesses to external memory whose addresses follow from counters, and says where they begin.
