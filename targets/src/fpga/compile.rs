@@ -5,11 +5,12 @@ use tcc_ir::{Graph, NodeId, Op, Plan, ValueId};
 use super::FpgaMachine;
 use super::lower::Lowered;
 use super::place::Placed;
-use super::program::{FpgaProgram, Group, Parts};
+use super::program::{FpgaProgram, Group, Parts, Times};
 use super::search::{Found, search};
 use crate::lower::Argument;
 use crate::lower::plan::Planned;
 use crate::machine::Machine;
+use crate::optimizer::Block;
 use crate::target::{Port, TargetError};
 use crate::weights::Weights;
 
@@ -20,6 +21,19 @@ use crate::weights::Weights;
 pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) -> Result<FpgaProgram, TargetError> {
     let Planned { plan, blocks, .. } = planned;
     let Found { lowered, placed, times, .. } = search(machine, facts, &plan)?;
+    program(machine, facts, (&plan, blocks), (&lowered, placed, times))
+}
+
+/// The program of a plan that has been lowered, placed and scheduled.
+///
+/// # Errors
+/// The machine has too little memory, or a defect.
+pub(super) fn program(
+    machine: &Machine,
+    facts: &FpgaMachine,
+    (plan, blocks): (&Plan, Vec<Block>),
+    (lowered, placed, times): (&Lowered, Placed, Times),
+) -> Result<FpgaProgram, TargetError> {
     let needed = placed.external_bytes;
     if needed > facts.memory.bytes {
         return Err(TargetError::DoesNotFit {
@@ -31,7 +45,7 @@ pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) 
             hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
         });
     }
-    let parts = Parts { blocks, ..parts(&plan, &lowered, placed) };
+    let parts = Parts { blocks, ..parts(plan, lowered, placed) };
     FpgaProgram::new(machine, facts, parts, times)
 }
 

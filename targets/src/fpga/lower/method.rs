@@ -3,6 +3,7 @@
 use tcc_ir::ops::{MatMul, Reshape, Transpose};
 use tcc_ir::{DType, Graph, Node, Op, Plan, Shape, ValueId, View};
 
+use super::batch::Batch;
 use super::blocks::{Blocks, Packed, Packing};
 use super::columns::Columns;
 use super::depth::Depth;
@@ -16,7 +17,10 @@ use crate::target::TargetError;
 /// Steps along the K-dimension that one iteration does, at the most.
 const STEPS: u32 = 16;
 
-/// Sums of floats that an iteration adds to by turns: no fewer than the cycles that an addition takes, so that iterations need not
+/// Words that an iteration reads of a factor in a memory for values: one by each port.
+const PORTS: u32 = 2;
+
+/// Sums of floats that iterations add to by turns: no fewer than the cycles that an addition takes, so that iterations need not
 /// wait for it.
 const PARTIALS: u32 = 8;
 
@@ -29,8 +33,8 @@ const BLOCKS: u32 = 8;
 /// Rows at a time, at the most: each has sums of its own in every lane.
 const ROWS: u32 = 16;
 
-/// Words of a factor that one iteration of a product along the depth reads.
-const CHUNKS: usize = 16;
+/// Iterations that add to a sum of a product along the depth, at the most: what each gives is kept.
+const PARTS: u32 = 16;
 
 /// How a product is computed.
 #[derive(Clone, Debug)]
@@ -69,40 +73,38 @@ impl Method {
         }
         let is_float = product.sum.is_float();
         let macs = if is_float { widths.float_macs } else { widths.integer_macs };
-        let [a, b] = product.factors;
-        let is_constant = constants.derived[b.index()];
-        if !is_constant && product.runs_along_k[1] {
-            let lanes = power_in(product.k, widths.lanes);
-            let chunks = product.k / lanes as usize;
-            let a_along = product.runs_along_k[0] || lanes == 1;
-            if chunks <= CHUNKS && lanes > 1 && a_along {
-                let columns = power_in(product.n, widths.lanes);
-                // As many cycles as an iteration takes to read its words of B.
-                let cycles = (columns * chunks as u32).div_ceil(2).max(1);
-                let all = u64::from(macs) * u64::from(cycles) / (product.k as u64 * u64::from(columns)).max(1);
-                let rows = (all.clamp(1, u64::from(ROWS)) as u32).min(product.m as u32);
-                let rows = 1 << rows.ilog2();
-                return Ok(Some(Method::Depth(Depth { product, lanes, rows, columns })));
-            }
+        let is_constant = constants.derived[product.factors[1].index()];
+        let batch = Batch::of(plan, &product);
+        if !is_constant && let Some(depth) = along_depth(&product, &batch, widths.lanes, macs) {
+            return Ok(Some(Method::Depth(depth)));
         }
-        let rows = (product.m as u32).next_power_of_two().min(ROWS).min(macs.max(1));
-        let most = if is_constant { macs / rows } else { widths.lanes.min(macs / rows) };
-        let lanes = lanes_for(product.n, most.max(1), widths.lanes);
-        let steps = power_in(product.k, STEPS.min(1 << lanes.ilog2()));
-        let partials = if is_float { steps.min(PARTIALS) } else { 1 };
+        let [a, b] = product.factors;
+        let (rows, lanes, steps) = match is_constant {
+            false if is_float => of_values(&product, &batch, widths.lanes, macs),
+            _ => {
+                let rows = (batch.rows() as u32).next_power_of_two().min(ROWS).min(macs.max(1));
+                let most = if is_constant { macs / rows } else { widths.lanes.min(macs / rows) };
+                let lanes = lanes_for(product.n, most.max(1), widths.lanes);
+                // More multiplications of floats than there are multipliers would take what there is of look-up tables.
+                let most = if is_float { (macs / (rows * lanes)).max(1) } else { 1 << lanes.ilog2() };
+                (rows, lanes, power_in(product.k, STEPS.min(most)))
+            }
+        };
+        let partials = if is_float { PARTIALS.min(product.k as u32 / steps) } else { 1 };
         // Matrices of a batch follow each other, or there is one.
         let is_whole = graph.shape(b).count() == product.batch.count() * product.k * product.n;
+        let is_whole = is_whole && batch.matrices() == product.batch.count();
         let packed = if is_constant && is_whole && lanes > 1 {
             let view = by_lanes(plan, b, &product, lanes)?;
             let number = constants.pack(Arranged { value: b, view });
-            read_at_once(arranged_lanes, number, lanes);
+            read_at_once(arranged_lanes, number, if is_float { lanes * (steps / PORTS).max(1) } else { lanes });
             Some(number)
         } else {
             None
         };
         let stored = graph.ty(a).dtype;
         let few = if lanes.is_multiple_of(widths.lanes) { widths.lanes } else { lanes };
-        Ok(Some(Method::Columns(Columns { product, lanes, rows, steps, partials, packed, stored, few })))
+        Ok(Some(Method::Columns(Columns { product, batch, lanes, rows, steps, partials, packed, stored, few })))
     }
 
     /// Numbers of the arranged constants that calls read once from the first element to the last.
@@ -119,6 +121,37 @@ impl Method {
             Method::Columns(_) | Method::Depth(_) => Vec::new(),
         }
     }
+}
+
+/// Rows at a time of a product whose B lies in words of so many elements: as many as there are multiply-accumulates for the words that
+/// come in a cycle.
+fn rows_of(batch: &Batch, word: u32, macs: u32) -> u32 {
+    let all = (batch.rows() as u32).next_power_of_two().min(ROWS);
+    let most = (macs / (PORTS * word)).max(1);
+    all.min(1 << most.ilog2())
+}
+
+/// A product with lanes along the depth, if its factors lie along it.
+fn along_depth(product: &Product, batch: &Batch, word: u32, macs: u32) -> Option<Depth> {
+    let rows = rows_of(batch, word, macs);
+    let elements = (PORTS * word).min(macs / rows).max(1);
+    let along = power_in(product.k, elements);
+    let columns = power_in(product.n, elements / along);
+    let parts = product.k as u32 / along;
+    if product.runs_along_k != [true; 2] || parts > PARTS || along == 1 {
+        return None;
+    }
+    // Parts of sums are added up without further adders.
+    let few = power_in(product.n, word.min(along * columns).min(macs / parts));
+    Some(Depth { product: product.clone(), batch: batch.clone(), along, columns, rows, few })
+}
+
+/// Rows and columns at a time, and steps of an iteration, of a product of floats whose B lies in words of so many elements.
+fn of_values(product: &Product, batch: &Batch, word: u32, macs: u32) -> (u32, u32, u32) {
+    let rows = rows_of(batch, word, macs);
+    let lanes = lanes_for(product.n, word.min(macs / rows).max(1), word);
+    let most = (PORTS * word).min(macs / rows) / lanes;
+    (rows, lanes, power_in(product.k, most.clamp(1, STEPS)))
 }
 
 /// Lanes for so many columns: the most that divide them, preferably such that no lane's bank changes.

@@ -1,17 +1,21 @@
 //! From a plan to calls: what each kernel of the plan computes becomes one kernel of the language, or several where lanes would have
 //! to wait for each other, shaped for hardware: lanes side by side, and loops that can be pipelined.
 
+mod batch;
 mod blocks;
 mod columns;
 mod depth;
 mod elements;
 mod method;
+mod passes;
 
-use tcc_ir::{Access, Anchor, Graph, Kernel as Group, Plan, Shape, ValueId};
+use tcc_ir::ops::BinaryFn;
+use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
 
 use self::blocks::{Blocks, Handed};
 use self::method::Method;
 pub(in crate::fpga) use self::method::has_few_rows;
+use self::passes::Passes;
 use crate::kernel::check::check;
 use crate::kernel::{Builder, ExprId, Kernel};
 use crate::lower::alone;
@@ -147,7 +151,7 @@ impl<'a> Lowering<'a> {
                 self.call(group, piece, columns.lanes, |elements| columns.write(elements, &outputs))
             }
             (_, Some(Method::Depth(depth))) => {
-                self.call(group, piece, depth.lanes, |elements| depth.write(elements, &outputs))
+                self.call(group, piece, depth.lanes(), |elements| depth.write(elements, &outputs))
             }
             (Work::Elements, None) => {
                 // Values of one shape are computed together.
@@ -172,6 +176,9 @@ impl<'a> Lowering<'a> {
             (Work::Rows { domain, axes }, None) => {
                 let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
                 let lanes = power_in(columns, widths.lanes);
+                if let Some(passes) = Passes::of((domain, axes), &piece.nodes, lanes) {
+                    return self.call(group, piece, lanes, |elements| passes.write(elements, &outputs));
+                }
                 let shares = Shares { lanes, threads: lanes, in_step: Some(TURNS) };
                 self.call(group, piece, lanes, |elements| {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
@@ -249,7 +256,26 @@ fn power_in(extent: usize, most: u32) -> u32 {
     if extent == 0 {
         return 1;
     }
-    most.min(1 << extent.trailing_zeros().min(31))
+    (1 << most.max(1).ilog2()).min(1 << extent.trailing_zeros().min(31))
+}
+
+/// A sum of nothing.
+fn zero(builder: &mut Builder, sum: DType) -> ExprId {
+    if sum.is_float() { builder.float(sum, 0.0) } else { builder.number(sum, 0) }
+}
+
+/// The sum of some parts as a tree, so that additions wait for as few others as can be.
+fn tree(builder: &mut Builder, sum: DType, mut parts: Vec<ExprId>) -> ExprId {
+    while parts.len() > 1 {
+        let pairs = std::mem::take(&mut parts);
+        for pair in pairs.chunks(2) {
+            parts.push(match *pair {
+                [a, b] => builder.binary(BinaryFn::Add, sum, a, b),
+                _ => pair[0],
+            });
+        }
+    }
+    parts.first().copied().unwrap_or_else(|| zero(builder, sum))
 }
 
 /// The coordinates of an element of the extents of a row, with that along it.
@@ -261,3 +287,6 @@ fn with_last(lead: &[ExprId], last: ExprId) -> Coords {
 pub(in crate::fpga) fn is_port(graph: &Graph, value: ValueId) -> bool {
     graph.inputs().contains(&value) || graph.outputs().iter().any(|output| output.value == value)
 }
+
+#[cfg(test)]
+mod tests;

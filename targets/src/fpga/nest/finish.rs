@@ -1,12 +1,24 @@
 //! What is left of a nest: without what nobody needs, with perfectly nested loops as one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::balance::balance;
 use super::values::Values;
 use super::{ArrayId, ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, Op, OpId, Stream};
 use crate::fpga::access::{Linear, Pattern};
 use tcc_ir::ops::BinaryFn;
+
+/// Accesses that a bank of a memory on the part takes in a cycle.
+const PORTS: usize = 2;
+
+/// What has ports of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Ported {
+    /// A memory of the function.
+    Local(ArrayId),
+    /// A memory of the design.
+    Shared(ArrayPlace),
+}
 
 /// What was gone through, and is put in order.
 pub(super) struct Finish {
@@ -189,20 +201,15 @@ impl Finish {
         }
     }
 
-    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but arithmetic of indices, and reading of memories
-    /// on the part that nothing writes, which each iteration can do again.
+    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but what each iteration can do again, which
+    /// is arithmetic of indices, and reading memories whose ports are free.
     fn merge(&mut self, id: LoopId) {
         let (before, inner) = match self.nest.loops[id.index()].body[..] {
             [Item::Loop(inner)] => (None, inner),
             [Item::Block(before), Item::Loop(inner)] => (Some(before), inner),
             _ => return,
         };
-        let is_plain = |op: &OpId| match self.nest.ops[op.index()].kind {
-            Kind::Index(_) => true,
-            Kind::Load(array, _) => self.is_only_read(array),
-            _ => false,
-        };
-        let plain = before.is_none_or(|block| self.nest.blocks[block.index()].ops.iter().all(is_plain));
+        let plain = before.is_none_or(|block| self.can_be_done_again(block, inner));
         let (own, within) = (&self.nest.loops[id.index()], &self.nest.loops[inner.index()]);
         if !plain || !within.pipelined || !own.carried.is_empty() || !within.carried.is_empty() {
             return;
@@ -229,15 +236,40 @@ impl Finish {
         own.body = within.body;
     }
 
-    /// Whether a memory on the part is one that nothing here writes.
-    fn is_only_read(&self, array: ArrayId) -> bool {
-        let place = self.nest.arrays[array.index()].place;
-        let is_same = |other: ArrayId| match (place, self.nest.arrays[other.index()].place) {
-            (ArrayPlace::OnChip(own), ArrayPlace::OnChip(other)) => own == other,
-            _ => array == other,
+    /// Whether what stands before a loop can be done in each of its iterations, so that none takes longer.
+    fn can_be_done_again(&self, before: BlockId, within: LoopId) -> bool {
+        let ops = |block: BlockId| self.nest.blocks[block.index()].ops.iter().map(|id| &self.nest.ops[id.index()]);
+        let [Item::Block(own)] = self.nest.loops[within.index()].body[..] else { return false };
+        // Words of all banks of a memory, as if each were in the way of all others; what is in one word comes together.
+        let mut words: HashMap<Ported, BTreeSet<(OpId, i64)>> = HashMap::new();
+        let mut add = |op: &Op| {
+            let (Kind::Load(array, ref pattern) | Kind::Store(array, ref pattern)) = op.kind else { return 0 };
+            let own = words.entry(match self.nest.arrays[array.index()].place {
+                ArrayPlace::Local => Ported::Local(array),
+                place => Ported::Shared(place),
+            });
+            let own = own.or_default();
+            match pattern {
+                Pattern::Fixed(places) => own.extend(places.iter().map(|place| (op.operands[0], place.word))),
+                _ => {
+                    let number = own.len() as i64;
+                    own.insert((op.operands[0], i64::MIN + number));
+                }
+            }
+            own.len()
         };
-        let writes = |op: &Op| matches!(op.kind, Kind::Store(other, _) if is_same(other));
-        matches!(place, ArrayPlace::OnChip(_) | ArrayPlace::Local) && !self.nest.ops.iter().any(writes)
+        ops(own).for_each(|op| {
+            add(op);
+        });
+        ops(before).all(|op| match op.kind {
+            Kind::Index(_) => true,
+            Kind::Load(array, ref pattern) => {
+                let place = self.nest.arrays[array.index()].place;
+                let is_outside = matches!(place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. });
+                !is_outside && *pattern != Pattern::Scattered && add(op) <= PORTS
+            }
+            _ => false,
+        })
     }
 
     /// Finds accesses to external memory whose addresses follow from counters, and says where they begin.

@@ -14,6 +14,7 @@ mod balance;
 mod banks;
 mod changes;
 mod finish;
+mod indices;
 mod make;
 mod pops;
 mod values;

@@ -467,6 +467,9 @@ impl<'k> Walk<'k> {
             Some(0) => b,
             Some(_) => a,
             None => {
+                if let Some(index) = self.values.selected(condition, a, b) {
+                    return index;
+                }
                 let range = self.values.range(a).or(self.values.range(b));
                 let form = self.values.op(a).form;
                 let form = if matches!(form, Form::Integer { .. }) { range.form() } else { form };

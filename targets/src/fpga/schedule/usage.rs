@@ -138,7 +138,8 @@ impl Schedule {
         }
     }
 
-    /// Counters that count and are compared, and what a loop carries, which begins with one thing and goes on with another.
+    /// Counters that count and are compared, and what a loop carries, which begins with one thing and goes on with another. What is known
+    /// that it begins with, a register is set to by itself (UG574).
     fn counters(&self, own: &Loop) -> Resources {
         let bits = |id: OpId| {
             let op = &self.nest.ops[id.index()];
@@ -146,7 +147,10 @@ impl Schedule {
         };
         let counters: u64 = own.counters.iter().map(|counter| bits(counter.op)).sum();
         let carried: u64 = own.carried.iter().map(|carried| bits(carried.op)).sum();
-        Resources { luts: counters + counters.div_ceil(2) + carried, ffs: counters + carried, ..Resources::default() }
+        let is_known = |id: OpId| matches!(self.nest.ops[id.index()].kind, Kind::Constant(_));
+        let chosen = own.carried.iter().filter(|carried| !is_known(carried.initial));
+        let chosen: u64 = chosen.map(|carried| bits(carried.op)).sum();
+        Resources { luts: counters + counters.div_ceil(2) + chosen, ffs: counters + carried, ..Resources::default() }
     }
 
     fn count_block(&self, id: BlockId, interval: Option<u64>, clock_hz: u64) -> Usage {
