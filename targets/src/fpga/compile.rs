@@ -63,7 +63,10 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         origins: plan.origins(group),
         macs: plan.macs(group),
         is_float: group.nodes().any(|id| is_of_floats(graph, id)),
-        tiling: tilings[index].join("; "),
+        tiling: match tilings[index].as_slice() {
+            [] => "made where it is read".to_owned(),
+            own => own.join("; "),
+        },
     });
     Parts {
         model: graph.name().to_string(),

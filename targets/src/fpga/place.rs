@@ -31,6 +31,12 @@ use crate::weights::Constant;
 /// Memories of a type that values are spread over.
 const MEMORIES: usize = 3;
 
+/// Bytes of an input or output from which on it is spread over channels.
+const LARGE: u64 = 1 << 16;
+
+/// Words that a memory on the part gives in a cycle.
+const PORTS: u64 = 2;
+
 /// So much smaller than all is what memories of the design may take of block RAM before UltraRAM is used: local arrays and ports need
 /// the rest.
 const FEW_BLOCKS: u64 = 5;
@@ -86,13 +92,17 @@ impl Wanted {
         self.elements.div_ceil(u64::from(self.banks)).max(1)
     }
 
-    /// Channels that it takes turns in beside the part: what lanes read at once of a constant comes from as many as it has beats.
+    /// Channels that it takes turns in beside the part: what lanes read at once of a constant comes from as many as it has beats. A large
+    /// input or output has twice as many as there are beats in two words, since a channel gives less than a beat in a cycle.
     fn ways(&self, facts: &FpgaMachine) -> u32 {
-        if !self.is_constant {
-            return 1;
-        }
+        let most = 1 << facts.memory.channels.ilog2();
         let beats = buffer_bytes(self.dtype, u64::from(self.banks)).div_ceil(BEAT_BYTES);
-        beats.next_power_of_two().min(1 << facts.memory.channels.ilog2()) as u32
+        let wanted = match self.is_constant {
+            true => beats,
+            false if self.is_outside && self.bytes() >= LARGE => 2 * PORTS * beats,
+            false => 1,
+        };
+        wanted.next_power_of_two().min(most) as u32
     }
 }
 

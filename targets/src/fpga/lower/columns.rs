@@ -39,6 +39,8 @@ pub(super) struct Columns {
     pub stored: DType,
     /// Lanes that do what follows the products, a divisor of all.
     pub few: u32,
+    /// What is written of B on the way, if B is a view of it.
+    pub cache: Option<ValueId>,
 }
 
 /// Iterations of staging for one of products, at most: so much narrower than lanes may what is staged at once be.
@@ -212,7 +214,12 @@ impl Columns {
             let column = builder.add(first_column, lane);
             let lead = self.batch.of_matrix(elements, block.matrix);
             let coords = product.coords(elements, 1, &lead, depth, column);
-            return elements.element(product.factors[1], &coords);
+            let element = elements.element(product.factors[1], &coords)?;
+            if let Some(cache) = self.cache {
+                let (_, at) = elements.seen(product.factors[1], &coords);
+                elements.store(cache, &at)?;
+            }
+            return Ok(element);
         };
         // Matrices of a batch follow each other.
         let tiles = builder.scaled(block.matrix, product.n as i32 / lanes);

@@ -30,6 +30,8 @@ pub(super) struct Depth {
     pub rows: u32,
     /// Lanes that do what follows the products, a divisor of all columns.
     pub few: u32,
+    /// What is written of B on the way, if B is a view of it.
+    pub cache: Option<ValueId>,
 }
 
 /// What is known in a kernel for one block of rows.
@@ -163,6 +165,10 @@ impl Depth {
         let depth = builder.add(before, lane);
         let coords = product.coords(elements, 1, &lead, depth, column);
         let b = elements.element(product.factors[1], &coords)?;
+        if let Some(cache) = self.cache {
+            let (_, at) = elements.seen(product.factors[1], &coords);
+            elements.store(cache, &at)?;
+        }
         let builder = &mut elements.builder;
         let b = builder.convert_register(stored[1], sum, b);
         let b = builder.keep("weight", Scalar::of(sum), b);

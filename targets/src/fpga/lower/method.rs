@@ -104,7 +104,7 @@ impl Method {
         };
         let stored = graph.ty(a).dtype;
         let few = if lanes.is_multiple_of(widths.lanes) { widths.lanes } else { lanes };
-        Ok(Some(Method::Columns(Columns { product, batch, lanes, rows, steps, partials, packed, stored, few })))
+        Ok(Some(Method::Columns(Columns { product, batch, lanes, rows, steps, partials, packed, stored, few, cache: None })))
     }
 
     /// Numbers of the arranged constants that calls read once from the first element to the last.
@@ -143,7 +143,7 @@ fn along_depth(product: &Product, batch: &Batch, word: u32, macs: u32) -> Option
     }
     // Parts of sums are added up without further adders.
     let few = power_in(product.n, word.min(along * columns).min(macs / parts));
-    Some(Depth { product: product.clone(), batch: batch.clone(), along, columns, rows, few })
+    Some(Depth { product: product.clone(), batch: batch.clone(), along, columns, rows, few, cache: None })
 }
 
 /// Rows and columns at a time, and steps of an iteration, of a product of floats whose B lies in words of so many elements.

@@ -3,16 +3,20 @@
 
 mod batch;
 mod blocks;
+mod caches;
 mod columns;
 mod depth;
 mod elements;
 mod method;
 mod passes;
 
+use std::collections::HashSet;
+
 use tcc_ir::ops::BinaryFn;
 use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
 
 use self::blocks::{Blocks, Handed};
+use self::caches::caches;
 use self::method::Method;
 pub(in crate::fpga) use self::method::has_few_rows;
 use self::passes::Passes;
@@ -93,6 +97,14 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
             steps.push((index, Step::Piece(Box::new(piece), method.map(Box::new))));
         }
     }
+    let caches = caches(plan, &steps);
+    for (&step, cache) in &caches {
+        if let (_, Step::Piece(piece, Some(method))) = &mut steps[step] {
+            piece.nodes.push(cache.node);
+            method.keep(cache.value);
+        }
+    }
+    let made: HashSet<usize> = caches.values().map(|cache| cache.step).collect();
     let mut in_order = vec![false; constants.arranged.len()];
     for (_, step) in &steps {
         if let Step::Piece(_, Some(method)) = step {
@@ -101,7 +113,10 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
     }
     let (calls, handed) = (Vec::new(), Vec::new());
     let mut lowering = Lowering { plan, constants: &constants, widths, calls, handed, group: 0 };
-    for (index, step) in steps {
+    for (number, (index, step)) in steps.into_iter().enumerate() {
+        if made.contains(&number) {
+            continue;
+        }
         lowering.group = index as u32;
         let group = &plan.kernels[index];
         match step {

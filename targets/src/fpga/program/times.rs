@@ -9,8 +9,10 @@ use crate::fpga::FpgaMachine;
 use crate::fpga::design::{Design, Home};
 use crate::fpga::memories::bank;
 use crate::fpga::resources::Resources;
-use crate::fpga::schedule::{AXI_PORT, Rate, Schedule, Usage};
+use crate::fpga::schedule::{AXI_PORT, AXI_READER, Rate, Schedule, Usage};
 use crate::target::TargetError;
+
+use crate::kernel::simulator::Place;
 
 use super::loading::Loading;
 use super::parts::{Buffer, Call, Load};
@@ -32,6 +34,8 @@ pub(in crate::fpga) struct Times {
     pub functions: Vec<Schedule>,
     /// Each call.
     pub calls: Vec<CallTime>,
+    /// Whether there is a port by which what lies on the part is brought there.
+    has_host: bool,
 }
 
 /// A call in time.
@@ -102,7 +106,8 @@ impl Times {
             times.push(CallTime { control, cycles: end - begin, waits: end - begin - needed });
             now = end;
         }
-        Ok(Times { functions, calls: times })
+        let is_brought = |buffer: &Buffer| matches!((buffer.home, buffer.place), (Home::OnChip(_), Place::Weights(_)));
+        Ok(Times { functions, calls: times, has_host: buffers.iter().any(is_brought) })
     }
 
     /// Cycles of all calls.
@@ -124,9 +129,10 @@ impl Times {
         let loader = design.loader.as_ref().map_or_else(Resources::default, |loader| {
             let fifos = loader.streams.iter().map(|fifo| bank(fifo.depth, BEAT_BYTES * 8, fifo.storage, false));
             // One port more reads what is to be loaded.
-            (fifos.sum::<Resources>() + AXI_PORT + LOADER) * u64::from(loader.channels) + AXI_PORT
+            (fifos.sum::<Resources>() + AXI_READER + LOADER) * u64::from(loader.channels) + AXI_READER
         });
+        let host = if self.has_host { AXI_PORT } else { Resources::default() };
         // One more is the controller's own.
-        functions.resources() + memories + AXI_PORT * (ports + 1) + CONTROLLER + loader
+        functions.resources() + memories + AXI_PORT * ports + AXI_READER + CONTROLLER + host + loader
     }
 }
