@@ -468,6 +468,8 @@ impl Placing<'_> {
         let ways = wanted.ways(self.facts);
         let known = self.uses[place].iter().find_map(|role| self.channels_of.get(role).copied());
         let first = known.filter(|&(_, known)| known == ways).map(|(first, _)| first).unwrap_or_else(|| {
+            // In step with others of as many, so that two are either the same or apart.
+            self.turn = self.turn.next_multiple_of(ways);
             if self.turn + ways > self.channels {
                 self.turn = 0;
             }
@@ -547,7 +549,7 @@ impl Placing<'_> {
     fn use_uram(&mut self) {
         let budget = self.facts.budget();
         let fifos = self.loads.as_ref().map(Loads::resources).unwrap_or_default();
-        let all = |memories: &[OnChip]| memories.iter().map(|memory| memory.resources(true)).sum::<Resources>() + fifos;
+        let all = |memories: &[OnChip]| memories.iter().map(|memory| memory.resources(true)).sum::<Resources>();
         let mut by_size: Vec<usize> = (0..self.design.memories.len())
             .filter(|&memory| self.design.memories[memory].storage == Storage::Bram)
             .collect();
@@ -558,7 +560,7 @@ impl Placing<'_> {
                 return;
             }
             self.design.memories[memory].storage = Storage::Uram;
-            if all(&self.design.memories).urams > budget.urams {
+            if all(&self.design.memories).urams + fifos.urams > budget.urams {
                 self.design.memories[memory].storage = Storage::Bram;
             }
         }

@@ -7,14 +7,13 @@ use std::collections::{HashMap, HashSet};
 
 use tcc_ir::{NodeId, Op, Plan, ValueId};
 
-use super::Step;
 use super::method::Method;
 use crate::lower::piece::{Piece, Work};
 
 /// A concatenation that a product makes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cache {
-    /// The step that would make it.
+    /// The part that would make it.
     pub step: usize,
     /// The node.
     pub node: NodeId,
@@ -22,14 +21,22 @@ pub(super) struct Cache {
     pub value: ValueId,
 }
 
-/// The caches that products make, by the products' steps.
-pub(super) fn caches(plan: &Plan, steps: &[(usize, Step)]) -> HashMap<usize, Cache> {
+/// A part of a kernel of the plan as far as this goes.
+pub(super) enum Part<'p> {
+    /// Writes a view out.
+    Copy(ValueId),
+    /// Computes.
+    Piece(&'p Piece),
+}
+
+/// The caches that are read by one product alone, as its B, by that product's place among the parts of all kernels.
+pub(super) fn caches(plan: &Plan, parts: &[Part<'_>]) -> HashMap<usize, Cache> {
     let graph = &plan.graph;
     let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
-    for (number, (_, step)) in steps.iter().enumerate() {
-        let read: HashSet<ValueId> = match step {
-            Step::Copy(_, source) => HashSet::from([source.root]),
-            Step::Piece(piece, _) => {
+    for (number, part) in parts.iter().enumerate() {
+        let read: HashSet<ValueId> = match part {
+            Part::Copy(root) => HashSet::from([*root]),
+            Part::Piece(piece) => {
                 let inputs = piece.all_nodes().flat_map(|id| &graph.node(id).inputs);
                 inputs.map(|&input| plan.access(input).root).collect()
             }
@@ -37,22 +44,23 @@ pub(super) fn caches(plan: &Plan, steps: &[(usize, Step)]) -> HashMap<usize, Cac
         read.into_iter().for_each(|root| readers.entry(root).or_default().push(number));
     }
     let mut found = HashMap::new();
-    for (step, (_, own)) in steps.iter().enumerate() {
-        let Some((node, value)) = concatenation(plan, own) else { continue };
+    for (step, part) in parts.iter().enumerate() {
+        let Some((node, value)) = concatenation(plan, part) else { continue };
         let [reader] = readers.get(&value).map(Vec::as_slice).unwrap_or_default() else { continue };
-        let Step::Piece(piece, Some(method)) = &steps[*reader].1 else { continue };
-        let reads_all = method.reads_once(plan, value) && !piece.outputs.contains(&value);
-        if *reader > step && reads_all && !found.contains_key(reader) {
+        let Part::Piece(piece) = parts[*reader] else { continue };
+        let product = piece.nodes.first().map(|&id| graph.node(id)).filter(|node| matches!(node.op, Op::MatMul(_)));
+        let factors = product.map(|node| [node.inputs[0], node.inputs[1]].map(|factor| plan.access(factor).root));
+        let is_b = factors.is_some_and(|[a, b]| b == value && a != value);
+        if is_b && *reader > step && !piece.outputs.contains(&value) && !found.contains_key(reader) {
             found.insert(*reader, Cache { step, node, value });
         }
     }
     found
 }
 
-/// The node and the result of a step that does nothing but put together one of the model's outputs.
-fn concatenation(plan: &Plan, step: &Step) -> Option<(NodeId, ValueId)> {
-    let Step::Piece(piece, None) = step else { return None };
-    let Piece { work: Work::Elements, nodes, outputs, prologue: None } = &**piece else { return None };
+/// The node and the result of a part that does nothing but put together one of the model's outputs.
+fn concatenation(plan: &Plan, part: &Part<'_>) -> Option<(NodeId, ValueId)> {
+    let Part::Piece(Piece { work: Work::Elements, nodes, outputs, prologue: None }) = part else { return None };
     let (&[node], &[value]) = (nodes.as_slice(), outputs.as_slice()) else { return None };
     let is_output = plan.graph.outputs().iter().any(|output| output.value == value);
     (is_output && matches!(plan.graph.node(node).op, Op::Concat(_))).then_some((node, value))
@@ -60,15 +68,14 @@ fn concatenation(plan: &Plan, step: &Step) -> Option<(NodeId, ValueId)> {
 
 impl Method {
     /// Whether each element of a value is read once as B's.
-    fn reads_once(&self, plan: &Plan, value: ValueId) -> bool {
+    pub fn reads_once(&self, plan: &Plan, value: ValueId) -> bool {
         let (product, batch, rows) = match self {
             Method::Columns(columns) => (&columns.product, &columns.batch, columns.rows),
             Method::Depth(depth) => (&depth.product, &depth.batch, depth.rows),
             Method::Blocks(_) => return false,
         };
-        let [a, b] = product.factors.map(|factor| plan.access(factor).root);
         let all = batch.matrices() * product.k * product.n;
-        b == value && a != value && batch.rows() <= rows as usize && all == plan.graph.shape(value).count()
+        batch.rows() <= rows as usize && all == plan.graph.shape(value).count()
     }
 
     /// Has it write what it reads as B.

@@ -58,7 +58,7 @@ impl Method {
         constants: &mut Constants,
         arranged_lanes: &mut Vec<u32>,
         piece: &Piece,
-        widths: Widths,
+        (widths, is_cache): (Widths, bool),
     ) -> Result<Option<Method>, TargetError> {
         let products = Product::all_of(plan, constants, piece);
         let Some(product) = products.and_then(|products| products.into_iter().next()) else { return Ok(None) };
@@ -75,12 +75,15 @@ impl Method {
         let macs = if is_float { widths.float_macs } else { widths.integer_macs };
         let is_constant = constants.derived[product.factors[1].index()];
         let batch = Batch::of(plan, &product);
-        if !is_constant && let Some(depth) = along_depth(&product, &batch, widths.lanes, macs) {
+        // Elements of B that come at once: of a cache, which comes from beside the part, as many as all rows have multipliers for.
+        let all_rows = (batch.rows() as u32).next_power_of_two().min(ROWS);
+        let word = if is_cache { widths.lanes.max(macs / (PORTS * all_rows)) } else { widths.lanes };
+        if !is_constant && let Some(depth) = along_depth(&product, &batch, (word, widths.lanes), macs) {
             return Ok(Some(Method::Depth(depth)));
         }
         let [a, b] = product.factors;
         let (rows, lanes, steps) = match is_constant {
-            false if is_float => of_values(&product, &batch, widths.lanes, macs),
+            false if is_float => of_values(&product, &batch, word, macs),
             _ => {
                 let rows = (batch.rows() as u32).next_power_of_two().min(ROWS).min(macs.max(1));
                 let most = if is_constant { macs / rows } else { widths.lanes.min(macs / rows) };
@@ -131,8 +134,9 @@ fn rows_of(batch: &Batch, word: u32, macs: u32) -> u32 {
     all.min(1 << most.ilog2())
 }
 
-/// A product with lanes along the depth, if its factors lie along it.
-fn along_depth(product: &Product, batch: &Batch, word: u32, macs: u32) -> Option<Depth> {
+/// A product with lanes along the depth, if its factors lie along it, of a B of which so many elements come at once; other values lie in
+/// words of so many.
+fn along_depth(product: &Product, batch: &Batch, (word, lanes): (u32, u32), macs: u32) -> Option<Depth> {
     let rows = rows_of(batch, word, macs);
     let elements = (PORTS * word).min(macs / rows).max(1);
     let along = power_in(product.k, elements);
@@ -142,7 +146,7 @@ fn along_depth(product: &Product, batch: &Batch, word: u32, macs: u32) -> Option
         return None;
     }
     // Parts of sums are added up without further adders.
-    let few = power_in(product.n, word.min(along * columns).min(macs / parts));
+    let few = power_in(product.n, lanes.min(along * columns).min(macs / parts));
     Some(Depth { product: product.clone(), batch: batch.clone(), along, columns, rows, few, cache: None })
 }
 

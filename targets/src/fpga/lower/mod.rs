@@ -16,7 +16,7 @@ use tcc_ir::ops::BinaryFn;
 use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
 
 use self::blocks::{Blocks, Handed};
-use self::caches::caches;
+use self::caches::{Part, caches};
 use self::method::Method;
 pub(in crate::fpga) use self::method::has_few_rows;
 use self::passes::Passes;
@@ -92,16 +92,26 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
             steps.push((index, Step::Copy(value, source)));
             continue;
         }
-        for piece in pieces(&plan.graph, group) {
-            let method = Method::of(plan, &mut constants, &mut arranged_lanes, &piece, widths)?;
-            steps.push((index, Step::Piece(Box::new(piece), method.map(Box::new))));
-        }
+        steps.extend(pieces(&plan.graph, group).into_iter().map(|piece| (index, Step::Piece(Box::new(piece), None))));
     }
-    let caches = caches(plan, &steps);
-    for (&step, cache) in &caches {
-        if let (_, Step::Piece(piece, Some(method))) = &mut steps[step] {
-            piece.nodes.push(cache.node);
-            method.keep(cache.value);
+    let parts = steps.iter().map(|(_, step)| match step {
+        Step::Copy(_, source) => Part::Copy(source.root),
+        Step::Piece(piece, _) => Part::Piece(piece),
+    });
+    let mut caches = caches(plan, &parts.collect::<Vec<_>>());
+    for (number, (_, step)) in steps.iter_mut().enumerate() {
+        let Step::Piece(piece, method) = step else { continue };
+        let cache = caches.get(&number).copied();
+        let found = Method::of(plan, &mut constants, &mut arranged_lanes, piece, (widths, cache.is_some()))?;
+        *method = found.map(Box::new);
+        match (cache, method) {
+            (Some(cache), Some(method)) if method.reads_once(plan, cache.value) => {
+                piece.nodes.push(cache.node);
+                method.keep(cache.value);
+            }
+            _ => {
+                caches.remove(&number);
+            }
         }
     }
     let made: HashSet<usize> = caches.values().map(|cache| cache.step).collect();

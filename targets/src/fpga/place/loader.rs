@@ -14,15 +14,16 @@ use crate::fpga::resources::Resources;
 /// Bits of a beat.
 const BEAT: u64 = BEAT_BYTES * 8;
 
-/// Beats that the FIFO with most traffic holds, where there is UltraRAM, or block RAM, or neither to spare: as many as a block of each has
-/// words.
-const DEPTHS: [(u64, Storage); 3] = [(4_096, Storage::Uram), (512, Storage::Bram), (64, Storage::Lutram)];
+/// Beats that the FIFO with most traffic holds, where there is UltraRAM, or block RAM, or neither to spare: as many as one or two blocks of
+/// each have words. What comes while functions do something else than multiply should find room.
+const DEPTHS: [(u64, Storage); 4] =
+    [(8_192, Storage::Uram), (4_096, Storage::Uram), (512, Storage::Bram), (64, Storage::Lutram)];
 
 /// The least that a FIFO holds.
 const SHALLOW: u64 = 32;
 
-/// The share of the part's blocks of a kind that FIFOs may take: one of so many.
-const SHARE: u64 = 2;
+/// The share of the part's UltraRAM and of its block RAM that the deepest FIFOs may take.
+const SHARES: [f64; 2] = [0.75, 0.5];
 
 /// How things are loaded.
 #[derive(Clone, Debug)]
@@ -73,9 +74,9 @@ impl Loads {
         let budget = facts.budget();
         let there = |&(depth, kind): &(u64, Storage)| {
             let Resources { bram18s, urams, .. } = bank(depth, BEAT, kind, false) * channels;
-            urams * SHARE <= budget.urams && bram18s * SHARE <= budget.bram18s
+            urams as f64 <= budget.urams as f64 * SHARES[0] && bram18s as f64 <= budget.bram18s as f64 * SHARES[1]
         };
-        let (deepest, kind) = DEPTHS.into_iter().find(there).unwrap_or(DEPTHS[2]);
+        let (deepest, kind) = DEPTHS.into_iter().find(there).unwrap_or(DEPTHS[DEPTHS.len() - 1]);
         let fifo = |&bits: &u64| {
             if bits == busiest {
                 return Fifo { depth: deepest, storage: kind };
