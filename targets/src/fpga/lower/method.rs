@@ -107,7 +107,18 @@ impl Method {
         };
         let stored = graph.ty(a).dtype;
         let few = if lanes.is_multiple_of(widths.lanes) { widths.lanes } else { lanes };
-        Ok(Some(Method::Columns(Columns { product, batch, lanes, rows, steps, partials, packed, stored, few, cache: None })))
+        Ok(Some(Method::Columns(Columns {
+            product,
+            batch,
+            lanes,
+            rows,
+            steps,
+            partials,
+            packed,
+            stored,
+            few,
+            cache: None,
+        })))
     }
 
     /// Numbers of the arranged constants that calls read once from the first element to the last.

@@ -12,8 +12,8 @@ mod passes;
 
 use std::collections::HashSet;
 
-use tcc_ir::ops::BinaryFn;
-use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Plan, Shape, ValueId};
+use tcc_ir::ops::{BinaryFn, UnaryFn};
+use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Op, Plan, Shape, ValueId};
 
 use self::blocks::{Blocks, Handed};
 use self::caches::{Part, caches};
@@ -43,6 +43,9 @@ pub(in crate::fpga) struct Widths {
 
 /// Lanes of operators that look for each of their elements by themselves: each has loops of its own.
 const LANES_ALONE: u32 = 2;
+
+/// Times that a lane's operators are used at least, where they are large.
+const USES: u32 = 16;
 
 /// Sums that elements of a row are added to by turns: no fewer than the cycles that an addition of floats takes.
 const TURNS: u32 = 8;
@@ -189,7 +192,7 @@ impl<'a> Lowering<'a> {
                 for shape in shapes {
                     let own: Vec<ValueId> =
                         outputs.iter().copied().filter(|&value| graph.shape(value) == &shape).collect();
-                    let walk = elements::Walk::new(&shape, widths.lanes);
+                    let walk = elements::Walk::new(&shape, self.lanes_of(piece, &shape));
                     self.call(group, piece, walk.lanes, |elements| {
                         walk.write(elements, |elements, coords| {
                             own.iter().try_for_each(|&output| elements.store(output, coords))
@@ -214,6 +217,21 @@ impl<'a> Lowering<'a> {
                 self.call(group, piece, LANES_ALONE, |elements| alone::write(elements, piece.nodes[0], &outputs))
             }
         }
+    }
+
+    /// Lanes for elements of a shape: of functions that take much to compute no more than are used often.
+    fn lanes_of(&self, piece: &Piece, shape: &Shape) -> u32 {
+        let is_large = |op: &Op| match op {
+            Op::Unary(op) => !matches!(op.0, UnaryFn::Abs | UnaryFn::Neg | UnaryFn::Not | UnaryFn::Sign),
+            Op::Binary(op) => matches!(op.0, BinaryFn::Div | BinaryFn::Mod | BinaryFn::Rem | BinaryFn::Pow),
+            _ => false,
+        };
+        let nodes = || piece.all_nodes().map(|id| self.plan.graph.node(id));
+        let is_float = nodes().any(|node| self.plan.graph.ty(node.output()).dtype.is_float());
+        if !is_float || !nodes().any(|node| is_large(&node.op)) {
+            return self.widths.lanes;
+        }
+        self.widths.lanes.min(1 << (shape.count() as u32 / USES).max(1).ilog2())
     }
 
     /// A product by blocks: what makes integers of rows, the engine, and what follows.

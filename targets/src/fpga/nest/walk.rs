@@ -9,7 +9,7 @@ use crate::fpga::widths::Range;
 use crate::kernel::simulator::ends;
 use crate::kernel::{Expr, ExprId, IndexFn, Kernel, Memory, Scalar, SharedId, Stmt, VarId};
 use tcc_ir::DType;
-use tcc_ir::ops::BinaryFn;
+use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 /// How an access to a local memory is made up, from which its banks follow.
 #[derive(Clone, Debug)]
@@ -560,6 +560,18 @@ impl<'k> Walk<'k> {
             Expr::Index(function, a, b) => {
                 let (a, b) = (self.value(a)?, self.value(b)?);
                 self.values.index(function, a, b)
+            }
+            Expr::Unary(UnaryFn::Sigmoid, dtype, x) if Scalar::of(dtype) == Scalar::F32 => {
+                // 1 / (1 + e^-x), of operators that others use too.
+                let x = self.value(x)?;
+                let one = self.values.float(u64::from(1.0f32.to_bits()), Form::Single);
+                let single = |walk: &mut Self, kind: Kind, operands: Vec<OpId>| {
+                    walk.values.pure(kind, Form::Single, operands, Range::TRUTH)
+                };
+                let turned = single(self, Kind::Unary(UnaryFn::Neg, dtype), vec![x]);
+                let power = single(self, Kind::Unary(UnaryFn::Exp, dtype), vec![turned]);
+                let sum = single(self, Kind::Binary(BinaryFn::Add, dtype), vec![one, power]);
+                single(self, Kind::Binary(BinaryFn::Div, dtype), vec![one, sum])
             }
             Expr::Unary(function, dtype, x) => {
                 let x = self.value(x)?;

@@ -19,8 +19,8 @@ const BEAT: u64 = BEAT_BYTES * 8;
 const DEPTHS: [(u64, Storage); 4] =
     [(8_192, Storage::Uram), (4_096, Storage::Uram), (512, Storage::Bram), (64, Storage::Lutram)];
 
-/// The least that a FIFO holds.
-const SHALLOW: u64 = 32;
+/// The least that a FIFO holds, and the most that another than the deepest does: as many as a block of RAM has words.
+const OTHERS: [u64; 2] = [32, 512];
 
 /// The share of the part's UltraRAM and of its block RAM that the deepest FIFOs may take.
 const SHARES: [f64; 2] = [0.75, 0.5];
@@ -81,7 +81,7 @@ impl Loads {
             if bits == busiest {
                 return Fifo { depth: deepest, storage: kind };
             }
-            let depth = (deepest * bits).div_ceil(busiest).next_power_of_two().max(SHALLOW);
+            let depth = (deepest * bits).div_ceil(busiest).next_power_of_two().clamp(OTHERS[0], OTHERS[1]);
             let storage = match storage(depth, BEAT) {
                 Storage::Uram if budget.urams == 0 => Storage::Bram,
                 storage => storage,

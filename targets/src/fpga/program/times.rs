@@ -118,6 +118,21 @@ impl Times {
     /// What a design takes: functions share operators, since they never run at the same time; memories and ports are there once.
     pub fn resources(&self, design: &Design) -> Resources {
         let functions = self.functions.iter().fold(Usage::default(), |all, function| all.or(function.usage().clone()));
+        if std::env::var("TCC_DBG").is_ok() {
+            for (class, &count) in &functions.operators {
+                let n = functions.operations.get(class).copied().unwrap_or(0);
+                let mux =
+                    Usage { operators: [(*class, count)].into(), operations: [(*class, n)].into(), ..Usage::default() }
+                        .resources()
+                        .luts
+                        - class.resources().luts * count;
+                eprintln!("{class:?} count {count} of {n} luts {} mux {mux}", class.resources().luts * count);
+            }
+            eprintln!("control {:?} memories {:?}", functions.control, functions.memories);
+            for (f, own) in design.functions.iter().zip(&self.functions) {
+                eprintln!("{} control {:?}", f.kernel.name, own.usage().control);
+            }
+        }
         let memories: Resources = design.memories.iter().map(|memory| memory.resources(true)).sum();
         let is_used = |channel: u32| {
             design.functions.iter().flat_map(|function| &function.homes).any(|home| match *home {

@@ -211,9 +211,11 @@ impl Schedule {
                 port(distinct.len() as u64) + moved * address
             }
             // Lanes are turned against banks, two steps of a power of two in a table.
-            Pattern::Shifted(_) => {
+            Pattern::Shifted(distances) => {
                 let steps = u64::from(banks.max(1).next_power_of_two().ilog2()).div_ceil(2);
-                port(banks) + banks * address + copies.max(1) * bits * steps
+                // Lanes that want the same element, or of which one writes it, are one here.
+                let distinct: BTreeSet<_> = distances.iter().collect();
+                port(banks) + banks * address + distinct.len() as u64 * bits * steps
             }
             Pattern::Scattered => port(banks) + chosen(copies, banks * address) + chosen(banks, copies * bits),
         }
