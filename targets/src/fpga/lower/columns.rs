@@ -47,17 +47,17 @@ pub(super) struct Columns {
 const STAGED: u32 = 8;
 
 /// What is known in a kernel for one block of rows.
-struct Block {
+pub(super) struct Block {
     /// The matrix of B.
-    matrix: ExprId,
+    pub matrix: ExprId,
     /// The first row.
-    first: ExprId,
+    pub first: ExprId,
     /// Rows of A.
-    staged: Vec<SharedId>,
+    pub staged: Vec<SharedId>,
     /// What lanes have summed up, row by row.
-    sums: SharedId,
+    pub sums: SharedId,
     /// The parameter that holds B, if it is packed.
-    packed: Option<BufferId>,
+    pub packed: Option<BufferId>,
 }
 
 impl Columns {
@@ -66,6 +66,9 @@ impl Columns {
     /// # Errors
     /// A defect.
     pub fn write(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
+        if self.is_together() {
+            return self.write_together(elements, outputs);
+        }
         let Columns { product, batch, lanes, rows, steps, .. } = self;
         let builder = &mut elements.builder;
         let (matrix, block) = (builder.block(1), builder.block(0));
@@ -99,7 +102,7 @@ impl Columns {
     }
 
     /// Elements of a row that are staged at once: such that it takes a small part of what the products take.
-    fn width(&self) -> u32 {
+    pub(super) fn width(&self) -> u32 {
         let tiles = self.product.n as u32 / self.lanes;
         power_in(self.product.k, self.lanes.min((STAGED * self.rows * self.steps / tiles).max(self.steps)))
     }
@@ -199,7 +202,7 @@ impl Columns {
     }
 
     /// An element of B in this lane's column.
-    fn weight(
+    pub(super) fn weight(
         &self,
         elements: &mut Elements<'_>,
         block: &Block,

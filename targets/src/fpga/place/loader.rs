@@ -19,8 +19,8 @@ const BEAT: u64 = BEAT_BYTES * 8;
 const DEPTHS: [(u64, Storage); 4] =
     [(8_192, Storage::Uram), (4_096, Storage::Uram), (512, Storage::Bram), (64, Storage::Lutram)];
 
-/// The least that a FIFO holds, and the most that another than the deepest does: as many as a block of RAM has words.
-const OTHERS: [u64; 2] = [32, 512];
+/// The least that a FIFO holds, and the most that another than the deepest does: as many as two blocks of RAM have words.
+const OTHERS: [u64; 2] = [32, 1_024];
 
 /// The share of the part's UltraRAM and of its block RAM that the deepest FIFOs may take.
 const SHARES: [f64; 2] = [0.75, 0.5];
