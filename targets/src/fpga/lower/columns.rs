@@ -102,7 +102,7 @@ impl Columns {
     }
 
     /// Elements of a row that are staged at once: such that it takes a small part of what the products take.
-    pub(super) fn width(&self) -> u32 {
+    fn width(&self) -> u32 {
         let tiles = self.product.n as u32 / self.lanes;
         power_in(self.product.k, self.lanes.min((STAGED * self.rows * self.steps / tiles).max(self.steps)))
     }

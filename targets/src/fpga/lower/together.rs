@@ -8,7 +8,7 @@ use tcc_ir::ValueId;
 use tcc_ir::ops::BinaryFn;
 
 use super::columns::{Block, Columns};
-use super::{tree, zero};
+use super::{power_in, tree, zero};
 use crate::kernel::check::wide;
 use crate::kernel::{ExprId, IndexFn, Scalar, SharedId};
 use crate::lower::Written;
@@ -32,9 +32,20 @@ impl Columns {
         let Columns { product, batch, rows, steps, partials, lanes, packed, .. } = self;
         let (matrices, parts) = (batch.matrices(), product.k / *steps as usize);
         let rows_fit = matrices * product.k * *rows as usize <= MOST;
-        let sums_fit = matrices * (product.n / *lanes as usize) * (partials * lanes * rows) as usize <= MOST;
+        let turns = self.turns() as usize;
+        let sums_fit = matrices * (product.n / *lanes as usize) * turns * (lanes * rows) as usize <= MOST;
         let is_plain = product.sum.is_float() && packed.is_none() && matrices > 1 && batch.rows() <= *rows as usize;
-        is_plain && rows_fit && sums_fit && parts.is_multiple_of(*partials as usize)
+        is_plain && rows_fit && sums_fit && parts.is_multiple_of(turns) && turns >= *partials as usize
+    }
+
+    /// Sums that iterations add to by turns: in memory, which takes longer than in registers.
+    fn turns(&self) -> u32 {
+        power_in(self.product.k / self.steps as usize, 2 * self.partials)
+    }
+
+    /// Elements of a row that are staged at once.
+    fn staged(&self) -> u32 {
+        power_in(self.product.k, (self.lanes / 2).max(self.steps))
     }
 
     fn tiles(&self) -> u32 {
@@ -46,17 +57,18 @@ impl Columns {
     /// # Errors
     /// A defect.
     pub fn write_together(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
-        let Columns { product, batch, lanes, rows, steps, partials, .. } = self;
+        let Columns { product, batch, lanes, rows, steps, .. } = self;
         let matrices = batch.matrices() as u32;
         let builder = &mut elements.builder;
         let kept = Kept {
             rows: (0..*rows).map(|_| builder.shared("row", self.stored, matrices * product.k as u32)).collect(),
             sums: (0..*rows)
-                .map(|_| builder.shared("sums", wide(product.sum), matrices * self.tiles() * partials * lanes))
+                .map(|_| builder.shared("sums", wide(product.sum), matrices * self.tiles() * self.turns() * lanes))
                 .collect(),
         };
         self.stage_all(elements, &kept)?;
         self.multiply_all(elements, &kept)?;
+        self.add_turns(elements, &kept);
         self.finish_all(elements, &kept, outputs)?;
         let about = batch.about(product);
         let tiling =
@@ -70,7 +82,7 @@ impl Columns {
     }
 
     fn stage_all(&self, elements: &mut Elements<'_>, kept: &Kept) -> Result<(), TargetError> {
-        let (product, width) = (&self.product, self.width());
+        let (product, width) = (&self.product, self.staged());
         let builder = &mut elements.builder;
         let (nothing, lane) = (builder.integer(0), builder.thread());
         let (end, last) =
@@ -110,21 +122,21 @@ impl Columns {
         let builder = &mut elements.builder;
         let before = builder.scaled(matrix, self.tiles() as i32);
         let at = builder.add(before, tile);
-        let at = builder.scaled(at, self.partials as i32);
+        let at = builder.scaled(at, self.turns() as i32);
         let at = builder.add(at, turn);
         let at = builder.scaled(at, self.lanes as i32);
         builder.add(at, lane)
     }
 
     fn multiply_all(&self, elements: &mut Elements<'_>, kept: &Kept) -> Result<(), TargetError> {
-        let Columns { product, rows, steps, partials, .. } = self;
+        let Columns { product, rows, steps, .. } = self;
         let sum = product.sum;
         let types = product.factors.map(|factor| elements.graph().ty(factor).dtype);
         let tiles = self.tiles();
         let builder = &mut elements.builder;
         let (nothing, lane, start) = (builder.integer(0), builder.thread(), zero(builder, sum));
         let [matrices, last_tile, turns, rounds] =
-            [self.batch.matrices() as u32, tiles, *partials, product.k as u32 / (steps * partials)]
+            [self.batch.matrices() as u32, tiles, self.turns(), product.k as u32 / (steps * self.turns())]
                 .map(|count| builder.integer(count as i32));
         let matrix = builder.loop_over("matrix", nothing, matrices, 1);
         let tile = if tiles == 1 { nothing } else { builder.loop_over("tile", nothing, last_tile, 1) };
@@ -132,7 +144,7 @@ impl Columns {
         let turn = builder.loop_over("turn", nothing, turns, 1);
         elements.open();
         let builder = &mut elements.builder;
-        let before = builder.scaled(round, *partials as i32);
+        let before = builder.scaled(round, self.turns() as i32);
         let part = builder.add(before, turn);
         let first = builder.scaled(part, *steps as i32);
         let weights = builder.array("weights", Scalar::of(sum), *steps, start);
@@ -174,8 +186,31 @@ impl Columns {
         Ok(())
     }
 
+    /// Adds up what iterations have added to by turns: turn by turn of all matrices, so that no addition waits for another.
+    fn add_turns(&self, elements: &mut Elements<'_>, kept: &Kept) {
+        let tiles = self.tiles();
+        let builder = &mut elements.builder;
+        let (nothing, first, lane) = (builder.integer(0), builder.integer(1), builder.thread());
+        let [turns, matrices, last_tile] =
+            [self.turns(), self.batch.matrices() as u32, tiles].map(|count| builder.integer(count as i32));
+        let turn = builder.loop_over("turn", first, turns, 1);
+        let matrix = builder.loop_over("matrix", nothing, matrices, 1);
+        let tile = if tiles == 1 { nothing } else { builder.loop_over("tile", nothing, last_tile, 1) };
+        elements.open();
+        for &sums in &kept.sums {
+            let [to, from] = [nothing, turn].map(|turn| self.place(elements, [matrix, tile, turn], lane));
+            let builder = &mut elements.builder;
+            let (so_far, own) =
+                (builder.load_shared(sums, to, "so_far"), builder.load_shared(sums, from, "partial_sum"));
+            let next = builder.binary(BinaryFn::Add, self.product.sum, so_far, own);
+            builder.store_shared(sums, to, next);
+        }
+        elements.close();
+        (0..1 + u32::from(tiles > 1)).for_each(|_| elements.builder.end());
+    }
+
     fn finish_all(&self, elements: &mut Elements<'_>, kept: &Kept, outputs: &[ValueId]) -> Result<(), TargetError> {
-        let Columns { product, batch, lanes, few, partials, .. } = self;
+        let Columns { product, batch, lanes, few, .. } = self;
         let (tiles, parts) = (self.tiles(), lanes / few);
         let builder = &mut elements.builder;
         let (nothing, thread) = (builder.integer(0), builder.thread());
@@ -196,14 +231,8 @@ impl Columns {
         let column = builder.add(first_column, lane);
         for number in 0..batch.rows() {
             elements.enter();
-            let places = (0..*partials as i32)
-                .map(|turn| {
-                    let turn = elements.builder.integer(turn);
-                    let place = self.place(elements, [matrix, tile, turn], lane);
-                    elements.builder.load_shared(kept.sums[number], place, "partial_sum")
-                })
-                .collect();
-            let total = tree(&mut elements.builder, product.sum, places);
+            let place = self.place(elements, [matrix, tile, nothing], lane);
+            let total = elements.builder.load_shared(kept.sums[number], place, "sum");
             let total = elements.builder.keep("total", Scalar::of(product.sum), total);
             let row = self.row_of(elements, number);
             let (lead, row) = batch.of_row(elements, matrix, row);

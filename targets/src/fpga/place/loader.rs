@@ -92,6 +92,18 @@ impl Loads {
         Some(Loads { loader, streams })
     }
 
+    /// Builds FIFOs from UltraRAM that were to be of block RAM, as far as memories leave some of so much.
+    pub fn use_uram(&mut self, mut taken: u64, budget: u64) {
+        taken += self.resources().urams;
+        for fifo in self.loader.streams.iter_mut().filter(|fifo| fifo.storage == Storage::Bram) {
+            let needed = bank(fifo.depth, BEAT, Storage::Uram, false).urams * u64::from(self.loader.channels);
+            if taken + needed <= budget {
+                fifo.storage = Storage::Uram;
+                taken += needed;
+            }
+        }
+    }
+
     /// Blocks of memory that FIFOs take.
     pub fn resources(&self) -> Resources {
         let fifos = self.loader.streams.iter().map(|fifo| bank(fifo.depth, BEAT, fifo.storage, false));
