@@ -43,7 +43,8 @@ pub(super) struct Columns {
     pub cache: Option<ValueId>,
 }
 
-/// Iterations of staging for one of products, at most: so much narrower than lanes may what is staged at once be.
+/// How many times as much as products use in an iteration is staged in one, for one tile: two rows in a cycle, so that staging takes a
+/// sixteenth of the products' time.
 const STAGED: u32 = 8;
 
 /// What is known in a kernel for one block of rows.
