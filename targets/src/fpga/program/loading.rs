@@ -1,9 +1,12 @@
 //! The loader beside the functions: when each beat is there, and how long functions wait for it.
 //!
-//! What is said of one channel holds for all: beats of a row are spread over the channels, of which the first has one in every row. The
-//! loader asks for the next beat as soon as its FIFO has room, which it knows when a beat is taken; the channel gives one after the
-//! other at its rate, the first after its latency, and that again where what comes next does not lie behind what came before. What
-//! functions read and write by ports of their own comes first, and the loader waits meanwhile.
+//! A channel has a beat in every row of what is loaded (in the last row of a buffer some have none, which is not told apart). The loader asks
+//! for the next beat as soon as its FIFO has room, which it knows when a beat is taken; a channel gives one after the other at its
+//! rate, the first after its latency, and that again where what comes next does not lie behind what came before. What functions read and
+//! write of a channel by ports of their own comes first, and the loader waits meanwhile. An iteration begins when all channels have given what it
+//! takes.
+
+use std::collections::BTreeSet;
 
 use super::parts::Load;
 use crate::fpga::design::Loader;
@@ -13,85 +16,104 @@ use crate::target::TargetError;
 /// Parts of a cycle that the loader's time is counted in.
 const PARTS: u64 = 1 << 16;
 
-/// A FIFO in time.
+/// The FIFOs of one number of all channels.
 #[derive(Clone, Debug, Default)]
 struct Stream {
     depth: usize,
-    /// The cycle in which each beat is in the FIFO.
-    arrived: Vec<u64>,
-    /// The cycle in which each beat is taken.
+    /// The cycle in which each row is taken.
     taken: Vec<u64>,
-    /// Beats that were taken before the present call, and iterations of it that have taken some.
+    /// Rows that were taken before the present call, and iterations of it that have taken some.
     before: usize,
     iterations: u64,
+}
+
+/// A channel in time, or several of which functions want the same.
+#[derive(Clone, Debug)]
+struct Channel {
+    /// Its number, or that of the first of them.
+    number: u32,
+    /// The load that comes next, and how many of its rows have been read.
+    next: (usize, u64),
+    /// The row behind the one that was read last.
+    behind: Option<u64>,
+    /// When it is free, in parts of a cycle.
+    free: u64,
+    /// Of each FIFO the cycles in which its beats are there.
+    arrived: Vec<Vec<u64>>,
 }
 
 /// The loader while a program runs.
 pub(super) struct Loading<'l> {
     loads: &'l [Load],
-    /// The load that comes next, and how many of its rows have been read.
-    next: (usize, u64),
-    /// The row behind the one that was read last.
-    behind: Option<u64>,
     /// The FIFO that each buffer goes through.
     stream_of: &'l dyn Fn(u32) -> Option<u32>,
     streams: Vec<Stream>,
-    /// When the channel is free, in parts of a cycle.
-    free: u64,
+    channels: Vec<Channel>,
     /// Parts of a cycle from one beat to the next.
     period: u64,
     latency: u64,
 }
 
 impl<'l> Loading<'l> {
+    /// Before anything is read. `wanted` says what functions move of a channel by their own ports, so that channels can be told apart.
     pub fn new(
         loader: Option<&Loader>,
         loads: &'l [Load],
         stream_of: &'l dyn Fn(u32) -> Option<u32>,
         rate: Rate,
+        wanted: impl Fn(u32) -> Vec<u64>,
     ) -> Loading<'l> {
         let fifos = loader.map(|loader| loader.streams.as_slice()).unwrap_or_default();
-        let streams = fifos.iter().map(|fifo| Stream { depth: fifo.depth as usize, ..Stream::default() }).collect();
-        let (period, latency) = (rate.parts_of_beat(PARTS), u64::from(rate.latency));
-        Loading { loads, next: (0, 0), behind: None, stream_of, streams, free: 0, period, latency }
+        let streams: Vec<Stream> =
+            fifos.iter().map(|fifo| Stream { depth: fifo.depth as usize, ..Stream::default() }).collect();
+        let mut known: BTreeSet<Vec<u64>> = BTreeSet::new();
+        let numbers = (0..loader.map_or(0, |loader| loader.channels)).filter(|&number| known.insert(wanted(number)));
+        let arrived = vec![Vec::new(); streams.len()];
+        let channel = |number| Channel { number, next: (0, 0), behind: None, free: 0, arrived: arrived.clone() };
+        let (channels, period) = (numbers.map(channel).collect(), rate.parts_of_beat(PARTS));
+        Loading { loads, stream_of, streams, channels, period, latency: u64::from(rate.latency) }
     }
 
-    /// Reads the next beat, unless there is none or its FIFO stays full; `until` a cycle, if one is given. Says whether it was read.
-    fn read(&mut self, until: Option<u64>) -> bool {
-        while self.loads.get(self.next.0).is_some_and(|load| load.rows == self.next.1) {
-            self.next = (self.next.0 + 1, 0);
+    /// Reads the next beat of a channel, unless there is none or its FIFO stays full; not after a cycle, if one is given. Says whether it was read.
+    fn read(&mut self, channel: usize, until: Option<u64>) -> bool {
+        let own = &mut self.channels[channel];
+        while self.loads.get(own.next.0).is_some_and(|load| load.rows == own.next.1) {
+            own.next = (own.next.0 + 1, 0);
         }
-        let Some(load) = self.loads.get(self.next.0) else { return false };
-        let Some(stream) = (self.stream_of)(load.buffer).and_then(|stream| self.streams.get_mut(stream as usize))
-        else {
+        let Some(load) = self.loads.get(own.next.0) else { return false };
+        let Some(number) = (self.stream_of)(load.buffer).map(|stream| stream as usize) else { return false };
+        let (Some(stream), Some(arrived)) = (self.streams.get(number), own.arrived.get_mut(number)) else {
             return false;
         };
-        let number = stream.arrived.len();
-        let has_room = match number.checked_sub(stream.depth) {
+        let has_room = match arrived.len().checked_sub(stream.depth) {
             None => 0,
             Some(before) => match stream.taken.get(before) {
                 Some(&cycle) => cycle * PARTS,
                 None => return false,
             },
         };
-        let row = load.at + self.next.1;
-        let asked = if self.behind == Some(row) { 0 } else { self.latency * PARTS };
-        let there = self.free.max(has_room) + asked + self.period;
+        let row = load.at + own.next.1;
+        let asked = if own.behind == Some(row) { 0 } else { self.latency * PARTS };
+        let there = own.free.max(has_room) + asked + self.period;
         let cycle = there.div_ceil(PARTS);
         if until.is_some_and(|until| cycle > until) {
             return false;
         }
-        stream.arrived.push(cycle);
-        (self.free, self.behind) = (there, Some(row + 1));
-        self.next.1 += 1;
+        arrived.push(cycle);
+        (own.free, own.behind) = (there, Some(row + 1));
+        own.next.1 += 1;
         true
     }
 
-    /// Has ports of functions move so many beats of a channel from a cycle on.
-    pub fn share(&mut self, now: u64, beats: u64) {
-        if beats > 0 {
-            while self.read(Some(now)) {}
-            self.free = self.free.max(now * PARTS) + beats * self.period;
+    /// Has ports of functions move beats of channels from a cycle on.
+    pub fn share(&mut self, now: u64, beats: impl Fn(u32) -> u64) {
+        for channel in 0..self.channels.len() {
+            let beats = beats(self.channels[channel].number);
+            if beats > 0 {
+                while self.read(channel, Some(now)) {}
+                let own = &mut self.channels[channel];
+                own.free = own.free.max(now * PARTS) + beats * self.period;
+            }
         }
     }
 
@@ -102,9 +124,26 @@ impl<'l> Loading<'l> {
         }
     }
 
-    /// Beats that were taken of a FIFO.
+    /// Rows that were taken of a FIFO.
     pub fn taken(&self, stream: u32) -> u64 {
         self.streams.get(stream as usize).map_or(0, |stream| stream.taken.len() as u64)
+    }
+
+    /// The cycle in which all channels have given so many beats to a FIFO.
+    fn there(&mut self, stream: usize, needed: usize) -> Result<u64, TargetError> {
+        let Some(last) = needed.checked_sub(1) else { return Ok(0) };
+        let mut latest = 0;
+        for channel in 0..self.channels.len() {
+            while self.channels[channel].arrived.get(stream).is_some_and(|arrived| arrived.len() < needed) {
+                if !self.read(channel, None) {
+                    let what = "functions wait for weights that the loader cannot read, since its other FIFOs are full";
+                    return Err(TargetError::Fault(what.to_owned()));
+                }
+            }
+            let arrived = self.channels[channel].arrived.get(stream).and_then(|arrived| arrived.get(last));
+            latest = latest.max(arrived.map_or(0, |&cycle| cycle + 1));
+        }
+        Ok(latest)
     }
 
     /// Does a step that begins in a cycle, and returns the one in which it ends.
@@ -120,18 +159,9 @@ impl<'l> Loading<'l> {
             let mut start = if iteration == 0 { begin } else { now + interval };
             for pop in pops {
                 let stream = pop.stream as usize;
-                let needed =
-                    self.streams.get(stream).map_or(0, |own| own.before as u64 + pop.taken(own.iterations + 1));
-                while self.streams.get(stream).is_some_and(|own| (own.arrived.len() as u64) < needed) {
-                    if !self.read(None) {
-                        let what =
-                            "functions wait for weights that the loader cannot read, since its other FIFOs are full";
-                        return Err(TargetError::Fault(what.to_owned()));
-                    }
-                }
-                let last = (needed as usize).checked_sub(1);
-                let there = self.streams.get(stream).zip(last).and_then(|(own, last)| own.arrived.get(last));
-                start = start.max(there.map_or(0, |&there| there + 1));
+                let own = self.streams.get(stream);
+                let needed = own.map_or(0, |own| own.before as u64 + pop.taken(own.iterations + 1));
+                start = start.max(self.there(stream, needed as usize)?);
             }
             now = start;
             for pop in pops {

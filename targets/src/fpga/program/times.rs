@@ -76,7 +76,8 @@ impl Times {
             Home::Loaded { stream } => Some(stream),
             Home::OnChip(_) | Home::External { .. } => None,
         };
-        let mut loading = Loading::new(design.loader.as_ref(), loads, &stream_of, rate);
+        let wanted = |channel: u32| functions.iter().map(|function| function.beats_of(channel)).collect();
+        let mut loading = Loading::new(design.loader.as_ref(), loads, &stream_of, rate, wanted);
         let channels = design.loader.as_ref().map_or(1, |loader| u64::from(loader.channels));
         let rows = |buffer: u32| buffers[buffer as usize].rows(channels);
         let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
@@ -85,8 +86,7 @@ impl Times {
             let control = words + if times.is_empty() { now } else { 0 };
             let schedule = &functions[call.function.index()];
             let begin = if times.is_empty() { control } else { now + control };
-            let shared = design.loader.as_ref().map_or(0, |loader| schedule.beats_of_channels(loader.channels));
-            loading.share(begin, shared);
+            loading.share(begin, |channel| schedule.beats_of(channel));
             loading.call();
             let (mut end, mut needed) = (begin, 0);
             for step in schedule.steps(call.grid) {

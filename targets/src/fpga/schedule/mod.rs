@@ -184,9 +184,9 @@ impl Schedule {
         self.traffic.values().map(|beats| self.rate.streamed(beats.sum())).max().unwrap_or(0)
     }
 
-    /// Beats that a call moves by ports of its own in the busiest of so many channels from the first on.
-    pub fn beats_of_channels(&self, channels: u32) -> u64 {
-        self.traffic.range(..channels).map(|(_, beats)| beats.sum()).max().unwrap_or(0)
+    /// Beats that a call moves of a channel by ports of its own.
+    pub fn beats_of(&self, channel: u32) -> u64 {
+        self.traffic.get(&channel).map_or(0, |beats| beats.sum())
     }
 
     /// What it is built from.
