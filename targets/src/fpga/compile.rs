@@ -5,7 +5,7 @@ use tcc_ir::{Graph, NodeId, Op, Plan, ValueId};
 use super::FpgaMachine;
 use super::lower::Lowered;
 use super::place::Placed;
-use super::program::{FpgaProgram, Group, Parts};
+use super::program::{FpgaProgram, Group, Other, Parts};
 use super::search::{Found, search};
 use crate::lower::Argument;
 use crate::lower::plan::Planned;
@@ -19,7 +19,7 @@ use crate::weights::Weights;
 /// The machine has too little of something, or a defect.
 pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) -> Result<FpgaProgram, TargetError> {
     let Planned { plan, blocks, .. } = planned;
-    let Found { lowered, placed, times, .. } = search(machine, facts, &plan)?;
+    let (Found { lowered, placed, times, .. }, other) = search(machine, facts, &plan)?;
     let needed = placed.external_bytes;
     if needed > facts.memory.bytes {
         return Err(TargetError::DoesNotFit {
@@ -31,7 +31,7 @@ pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) 
             hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
         });
     }
-    let parts = Parts { blocks, ..parts(&plan, &lowered, placed) };
+    let parts = Parts { blocks, other, ..parts(&plan, &lowered, placed) };
     FpgaProgram::new(machine, facts, parts, times)
 }
 
@@ -63,6 +63,7 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         buffers: placed.buffers,
         design: placed.design,
         blocks: Vec::new(),
+        other: Other::default(),
     }
 }
 

@@ -463,7 +463,8 @@ impl Placing<'_> {
                     self.linear.give_back(at, wanted.bytes());
                 }
             }
-            None => {}
+            // Nothing that a controller calls has FIFOs.
+            Some((Home::Fifo(_), ..)) | None => {}
         }
     }
 

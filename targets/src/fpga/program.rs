@@ -7,7 +7,7 @@ mod schedule;
 mod times;
 mod verify;
 
-pub(in crate::fpga) use parts::{Buffer, Call, Group, Parts};
+pub(in crate::fpga) use parts::{Buffer, Call, Group, Other, Parts};
 pub(in crate::fpga) use times::Times;
 
 use std::io::{self, Write};
@@ -65,7 +65,7 @@ impl FpgaProgram {
 
     /// What it takes of the part.
     fn resources(&self) -> Resources {
-        self.times.resources(&self.parts.design)
+        self.times.resources(&self.parts.design, &self.parts.calls)
     }
 
     /// Executes the program for its values.

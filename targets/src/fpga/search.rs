@@ -9,13 +9,14 @@ use tcc_ir::{Op, Plan};
 use super::FpgaMachine;
 use super::lower::{Lowered, Widths, lower};
 use super::place::{Placed, place};
-use super::program::Times;
+use super::program::{Other, Times};
 use super::resources::Resources;
+use super::streaming;
 use crate::machine::Machine;
 use crate::target::TargetError;
 
 /// The least of everything.
-const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
+pub(super) const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
 
 /// Shares of the memory on the part that values and constants are given. What is not on the part leaves room for wider functions.
 const SHARES: [f64; 4] = [0.75, 0.4, 0.15, 0.0];
@@ -30,7 +31,7 @@ const MOST_MACS: u32 = 1 << 14;
 const WORTH: f64 = 0.005;
 
 /// The least share of a resource that counts: less is as good as nothing.
-const LEAST_SHARE: f64 = 0.001;
+pub(super) const LEAST_SHARE: f64 = 0.001;
 
 /// A model in hardware of some widths.
 pub(super) struct Found {
@@ -51,7 +52,7 @@ impl Found {
 }
 
 /// What of the widths a model has any use for.
-struct Uses {
+pub(super) struct Uses {
     integers: bool,
     floats: bool,
 }
@@ -71,28 +72,57 @@ impl Uses {
     }
 
     /// Widths that have one of them doubled.
-    fn doubled(&self, widths: Widths) -> Vec<Widths> {
-        let mut all = Vec::new();
-        if widths.lanes < MOST_LANES {
-            all.push(Widths { lanes: widths.lanes * 2, ..widths });
-        }
-        if self.integers && widths.integer_macs < MOST_MACS {
-            all.push(Widths { integer_macs: widths.integer_macs * 2, ..widths });
-        }
-        if self.floats && widths.float_macs < MOST_MACS {
-            all.push(Widths { float_macs: widths.float_macs * 2, ..widths });
-        }
-        all
+    pub(super) fn doubled(&self, widths: Widths) -> Vec<Widths> {
+        let all = [self.wider_lanes(widths), self.wider_integers(widths), self.wider_floats(widths)];
+        all.into_iter().flatten().collect()
+    }
+
+    /// Twice as many lanes.
+    pub(super) fn wider_lanes(&self, widths: Widths) -> Option<Widths> {
+        (widths.lanes < MOST_LANES).then_some(Widths { lanes: widths.lanes * 2, ..widths })
+    }
+
+    /// Twice as many multiplications of integers, if there are any.
+    pub(super) fn wider_integers(&self, widths: Widths) -> Option<Widths> {
+        let wider = Widths { integer_macs: widths.integer_macs * 2, ..widths };
+        (self.integers && widths.integer_macs < MOST_MACS).then_some(wider)
+    }
+
+    /// Twice as many multiplications of floats, if there are any.
+    pub(super) fn wider_floats(&self, widths: Widths) -> Option<Widths> {
+        let wider = Widths { float_macs: widths.float_macs * 2, ..widths };
+        (self.floats && widths.float_macs < MOST_MACS).then_some(wider)
     }
 }
 
-/// The fastest design that is found for a plan.
+/// The fastest design that is found for a plan: the faster of a shared and a streaming one, and how far the other came.
 ///
 /// # Errors
 /// Nothing fits, or a defect.
-pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Result<Found, TargetError> {
-    let budget = facts.budget();
+pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Result<(Found, Other), TargetError> {
     let uses = Uses::of(plan);
+    let shared = shared(machine, facts, plan, &uses)?;
+    let other = |found: &Found| Other { cycles: Some(found.cycles), why: String::new() };
+    Ok(match (shared, streaming::search(machine, facts, plan, &uses)?) {
+        (Ok(shared), Ok(streaming)) if streaming.cycles < shared.cycles => (streaming, other(&shared)),
+        (Ok(shared), Ok(streaming)) => (shared, other(&streaming)),
+        (Ok(shared), Err(why)) => (shared, Other { cycles: None, why }),
+        (Err(error), Ok(streaming)) => (streaming, Other { cycles: None, why: error.to_string() }),
+        (Err(error), Err(_)) => return Err(error),
+    })
+}
+
+/// The fastest design whose functions a controller calls, or what there is too little of.
+///
+/// # Errors
+/// A defect.
+fn shared(
+    machine: &Machine,
+    facts: &FpgaMachine,
+    plan: &Plan,
+    uses: &Uses,
+) -> Result<Result<Found, TargetError>, TargetError> {
+    let budget = facts.budget();
     let mut widths = LEAST;
     let mut best: Option<Found> = None;
     let mut least = None;
@@ -123,7 +153,7 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
             best = Some(now);
         }
     }
-    best.ok_or_else(|| {
+    Ok(best.ok_or_else(|| {
         let needed = least.unwrap_or_default();
         let (binding, _) = needed.binding(budget);
         let amount = |resources: Resources| {
@@ -137,7 +167,7 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
             capacity: amount(budget),
             hint: "choose a larger part, or smaller dimensions".to_owned(),
         }
-    })
+    }))
 }
 
 /// A model in hardware of some widths.
@@ -150,6 +180,6 @@ fn tried(
     let lowered = lower(plan, widths)?;
     let placed = place(plan, &lowered, facts, (widths, share))?;
     let times = Times::new(&placed.design, &placed.calls, facts, machine.clock_hz)?;
-    let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design));
+    let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design, &placed.calls));
     Ok(Found { lowered, placed, times, cycles, resources })
 }

@@ -24,7 +24,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::access::Pattern;
-use super::design::MemoryId;
+use super::design::{FifoId, MemoryId};
 use crate::kernel::{IndexFn, Memory};
 use crate::number::FoldFn;
 
@@ -127,6 +127,8 @@ pub enum ArrayPlace {
         /// Channels that beats take turns in.
         ways: u32,
     },
+    /// In a FIFO, of which one word is read or written in a cycle, each once.
+    Fifo(FifoId),
     /// In a memory of the function itself.
     Local,
 }

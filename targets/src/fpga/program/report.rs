@@ -1,9 +1,12 @@
 //! The report of a program.
 
+use std::collections::BTreeMap;
+
 use super::FpgaProgram;
 use super::parts::Buffer;
 use crate::fpga::FpgaMachine;
-use crate::fpga::design::{BEAT_BYTES, Function, Home};
+use crate::fpga::design::{BEAT_BYTES, Function, Home, Style};
+use crate::fpga::streaming::Streamed;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::optimizer;
 use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
@@ -107,6 +110,9 @@ fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
 /// The cycles of functions by what bounds them, and those of the controller.
 fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
     let FpgaProgram { parts, times, .. } = program;
+    if let Some(streamed) = &times.streamed {
+        return of_stages(program, streamed);
+    }
     let mut by: Vec<(&str, u64)> = Vec::new();
     let mut controller = 0;
     for call in &parts.calls {
@@ -128,12 +134,32 @@ fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
     parts.chain([controller]).collect()
 }
 
+/// The cycles of stages that an inference waits for, by what bounds them, and those in which one stage has ended and the next begins.
+fn of_stages(program: &FpgaProgram, streamed: &Streamed) -> Vec<BreakdownPart> {
+    let mut by: BTreeMap<&str, u64> = BTreeMap::new();
+    let critical = streamed.critical();
+    for waited in critical.iter() {
+        if let Some(schedule) = waited.stage.and_then(|stage| program.times.functions.get(stage)) {
+            *by.entry(schedule.bound_by().name()).or_default() += waited.cycles;
+        }
+    }
+    let stages: u64 = by.values().sum();
+    let part = |name: String, cycles: u64| BreakdownPart { name, cycles, kind: Certainty::Modelled };
+    let named = by.into_iter().map(|(name, cycles)| part(format!("stages bound by {name}"), cycles));
+    named.chain([part("between stages".to_owned(), streamed.cycles.saturating_sub(stages))]).collect()
+}
+
 /// Cycles in which functions run, and in which ports to memory beside the part move something.
 fn busy(program: &FpgaProgram) -> Vec<UnitUse> {
     let FpgaProgram { parts, times, .. } = program;
     let schedules = parts.calls.iter().map(|call| &times.functions[call.function.index()]);
     let functions = schedules.clone().map(|schedule| schedule.cycles()).sum();
-    let ports = schedules.map(|schedule| schedule.external_cycles().min(schedule.cycles())).sum();
+    let ports = schedules.clone().map(|schedule| schedule.external_cycles().min(schedule.cycles())).sum();
+    if times.streamed.is_some() {
+        // All at the same time: it is told of the one that works most.
+        let most = schedules.map(|schedule| schedule.cycles()).max().unwrap_or(0);
+        return vec![UnitUse { name: "busiest stage".to_owned(), busy_cycles: most }];
+    }
     vec![
         UnitUse { name: "functions".to_owned(), busy_cycles: functions },
         UnitUse { name: "ports".to_owned(), busy_cycles: ports },
@@ -176,9 +202,36 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
     needed.max(seconds * machine.clock_hz as f64) as u64
 }
 
+/// How functions work together, and why so.
+fn style(program: &FpgaProgram) -> String {
+    let FpgaProgram { parts, times, .. } = program;
+    let (functions, cycles) = (parts.design.functions.len(), times.cycles(&parts.calls));
+    let own = match &times.streamed {
+        None => format!("{functions} functions run one after the other; operators are shared between them"),
+        Some(streamed) => format!(
+            "{functions} stages run at the same time, with {} FIFOs and {} memories between them; one inference can follow another \
+             after {} cycles",
+            parts.design.fifos.len(),
+            streamed.network.pairs.len(),
+            streamed.interval
+        ),
+    };
+    let other = match parts.design.style {
+        Style::Shared => Style::Streaming,
+        Style::Streaming => Style::Shared,
+    };
+    match (parts.other.cycles, parts.other.why.as_str()) {
+        (Some(other_cycles), _) => {
+            format!("{own}; this style was taken for its {cycles} cycles, where a {other} design takes {other_cycles}")
+        }
+        (None, "") => own,
+        (None, why) => format!("{own}; a {other} design was not found: {why}"),
+    }
+}
+
 /// What the figures rest on, in sentences.
 fn notes(program: &FpgaProgram) -> Vec<String> {
-    let FpgaProgram { machine, facts, parts, .. } = program;
+    let FpgaProgram { machine, facts, .. } = program;
     let (used, budget) = (program.resources(), facts.budget());
     let (binding, share) = used.binding(budget);
     let amounts = used.named().into_iter().zip(budget.named());
@@ -190,7 +243,7 @@ fn notes(program: &FpgaProgram) -> Vec<String> {
             facts.part,
             share * 100.0
         ),
-        format!("{} functions run one after the other; operators are shared between them", parts.design.functions.len()),
+        style(program),
         "cycles come from a schedule of each function's loops: operators with the latencies that high-level synthesis gives them at this \
          clock, memory ports, and bursts at the rate of the memory"
             .to_owned(),

@@ -134,6 +134,9 @@ impl Writer<'_> {
         if let Some(stored) = self.on_chip(buffer, linear) {
             return self.widened(dtype, stored);
         }
+        if let Some(stored) = self.in_word(buffer, linear, false) {
+            return self.widened(dtype, stored);
+        }
         let ty = Language::Hls.stored(dtype);
         let stored = match self.in_window(buffer, linear, false) {
             Some((beat, slot)) => format!("get_element<{ty}>({beat}, {slot})"),
@@ -150,6 +153,9 @@ impl Writer<'_> {
         let dtype = self.kernel.buffers[buffer.index()].dtype;
         let value = self.narrow(dtype, value);
         if let Some(stored) = self.on_chip(buffer, linear) {
+            return self.line(&format!("{stored} = {value};"));
+        }
+        if let Some(stored) = self.in_word(buffer, linear, true) {
             return self.line(&format!("{stored} = {value};"));
         }
         let ty = Language::Hls.stored(dtype);
@@ -171,7 +177,7 @@ impl Writer<'_> {
     /// The channels of a buffer, from the first on.
     pub fn channels_of(&self, buffer: BufferId) -> Vec<String> {
         match self.function.homes[buffer.index()] {
-            Home::OnChip(_) => Vec::new(),
+            Home::OnChip(_) | Home::Fifo(_) => Vec::new(),
             Home::External { first, ways } => {
                 (first..first + ways).map(|channel| self.fixed().channels[&channel].clone()).collect()
             }
