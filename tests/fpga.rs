@@ -69,6 +69,7 @@ fn the_table_of_resources_is_up_to_date() {
             };
         }
     }
+    assert!(text.contains("| shared |") && text.contains("| streaming |"), "a style is never taken");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets/fpga/RESOURCES.md");
     if std::env::var_os("UPDATE_RESOURCES").is_some() {
         std::fs::write(&path, &text).unwrap();

@@ -93,6 +93,11 @@ fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
     let part = &parts.groups[group];
     let schedule = |call: &super::Call| &times.functions[call.function.index()];
     let cycles: u64 = of_group(program, group).map(|call| times.of_call(call)).sum();
+    // A stage works longer than an inference waits for it.
+    let works: u64 = match &times.streamed {
+        Some(_) => of_group(program, group).map(|call| schedule(call).cycles()).sum(),
+        None => cycles,
+    };
     // What bounds the call that takes longest.
     let longest = of_group(program, group).map(&schedule).max_by_key(|schedule| schedule.cycles());
     KernelReport {
@@ -102,7 +107,7 @@ fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
         macs: part.macs,
         dram_bytes: of_group(program, group).map(|call| schedule(call).external_bytes()).sum(),
         bound_by: longest.map_or("latency", |schedule| schedule.bound_by().name()).to_owned(),
-        utilization: share(needed(program, group), cycles),
+        utilization: share(needed(program, group), works),
         tiling: part.tiling.clone(),
     }
 }
@@ -255,6 +260,12 @@ fn notes(program: &FpgaProgram) -> Vec<String> {
          memory"
             .to_owned(),
     ];
+    if program.times.streamed.is_some() {
+        notes.push(
+            "cycles of a kernel are those for which an inference waits for it; others go by while it works too"
+                .to_owned(),
+        );
+    }
     let name = &machine.name;
     notes.push(match machine.assumed().as_slice() {
         [] => format!("the figures of {name} are those of its machine file"),

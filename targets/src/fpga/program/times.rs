@@ -51,11 +51,10 @@ impl Times {
         Ok(Times { functions, control: latency + words, streamed: None })
     }
 
-    /// Cycles of a call with the controller's; of a stage those from its start to its end, with those for which it waits.
+    /// Cycles of a call with the controller's; of a stage those for which an inference waits for it.
     pub fn of_call(&self, call: &Call) -> u64 {
         if let Some(streamed) = &self.streamed {
-            let (start, end) = streamed.span(call.function.index());
-            return end - start;
+            return streamed.waited.get(call.function.index()).copied().unwrap_or(0);
         }
         self.control + self.functions[call.function.index()].cycles()
     }

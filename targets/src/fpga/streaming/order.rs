@@ -5,7 +5,7 @@ use crate::fpga::access::Pattern;
 use crate::fpga::nest::{ArrayId, Item, Kind, LoopId, Nest, OpId};
 
 /// Most accesses of one parameter that are gone through.
-const MOST_STEPS: usize = 1 << 22;
+const MOST_STEPS: usize = 1 << 21;
 
 /// How a function touches one of its parameters, from first to last.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::fpga::schedule::{Schedule, asked, need};
 use crate::target::TargetError;
 
 /// Most words that a stage takes and gives in an inference.
-const MOST_EVENTS: usize = 1 << 22;
+const MOST_EVENTS: usize = 1 << 20;
 
 /// A word that a stage takes or gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

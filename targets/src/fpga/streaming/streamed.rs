@@ -33,6 +33,8 @@ pub(in crate::fpga) struct Streamed {
     pub run: Run,
     /// Cycles of one inference.
     pub cycles: u64,
+    /// Of those, for how many it waited for each stage, with what went by until the stage could begin.
+    pub waited: Vec<u64>,
     /// Cycles from the end of one inference to that of the next, where they follow each other.
     pub interval: u64,
 }
@@ -50,7 +52,19 @@ impl Streamed {
         let many = simulate(&network, Some(&depths), INFERENCES).map_err(fault)?;
         let apart = (INFERENCES - LAST..INFERENCES).map(|own| many.end(own).saturating_sub(many.end(own - 1)));
         let (cycles, interval) = (run.end(0) + CALL, apart.max().unwrap_or(0));
-        Ok(Streamed { network, run, cycles, interval })
+        let mut waited = vec![0; network.stages.len()];
+        let mut last = None;
+        for critical in run.critical(&network) {
+            last = critical.stage.or(last);
+            if let Some(own) = last.and_then(|stage| waited.get_mut(stage)) {
+                *own += critical.cycles;
+            }
+        }
+        // The top begins and ends with those that begin first.
+        if let Some(own) = last.and_then(|stage| waited.get_mut(stage)) {
+            *own += CALL;
+        }
+        Ok(Streamed { network, run, cycles, waited, interval })
     }
 
     /// The cycles in which a stage begins and ends in the first inference.

@@ -153,7 +153,10 @@ pub(super) fn top(written: &Written<'_>) -> String {
     for own in &ports {
         port(&own.name, &format!("channel_{}", own.channel), beats_of(own.buffer));
     }
-    text.push_str("#pragma HLS INTERFACE mode=s_axilite port=load\n#pragma HLS INTERFACE mode=ap_ctrl_chain port=return\n#pragma HLS DATAFLOW\n");
+    text.push_str(
+        "#pragma HLS INTERFACE mode=s_axilite port=load\n#pragma HLS INTERFACE mode=s_axilite port=return\n\
+         #pragma HLS INTERFACE mode=ap_ctrl_chain port=return\n#pragma HLS DATAFLOW\n",
+    );
     for fifo in &design.fifos {
         let (own, ty) = (fifo_name(&fifo.name), word_of(fifo));
         let kind = if fifo.depth <= SHIFT { "srl" } else { "bram" };
