@@ -10,10 +10,15 @@ const EXTRACTION_STATES: usize = 5_000;
 
 /// How extraction chooses; `None` where nothing is searched.
 pub fn extraction(optimization: Optimization) -> Option<Extraction> {
+    extraction_of(optimization, EXTRACTION_STATES)
+}
+
+/// The same with so many states at most, for targets that have more to choose from.
+pub fn extraction_of(optimization: Optimization, states: usize) -> Option<Extraction> {
     match optimization {
         Optimization::None => None,
         Optimization::Greedy => Some(Extraction::Greedy),
-        Optimization::Exact => Some(Extraction::Exact { states: EXTRACTION_STATES }),
+        Optimization::Exact => Some(Extraction::Exact { states }),
     }
 }
 

@@ -5,11 +5,12 @@ use tcc_ir::{Graph, NodeId, Op, Plan, ValueId};
 use super::FpgaMachine;
 use super::lower::Lowered;
 use super::place::Placed;
-use super::program::{FpgaProgram, Group, Other, Parts};
+use super::program::{FpgaProgram, Group, Other, Parts, Times};
 use super::search::{Found, search};
 use crate::lower::Argument;
 use crate::lower::plan::Planned;
 use crate::machine::Machine;
+use crate::optimizer::Block;
 use crate::target::{Port, TargetError};
 use crate::weights::Weights;
 
@@ -20,6 +21,19 @@ use crate::weights::Weights;
 pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) -> Result<FpgaProgram, TargetError> {
     let Planned { plan, blocks, .. } = planned;
     let (Found { lowered, placed, times, .. }, other) = search(machine, facts, &plan)?;
+    program(machine, facts, (&plan, blocks, other), (&lowered, placed, times))
+}
+
+/// The program of a plan that has been lowered, placed and scheduled.
+///
+/// # Errors
+/// The machine has too little memory, or a defect.
+pub(super) fn program(
+    machine: &Machine,
+    facts: &FpgaMachine,
+    (plan, blocks, other): (&Plan, Vec<Block>, Other),
+    (lowered, placed, times): (&Lowered, Placed, Times),
+) -> Result<FpgaProgram, TargetError> {
     let needed = placed.external_bytes;
     if needed > facts.memory.bytes {
         return Err(TargetError::DoesNotFit {
@@ -31,7 +45,7 @@ pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) 
             hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
         });
     }
-    let parts = Parts { blocks, other, ..parts(&plan, &lowered, placed) };
+    let parts = Parts { blocks, other, ..parts(plan, lowered, placed) };
     FpgaProgram::new(machine, facts, parts, times)
 }
 
@@ -49,7 +63,10 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         origins: plan.origins(group),
         macs: plan.macs(group),
         is_float: group.nodes().any(|id| is_of_floats(graph, id)),
-        tiling: tilings[index].join("; "),
+        tiling: match tilings[index].as_slice() {
+            [] => "made where it is read".to_owned(),
+            own => own.join("; "),
+        },
     });
     Parts {
         model: graph.name().to_string(),
@@ -57,6 +74,7 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         outputs: graph.outputs().iter().map(|output| port(&output.name, output.value)).collect(),
         groups: groups.collect(),
         calls: placed.calls,
+        loads: placed.loads,
         weights_bytes: placed.weights_bytes,
         values_bytes: placed.values_bytes,
         weights: Some(Weights::packed(graph, &placed.constants, super::design::BEAT_BYTES)),

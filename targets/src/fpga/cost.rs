@@ -6,7 +6,7 @@ use tcc_passes::{CostModel, Group, Verdict};
 
 use super::FpgaMachine;
 use super::legal::{judge_composite, judge_fused};
-use super::lower::Widths;
+use super::lower::{Widths, has_few_rows};
 use super::place::capacity;
 use crate::lower::cost::{bytes_of, pieces_of, read_bytes};
 use crate::lower::piece::{Piece, Work};
@@ -51,6 +51,10 @@ impl FpgaCosts {
             Work::Elements | Work::Alone | Work::Attention(_) => elements as f64 / lanes,
         };
         for node in piece.nodes.iter().map(|&id| graph.node(id)) {
+            if matches!(&node.op, Op::MatMul(product) if has_few_rows(graph, node, product)) {
+                // Rows become integers before, and what follows is done behind.
+                cycles += 2.0 * FILL;
+            }
             let macs = graph.node_work(node).macs as f64;
             let is_float = node.inputs.first().is_none_or(|&input| graph.ty(input).dtype.is_float());
             let rate = if is_float { self.widths.float_macs } else { self.widths.integer_macs };

@@ -47,11 +47,32 @@ pub struct Design {
     /// Memories on the part.
     pub memories: Vec<OnChip>,
     /// FIFOs between functions that run at the same time.
-    pub fifos: Vec<Fifo>,
+    pub fifos: Vec<WordFifo>,
     /// Channels of external memory that it has ports to, from the first on.
     pub channels: u32,
     /// Functions.
     pub functions: Vec<Function>,
+    /// What reads ahead from external memory, if anything does.
+    pub loader: Option<Loader>,
+}
+
+/// Processes that run beside the functions, one for each of the first channels of external memory. Each reads what functions will want of
+/// its channel, in the order in which they will, into FIFOs, as far ahead as there is room.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Loader {
+    /// The channels, from the first on: beat `b` of a parameter comes through channel `b % channels`.
+    pub channels: u32,
+    /// The FIFOs of each channel.
+    pub streams: Vec<Fifo>,
+}
+
+/// A FIFO of beats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fifo {
+    /// Beats that it holds.
+    pub depth: u64,
+    /// What it is built from.
+    pub storage: Storage,
 }
 
 /// How functions of a design work together.
@@ -77,7 +98,7 @@ impl fmt::Display for Style {
 
 /// Words that one stage gives to another, which takes each once, in the same order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Fifo {
+pub struct WordFifo {
     /// An identifier.
     pub name: String,
     /// How elements are stored.
@@ -140,6 +161,11 @@ pub enum Home {
         /// Channels that its beats take turns in.
         ways: u32,
     },
+    /// In external memory, from where the loader brings it, each beat once, from the first to the last.
+    Loaded {
+        /// The FIFO of each of the loader's channels that it comes through.
+        stream: u32,
+    },
     /// In a FIFO, a word after the other.
     Fifo(FifoId),
 }
@@ -147,8 +173,36 @@ pub enum Home {
 /// A kernel whose parameters have homes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Function {
-    /// What it does.
+    /// What it does, with the largest grid and the largest buffers and arrays of all calls.
     pub kernel: Kernel,
     /// Where each of its buffers lies.
     pub homes: Vec<Home>,
+    /// The least grid of all calls. Where it is not that of the kernel, each call says its own.
+    pub least: [u32; 3],
+}
+
+impl Function {
+    /// A function that all calls call with the same grid.
+    pub fn new(kernel: Kernel, homes: Vec<Home>) -> Function {
+        Function { least: kernel.grid, kernel, homes }
+    }
+
+    /// Has it go for a call of a kernel that is the same but for its sizes.
+    pub fn stretch(&mut self, kernel: &Kernel) {
+        for axis in 0..3 {
+            self.least[axis] = self.least[axis].min(kernel.grid[axis]);
+            self.kernel.grid[axis] = self.kernel.grid[axis].max(kernel.grid[axis]);
+        }
+        for (own, other) in self.kernel.buffers.iter_mut().zip(&kernel.buffers) {
+            own.elements = own.elements.max(other.elements);
+        }
+        for (own, other) in self.kernel.shared.iter_mut().zip(&kernel.shared) {
+            own.elements = own.elements.max(other.elements);
+        }
+    }
+
+    /// Whether calls say how large their grid is.
+    pub fn is_elastic(&self) -> bool {
+        self.least != self.kernel.grid
+    }
 }

@@ -35,7 +35,11 @@ use cost::FpgaCosts;
 use crate::explanation::Explanation;
 use crate::lower::plan::{Planned, plan};
 use crate::machine::{Machine, MachineError};
+use crate::optimizer::extraction_of;
 use crate::target::{Optimization, Program, Target, TargetError};
+
+/// Most states that exact extraction reaches for one block: calls cost little, so that many ways to share work out are alike.
+const STATES: usize = 50_000;
 
 /// The target for one FPGA.
 pub struct Fpga {
@@ -65,7 +69,7 @@ impl Fpga {
 
     fn planned(&self, graph: &Graph, optimization: Optimization, explained: bool) -> Result<Planned, TargetError> {
         let costs = FpgaCosts::new(&self.facts, self.machine.clock_hz);
-        plan(graph, (optimization, explained), &costs, &legal::judge_fused)
+        plan(graph, (extraction_of(optimization, STATES), explained), &costs, &legal::judge_fused)
     }
 }
 

@@ -4,21 +4,25 @@
 //! There are several of a type, so that what a call reads and writes lies in different ones. Constants lie on the part if they fit,
 //! in words of as many elements as lanes read at once, and beside it otherwise; so do the model's inputs and outputs.
 
+mod loader;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tcc_ir::{DType, Graph, Plan};
 use tcc_passes::derived_constants;
 
+use self::loader::{InOrder, Loads};
 use super::FpgaMachine;
 use super::design::{BEAT_BYTES, Design, Function, FunctionId, Home, MemoryId, OnChip, Storage};
 use super::lower::{Lower, Lowered, Widths, is_port};
 use super::memories::storage;
-use super::program::{Buffer, Call};
+use super::nest::depends_on_grid;
+use super::program::{Buffer, Call, Load};
 use super::resources::Resources;
 use crate::arena::Arena;
-use crate::kernel::Kernel;
 use crate::kernel::names::name_of;
 use crate::kernel::simulator::{Place, buffer_bytes};
+use crate::kernel::{Expr, Kernel};
 use crate::lower::quantized::Arranged;
 use crate::lower::{Argument, stored_type};
 use crate::target::TargetError;
@@ -27,9 +31,24 @@ use crate::weights::Constant;
 /// Memories of a type that values are spread over.
 const MEMORIES: usize = 3;
 
+/// Bytes of an input or output from which on it is spread over channels.
+const LARGE: u64 = 1 << 16;
+
+/// Words that a memory on the part gives in a cycle.
+const PORTS: u64 = 2;
+
 /// So much smaller than all is what memories of the design may take of block RAM before UltraRAM is used: local arrays and ports need
 /// the rest.
 const FEW_BLOCKS: u64 = 5;
+
+/// Shares of a part's memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shares {
+    /// What values may take.
+    pub values: f64,
+    /// What constants may take with them.
+    pub all: f64,
+}
 
 /// Everything in its place.
 pub(super) struct Placed {
@@ -39,6 +58,8 @@ pub(super) struct Placed {
     pub calls: Vec<Call>,
     /// What is among the weights, in order.
     pub constants: Vec<Constant>,
+    /// What the loader reads.
+    pub loads: Vec<Load>,
     pub weights_bytes: u64,
     pub values_bytes: u64,
     /// Bytes that the values and constants beside the part take.
@@ -54,6 +75,8 @@ struct Wanted {
     /// Elements that lanes read at once.
     banks: u32,
     is_constant: bool,
+    /// Whether it is a constant that calls read once, from its first element to its last.
+    is_in_order: bool,
     /// Whether it lies beside the part whatever happens.
     is_outside: bool,
     /// The first and the last call that touch it.
@@ -69,13 +92,17 @@ impl Wanted {
         self.elements.div_ceil(u64::from(self.banks)).max(1)
     }
 
-    /// Channels that it takes turns in beside the part: what lanes read at once of a constant comes from as many as it has beats.
+    /// Channels that it takes turns in beside the part: what lanes read at once of a constant comes from as many as it has beats. A large
+    /// input or output has twice as many as there are beats in two words, since a channel gives less than a beat in a cycle.
     fn ways(&self, facts: &FpgaMachine) -> u32 {
-        if !self.is_constant {
-            return 1;
-        }
+        let most = 1 << facts.memory.channels.ilog2();
         let beats = buffer_bytes(self.dtype, u64::from(self.banks)).div_ceil(BEAT_BYTES);
-        beats.next_power_of_two().min(1 << facts.memory.channels.ilog2()) as u32
+        let wanted = match self.is_constant {
+            true => beats,
+            false if self.is_outside && self.bytes() >= LARGE => 2 * PORTS * beats,
+            false => 1,
+        };
+        wanted.next_power_of_two().min(most) as u32
     }
 }
 
@@ -87,27 +114,29 @@ pub(super) fn capacity(facts: &FpgaMachine, share: f64) -> u64 {
     (bytes as f64 * share) as u64
 }
 
-/// Gives everything that calls read or write its place. Values and constants have so large a share of the part's memory; local arrays
-/// and ports have the rest.
+/// Gives everything that calls read or write its place. Values and constants have some of the part's memory; local arrays, FIFOs and ports
+/// have the rest.
 ///
 /// # Errors
 /// A defect.
 pub(super) fn place(
     plan: &Plan,
     lowered: &Lowered,
-    facts: &FpgaMachine,
-    (widths, share): (Widths, f64),
+    (facts, clock_hz): (&FpgaMachine, u64),
+    (widths, shares): (Widths, Shares),
 ) -> Result<Placed, TargetError> {
     let wanted = wanted(plan, lowered, widths);
-    let mut homes = Homes::new(&wanted, lowered, capacity(facts, share));
-    homes.choose();
+    let mut homes = Homes::new(&wanted, lowered);
+    homes.choose(capacity(facts, shares.values), capacity(facts, shares.all));
     let Homes { on_chip, .. } = homes;
-    let channels = channels(&wanted, &on_chip, facts);
+    let loads = loaded(&wanted, &on_chip, lowered, (facts, clock_hz));
+    let channels = channels(&wanted, &on_chip, loads.as_ref(), facts);
     let mut placing = Placing {
         wanted: &wanted,
         facts,
         design: Design { channels, ..Design::default() },
         channels,
+        loads,
         channels_of: HashMap::new(),
         arenas: Vec::new(),
         groups: BTreeMap::new(),
@@ -128,9 +157,12 @@ pub(super) fn place(
 
 /// Channels that a design has ports to: as many as what lies beside the part needs at once, and such that all of it finds room in
 /// three quarters of them.
-fn channels(wanted: &[Wanted], on_chip: &[bool], facts: &FpgaMachine) -> u32 {
+fn channels(wanted: &[Wanted], on_chip: &[bool], loads: Option<&Loads>, facts: &FpgaMachine) -> u32 {
     let outside = || wanted.iter().zip(on_chip).filter(|&(_, &on_chip)| !on_chip).map(|(wanted, _)| wanted);
-    let ways = outside().map(|wanted| wanted.ways(facts)).max().unwrap_or(1);
+    let is_loaded = |place: usize| loads.is_some_and(|loads| loads.streams[place].is_some());
+    let all = wanted.iter().enumerate().filter(|&(place, _)| !on_chip[place] && !is_loaded(place));
+    let ways = all.map(|(_, wanted)| wanted.ways(facts)).max().unwrap_or(1);
+    let ways = ways.max(loads.map_or(1, |loads| loads.loader.channels));
     let bytes: u64 = outside().map(Wanted::bytes).sum();
     let of_channel = (facts.memory.bytes / u64::from(facts.memory.channels)).max(1);
     let needed = (bytes + bytes / 3).div_ceil(of_channel).next_power_of_two();
@@ -158,6 +190,7 @@ fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
                 elements: graph.shape(value).count().max(1) as u64,
                 banks: widths.lanes,
                 is_constant: derived[value.index()],
+                is_in_order: false,
                 is_outside: is_port(graph, value),
                 calls: (call, call),
             },
@@ -170,17 +203,19 @@ fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
                     elements: view.shape().count() as u64,
                     banks: lowered.arranged_lanes.get(number as usize).copied().unwrap_or(widths.lanes),
                     is_constant: true,
+                    is_in_order: lowered.in_order.get(number as usize).copied().unwrap_or(false),
                     is_outside: false,
                     calls: (call, call),
                 }
             }
-            Argument::Handed(_, dtype, elements) => Wanted {
+            Argument::Handed(number, dtype, elements) => Wanted {
                 argument,
                 name: "handed over".to_owned(),
                 dtype,
                 elements,
-                banks: widths.lanes,
+                banks: lowered.handed.get(number as usize).copied().unwrap_or(widths.lanes),
                 is_constant: false,
+                is_in_order: false,
                 is_outside: false,
                 calls: (call, call),
             },
@@ -191,6 +226,7 @@ fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
                 elements,
                 banks: 1,
                 is_constant: false,
+                is_in_order: false,
                 is_outside: false,
                 calls: (call, call),
             },
@@ -204,6 +240,31 @@ fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
     }
     graph.outputs().iter().for_each(|output| touch(Argument::Value(output.value), last_call));
     all
+}
+
+/// What the loader brings of what lies beside the part.
+fn loaded(
+    wanted: &[Wanted],
+    on_chip: &[bool],
+    lowered: &Lowered,
+    (facts, clock_hz): (&FpgaMachine, u64),
+) -> Option<Loads> {
+    let in_order = wanted.iter().zip(on_chip).map(|(wanted, &on_chip)| {
+        let bits = u64::from(wanted.banks) * wanted.dtype.bits() as u64;
+        (wanted.is_in_order && !on_chip).then_some(InOrder { bits })
+    });
+    let in_order: Vec<Option<InOrder>> = in_order.collect();
+    let places: HashMap<Argument, usize> =
+        wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place)).collect();
+    let calls: Vec<Vec<usize>> = lowered
+        .calls
+        .iter()
+        .map(|call| {
+            let own = call.arguments.iter().filter_map(|argument| places.get(argument).copied());
+            own.filter(|&place| in_order[place].is_some()).collect()
+        })
+        .collect();
+    Loads::new(&in_order, &calls, facts, clock_hz)
 }
 
 /// For each thing the others that some call touches as well.
@@ -242,16 +303,14 @@ fn uses(wanted: &[Wanted], lowered: &Lowered) -> Vec<Vec<Role>> {
 /// What lies on the part.
 struct Homes<'w> {
     wanted: &'w [Wanted],
-    /// Bytes that there is room for.
-    capacity: u64,
     calls: usize,
     on_chip: Vec<bool>,
 }
 
 impl<'w> Homes<'w> {
-    fn new(wanted: &'w [Wanted], lowered: &Lowered, capacity: u64) -> Self {
+    fn new(wanted: &'w [Wanted], lowered: &Lowered) -> Self {
         let on_chip = wanted.iter().map(|wanted| !wanted.is_outside).collect();
-        Homes { wanted, capacity, calls: lowered.calls.len(), on_chip }
+        Homes { wanted, calls: lowered.calls.len(), on_chip }
     }
 
     /// Bytes of values on the part, at most at a time.
@@ -269,9 +328,8 @@ impl<'w> Homes<'w> {
         most as u64
     }
 
-    /// Leaves outside what does not fit: the largest constants, and where that is not enough, the largest values.
-    fn choose(&mut self) {
-        let capacity = self.capacity;
+    /// Leaves outside what does not fit into so many bytes for values, and so many for constants with them: of each the largest.
+    fn choose(&mut self, of_values: u64, of_all: u64) {
         let by_size = |is_constant: bool| {
             let mut all: Vec<usize> = (0..self.wanted.len())
                 .filter(|&place| self.on_chip[place] && self.wanted[place].is_constant == is_constant)
@@ -282,14 +340,19 @@ impl<'w> Homes<'w> {
         let (constants, values) = (by_size(true), by_size(false));
         let mut needed = self.values();
         for place in values {
-            if needed <= capacity {
+            if needed <= of_values {
                 break;
             }
             self.on_chip[place] = false;
             needed = self.values();
         }
-        let mut left = capacity.saturating_sub(needed);
-        for &place in constants.iter().rev() {
+        let mut left = of_all.saturating_sub(needed);
+        // What goes by in order is loaded: all of it, so that all calls are of one function, unless everything fits.
+        let all: u64 = constants.iter().map(|&place| self.wanted[place].bytes()).sum();
+        let (loaded, others): (Vec<usize>, Vec<usize>) =
+            constants.iter().partition(|&&place| all > left && self.wanted[place].is_in_order);
+        loaded.into_iter().for_each(|place| self.on_chip[place] = false);
+        for &place in others.iter().rev() {
             let bytes = self.wanted[place].bytes();
             self.on_chip[place] = bytes <= left;
             left -= bytes.min(left);
@@ -313,6 +376,8 @@ struct Placing<'w> {
     roles: HashMap<Role, MemoryId>,
     /// Channels beside the part that the design has ports to.
     channels: u32,
+    /// What the loader brings.
+    loads: Option<Loads>,
     /// The channels of what was a parameter of a kernel before: the first, and how many.
     channels_of: HashMap<Role, (u32, u32)>,
     /// Beats of constants and ports in each channel.
@@ -392,6 +457,9 @@ impl Placing<'_> {
             let place = if wanted.is_constant { Place::Weights(weights) } else { Place::Values(0) };
             return (Home::OnChip(memory), at, place);
         }
+        if let Some(stream) = self.loads.as_ref().and_then(|loads| loads.streams[place]) {
+            return (Home::Loaded { stream }, 0, Place::Weights(weights));
+        }
         let beats = wanted.bytes().div_ceil(BEAT_BYTES).max(1);
         if !wanted.is_constant && !wanted.is_outside {
             let at = self.spilled.take(beats);
@@ -400,6 +468,8 @@ impl Placing<'_> {
         let ways = wanted.ways(self.facts);
         let known = self.uses[place].iter().find_map(|role| self.channels_of.get(role).copied());
         let first = known.filter(|&(_, known)| known == ways).map(|(first, _)| first).unwrap_or_else(|| {
+            // In step with others of as many, so that two are either the same or apart.
+            self.turn = self.turn.next_multiple_of(ways);
             if self.turn + ways > self.channels {
                 self.turn = 0;
             }
@@ -440,7 +510,15 @@ impl Placing<'_> {
                 let (dtype, banks) = (wanted.dtype, wanted.banks);
                 let name = match wanted.is_constant {
                     true => format!("{what}_{}_{banks}", dtype.name()),
-                    false => format!("{what}_{}_{}", dtype.name(), known.len()),
+                    false => {
+                        // Those of a type are counted, whatever their banks.
+                        let kinds = self
+                            .groups
+                            .iter()
+                            .filter(|((is_constant, name, _), _)| !is_constant && *name == dtype.name());
+                        let before: usize = kinds.map(|(_, own)| own.len()).sum();
+                        format!("{what}_{}_{before}", dtype.name())
+                    }
                 };
                 self.design.memories.push(OnChip { name, dtype, banks, words: 0, storage: Storage::Bram });
                 self.arenas.push(Arena::new(1));
@@ -463,14 +541,15 @@ impl Placing<'_> {
                     self.linear.give_back(at, wanted.bytes());
                 }
             }
-            // Nothing that a controller calls has FIFOs.
-            Some((Home::Fifo(_), ..)) | None => {}
+            // Nothing that a controller calls has FIFOs of stages.
+            Some((Home::Loaded { .. } | Home::Fifo(_), ..)) | None => {}
         }
     }
 
     /// Builds the largest memories from UltraRAM, as far as there is some, where block RAM would run short.
     fn use_uram(&mut self) {
         let budget = self.facts.budget();
+        let fifos = self.loads.as_ref().map(Loads::resources).unwrap_or_default();
         let all = |memories: &[OnChip]| memories.iter().map(|memory| memory.resources(true)).sum::<Resources>();
         let mut by_size: Vec<usize> = (0..self.design.memories.len())
             .filter(|&memory| self.design.memories[memory].storage == Storage::Bram)
@@ -482,7 +561,7 @@ impl Placing<'_> {
                 return;
             }
             self.design.memories[memory].storage = Storage::Uram;
-            if all(&self.design.memories).urams > budget.urams {
+            if all(&self.design.memories).urams + fifos.urams > budget.urams {
                 self.design.memories[memory].storage = Storage::Bram;
             }
         }
@@ -498,8 +577,6 @@ impl Placing<'_> {
             };
         }
         self.use_uram();
-        // Values beside the part lie behind all that stays there.
-        let behind = self.rows.first().copied().unwrap_or(0);
         let mut bases = Vec::with_capacity(self.design.memories.len());
         let mut end = self.linear.size;
         for memory in &self.design.memories {
@@ -508,32 +585,23 @@ impl Placing<'_> {
             end += bytes.next_multiple_of(BEAT_BYTES);
         }
         for (buffer, wanted) in self.buffers.iter_mut().zip(self.wanted) {
-            match (buffer.home, wanted.is_constant) {
-                (Home::OnChip(memory), false) => {
-                    let banks = u64::from(self.design.memories[memory.index()].banks);
-                    let first = buffer_bytes(buffer.dtype, buffer.at * banks);
-                    let first = if buffer.at == 0 { 0 } else { first };
-                    buffer.place = Place::Values(bases[memory.index()] + first);
-                }
-                (Home::External { .. }, false) if !wanted.is_outside => buffer.at += behind,
-                _ => {}
+            if let (Home::OnChip(memory), false) = (buffer.home, wanted.is_constant) {
+                let banks = u64::from(self.design.memories[memory.index()].banks);
+                let first = buffer_bytes(buffer.dtype, buffer.at * banks);
+                let first = if buffer.at == 0 { 0 } else { first };
+                buffer.place = Place::Values(bases[memory.index()] + first);
             }
         }
         let numbers: HashMap<Argument, u32> =
             self.wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place as u32)).collect();
-        let mut known: HashMap<(Kernel, Vec<Home>), FunctionId> = HashMap::new();
-        let mut calls = Vec::with_capacity(lowered.calls.len());
-        for Lower { kernel, arguments, group, named, about, .. } in &lowered.calls {
-            let buffers: Vec<u32> = arguments.iter().map(|argument| numbers[argument]).collect();
-            let homes: Vec<Home> = buffers.iter().map(|&buffer| self.buffers[buffer as usize].home).collect();
-            let functions = &mut self.design.functions;
-            let function = *known.entry((kernel.nameless(), homes.clone())).or_insert_with(|| {
-                let number = FunctionId(functions.len() as u32);
-                let name = format!("f{}_{}", number.0, name_of(named));
-                functions.push(Function { kernel: Kernel { name, about: about.clone(), ..kernel.clone() }, homes });
-                number
-            });
-            calls.push(Call { function, buffers, group: *group });
+        let calls = self.functions(lowered, &numbers);
+        let loads = self.load(&calls);
+        // Values beside the part lie behind all that stays there.
+        let behind = self.rows.first().copied().unwrap_or(0);
+        for (buffer, wanted) in self.buffers.iter_mut().zip(self.wanted) {
+            if let (Home::External { .. }, false, false) = (buffer.home, wanted.is_constant, wanted.is_outside) {
+                buffer.at += behind;
+            }
         }
         let beats = self.rows.iter().sum::<u64>() + self.spilled.size;
         Ok(Placed {
@@ -542,9 +610,75 @@ impl Placing<'_> {
             numbers,
             calls,
             constants: self.constants,
+            loads,
             weights_bytes: self.weights_bytes,
             values_bytes: end,
             external_bytes: beats * BEAT_BYTES,
         })
     }
+
+    /// Functions, and what is called: kernels that do the same in the same memories are one, and those that leave it to calls how large
+    /// their grid is also where that differs.
+    fn functions(&mut self, lowered: &Lowered, numbers: &HashMap<Argument, u32>) -> Vec<Call> {
+        let mut known: HashMap<(Kernel, Vec<Home>), FunctionId> = HashMap::new();
+        let mut calls = Vec::with_capacity(lowered.calls.len());
+        for Lower { kernel, arguments, group, named, about, .. } in &lowered.calls {
+            let buffers: Vec<u32> = arguments.iter().map(|argument| numbers[argument]).collect();
+            let homes: Vec<Home> = buffers.iter().map(|&buffer| self.buffers[buffer as usize].home).collect();
+            let nameless = kernel.nameless();
+            let is_elastic = is_elastic(kernel, &homes);
+            let key = if is_elastic { shapeless(nameless) } else { nameless };
+            let functions = &mut self.design.functions;
+            let function = *known.entry((key, homes.clone())).or_insert_with(|| {
+                let number = FunctionId(functions.len() as u32);
+                let name = format!("f{}_{}", number.0, name_of(named));
+                let kernel = Kernel { name, about: about.clone(), ..kernel.clone() };
+                functions.push(Function::new(kernel, homes));
+                number
+            });
+            if is_elastic {
+                functions[function.index()].stretch(kernel);
+            }
+            calls.push(Call { function, buffers, grid: kernel.grid, group: *group });
+        }
+        calls
+    }
+
+    /// Has the loader's channels hold what it reads behind all that is in them, and says what that is.
+    fn load(&mut self, calls: &[Call]) -> Vec<Load> {
+        let Some(Loads { loader, .. }) = &self.loads else { return Vec::new() };
+        let own = ..loader.channels as usize;
+        let first = self.rows[own].iter().copied().max().unwrap_or(0);
+        let stream_of = |buffer: u32| match self.buffers[buffer as usize].home {
+            Home::Loaded { stream } => Some(stream),
+            Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => None,
+        };
+        let beats = |buffer: u32| {
+            let Buffer { dtype, elements, .. } = self.buffers[buffer as usize];
+            buffer_bytes(dtype, elements).div_ceil(BEAT_BYTES)
+        };
+        let (loads, end) = loader::loads(loader, calls, stream_of, beats, first);
+        self.rows[own].fill(end);
+        self.design.loader = Some(loader.clone());
+        loads
+    }
+}
+
+/// Fewer blocks along the first axis than these are told apart: accesses to the same place lie so many iterations apart.
+const TOLD_APART: u32 = 8;
+
+/// Whether a kernel that counts its blocks does the same whatever its grid: it does so only to read from the loader, where the count
+/// is the order.
+fn is_elastic(kernel: &Kernel, homes: &[Home]) -> bool {
+    let is_loaded = homes.iter().any(|home| matches!(home, Home::Loaded { .. }));
+    is_loaded && kernel.exprs.contains(&Expr::BlockNumber) && !depends_on_grid(kernel, homes)
+}
+
+/// A kernel without its sizes.
+fn shapeless(kernel: Kernel) -> Kernel {
+    let mut kernel = kernel;
+    kernel.grid = [kernel.grid[0].min(TOLD_APART), 1, 1];
+    kernel.buffers.iter_mut().for_each(|buffer| buffer.elements = 1);
+    kernel.shared.iter_mut().for_each(|shared| shared.elements = 1);
+    kernel
 }

@@ -1,13 +1,14 @@
 //! A compiled program of an FPGA: what is built into the part, what is called when, and where data lies.
 
 mod format;
+mod loading;
 mod parts;
 mod report;
 mod schedule;
 mod times;
 mod verify;
 
-pub(in crate::fpga) use parts::{Buffer, Call, Group, Other, Parts};
+pub(in crate::fpga) use parts::{Buffer, Call, Group, Load, Other, Parts};
 pub(in crate::fpga) use times::Times;
 
 use std::io::{self, Write};
@@ -59,7 +60,8 @@ impl FpgaProgram {
     pub(super) fn decode(machine: &Machine, facts: &FpgaMachine, bytes: &[u8]) -> Result<Self, TargetError> {
         let parts = format::decode(bytes)?;
         verify(&parts, facts)?;
-        let times = Times::new(&parts.design, &parts.calls, facts, machine.clock_hz)?;
+        let what = (&parts.calls[..], &parts.buffers[..], &parts.loads[..]);
+        let times = Times::new(&parts.design, what, facts, machine.clock_hz)?;
         FpgaProgram::new(machine, facts, parts, times)
     }
 
@@ -91,7 +93,9 @@ impl FpgaProgram {
             }
         }
         for call in &parts.calls {
-            let kernel = &parts.design.functions[call.function.index()].kernel;
+            let function = &parts.design.functions[call.function.index()];
+            let own = function.is_elastic().then(|| parts.kernel_of(call));
+            let kernel = own.as_ref().unwrap_or(&function.kernel);
             let places: Vec<Place> = call.buffers.iter().map(|&buffer| parts.buffers[buffer as usize].place).collect();
             // Lanes are all in step, however many there are.
             launch(kernel, kernel.threads.next_power_of_two(), &mut memory, &places)
@@ -157,7 +161,7 @@ impl Program for FpgaProgram {
     }
 
     fn simulate(&self, weights: &[u8], inputs: &[Tensor]) -> Result<Simulation, TargetError> {
-        let cycles = self.times.cycles(&self.parts.calls);
+        let cycles = self.times.cycles();
         Ok(Simulation { outputs: self.execute(weights, inputs)?, cycles })
     }
 }

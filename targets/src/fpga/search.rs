@@ -1,5 +1,5 @@
 //! How much hardware a model is given: widths are doubled one by one, wherever that saves most cycles for what it takes, as long as
-//! everything fits into the part.
+//! everything fits into the part; then some are doubled at the cost of others, as long as that helps.
 //!
 //! Every step writes, places and schedules the whole model for each of the widths that could be doubled, so that nothing is reckoned.
 
@@ -8,7 +8,7 @@ use tcc_ir::{Op, Plan};
 
 use super::FpgaMachine;
 use super::lower::{Lowered, Widths, lower};
-use super::place::{Placed, place};
+use super::place::{Placed, Shares, place};
 use super::program::{Other, Times};
 use super::resources::Resources;
 use super::streaming;
@@ -18,8 +18,14 @@ use crate::target::TargetError;
 /// The least of everything.
 pub(super) const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
 
-/// Shares of the memory on the part that values and constants are given. What is not on the part leaves room for wider functions.
-const SHARES: [f64; 4] = [0.75, 0.4, 0.15, 0.0];
+/// Shares of the memory on the part that values are given, and that constants have with them. What is not on the part leaves room for
+/// wider functions.
+const SHARES: [Shares; 4] = [
+    Shares { values: 0.75, all: 0.75 },
+    Shares { values: 0.75, all: 0.15 },
+    Shares { values: 0.75, all: 0.0 },
+    Shares { values: 0.0, all: 0.0 },
+];
 
 /// Most lanes of element-wise work: beats of 64 bytes of elements of two bytes, twice.
 const MOST_LANES: u32 = 64;
@@ -71,28 +77,61 @@ impl Uses {
         uses
     }
 
-    /// Widths that have one of them doubled.
-    pub(super) fn doubled(&self, widths: Widths) -> Vec<Widths> {
-        let all = [self.wider_lanes(widths), self.wider_integers(widths), self.wider_floats(widths)];
-        all.into_iter().flatten().collect()
+    /// The widths that a model has a use for: what changes one of them, by so many doublings, as far as that goes.
+    fn changes(&self) -> Vec<fn(Widths, i32) -> Option<Widths>> {
+        let mut all: Vec<fn(Widths, i32) -> Option<Widths>> =
+            vec![|widths, by| Some(Widths { lanes: scaled(widths.lanes, by, MOST_LANES)?, ..widths })];
+        if self.integers {
+            all.push(|widths, by| Some(Widths { integer_macs: scaled(widths.integer_macs, by, MOST_MACS)?, ..widths }));
+        }
+        if self.floats {
+            all.push(|widths, by| Some(Widths { float_macs: scaled(widths.float_macs, by, MOST_MACS)?, ..widths }));
+        }
+        all
     }
 
     /// Twice as many lanes.
     pub(super) fn wider_lanes(&self, widths: Widths) -> Option<Widths> {
-        (widths.lanes < MOST_LANES).then_some(Widths { lanes: widths.lanes * 2, ..widths })
+        Some(Widths { lanes: scaled(widths.lanes, 1, MOST_LANES)?, ..widths })
     }
 
     /// Twice as many multiplications of integers, if there are any.
     pub(super) fn wider_integers(&self, widths: Widths) -> Option<Widths> {
-        let wider = Widths { integer_macs: widths.integer_macs * 2, ..widths };
-        (self.integers && widths.integer_macs < MOST_MACS).then_some(wider)
+        let integer_macs = scaled(widths.integer_macs, 1, MOST_MACS).filter(|_| self.integers)?;
+        Some(Widths { integer_macs, ..widths })
     }
 
     /// Twice as many multiplications of floats, if there are any.
     pub(super) fn wider_floats(&self, widths: Widths) -> Option<Widths> {
-        let wider = Widths { float_macs: widths.float_macs * 2, ..widths };
-        (self.floats && widths.float_macs < MOST_MACS).then_some(wider)
+        let float_macs = scaled(widths.float_macs, 1, MOST_MACS).filter(|_| self.floats)?;
+        Some(Widths { float_macs, ..widths })
     }
+
+    /// Widths that have one of them doubled.
+    pub(super) fn doubled(&self, widths: Widths) -> Vec<Widths> {
+        self.changes().into_iter().filter_map(|change| change(widths, 1)).collect()
+    }
+
+    /// Widths that have one of them doubled, once or twice, for another that is halved as often.
+    fn exchanged(&self, widths: Widths) -> Vec<Widths> {
+        let changes = self.changes();
+        let mut all = Vec::new();
+        for (wider, more) in changes.iter().enumerate() {
+            for (narrower, less) in changes.iter().enumerate() {
+                for by in [1, 2] {
+                    let other = more(widths, by).and_then(|widths| less(widths, -by));
+                    all.extend(other.filter(|_| wider != narrower));
+                }
+            }
+        }
+        all
+    }
+}
+
+/// A width after so many doublings, if it is one.
+fn scaled(width: u32, by: i32, most: u32) -> Option<u32> {
+    let scaled = if by < 0 { width >> -by } else { width << by };
+    (1..=most).contains(&scaled).then_some(scaled)
 }
 
 /// The fastest design that is found for a plan: the faster of a shared and a streaming one, and how far the other came.
@@ -103,7 +142,8 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
     let uses = Uses::of(plan);
     let shared = shared(machine, facts, plan, &uses)?;
     let other = |found: &Found| Other { cycles: Some(found.cycles), why: String::new() };
-    Ok(match (shared, streaming::search(machine, facts, plan, &uses)?) {
+    let rival = shared.as_ref().ok().map(|shared| shared.cycles);
+    Ok(match (shared, streaming::search(machine, facts, plan, (&uses, rival))?) {
         (Ok(shared), Ok(streaming)) if streaming.cycles < shared.cycles => (streaming, other(&shared)),
         (Ok(shared), Ok(streaming)) => (shared, other(&streaming)),
         (Ok(shared), Err(why)) => (shared, Other { cycles: None, why }),
@@ -126,28 +166,32 @@ fn shared(
     let mut widths = LEAST;
     let mut best: Option<Found> = None;
     let mut least = None;
-    for share in SHARES {
+    for shares in SHARES {
         // What fits with more memory for values and constants fits with less.
-        let mut now = tried(machine, facts, plan, (widths, share))?;
+        let mut now = tried(machine, facts, plan, (widths, shares))?;
         if !now.resources.fits(budget) {
             least = Some(now.resources);
             continue;
         }
         loop {
-            let candidates = uses.doubled(widths);
-            let tried: Vec<(Widths, Found)> = candidates
-                .into_par_iter()
-                .map(|widths| Ok((widths, tried(machine, facts, plan, (widths, share))?)))
-                .collect::<Result<_, TargetError>>()?;
+            let all = |candidates: Vec<Widths>| -> Result<Vec<(Widths, Found)>, TargetError> {
+                let tried = |widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?));
+                candidates.into_par_iter().map(tried).collect()
+            };
             let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
-            let worth = tried
-                .into_iter()
-                .filter(|(_, found)| found.resources.fits(budget) && found.cycles <= needed)
-                .map(|(wider, found)| (now.value_of(&found, budget), wider, found));
+            let is_worth = |found: &Found| found.resources.fits(budget) && found.cycles <= needed;
+            let wider = all(uses.doubled(widths))?.into_iter().filter(|(_, found)| is_worth(found));
             // Of equally good ones the first.
-            let best = worth.reduce(|best, other| if other.0 > best.0 { other } else { best });
-            let Some((_, wider, found)) = best else { break };
-            (widths, now) = (wider, found);
+            let best = wider.map(|(wider, found)| (now.value_of(&found, budget), wider, found));
+            let best = best.reduce(|best, other| if other.0 > best.0 { other } else { best });
+            if let Some((_, wider, found)) = best {
+                (widths, now) = (wider, found);
+                continue;
+            }
+            // Where nothing more fits, something may do more good than something else does.
+            let other = all(uses.exchanged(widths))?.into_iter().filter(|(_, found)| is_worth(found));
+            let Some((other, found)) = other.min_by_key(|(_, found)| found.cycles) else { break };
+            (widths, now) = (other, found);
         }
         if best.as_ref().is_none_or(|best| now.cycles < best.cycles) {
             best = Some(now);
@@ -175,11 +219,12 @@ fn tried(
     machine: &Machine,
     facts: &FpgaMachine,
     plan: &Plan,
-    (widths, share): (Widths, f64),
+    (widths, shares): (Widths, Shares),
 ) -> Result<Found, TargetError> {
     let lowered = lower(plan, widths)?;
-    let placed = place(plan, &lowered, facts, (widths, share))?;
-    let times = Times::new(&placed.design, &placed.calls, facts, machine.clock_hz)?;
-    let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design, &placed.calls));
+    let placed = place(plan, &lowered, (facts, machine.clock_hz), (widths, shares))?;
+    let what = (&placed.calls[..], &placed.buffers[..], &placed.loads[..]);
+    let times = Times::new(&placed.design, what, facts, machine.clock_hz)?;
+    let (cycles, resources) = (times.cycles(), times.resources(&placed.design, &placed.calls));
     Ok(Found { lowered, placed, times, cycles, resources })
 }

@@ -29,6 +29,7 @@ impl Builder {
             about: Vec::new(),
             grid: [0, 1, 1],
             threads,
+            in_turn: false,
             buffers: Vec::new(),
             shared: Vec::new(),
             vars: Vec::new(),
@@ -43,6 +44,11 @@ impl Builder {
         self.kernel.grid = grid;
         self.kernel.about = about;
         self.kernel
+    }
+
+    /// Has blocks follow each other, and find in shared memory what those before them have left there.
+    pub fn in_turn(&mut self) {
+        self.kernel.in_turn = true;
     }
 
     /// Threads of a block.
@@ -129,6 +135,11 @@ impl Builder {
     /// The block's number along an axis.
     pub fn block(&mut self, axis: u8) -> ExprId {
         self.expr(Expr::Block(axis))
+    }
+
+    /// The block's number among all.
+    pub fn block_number(&mut self) -> ExprId {
+        self.expr(Expr::BlockNumber)
     }
 
     /// What a variable holds.

@@ -89,6 +89,9 @@ impl Checker<'_> {
         if blocks.is_none_or(|blocks| blocks == 0 || blocks > i32::MAX as u32) {
             return Err(format!("a grid of {:?}, but there are 1 to 2^31 - 1 blocks", kernel.grid));
         }
+        if kernel.in_turn && kernel.body.iter().any(|stmt| matches!(stmt, Stmt::Arrive { .. })) {
+            return Err("its blocks follow each other, and there is no last one to arrive".to_owned());
+        }
         self.check_names()?;
         for (index, expr) in kernel.exprs.iter().enumerate() {
             if expr.operands().any(|operand| operand.index() >= index) {
@@ -146,6 +149,7 @@ impl Checker<'_> {
         let kernel = self.kernel;
         Ok(match *expr {
             Expr::Integer(_) | Expr::Thread => Scalar::I32,
+            Expr::BlockNumber => Scalar::I32,
             Expr::Block(axis) if axis < 3 => Scalar::I32,
             Expr::Block(axis) => return Err(format!("a grid has no axis {axis}")),
             Expr::Number(dtype, _) => Scalar::of(dtype),

@@ -104,6 +104,8 @@ pub enum Expr {
     Thread,
     /// The block's number along an axis of the grid.
     Block(u8),
+    /// The block's number among all, those along the first axis fastest.
+    BlockNumber,
     /// What a variable holds.
     Var(VarId),
     /// What an array holds at an index, which follows from constants and counters of unrolled loops.
@@ -131,7 +133,9 @@ impl Expr {
     pub fn operands(&self) -> impl Iterator<Item = ExprId> {
         let none = [None; 3];
         let operands: [Option<ExprId>; 3] = match *self {
-            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::Var(_) => none,
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::BlockNumber | Expr::Var(_) => {
+                none
+            }
             Expr::Element(_, a)
             | Expr::Unary(_, _, a)
             | Expr::Convert(_, _, a)

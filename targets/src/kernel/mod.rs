@@ -64,6 +64,9 @@ pub struct Kernel {
     pub grid: [u32; 3],
     /// Threads of a block.
     pub threads: u32,
+    /// Whether blocks follow each other, those along the first axis fastest, and find in shared memory what those before them have left
+    /// there: as loops of hardware do, and not what processors do.
+    pub in_turn: bool,
     /// Buffers in global memory.
     pub buffers: Vec<Buffer>,
     /// Arrays that the threads of a block share.

@@ -46,7 +46,7 @@ impl Counters {
     pub fn is_natural(&self, kernel: &Kernel, id: ExprId) -> bool {
         match kernel.exprs[id.index()] {
             Expr::Integer(value) => value >= 0,
-            Expr::Thread | Expr::Block(_) => true,
+            Expr::Thread | Expr::Block(_) | Expr::BlockNumber => true,
             Expr::Var(var) => self.0.contains_key(&var),
             Expr::Index(IndexFn::Sub, ..) => false,
             Expr::Index(_, a, b) => self.is_natural(kernel, a) && self.is_natural(kernel, b),

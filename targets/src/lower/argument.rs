@@ -11,8 +11,8 @@ pub(crate) enum Argument {
     Value(ValueId),
     /// What is packed by this number among [`Lowered::arranged`].
     Arranged(u32),
-    /// So many elements that blocks hand over to each other in one launch, and that nobody wants afterwards. A launch may have
-    /// several, by number.
+    /// So many elements that blocks hand over to each other in one launch, or that one call leaves for others, and that nobody wants
+    /// afterwards. There may be several, by number.
     Handed(u32, DType, u64),
     /// So many counters that blocks arrive by: `u32`, and 0 between launches.
     Counters(u64),

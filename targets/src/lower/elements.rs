@@ -104,6 +104,12 @@ impl<'a> Elements<'a> {
         self.builder.buffer(name, dtype, elements, true)
     }
 
+    /// A parameter for what one call hands to others by this number, which all know.
+    pub fn between(&mut self, number: u32, name: &str, (dtype, elements): (DType, u64), is_written: bool) -> BufferId {
+        self.arguments.push(Argument::Handed(number, dtype, elements));
+        self.builder.buffer(name, dtype, elements, is_written)
+    }
+
     /// A parameter for so many counters that blocks arrive by.
     pub fn counters(&mut self, elements: u64) -> BufferId {
         self.arguments.push(Argument::Counters(elements));
@@ -316,10 +322,27 @@ impl<'a> Elements<'a> {
 
     /// An element of a value that rearranges another.
     fn through_view(&mut self, node: &Node, coords: &[ExprId]) -> Result<ExprId, TargetError> {
+        let coords = self.behind(node, coords);
+        self.element(node.inputs[0], &coords)
+    }
+
+    /// The value that a view of views is of in the end, and the coordinates there.
+    pub fn seen(&mut self, value: ValueId, coords: &[ExprId]) -> (ValueId, Coords) {
+        let (mut value, mut coords) = (value, Coords::from_slice(coords));
+        while let Some(node) = self.graph().producer(value).map(|id| self.graph().node(id))
+            && is_view(&node.op)
+        {
+            (value, coords) = (node.inputs[0], self.behind(node, &coords));
+        }
+        (value, coords)
+    }
+
+    /// The coordinates in the value that a view rearranges.
+    fn behind(&mut self, node: &Node, coords: &[ExprId]) -> Coords {
         let source = node.inputs[0];
         let shape = self.graph().shape(source);
         let own = self.graph().shape(node.output());
-        let coords: Coords = match &node.op {
+        match &node.op {
             Op::Reshape(_) => {
                 let index = self.index_of(own, coords);
                 self.coords_of(shape, index)
@@ -348,8 +371,7 @@ impl<'a> Elements<'a> {
                 merged
             }
             _ => self.broadcast(shape, coords),
-        };
-        self.element(source, &coords)
+        }
     }
 
     /// An element of a node's first result, from elements of its operands.

@@ -2,13 +2,13 @@
 
 use tcc_ir::{Bytes, Graph, Op, Plan, ValueId};
 use tcc_passes::{
-    CostModel, FusionLimits, KernelExplanation, Optimized, Outline, Places, Verdict, assemble, clean_up, fuse,
-    integer_products, legalize, optimize, optimize_explained,
+    CostModel, Extraction, FusionLimits, KernelExplanation, Optimized, Outline, Places, Verdict, assemble, clean_up,
+    fuse, integer_products, legalize, optimize, optimize_explained,
 };
 
 use super::legal;
 use crate::explanation::{Explanation, PlanTaken};
-use crate::optimizer::{Block, extraction};
+use crate::optimizer::Block;
 use crate::target::{Optimization, TargetError};
 
 /// Most nodes in one kernel.
@@ -40,12 +40,12 @@ impl Planned {
 /// The machine has no way to compute an operator, or a defect of the optimiser.
 pub(crate) fn plan(
     graph: &Graph,
-    (optimization, explained): (Optimization, bool),
+    (extraction, explained): (Option<Extraction>, bool),
     costs: &(impl CostModel + Sync),
     judge: &(impl Fn(&Graph, &Op, &[ValueId]) -> Verdict + Sync),
 ) -> Result<Planned, TargetError> {
     let searched = integer_products(graph)?;
-    let Some(extraction) = extraction(optimization) else {
+    let Some(extraction) = extraction else {
         let legal = clean_up(&legalize(&searched, &legal::judge())?);
         let plan = fuse(legal, FusionLimits { row_bytes: Bytes(1 << 20), nodes: KERNEL_NODES });
         let outline = Outline::of_fused(&plan, &searched);

@@ -223,30 +223,35 @@ impl<'e, 'a> Row<'e, 'a> {
         Ok(())
     }
 
-    /// Combines this lane's elements of the row, by turns in several variables, into one.
+    /// Combines this lane's elements of the row into one. Several variables go round: an iteration adds to the first, each of the others
+    /// moves on, and the new one enters at the end, so that an addition has as many iterations as there are variables.
     fn by_turns(&mut self, node: &Node, reduce: &Reduce, all: VarId, turns: u32) -> Result<(), TargetError> {
         let dtype = self.elements.graph().ty(node.inputs[0]).dtype;
         let parts = self.columns / self.shares.lanes as usize;
-        let turns = (1..=turns).rev().find(|turns| parts.is_multiple_of(*turns as usize)).unwrap_or(1);
+        let turns = turns.min(parts as u32).max(1);
         let start = self.elements.neutral(reduce.function, dtype);
         let builder = &mut self.elements.builder;
         let sums = builder.array("by_turns", Scalar::of(dtype), turns, start);
-        let (zero, end) = (builder.integer(0), builder.integer((parts / turns as usize) as i32));
-        let round = builder.loop_over("round", zero, end, 1);
-        let turn = builder.unrolled("turn", turns);
+        let (zero, end) = (builder.integer(0), builder.integer(parts as i32));
+        let part = builder.loop_over("part", zero, end, 1);
         self.elements.open();
         let builder = &mut self.elements.builder;
-        let before = builder.scaled(round, turns as i32);
-        let part = builder.add(before, turn);
         let before = builder.scaled(part, self.shares.lanes as i32);
         let column = builder.add(before, self.lane);
         let (at, _) = self.place(column);
         let element = self.elements.element(node.inputs[0], &at)?;
-        let so_far = self.elements.builder.element(sums, turn);
-        let next = self.elements.combined(reduce.function, dtype, so_far, element);
-        self.elements.builder.set_element(sums, turn, next);
+        let first = self.elements.builder.element(sums, zero);
+        let next = self.elements.combined(reduce.function, dtype, first, element);
+        let builder = &mut self.elements.builder;
+        let next = builder.keep("next", Scalar::of(dtype), next);
+        for turn in 1..turns as i32 {
+            let (to, from) = (builder.integer(turn - 1), builder.integer(turn));
+            let moved = builder.element(sums, from);
+            builder.set_element(sums, to, moved);
+        }
+        let last = builder.integer(turns as i32 - 1);
+        builder.set_element(sums, last, next);
         self.elements.close();
-        self.elements.builder.end();
         let mut parts: Vec<ExprId> = (0..turns as i32)
             .map(|turn| {
                 let turn = self.elements.builder.integer(turn);

@@ -24,6 +24,7 @@ use tcc_passes::Outline;
 use crate::explanation::Explanation;
 use crate::lower::plan::{Planned, plan};
 use crate::machine::{Machine, MachineError};
+use crate::optimizer::extraction;
 use crate::target::{Optimization, Program, Target, TargetError};
 
 /// The target for one GPU.
@@ -54,7 +55,7 @@ impl Simt {
 
     fn planned(&self, graph: &Graph, optimization: Optimization, explained: bool) -> Result<Planned, TargetError> {
         let costs = SimtCosts::new(&self.facts, self.machine.clock_hz);
-        plan(graph, (optimization, explained), &costs, &legal::judge_fused(&self.facts))
+        plan(graph, (extraction(optimization), explained), &costs, &legal::judge_fused(&self.facts))
     }
 }
 

@@ -1,13 +1,16 @@
 //! Products with lanes along what is summed over, for factors that both lie along it in memory.
 //!
-//! Rows of A are held in registers while rows of B come by, a few of them in an iteration; sums are put together across lanes. Results
-//! of neighbouring columns are written to neighbouring banks.
+//! Rows of A are held while rows of B come by, as much of them in an iteration as makes two words of a memory: several columns, or a
+//! part of one. What is summed up across lanes goes to a local array for each row, so that no iteration waits for another; parts of a sum
+//! are put together, and what follows the products is done, with neighbours in lanes.
 
 use tcc_ir::ValueId;
 use tcc_ir::ops::BinaryFn;
 
+use super::batch::Batch;
+use super::{tree, zero};
 use crate::kernel::check::wide;
-use crate::kernel::{IndexFn, Scalar};
+use crate::kernel::{ExprId, IndexFn, Scalar, SharedId};
 use crate::lower::Written;
 use crate::lower::elements::Elements;
 use crate::lower::product::Product;
@@ -18,12 +21,35 @@ use crate::target::TargetError;
 #[derive(Clone, Debug)]
 pub(super) struct Depth {
     pub product: Product,
-    /// Elements side by side along the K-dimension, a divisor of it.
-    pub lanes: u32,
+    pub batch: Batch,
+    /// Elements side by side along the K-dimension, a power of two that divides it.
+    pub along: u32,
+    /// Columns side by side, a divisor of all.
+    pub columns: u32,
     /// Rows at a time.
     pub rows: u32,
-    /// Columns in an iteration, a divisor of all.
-    pub columns: u32,
+    /// Lanes that do what follows the products, a divisor of all columns.
+    pub few: u32,
+    /// What is written of B on the way, if B is a view of it.
+    pub cache: Option<ValueId>,
+}
+
+/// What is known in a kernel for one block of rows.
+struct Block {
+    /// The matrix of B.
+    matrix: ExprId,
+    /// The first row.
+    first: ExprId,
+    /// Sums of all columns, an array for each row: parts of a sum lie as many apart as there are columns side by side.
+    sums: Vec<SharedId>,
+}
+
+/// Where rows of A are.
+enum Held {
+    /// In registers.
+    Registers(Vec<ExprId>),
+    /// In local arrays.
+    Arrays(Vec<SharedId>),
 }
 
 impl Depth {
@@ -32,106 +58,212 @@ impl Depth {
     /// # Errors
     /// A defect.
     pub fn write(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
-        let Depth { product, lanes, rows, columns } = self;
-        let sum = product.sum;
-        let types = product.factors.map(|factor| elements.graph().ty(factor).dtype);
-        let chunks = product.k as u32 / lanes;
-        let number = elements.builder.block(1);
-        let lead = elements.coords_of(&product.batch, number);
+        let Depth { product, batch, along, rows, columns, .. } = self;
         let builder = &mut elements.builder;
-        let (zero, lane, block) = (builder.integer(0), builder.thread(), builder.block(0));
+        let (matrix, block) = (builder.block(1), builder.block(0));
         let first = builder.scaled(block, *rows as i32);
         let first = builder.keep("first_row", Scalar::I32, first);
-        let start = if sum.is_float() { builder.float(sum, 0.0) } else { builder.number(sum, 0) };
-        // Rows of A.
-        let held = builder.array("rows", Scalar::of(sum), rows * chunks, start);
-        let row = builder.unrolled("row", *rows);
-        let chunk = builder.unrolled("chunk", chunks);
-        elements.open();
+        let count = product.n as u32 * self.parts();
+        let sums = (0..*rows).map(|_| builder.shared("sums", wide(product.sum), count)).collect();
+        let block = Block { matrix, first, sums };
+        let held = self.hold(elements, &block)?;
+        self.multiply(elements, &block, &held)?;
+        self.finish(elements, &block, outputs)?;
+        let tiling = format!(
+            "{}: {rows} rows by {columns} columns at a time, {along} lanes along the depth",
+            batch.about(product)
+        );
+        Ok(([batch.rows().div_ceil(*rows as usize) as u32, batch.matrices() as u32, 1], tiling))
+    }
+
+    /// Lanes of the kernel.
+    pub fn lanes(&self) -> u32 {
+        self.along * self.columns
+    }
+
+    /// Parts of a sum, of which an iteration has one.
+    fn parts(&self) -> u32 {
+        self.product.k as u32 / self.along
+    }
+
+    /// Whether there may be fewer rows than are computed at a time.
+    fn is_guarded(&self) -> bool {
+        !self.batch.rows().is_multiple_of(self.rows as usize)
+    }
+
+    /// An element of a row of A, by the row's number in the block.
+    fn row(
+        &self,
+        elements: &mut Elements<'_>,
+        block: &Block,
+        number: u32,
+        depth: ExprId,
+    ) -> Result<ExprId, TargetError> {
         let builder = &mut elements.builder;
-        let at = builder.scaled(chunk, *lanes as i32);
-        let depth = builder.add(at, lane);
-        let mut own = builder.add(first, row);
-        let guarded = !product.m.is_multiple_of(*rows as usize);
-        if guarded {
-            let last = builder.integer(product.m as i32 - 1);
-            own = builder.index(IndexFn::Min, own, last);
+        let number = builder.integer(number as i32);
+        let mut row = builder.add(block.first, number);
+        if self.is_guarded() {
+            let last = builder.integer(self.batch.rows() as i32 - 1);
+            row = builder.index(IndexFn::Min, row, last);
         }
-        let coords = product.coords(elements, 0, &lead, own, depth);
-        let a = elements.element(product.factors[0], &coords)?;
+        let (lead, row) = self.batch.of_row(elements, block.matrix, row);
+        let coords = self.product.coords(elements, 0, &lead, row, depth);
+        elements.element(self.product.factors[0], &coords)
+    }
+
+    /// Reads rows of A: all that a lane has of them, or all that lanes need one after the other.
+    fn hold(&self, elements: &mut Elements<'_>, block: &Block) -> Result<Held, TargetError> {
+        let Depth { product, along, rows, .. } = self;
+        let stored = elements.graph().ty(product.factors[0]).dtype;
         let builder = &mut elements.builder;
-        let a = builder.convert_register(types[0], sum, a);
-        let place = builder.scaled(row, chunks as i32);
-        let place = builder.add(place, chunk);
-        builder.set_element(held, place, a);
-        elements.close();
+        let (nothing, thread) = (builder.integer(0), builder.thread());
+        let (column, lane) = builder.divided(thread, *along as i32);
+        if self.parts() == 1 {
+            let rows = (0..*rows).map(|row| {
+                let a = self.row(elements, block, row, lane)?;
+                let a = elements.builder.convert_register(stored, product.sum, a);
+                Ok(elements.builder.keep("row", Scalar::of(product.sum), a))
+            });
+            return Ok(Held::Registers(rows.collect::<Result<_, TargetError>>()?));
+        }
+        let arrays: Vec<SharedId> = (0..*rows).map(|_| builder.shared("row", stored, product.k as u32)).collect();
+        let end = builder.integer(self.parts() as i32);
+        let part = builder.loop_over("part", nothing, end, 1);
+        elements.open();
+        let builder = &mut elements.builder;
+        let is_first = builder.index(IndexFn::Eq, column, nothing);
+        builder.when(is_first);
+        let before = builder.scaled(part, *along as i32);
+        let depth = builder.add(before, lane);
+        for (row, &array) in (0..).zip(&arrays) {
+            let a = self.row(elements, block, row, depth)?;
+            elements.builder.store_shared(array, depth, a);
+        }
         elements.builder.end();
-        // Rows of B come by.
+        elements.close();
+        Ok(Held::Arrays(arrays))
+    }
+
+    /// Has rows of B come by, and leaves the sums in their arrays.
+    fn multiply(&self, elements: &mut Elements<'_>, block: &Block, held: &Held) -> Result<(), TargetError> {
+        let Depth { product, batch, along, rows, columns, .. } = self;
+        let sum = product.sum;
+        let stored = product.factors.map(|factor| elements.graph().ty(factor).dtype);
+        let lead = batch.of_matrix(elements, block.matrix);
         let builder = &mut elements.builder;
-        let scratch = builder.shared("scratch", wide(sum), *lanes);
-        let end = builder.integer(product.n as i32 / *columns as i32);
-        let part = builder.loop_over("part", zero, end, 1);
+        let (nothing, thread, start) = (builder.integer(0), builder.thread(), zero(builder, sum));
+        let (within, lane) = builder.divided(thread, *along as i32);
+        let scratch = builder.shared("scratch", wide(sum), self.lanes());
+        let (end, parts) = (builder.integer(product.n as i32 / *columns as i32), builder.integer(self.parts() as i32));
+        let number = builder.loop_over("column", nothing, end, 1);
+        let part = if self.parts() == 1 { nothing } else { builder.loop_over("part", nothing, parts, 1) };
         elements.open();
         let builder = &mut elements.builder;
-        let first_column = builder.scaled(part, *columns as i32);
-        let within = builder.unrolled("column", *columns);
-        elements.open();
-        let builder = &mut elements.builder;
+        let first_column = builder.scaled(number, *columns as i32);
         let column = builder.add(first_column, within);
-        let weights = builder.array("weights", Scalar::of(sum), chunks, start);
-        let chunk = builder.unrolled("chunk", chunks);
-        elements.open();
-        let builder = &mut elements.builder;
-        let at = builder.scaled(chunk, *lanes as i32);
-        let depth = builder.add(at, lane);
+        let before = builder.scaled(part, *along as i32);
+        let depth = builder.add(before, lane);
         let coords = product.coords(elements, 1, &lead, depth, column);
         let b = elements.element(product.factors[1], &coords)?;
+        if let Some(cache) = self.cache {
+            let (_, at) = elements.seen(product.factors[1], &coords);
+            elements.store(cache, &at)?;
+        }
         let builder = &mut elements.builder;
-        let b = builder.convert_register(types[1], sum, b);
-        builder.set_element(weights, chunk, b);
-        elements.close();
-        let builder = &mut elements.builder;
+        let b = builder.convert_register(stored[1], sum, b);
+        let b = builder.keep("weight", Scalar::of(sum), b);
+        let own = builder.array("row", Scalar::of(sum), *rows, start);
+        for row in 0..*rows {
+            let a = match held {
+                Held::Registers(rows) => rows[row as usize],
+                Held::Arrays(arrays) => {
+                    let a = builder.load_shared(arrays[row as usize], depth, "a");
+                    builder.convert_register(stored[0], sum, a)
+                }
+            };
+            let row = builder.integer(row as i32);
+            builder.set_element(own, row, a);
+        }
+        let totals = builder.array("totals", Scalar::of(sum), *rows, start);
         let row = builder.unrolled("row", *rows);
+        let a = builder.element(own, row);
+        let both = builder.binary(BinaryFn::Mul, sum, a, b);
+        let all = builder.declare("sum", Scalar::of(sum), both);
+        builder.reduce(all, FoldFn::Sum, sum, *along, scratch);
+        let total = builder.get(all);
+        builder.set_element(totals, row, total);
+        builder.end();
+        // All lanes of a column have its sums; one of them keeps them.
+        let is_first = builder.index(IndexFn::Eq, lane, nothing);
+        builder.when(is_first);
+        let before = builder.scaled(number, self.parts() as i32);
+        let place = builder.add(before, part);
+        let place = builder.scaled(place, *columns as i32);
+        let place = builder.add(place, within);
+        for (row, &sums) in block.sums.iter().enumerate() {
+            let row = builder.integer(row as i32);
+            let total = builder.element(totals, row);
+            builder.store_shared(sums, place, total);
+        }
+        builder.end();
+        if self.parts() > 1 {
+            builder.end();
+        }
+        elements.close();
+        Ok(())
+    }
+
+    /// Does what follows the products.
+    fn finish(&self, elements: &mut Elements<'_>, block: &Block, outputs: &[ValueId]) -> Result<(), TargetError> {
+        let Depth { product, batch, few, columns, .. } = self;
+        let lanes = self.lanes();
+        let builder = &mut elements.builder;
+        let (nothing, lane) = (builder.integer(0), builder.thread());
+        let end = builder.integer(product.n as i32 / *few as i32);
+        let word = builder.loop_over("word", nothing, end, 1);
         elements.open();
         let builder = &mut elements.builder;
-        let all = builder.declare("sum", Scalar::of(sum), start);
-        let chunk = builder.unrolled("chunk", chunks);
-        let place = builder.scaled(row, chunks as i32);
-        let place = builder.add(place, chunk);
-        let (a, b, so_far) = (builder.element(held, place), builder.element(weights, chunk), builder.get(all));
-        let next = match sum.is_float() {
-            true => {
-                let both = builder.binary(BinaryFn::Mul, sum, a, b);
-                builder.binary(BinaryFn::Add, sum, so_far, both)
+        if *few < lanes {
+            let works = builder.below(lane, *few as i32);
+            builder.when(works);
+        }
+        let before = builder.scaled(word, *few as i32);
+        let column = builder.add(before, lane);
+        for (number, &sums) in block.sums.iter().enumerate() {
+            let builder = &mut elements.builder;
+            let number = builder.integer(number as i32);
+            let row = builder.add(block.first, number);
+            if self.is_guarded() {
+                let inside = builder.below(row, batch.rows() as i32);
+                builder.when(inside);
             }
-            false => builder.mul_add(sum, a, b, so_far),
-        };
-        builder.set(all, next);
-        builder.end();
-        builder.reduce(all, FoldFn::Sum, sum, *lanes, scratch);
-        // All lanes have the sum; one of them goes on with it.
-        let own = builder.add(first, row);
-        let is_first = builder.index(IndexFn::Eq, lane, zero);
-        let inside = if guarded { builder.below(own, product.m as i32) } else { builder.integer(1) };
-        let writes = builder.index(IndexFn::And, is_first, inside);
-        builder.when(writes);
-        elements.open();
-        let total = elements.builder.get(all);
-        let coords = product.result_coords(elements, &lead, own, column);
-        elements.hold(product.result, &coords, total);
-        outputs.iter().try_for_each(|&output| elements.store(output, &coords))?;
+            elements.enter();
+            let builder = &mut elements.builder;
+            let (number, within) = builder.divided(column, *columns as i32);
+            let parts = (0..self.parts() as i32)
+                .map(|part| {
+                    let (before, part) = (builder.scaled(number, self.parts() as i32), builder.integer(part));
+                    let place = builder.add(before, part);
+                    let place = builder.scaled(place, *columns as i32);
+                    let place = builder.add(place, within);
+                    builder.load_shared(sums, place, "sum")
+                })
+                .collect();
+            let total = tree(builder, product.sum, parts);
+            let total = builder.keep("total", Scalar::of(product.sum), total);
+            let (lead, row) = batch.of_row(elements, block.matrix, row);
+            let coords = product.result_coords(elements, &lead, row, column);
+            elements.hold(product.result, &coords, total);
+            outputs.iter().try_for_each(|&output| elements.store(output, &coords))?;
+            elements.leave();
+            if self.is_guarded() {
+                elements.builder.end();
+            }
+        }
+        if *few < lanes {
+            elements.builder.end();
+        }
         elements.close();
-        elements.close();
-        elements.close();
-        elements.close();
-        let batch = product.batch.count();
-        let tiling = format!(
-            "{}{}x{}x{} (rows, columns, depth): {rows} rows by {columns} columns at a time, {lanes} lanes along the depth",
-            if batch == 1 { String::new() } else { format!("{batch} of ") },
-            product.m,
-            product.n,
-            product.k
-        );
-        Ok(([product.m.div_ceil(*rows as usize) as u32, batch as u32, 1], tiling))
+        Ok(())
     }
 }

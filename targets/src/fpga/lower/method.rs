@@ -3,12 +3,12 @@
 use tcc_ir::ops::{MatMul, Reshape, Transpose};
 use tcc_ir::{DType, Graph, Node, Op, Plan, Shape, ValueId, View};
 
+use super::batch::Batch;
 use super::blocks::{Blocks, Packed, Packing};
 use super::columns::Columns;
 use super::depth::Depth;
 use super::{Widths, power_in};
-use crate::lower::Written;
-use crate::lower::elements::{Elements, defect};
+use crate::lower::elements::defect;
 use crate::lower::piece::Piece;
 use crate::lower::product::Product;
 use crate::lower::quantized::{Arranged, Constants, Parameter, Quantized};
@@ -17,22 +17,24 @@ use crate::target::TargetError;
 /// Steps along the K-dimension that one iteration does, at the most.
 const STEPS: u32 = 16;
 
-/// Sums of floats that an iteration adds to by turns: no fewer than the cycles that an addition takes, so that iterations need not
+/// Words that an iteration reads of a factor in a memory for values: one by each port.
+const PORTS: u32 = 2;
+
+/// Sums of floats that iterations add to by turns: no fewer than the cycles that an addition takes, so that iterations need not
 /// wait for it.
 const PARTIALS: u32 = 8;
 
 /// Rows up to which weights of few bits are multiplied as they are.
 const FEW_ROWS: usize = 8;
 
-/// Blocks of a column in an iteration, at the most: as many as make what an iteration reads of scales of 16 bits as wide as a block of
-/// weights of 4 bits, so that all channels have as much to read.
+/// Blocks of a column in an iteration, at the most.
 const BLOCKS: u32 = 8;
 
 /// Rows at a time, at the most: each has sums of its own in every lane.
 const ROWS: u32 = 16;
 
-/// Words of a factor that one iteration of a product along the depth reads.
-const CHUNKS: usize = 16;
+/// Iterations that add to a sum of a product along the depth, at the most: what each gives is kept.
+const PARTS: u32 = 16;
 
 /// How a product is computed.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ impl Method {
         constants: &mut Constants,
         arranged_lanes: &mut Vec<u32>,
         piece: &Piece,
-        widths: Widths,
+        (widths, is_cache): (Widths, bool),
     ) -> Result<Option<Method>, TargetError> {
         let products = Product::all_of(plan, constants, piece);
         let Some(product) = products.and_then(|products| products.into_iter().next()) else { return Ok(None) };
@@ -71,62 +73,100 @@ impl Method {
         }
         let is_float = product.sum.is_float();
         let macs = if is_float { widths.float_macs } else { widths.integer_macs };
-        let [a, b] = product.factors;
-        let is_constant = constants.derived[b.index()];
-        if !is_constant && product.runs_along_k[1] {
-            let lanes = power_in(product.k, widths.lanes);
-            let chunks = product.k / lanes as usize;
-            let a_along = product.runs_along_k[0] || lanes == 1;
-            if chunks <= CHUNKS && lanes > 1 && a_along {
-                let columns = power_in(product.n, widths.lanes);
-                // As many cycles as an iteration takes to read its words of B.
-                let cycles = (columns * chunks as u32).div_ceil(2).max(1);
-                let all = u64::from(macs) * u64::from(cycles) / (product.k as u64 * u64::from(columns)).max(1);
-                let rows = (all.clamp(1, u64::from(ROWS)) as u32).min(product.m as u32);
-                let rows = 1 << rows.ilog2();
-                return Ok(Some(Method::Depth(Depth { product, lanes, rows, columns })));
-            }
+        let is_constant = constants.derived[product.factors[1].index()];
+        let batch = Batch::of(plan, &product);
+        // Elements of B that come at once: of a cache, which comes from beside the part, as many as all rows have multipliers for.
+        let all_rows = (batch.rows() as u32).next_power_of_two().min(ROWS);
+        let word = if is_cache { widths.lanes.max(macs / (PORTS * all_rows)) } else { widths.lanes };
+        if !is_constant && let Some(depth) = along_depth(&product, &batch, (word, widths.lanes), macs) {
+            return Ok(Some(Method::Depth(depth)));
         }
-        let rows = (product.m as u32).next_power_of_two().min(ROWS).min(macs.max(1));
-        let most = if is_constant { macs / rows } else { widths.lanes.min(macs / rows) };
-        let lanes = lanes_for(product.n, most.max(1), widths.lanes);
-        let steps = power_in(product.k, STEPS.min(1 << lanes.ilog2()));
-        let partials = if is_float { steps.min(PARTIALS) } else { 1 };
+        let [a, b] = product.factors;
+        let (rows, lanes, steps) = match is_constant {
+            false if is_float => of_values(&product, &batch, word, macs),
+            _ => {
+                let rows = (batch.rows() as u32).next_power_of_two().min(ROWS).min(macs.max(1));
+                let most = if is_constant { macs / rows } else { widths.lanes.min(macs / rows) };
+                let lanes = lanes_for(product.n, most.max(1), widths.lanes);
+                // More multiplications of floats than there are multipliers would take what there is of look-up tables.
+                let most = if is_float { (macs / (rows * lanes)).max(1) } else { 1 << lanes.ilog2() };
+                (rows, lanes, power_in(product.k, STEPS.min(most)))
+            }
+        };
+        let partials = if is_float { PARTIALS.min(product.k as u32 / steps) } else { 1 };
         // Matrices of a batch follow each other, or there is one.
         let is_whole = graph.shape(b).count() == product.batch.count() * product.k * product.n;
+        let is_whole = is_whole && batch.matrices() == product.batch.count();
         let packed = if is_constant && is_whole && lanes > 1 {
             let view = by_lanes(plan, b, &product, lanes)?;
             let number = constants.pack(Arranged { value: b, view });
-            read_at_once(arranged_lanes, number, lanes);
+            read_at_once(arranged_lanes, number, if is_float { lanes * (steps / PORTS).max(1) } else { lanes });
             Some(number)
         } else {
             None
         };
         let stored = graph.ty(a).dtype;
         let few = if lanes.is_multiple_of(widths.lanes) { widths.lanes } else { lanes };
-        Ok(Some(Method::Columns(Columns { product, lanes, rows, steps, partials, packed, stored, few })))
+        Ok(Some(Method::Columns(Columns {
+            product,
+            batch,
+            lanes,
+            rows,
+            steps,
+            partials,
+            packed,
+            stored,
+            few,
+            cache: None,
+        })))
     }
 
-    /// Lanes of the kernel.
-    pub fn lanes(&self) -> u32 {
+    /// Numbers of the arranged constants that calls read once from the first element to the last.
+    pub fn in_order(&self) -> Vec<u32> {
         match self {
-            Method::Columns(columns) => columns.lanes,
-            Method::Depth(depth) => depth.lanes,
-            Method::Blocks(blocks) => blocks.lanes,
+            Method::Blocks(Blocks { packed: Packed { integers, scale, zero }, .. }) => {
+                let parameters = [Some(*scale), *zero].into_iter().flatten();
+                let arranged = parameters.filter_map(|packing| match packing {
+                    Packing::Arranged(number) => Some(number),
+                    Packing::Known(..) => None,
+                });
+                [*integers].into_iter().chain(arranged).collect()
+            }
+            Method::Columns(_) | Method::Depth(_) => Vec::new(),
         }
     }
+}
 
-    /// Writes the kernel; returns its grid and how it is shared out.
-    ///
-    /// # Errors
-    /// A defect.
-    pub fn write(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
-        match self {
-            Method::Columns(columns) => columns.write(elements, outputs),
-            Method::Depth(depth) => depth.write(elements, outputs),
-            Method::Blocks(blocks) => blocks.write(elements, outputs),
-        }
+/// Rows at a time of a product whose B lies in words of so many elements: as many as there are multiply-accumulates for the words that
+/// come in a cycle.
+fn rows_of(batch: &Batch, word: u32, macs: u32) -> u32 {
+    let all = (batch.rows() as u32).next_power_of_two().min(ROWS);
+    let most = (macs / (PORTS * word)).max(1);
+    all.min(1 << most.ilog2())
+}
+
+/// A product with lanes along the depth, if its factors lie along it, of a B of which so many elements come at once; other values lie in
+/// words of so many.
+fn along_depth(product: &Product, batch: &Batch, (word, lanes): (u32, u32), macs: u32) -> Option<Depth> {
+    let rows = rows_of(batch, word, macs);
+    let elements = (PORTS * word).min(macs / rows).max(1);
+    let along = power_in(product.k, elements);
+    let columns = power_in(product.n, elements / along);
+    let parts = product.k as u32 / along;
+    if product.runs_along_k != [true; 2] || parts > PARTS || along == 1 {
+        return None;
     }
+    // Parts of sums are added up without further adders.
+    let few = power_in(product.n, lanes.min(along * columns).min(macs / parts));
+    Some(Depth { product: product.clone(), batch: batch.clone(), along, columns, rows, few, cache: None })
+}
+
+/// Rows and columns at a time, and steps of an iteration, of a product of floats whose B lies in words of so many elements.
+fn of_values(product: &Product, batch: &Batch, word: u32, macs: u32) -> (u32, u32, u32) {
+    let rows = rows_of(batch, word, macs);
+    let lanes = lanes_for(product.n, word.min(macs / rows).max(1), word);
+    let most = (PORTS * word).min(macs / rows) / lanes;
+    (rows, lanes, power_in(product.k, most.clamp(1, STEPS)))
 }
 
 /// Lanes for so many columns: the most that divide them, preferably such that no lane's bank changes.
@@ -157,7 +197,7 @@ fn by_lanes(plan: &Plan, value: ValueId, product: &Product, lanes: u32) -> Resul
 }
 
 /// Whether a product reads weights of few bits as they are.
-pub(super) fn has_few_rows(graph: &Graph, node: &Node, product: &MatMul) -> bool {
+pub(in crate::fpga) fn has_few_rows(graph: &Graph, node: &Node, product: &MatMul) -> bool {
     let [a, b] = [graph.ty(node.inputs[0]), graph.ty(node.inputs[1])];
     let is_float = a.dtype == b.dtype && matches!(a.dtype, DType::F32 | DType::F16 | DType::BF16);
     let Ok(dims) = product.dims(a, b) else { return false };
@@ -185,11 +225,10 @@ fn by_blocks(
     let is_integer = matches!(quantized.stored, DType::I4 | DType::U4 | DType::I8 | DType::U8);
     let is_plain = product.batch.count() == 1 && product.m <= FEW_ROWS && product.sum.is_float();
     let Some(size) = Blocks::size_of(quantized, product.k).filter(|_| is_integer && is_plain) else { return Ok(None) };
-    let most = (widths.integer_macs / size).max(1);
-    let lanes = power_in(product.n, 1 << most.ilog2());
+    let lanes = Blocks::lanes_for(product.n, widths.integer_macs / (size * product.m as u32).max(1));
     let all = product.k as u32 / size;
     // An iteration writes out what as many cycles do as it has blocks.
-    let most = BLOCKS * widths.integer_macs / (size * lanes * product.m as u32).max(1);
+    let most = widths.integer_macs / (size * lanes * product.m as u32).max(1);
     let most = most.clamp(1, BLOCKS).min(all);
     let blocks = (1..=most).rev().find(|blocks| all.is_multiple_of(*blocks)).unwrap_or(1);
     let order = Order { tiles: product.n as u32 / lanes, lanes, parts: all / blocks, blocks };
@@ -207,9 +246,10 @@ fn by_blocks(
     };
     let scale = parameter(quantized.scale)?;
     let zero = quantized.zero.map(parameter).transpose()?;
-    let (product, quantized) = (product.clone(), quantized.clone());
-    let (few, packed) = (lanes.min(widths.lanes), Packed { integers, scale, zero });
-    Ok(Some(Blocks { product, quantized, lanes, blocks, size, packed, few }))
+    let product = product.clone();
+    let packed = Packed { integers, scale, zero };
+    let (few, after) = (Blocks::few_for(size, product.k, widths.lanes), power_in(product.n, widths.lanes));
+    Ok(Some(Blocks { product, lanes, blocks, size, packed, few, after }))
 }
 
 /// The order of what belongs to blocks: parts of the depth, tiles of columns, blocks of a part, steps of a block, columns of a tile.

@@ -1,15 +1,25 @@
 //! From a plan to calls: what each kernel of the plan computes becomes one kernel of the language, or several where lanes would have
 //! to wait for each other, shaped for hardware: lanes side by side, and loops that can be pipelined.
 
+mod batch;
 mod blocks;
+mod caches;
 mod columns;
 mod depth;
 mod elements;
 mod method;
+mod passes;
 
-use tcc_ir::{Access, Anchor, Graph, Kernel as Group, Plan, Shape, ValueId};
+use std::collections::HashSet;
 
+use tcc_ir::ops::{BinaryFn, UnaryFn};
+use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Op, Plan, Shape, ValueId};
+
+use self::blocks::{Blocks, Handed};
+use self::caches::{Part, caches};
 use self::method::Method;
+pub(in crate::fpga) use self::method::has_few_rows;
+use self::passes::Passes;
 use crate::kernel::check::check;
 use crate::kernel::{Builder, ExprId, Kernel};
 use crate::lower::alone;
@@ -34,6 +44,9 @@ pub(in crate::fpga) struct Widths {
 /// Lanes of operators that look for each of their elements by themselves: each has loops of its own.
 const LANES_ALONE: u32 = 2;
 
+/// Times that a lane's operators are used at least, where they are large.
+const USES: u32 = 16;
+
 /// Sums that elements of a row are added to by turns: no fewer than the cycles that an addition of floats takes.
 const TURNS: u32 = 8;
 
@@ -46,6 +59,10 @@ pub(in crate::fpga) struct Lowered {
     pub arranged: Vec<Arranged>,
     /// Lanes that read words of each of them.
     pub arranged_lanes: Vec<u32>,
+    /// Whether calls read each of them once from its first element to its last.
+    pub in_order: Vec<bool>,
+    /// Elements that words have of what calls hand to each other, by its number.
+    pub handed: Vec<u32>,
 }
 
 /// A call of a kernel that has no name and no memory yet.
@@ -78,13 +95,41 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
             steps.push((index, Step::Copy(value, source)));
             continue;
         }
-        for piece in pieces(&plan.graph, group) {
-            let method = Method::of(plan, &mut constants, &mut arranged_lanes, &piece, widths)?;
-            steps.push((index, Step::Piece(Box::new(piece), method.map(Box::new))));
+        steps.extend(pieces(&plan.graph, group).into_iter().map(|piece| (index, Step::Piece(Box::new(piece), None))));
+    }
+    let parts = steps.iter().map(|(_, step)| match step {
+        Step::Copy(_, source) => Part::Copy(source.root),
+        Step::Piece(piece, _) => Part::Piece(piece),
+    });
+    let mut caches = caches(plan, &parts.collect::<Vec<_>>());
+    for (number, (_, step)) in steps.iter_mut().enumerate() {
+        let Step::Piece(piece, method) = step else { continue };
+        let cache = caches.get(&number).copied();
+        let found = Method::of(plan, &mut constants, &mut arranged_lanes, piece, (widths, cache.is_some()))?;
+        *method = found.map(Box::new);
+        match (cache, method) {
+            (Some(cache), Some(method)) if method.reads_once(plan, cache.value) => {
+                piece.nodes.push(cache.node);
+                method.keep(cache.value);
+            }
+            _ => {
+                caches.remove(&number);
+            }
         }
     }
-    let mut lowering = Lowering { plan, constants: &constants, widths, calls: Vec::new(), group: 0 };
-    for (index, step) in steps {
+    let made: HashSet<usize> = caches.values().map(|cache| cache.step).collect();
+    let mut in_order = vec![false; constants.arranged.len()];
+    for (_, step) in &steps {
+        if let Step::Piece(_, Some(method)) = step {
+            method.in_order().into_iter().for_each(|number| in_order[number as usize] = true);
+        }
+    }
+    let (calls, handed) = (Vec::new(), Vec::new());
+    let mut lowering = Lowering { plan, constants: &constants, widths, calls, handed, group: 0 };
+    for (number, (index, step)) in steps.into_iter().enumerate() {
+        if made.contains(&number) {
+            continue;
+        }
         lowering.group = index as u32;
         let group = &plan.kernels[index];
         match step {
@@ -92,8 +137,8 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
             Step::Piece(piece, method) => lowering.piece(group, &piece, method.as_deref())?,
         }
     }
-    let calls = lowering.calls;
-    Ok(Lowered { calls, arranged: constants.arranged, arranged_lanes })
+    let Lowering { calls, handed, .. } = lowering;
+    Ok(Lowered { calls, arranged: constants.arranged, arranged_lanes, in_order, handed })
 }
 
 /// What one part of a kernel of the plan is.
@@ -115,6 +160,7 @@ struct Lowering<'a> {
     constants: &'a Constants,
     widths: Widths,
     calls: Vec<Lower>,
+    handed: Vec<u32>,
     group: u32,
 }
 
@@ -128,7 +174,13 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         match (&piece.work, method) {
-            (_, Some(method)) => self.call(group, piece, method.lanes(), |elements| method.write(elements, &outputs)),
+            (_, Some(Method::Blocks(blocks))) => self.by_blocks(group, piece, blocks, &outputs),
+            (_, Some(Method::Columns(columns))) => {
+                self.call(group, piece, columns.lanes, |elements| columns.write(elements, &outputs))
+            }
+            (_, Some(Method::Depth(depth))) => {
+                self.call(group, piece, depth.lanes(), |elements| depth.write(elements, &outputs))
+            }
             (Work::Elements, None) => {
                 // Values of one shape are computed together.
                 let mut shapes: Vec<Shape> = Vec::new();
@@ -140,7 +192,7 @@ impl<'a> Lowering<'a> {
                 for shape in shapes {
                     let own: Vec<ValueId> =
                         outputs.iter().copied().filter(|&value| graph.shape(value) == &shape).collect();
-                    let walk = elements::Walk::new(&shape, widths.lanes);
+                    let walk = elements::Walk::new(&shape, self.lanes_of(piece, &shape));
                     self.call(group, piece, walk.lanes, |elements| {
                         walk.write(elements, |elements, coords| {
                             own.iter().try_for_each(|&output| elements.store(output, coords))
@@ -152,6 +204,9 @@ impl<'a> Lowering<'a> {
             (Work::Rows { domain, axes }, None) => {
                 let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
                 let lanes = power_in(columns, widths.lanes);
+                if let Some(passes) = Passes::of((domain, axes), &piece.nodes, lanes) {
+                    return self.call(group, piece, lanes, |elements| passes.write(elements, &outputs));
+                }
                 let shares = Shares { lanes, threads: lanes, in_step: Some(TURNS) };
                 self.call(group, piece, lanes, |elements| {
                     rows(elements, (domain, axes), &piece.nodes, &outputs, shares)
@@ -162,6 +217,37 @@ impl<'a> Lowering<'a> {
                 self.call(group, piece, LANES_ALONE, |elements| alone::write(elements, piece.nodes[0], &outputs))
             }
         }
+    }
+
+    /// Lanes for elements of a shape: of functions that take much to compute no more than are used often.
+    fn lanes_of(&self, piece: &Piece, shape: &Shape) -> u32 {
+        let is_large = |op: &Op| match op {
+            Op::Unary(op) => !matches!(op.0, UnaryFn::Abs | UnaryFn::Neg | UnaryFn::Not | UnaryFn::Sign),
+            Op::Binary(op) => matches!(op.0, BinaryFn::Div | BinaryFn::Mod | BinaryFn::Rem | BinaryFn::Pow),
+            _ => false,
+        };
+        let nodes = || piece.all_nodes().map(|id| self.plan.graph.node(id));
+        let is_float = nodes().any(|node| self.plan.graph.ty(node.output()).dtype.is_float());
+        if !is_float || !nodes().any(|node| is_large(&node.op)) {
+            return self.widths.lanes;
+        }
+        self.widths.lanes.min(1 << (shape.count() as u32 / USES).max(1).ilog2())
+    }
+
+    /// A product by blocks: what makes integers of rows, the engine, and what follows.
+    fn by_blocks(
+        &mut self,
+        group: &Group,
+        piece: &Piece,
+        blocks: &Blocks,
+        outputs: &[ValueId],
+    ) -> Result<(), TargetError> {
+        let first = self.handed.len() as u32;
+        self.handed.extend(blocks.banks());
+        let handed = Handed { integers: first, scales: first + 1, sums: first + 2 };
+        self.call(group, piece, blocks.few, |elements| blocks.write_rows(elements, handed))?;
+        self.call(group, piece, blocks.lanes, |elements| Ok(blocks.write_engine(elements, handed)))?;
+        self.call(group, piece, blocks.after, |elements| blocks.write_rest(elements, handed, outputs))
     }
 
     /// Writes a view out.
@@ -213,7 +299,26 @@ fn power_in(extent: usize, most: u32) -> u32 {
     if extent == 0 {
         return 1;
     }
-    most.min(1 << extent.trailing_zeros().min(31))
+    (1 << most.max(1).ilog2()).min(1 << extent.trailing_zeros().min(31))
+}
+
+/// A sum of nothing.
+fn zero(builder: &mut Builder, sum: DType) -> ExprId {
+    if sum.is_float() { builder.float(sum, 0.0) } else { builder.number(sum, 0) }
+}
+
+/// The sum of some parts as a tree, so that additions wait for as few others as can be.
+fn tree(builder: &mut Builder, sum: DType, mut parts: Vec<ExprId>) -> ExprId {
+    while parts.len() > 1 {
+        let pairs = std::mem::take(&mut parts);
+        for pair in pairs.chunks(2) {
+            parts.push(match *pair {
+                [a, b] => builder.binary(BinaryFn::Add, sum, a, b),
+                _ => pair[0],
+            });
+        }
+    }
+    parts.first().copied().unwrap_or_else(|| zero(builder, sum))
 }
 
 /// The coordinates of an element of the extents of a row, with that along it.
@@ -225,3 +330,6 @@ fn with_last(lead: &[ExprId], last: ExprId) -> Coords {
 pub(in crate::fpga) fn is_port(graph: &Graph, value: ValueId) -> bool {
     graph.inputs().contains(&value) || graph.outputs().iter().any(|output| output.value == value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,24 @@
 //! What is left of a nest: without what nobody needs, with perfectly nested loops as one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::balance::balance;
 use super::values::Values;
-use super::{ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, OpId, Stream};
+use super::{ArrayId, ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, Op, OpId, Stream};
 use crate::fpga::access::{Linear, Pattern};
 use tcc_ir::ops::BinaryFn;
+
+/// Accesses that a bank of a memory on the part takes in a cycle.
+const PORTS: usize = 2;
+
+/// What has ports of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Ported {
+    /// A memory of the function.
+    Local(ArrayId),
+    /// A memory of the design.
+    Shared(ArrayPlace),
+}
 
 /// What was gone through, and is put in order.
 pub(super) struct Finish {
@@ -18,18 +30,22 @@ pub(super) struct Finish {
 
 impl Finish {
     /// Puts a nest in order.
-    pub fn run(mut self, values: &mut Values) -> Nest {
+    ///
+    /// # Errors
+    /// In words, why something does not come in order that should.
+    pub fn run(mut self, values: &mut Values) -> Result<Nest, String> {
         self.rename();
         self.drop_dead();
         let mut body = std::mem::take(&mut self.nest.body);
         self.flatten(&mut body);
+        self.pop(&body, values)?;
         self.stream(&mut body, None, values);
         self.nest.body = body;
         self.drop_dead();
         balance(&mut self.nest, &mut values.ranges);
         self.pair();
         self.number();
-        self.nest
+        Ok(self.nest)
     }
 
     fn resolved(&self, mut id: OpId) -> OpId {
@@ -185,16 +201,15 @@ impl Finish {
         }
     }
 
-    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but arithmetic of indices, which each
-    /// iteration can do again.
+    /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but what each iteration can do again, which
+    /// is arithmetic of indices, and reading memories whose ports are free.
     fn merge(&mut self, id: LoopId) {
         let (before, inner) = match self.nest.loops[id.index()].body[..] {
             [Item::Loop(inner)] => (None, inner),
             [Item::Block(before), Item::Loop(inner)] => (Some(before), inner),
             _ => return,
         };
-        let is_index = |op: &OpId| matches!(self.nest.ops[op.index()].kind, Kind::Index(_));
-        let plain = before.is_none_or(|block| self.nest.blocks[block.index()].ops.iter().all(is_index));
+        let plain = before.is_none_or(|block| self.can_be_done_again(block, inner));
         let (own, within) = (&self.nest.loops[id.index()], &self.nest.loops[inner.index()]);
         if !plain || !within.pipelined || !own.carried.is_empty() || !within.carried.is_empty() {
             return;
@@ -219,6 +234,42 @@ impl Finish {
         own.name = format!("{}_{}", own.name, within.name);
         own.counters.extend(within.counters);
         own.body = within.body;
+    }
+
+    /// Whether what stands before a loop can be done in each of its iterations, so that none takes longer.
+    fn can_be_done_again(&self, before: BlockId, within: LoopId) -> bool {
+        let ops = |block: BlockId| self.nest.blocks[block.index()].ops.iter().map(|id| &self.nest.ops[id.index()]);
+        let [Item::Block(own)] = self.nest.loops[within.index()].body[..] else { return false };
+        // Words of all banks of a memory, as if each were in the way of all others; what is in one word comes together.
+        let mut words: HashMap<Ported, BTreeSet<(OpId, i64)>> = HashMap::new();
+        let mut add = |op: &Op| {
+            let (Kind::Load(array, ref pattern) | Kind::Store(array, ref pattern)) = op.kind else { return 0 };
+            let own = words.entry(match self.nest.arrays[array.index()].place {
+                ArrayPlace::Local => Ported::Local(array),
+                place => Ported::Shared(place),
+            });
+            let own = own.or_default();
+            match pattern {
+                Pattern::Fixed(places) => own.extend(places.iter().map(|place| (op.operands[0], place.word))),
+                _ => {
+                    let number = own.len() as i64;
+                    own.insert((op.operands[0], i64::MIN + number));
+                }
+            }
+            own.len()
+        };
+        ops(own).for_each(|op| {
+            add(op);
+        });
+        ops(before).all(|op| match op.kind {
+            Kind::Index(_) => true,
+            Kind::Load(array, ref pattern) => {
+                let place = self.nest.arrays[array.index()].place;
+                let is_outside = matches!(place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. });
+                !is_outside && *pattern != Pattern::Scattered && add(op) <= PORTS
+            }
+            _ => false,
+        })
     }
 
     /// Finds accesses to external memory whose addresses follow from counters, and says where they begin.
@@ -341,7 +392,7 @@ impl Finish {
     }
 
     /// Takes over operations that were made meanwhile.
-    fn adopt(&mut self, values: &mut Values) {
+    pub(super) fn adopt(&mut self, values: &mut Values) {
         let known = self.nest.ops.len();
         self.nest.ops.extend(values.ops[known..].iter().cloned());
     }
@@ -429,6 +480,9 @@ impl Finish {
         }
         rename_conditions(&mut self.nest.body, &of);
         self.nest.pairs.iter_mut().flatten().for_each(|id| *id = of(*id));
+        for pop in &mut self.nest.pops {
+            pop.within = renamed.get(&pop.within).copied().unwrap_or(pop.within);
+        }
         for stream in &mut self.nest.streams {
             stream.op = of(stream.op);
             stream.within = renamed.get(&stream.within).copied().unwrap_or(stream.within);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::banks::banks;
 use super::finish::Finish;
-use super::walk::{Reach, Walk};
+use super::pops::depends_on_grid;
+use super::walk::{Reach, Walk, unsupported};
 use super::{ArrayId, ArrayPlace, Item, LoopId, Nest};
 use crate::TargetError;
 use crate::fpga::design::{Design, Function};
@@ -19,6 +20,9 @@ impl Nest {
     /// It has what only GPUs do, or loops of which it is not known how often they are done.
     pub fn new(function: &Function, design: &Design) -> Result<Nest, TargetError> {
         let kernel = &function.kernel;
+        if function.is_elastic() && depends_on_grid(kernel, &function.homes) {
+            return Err(unsupported(kernel, "calls have other grids, on which what it does depends"));
+        }
         let mut copies = Vec::new();
         let mut local: Option<Vec<u32>> = None;
         for _ in 0..MOST_ROUNDS {
@@ -45,14 +49,15 @@ impl Nest {
                 body,
                 pairs: Vec::new(),
                 streams: Vec::new(),
+                pops: Vec::new(),
                 reached: BTreeMap::new(),
             };
             let reached = std::mem::take(&mut values.reached);
             let same_as = std::mem::take(&mut values.same_as);
-            return Ok(Finish { nest, reached, same_as }.run(&mut values));
+            let nest = Finish { nest, reached, same_as }.run(&mut values);
+            return nest.map_err(|what| unsupported(kernel, &what));
         }
-        let what = "values differ between lanes in too many ways";
-        Err(TargetError::Fault(format!("kernel `{}` cannot become hardware: {what}", kernel.name)))
+        Err(unsupported(kernel, "values differ between lanes in too many ways"))
     }
 }
 

@@ -14,9 +14,13 @@ mod balance;
 mod banks;
 mod changes;
 mod finish;
+mod indices;
 mod make;
+mod pops;
 mod values;
 mod walk;
+
+pub(in crate::fpga) use pops::depends_on_grid;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +28,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::access::Pattern;
-use super::design::{FifoId, MemoryId};
+use super::design::{BEAT_BYTES, FifoId, MemoryId};
 use crate::kernel::{IndexFn, Memory};
 use crate::number::FoldFn;
 
@@ -74,6 +78,8 @@ pub struct Nest {
     pub pairs: Vec<[OpId; 2]>,
     /// Accesses to external memory that go through it evenly, and so can be asked for ahead, in bursts.
     pub streams: Vec<Stream>,
+    /// What loops take from FIFOs of the loader.
+    pub pops: Vec<Pop>,
     /// What operand 0 of accesses is a sum of: values, each times a number. What is known besides is in the access's pattern. Of a
     /// [`Stream`] it is that in any iteration.
     pub reached: BTreeMap<OpId, Vec<(OpId, i64)>>,
@@ -89,6 +95,35 @@ pub struct Stream {
     pub within: LoopId,
     /// What each counter of the loop adds when it grows by 1, in the unit of the access's operand 0 (words or elements).
     pub strides: Vec<i64>,
+}
+
+/// What each iteration of a pipelined loop takes from the loader: all of a parameter goes by in order. The iteration begins when it is
+/// there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pop {
+    /// The loop.
+    pub within: LoopId,
+    /// The parameter.
+    pub array: ArrayId,
+    /// The FIFO of each channel.
+    pub stream: u32,
+    /// Bits that an iteration takes: whole beats, which come from as many channels or several from each, or a part of one, which stays
+    /// for the iterations that take the others.
+    pub bits: u64,
+    /// Channels of the loader.
+    pub channels: u64,
+}
+
+impl Pop {
+    /// Beats that each FIFO gives in an iteration, at most.
+    pub fn rows(self) -> u64 {
+        self.bits.div_ceil(BEAT_BYTES * 8 * self.channels.max(1)).max(1)
+    }
+
+    /// Beats that the first FIFO has given when so many iterations have begun.
+    pub fn taken(self, iterations: u64) -> u64 {
+        self.bits.saturating_mul(iterations).div_ceil(BEAT_BYTES * 8).div_ceil(self.channels.max(1))
+    }
 }
 
 /// What is accessed: a parameter or a local memory.
@@ -126,6 +161,13 @@ pub enum ArrayPlace {
         first: u32,
         /// Channels that beats take turns in.
         ways: u32,
+    },
+    /// In external memory; it comes in order through the loader's FIFOs of this number.
+    Loaded {
+        /// The FIFO of each channel.
+        stream: u32,
+        /// Channels of the loader.
+        channels: u32,
     },
     /// In a FIFO, of which one word is read or written in a cycle, each once.
     Fifo(FifoId),
@@ -188,6 +230,10 @@ pub struct Counter {
     pub op: OpId,
     /// How many values it has, at least 2.
     pub trips: u64,
+    /// The axis of the grid that it counts, if it does.
+    pub axis: Option<u8>,
+    /// How many values it has in the call in which it has fewest: fewer only along an axis.
+    pub least: u64,
 }
 
 /// A value that changes from one iteration to the next.

@@ -135,7 +135,7 @@ impl Values {
         }
     }
 
-    fn is_integer(&self, id: OpId) -> bool {
+    pub fn is_integer(&self, id: OpId) -> bool {
         matches!(self.op(id).form, Form::Integer { .. })
     }
 
@@ -332,84 +332,6 @@ impl Values {
         match linear.as_known(self.lanes) {
             Some(values) => self.integers(values),
             None => id,
-        }
-    }
-
-    fn simpler(&mut self, function: IndexFn, (a, x): (OpId, &Linear), (b, y): (OpId, &Linear)) -> Option<OpId> {
-        match (function, x.as_constant(), y.as_constant()) {
-            (IndexFn::Add | IndexFn::Sub | IndexFn::Xor, _, Some(0)) | (IndexFn::Mul | IndexFn::Div, _, Some(1)) => {
-                Some(a)
-            }
-            (IndexFn::Add | IndexFn::Xor, Some(0), _) | (IndexFn::Mul, Some(1), _) => Some(b),
-            (IndexFn::Mul, Some(0), _) | (IndexFn::Mul, _, Some(0)) | (IndexFn::Mod, _, Some(1)) => {
-                Some(self.integer(0))
-            }
-            (IndexFn::And, Some(0), _) | (IndexFn::And, _, Some(0)) => Some(self.integer(0)),
-            (IndexFn::And, _, Some(_)) if self.range(a) == Range::TRUTH => Some(a),
-            (IndexFn::And, Some(_), _) if self.range(b) == Range::TRUTH => Some(b),
-            (IndexFn::Div | IndexFn::Mod, _, Some(by)) if by > 1 => self.divided(function, x, by),
-            (IndexFn::Lt | IndexFn::Ge, ..) => {
-                let difference = self.linear_range(&x.plus(y, -1)?);
-                let is_less = match (difference.high < 0, difference.low >= 0) {
-                    (true, _) => true,
-                    (_, true) => false,
-                    _ => return None,
-                };
-                Some(self.integer(i64::from(is_less == (function == IndexFn::Lt))))
-            }
-            _ => None,
-        }
-    }
-
-    /// A sum of a multiple of a number, and what is below it, divided by it.
-    fn divided(&mut self, function: IndexFn, x: &Linear, by: i64) -> Option<OpId> {
-        if self.linear_range(x).low < 0 {
-            return None;
-        }
-        let (whole, rest): (Vec<_>, Vec<_>) = x.terms.iter().partition(|&&(_, factor)| factor % by == 0);
-        let left = Linear { terms: rest, lanes: x.lanes.clone(), constant: x.constant };
-        if let Some(known) = left.as_known(self.lanes) {
-            // Quotients of what is not negative as a whole round towards zero however it is parted.
-            let result: Vec<i64> = known
-                .iter()
-                .map(|&value| match function {
-                    IndexFn::Div => value.div_euclid(by),
-                    _ => value.rem_euclid(by),
-                })
-                .collect();
-            let known = self.integers(result);
-            let terms = if function == IndexFn::Div {
-                whole.into_iter().map(|(id, factor)| (id, factor / by)).collect()
-            } else {
-                Vec::new()
-            };
-            let sum = self.sum(&terms);
-            return Some(match sum {
-                Some(sum) => self.index(IndexFn::Add, sum, known),
-                None => known,
-            });
-        }
-        let range = self.linear_range(&left);
-        if range.low < 0 || range.high >= i128::from(by) {
-            return None;
-        }
-        match function {
-            IndexFn::Div => {
-                let terms: Vec<_> = whole.into_iter().map(|(id, factor)| (id, factor / by)).collect();
-                Some(match self.sum(&terms) {
-                    Some(sum) => sum,
-                    None => self.integer(0),
-                })
-            }
-            _ if whole.is_empty() => None,
-            _ => {
-                let offsets = left.offsets();
-                let known = self.integers(offsets);
-                Some(match self.sum(&left.terms) {
-                    Some(sum) => self.index(IndexFn::Add, sum, known),
-                    None => known,
-                })
-            }
         }
     }
 

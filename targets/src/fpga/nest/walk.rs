@@ -9,7 +9,7 @@ use crate::fpga::widths::Range;
 use crate::kernel::simulator::ends;
 use crate::kernel::{Expr, ExprId, IndexFn, Kernel, Memory, Scalar, SharedId, Stmt, VarId};
 use tcc_ir::DType;
-use tcc_ir::ops::BinaryFn;
+use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 /// How an access to a local memory is made up, from which its banks follow.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Reach {
 /// A kernel that is being gone through.
 pub(super) struct Walk<'k> {
     pub(super) kernel: &'k Kernel,
+    /// The least grid of all calls.
+    least: [u32; 3],
     pub(super) ends: Vec<usize>,
     pub arrays: Vec<Array>,
     pub values: Values,
@@ -59,7 +61,7 @@ pub(super) fn form_of(dtype: DType) -> (Form, Range) {
     }
 }
 
-fn unsupported(kernel: &Kernel, what: &str) -> TargetError {
+pub(super) fn unsupported(kernel: &Kernel, what: &str) -> TargetError {
     TargetError::Fault(format!("kernel `{}` cannot become hardware: {what}", kernel.name))
 }
 
@@ -92,6 +94,14 @@ impl<'k> Walk<'k> {
                     let elements = BEAT_BYTES * 8 / buffer.dtype.bits() as u64;
                     (ArrayPlace::External { first, ways }, elements as u32)
                 }
+                Home::Loaded { stream } => {
+                    let loader = design.loader.as_ref().ok_or_else(|| unsupported(kernel, "there is no loader"))?;
+                    if stream as usize >= loader.streams.len() {
+                        return Err(unsupported(kernel, "the loader has no such FIFO"));
+                    }
+                    let elements = BEAT_BYTES * 8 / buffer.dtype.bits() as u64;
+                    (ArrayPlace::Loaded { stream, channels: loader.channels }, elements as u32)
+                }
             };
             let memory = Memory::Buffer(crate::kernel::BufferId(index as u32));
             let (name, dtype, elements) = (buffer.name.clone(), buffer.dtype, buffer.elements);
@@ -106,6 +116,7 @@ impl<'k> Walk<'k> {
         let count = arrays.len();
         Ok(Walk {
             kernel,
+            least: function.least,
             ends: ends(&kernel.body),
             arrays,
             values: Values::new(kernel.threads, count),
@@ -133,6 +144,9 @@ impl<'k> Walk<'k> {
             let trips = u64::from(kernel.grid[axis]);
             if trips > 1 {
                 let counter = self.open_loop(&format!("axis{axis}"), trips, written.clone());
+                if let Some(counter) = self.loops.last_mut().and_then(|own| own.counters.first_mut()) {
+                    (counter.axis, counter.least) = (Some(axis as u8), u64::from(self.least[axis]).min(trips));
+                }
                 self.blocks[axis] = Some(counter);
                 open.push(LoopId(self.loops.len() as u32 - 1));
             } else {
@@ -153,7 +167,7 @@ impl<'k> Walk<'k> {
         self.values.open(Some(id), false, written);
         let range = Range::new(0, i128::from(trips) - 1);
         let op = self.values.given(Kind::Counter(id), range.form(), (1, range), Vec::new());
-        let counters = vec![Counter { op, trips }];
+        let counters = vec![Counter { op, trips, axis: None, least: trips }];
         let (carried, body) = (Vec::new(), Vec::new());
         self.loops.push(Loop { name: name.to_owned(), counters, carried, body, pipelined: false });
         op
@@ -458,6 +472,9 @@ impl<'k> Walk<'k> {
             Some(0) => b,
             Some(_) => a,
             None => {
+                if let Some(index) = self.values.selected(condition, a, b) {
+                    return index;
+                }
                 let range = self.values.range(a).or(self.values.range(b));
                 let form = self.values.op(a).form;
                 let form = if matches!(form, Form::Integer { .. }) { range.form() } else { form };
@@ -482,7 +499,8 @@ impl<'k> Walk<'k> {
         let own = &self.arrays[array.index()];
         let (dtype, banks) = (own.dtype, own.banks);
         // Memory on the part can be read anywhere, whoever then looks at it.
-        let predicate = self.predicate.filter(|_| matches!(own.place, ArrayPlace::External { .. }));
+        let predicate =
+            self.predicate.filter(|_| matches!(own.place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. }));
         let (pattern, at, linear) = self.values.reach(index, banks, self.active.as_deref());
         let id = self.values.load(array, pattern, at, form_of(dtype), predicate);
         self.values.reached.insert(id, linear);
@@ -524,6 +542,17 @@ impl<'k> Walk<'k> {
                 Scalar::I32 | Scalar::U32 | Scalar::I64 => self.values.integer(bits as i64),
             },
             Expr::Thread => self.values.integers((0..lanes).collect()),
+            Expr::BlockNumber => {
+                let (mut number, mut stride) = (self.values.integer(0), 1);
+                for axis in 0..3 {
+                    let own = self.blocks[axis].ok_or_else(|| self.refuse("a grid has three axes"))?;
+                    let factor = self.values.integer(stride);
+                    let own = self.values.index(IndexFn::Mul, own, factor);
+                    number = self.values.index(IndexFn::Add, number, own);
+                    stride *= i64::from(self.kernel.grid[axis]);
+                }
+                number
+            }
             Expr::Block(axis) => {
                 let block = self.blocks.get(usize::from(axis)).copied().flatten();
                 block.ok_or_else(|| self.refuse("a grid has three axes"))?
@@ -536,6 +565,18 @@ impl<'k> Walk<'k> {
             Expr::Index(function, a, b) => {
                 let (a, b) = (self.value(a)?, self.value(b)?);
                 self.values.index(function, a, b)
+            }
+            Expr::Unary(UnaryFn::Sigmoid, dtype, x) if Scalar::of(dtype) == Scalar::F32 => {
+                // 1 / (1 + e^-x), of operators that others use too.
+                let x = self.value(x)?;
+                let one = self.values.float(u64::from(1.0f32.to_bits()), Form::Single);
+                let single = |walk: &mut Self, kind: Kind, operands: Vec<OpId>| {
+                    walk.values.pure(kind, Form::Single, operands, Range::TRUTH)
+                };
+                let turned = single(self, Kind::Unary(UnaryFn::Neg, dtype), vec![x]);
+                let power = single(self, Kind::Unary(UnaryFn::Exp, dtype), vec![turned]);
+                let sum = single(self, Kind::Binary(BinaryFn::Add, dtype), vec![one, power]);
+                single(self, Kind::Binary(BinaryFn::Div, dtype), vec![one, sum])
             }
             Expr::Unary(function, dtype, x) => {
                 let x = self.value(x)?;

@@ -5,7 +5,7 @@ use prost::Message;
 use tcc_ir::{DType, Shape, TensorType};
 
 use super::damaged;
-use super::parts::{Buffer, Call, Group, Other, Parts};
+use super::parts::{Buffer, Call, Group, Load, Other, Parts};
 use crate::fpga::design::FunctionId;
 use crate::kernel::simulator::Place;
 use crate::target::{Port, TargetError};
@@ -29,7 +29,17 @@ pub(super) fn encode(parts: &Parts) -> Vec<u8> {
         inputs: ports(&parts.inputs),
         outputs: ports(&parts.outputs),
         calls: calls
-            .map(|Call { function, buffers, group }| proto::Call { function: function.0, buffers, group })
+            .map(|Call { function, buffers, grid, group }| proto::Call {
+                function: function.0,
+                buffers,
+                group,
+                grid: grid.to_vec(),
+            })
+            .collect(),
+        loads: parts
+            .loads
+            .iter()
+            .map(|&Load { buffer, first, rows, at }| proto::Load { buffer, first, rows, at })
             .collect(),
         groups: groups
             .map(|Group { name, origins, macs, is_float, tiling }| proto::Group {
@@ -60,8 +70,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Parts, TargetError> {
         buffers: program.buffers.into_iter().map(decode_buffer).collect::<Result<_, _>>()?,
         inputs: ports(program.inputs)?,
         outputs: ports(program.outputs)?,
-        calls: calls
-            .map(|proto::Call { function, buffers, group }| Call { function: FunctionId(function), buffers, group })
+        calls: calls.map(decode_call).collect::<Result<_, _>>()?,
+        loads: program
+            .loads
+            .into_iter()
+            .map(|proto::Load { buffer, first, rows, at }| Load { buffer, first, rows, at })
             .collect(),
         groups: groups
             .map(|proto::Group { name, origins, macs, is_float, tiling }| Group {
@@ -78,6 +91,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Parts, TargetError> {
         blocks: program.blocks,
         other: Other { cycles: program.other_cycles, why: program.other_why },
     })
+}
+
+fn decode_call(call: proto::Call) -> Result<Call, TargetError> {
+    let proto::Call { function, buffers, group, grid } = call;
+    let grid = <[u32; 3]>::try_from(grid).map_err(|_| damaged("the grid of a call has not three axes"))?;
+    Ok(Call { function: FunctionId(function), buffers, grid, group })
 }
 
 fn encode_buffer(buffer: &Buffer) -> proto::Buffer {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::FpgaProgram;
-use super::parts::Buffer;
+use super::parts::{Buffer, Call};
+use super::times::CallTime;
 use crate::fpga::FpgaMachine;
 use crate::fpga::design::{BEAT_BYTES, Function, Home, Style};
+use crate::fpga::schedule::{Binding, Rate};
 use crate::fpga::streaming::Streamed;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::optimizer;
@@ -23,7 +25,7 @@ const BYTES_OF_SLICE: f64 = 2.0;
 /// What is known of a program.
 pub(super) fn report(program: &FpgaProgram) -> Report {
     let FpgaProgram { machine, facts, parts, times, .. } = program;
-    let cycles = times.cycles(&parts.calls);
+    let cycles = times.cycles();
     let kernels: Vec<KernelReport> = (0..parts.groups.len()).map(|group| kernel(program, group)).collect();
     let macs = kernels.iter().fold(0, |sum: u64, kernel| sum.saturating_add(kernel.macs));
     let needed: f64 = (0..parts.groups.len()).map(|group| needed(program, group)).sum();
@@ -39,7 +41,7 @@ pub(super) fn report(program: &FpgaProgram) -> Report {
         macs,
         utilization: share(needed, cycles),
         lower_bound_cycles: lower_bound(program, needed),
-        dram_bytes: parts.calls.iter().map(|call| times.functions[call.function.index()].external_bytes()).sum(),
+        dram_bytes: parts.calls.iter().map(|call| moved(program, call)).sum(),
         breakdown: breakdown(program),
         units: busy(program),
         memory: vec![
@@ -84,59 +86,67 @@ fn needed(program: &FpgaProgram, group: usize) -> f64 {
     part.macs as f64 / peak(&program.facts, part.is_float)
 }
 
-fn of_group(program: &FpgaProgram, group: usize) -> impl Iterator<Item = &super::Call> {
-    program.parts.calls.iter().filter(move |call| call.group as usize == group)
+fn of_group(program: &FpgaProgram, group: usize) -> impl Iterator<Item = (&Call, CallTime)> {
+    let calls = program.parts.calls.iter().zip(program.times.calls.iter().copied());
+    calls.filter(move |(call, _)| call.group as usize == group)
 }
 
 fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
     let FpgaProgram { parts, times, .. } = program;
     let part = &parts.groups[group];
-    let schedule = |call: &super::Call| &times.functions[call.function.index()];
-    let cycles: u64 = of_group(program, group).map(|call| times.of_call(call)).sum();
+    let cycles: u64 = of_group(program, group).map(|(_, time)| time.all()).sum();
+    let waits: u64 = of_group(program, group).map(|(_, time)| time.waits).sum();
     // A stage works longer than an inference waits for it.
     let works: u64 = match &times.streamed {
-        Some(_) => of_group(program, group).map(|call| schedule(call).cycles()).sum(),
+        Some(_) => of_group(program, group).map(|(call, _)| times.functions[call.function.index()].cycles()).sum(),
         None => cycles,
     };
     // What bounds the call that takes longest.
-    let longest = of_group(program, group).map(&schedule).max_by_key(|schedule| schedule.cycles());
+    let longest = of_group(program, group).max_by_key(|(_, time)| time.cycles);
+    let bound = longest.map_or("latency", |(call, _)| times.functions[call.function.index()].bound_by().name());
     KernelReport {
         name: part.name.clone(),
         origins: part.origins.clone(),
         cycles,
         macs: part.macs,
-        dram_bytes: of_group(program, group).map(|call| schedule(call).external_bytes()).sum(),
-        bound_by: longest.map_or("latency", |schedule| schedule.bound_by().name()).to_owned(),
+        dram_bytes: of_group(program, group).map(|(call, _)| moved(program, call)).sum(),
+        bound_by: if waits * 2 > cycles { Binding::External.name() } else { bound }.to_owned(),
         utilization: share(needed(program, group), works),
         tiling: part.tiling.clone(),
     }
 }
 
-/// The cycles of functions by what bounds them, and those of the controller.
+/// Bytes that a call moves between the part and memory beside it, by ports of its own and through the loader.
+fn moved(program: &FpgaProgram, call: &Call) -> u64 {
+    let parts = &program.parts;
+    let buffers = call.buffers.iter().map(|&buffer| &parts.buffers[buffer as usize]);
+    let loaded = buffers.filter(|buffer| matches!(buffer.home, Home::Loaded { .. }));
+    let loaded: u64 = loaded.map(|buffer| buffer_bytes(buffer.dtype, buffer.elements)).sum();
+    program.times.functions[call.function.index()].external_bytes() + loaded
+}
+
+/// The cycles of functions by what bounds them, those in which they wait for the loader, and those of the controller.
 fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
     let FpgaProgram { parts, times, .. } = program;
     if let Some(streamed) = &times.streamed {
         return of_stages(program, streamed);
     }
     let mut by: Vec<(&str, u64)> = Vec::new();
-    let mut controller = 0;
-    for call in &parts.calls {
-        let schedule = &times.functions[call.function.index()];
-        let (name, cycles) = (schedule.bound_by().name(), schedule.cycles());
-        controller += times.of_call(call) - cycles;
+    let (mut controller, mut waits) = (0, 0);
+    for (call, time) in parts.calls.iter().zip(&times.calls) {
+        let name = times.functions[call.function.index()].bound_by().name();
+        let cycles = time.cycles - time.waits;
+        (controller, waits) = (controller + time.control, waits + time.waits);
         match by.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += cycles,
             None => by.push((name, cycles)),
         }
     }
     by.sort_unstable();
-    let parts = by.into_iter().map(|(name, cycles)| BreakdownPart {
-        name: format!("functions bound by {name}"),
-        cycles,
-        kind: Certainty::Modelled,
-    });
-    let controller = BreakdownPart { name: CONTROLLER.to_owned(), cycles: controller, kind: Certainty::Modelled };
-    parts.chain([controller]).collect()
+    let part = |name: String, cycles: u64| BreakdownPart { name, cycles, kind: Certainty::Modelled };
+    let functions = by.into_iter().map(|(name, cycles)| part(format!("functions bound by {name}"), cycles));
+    let waits = (parts.design.loader.is_some()).then(|| part("functions waiting for weights".to_owned(), waits));
+    functions.chain(waits).chain([part(CONTROLLER.to_owned(), controller)]).collect()
 }
 
 /// The cycles of stages that an inference waits for, by what bounds them, and those in which one stage has ended and the next begins.
@@ -157,23 +167,36 @@ fn of_stages(program: &FpgaProgram, streamed: &Streamed) -> Vec<BreakdownPart> {
 /// Cycles in which functions run, and in which ports to memory beside the part move something.
 fn busy(program: &FpgaProgram) -> Vec<UnitUse> {
     let FpgaProgram { parts, times, .. } = program;
-    let schedules = parts.calls.iter().map(|call| &times.functions[call.function.index()]);
-    let functions = schedules.clone().map(|schedule| schedule.cycles()).sum();
-    let ports = schedules.clone().map(|schedule| schedule.external_cycles().min(schedule.cycles())).sum();
     if times.streamed.is_some() {
         // All at the same time: it is told of the one that works most.
-        let most = schedules.map(|schedule| schedule.cycles()).max().unwrap_or(0);
+        let most = times.functions.iter().map(|schedule| schedule.cycles()).max().unwrap_or(0);
         return vec![UnitUse { name: "busiest stage".to_owned(), busy_cycles: most }];
     }
-    vec![
+    let functions = times.calls.iter().map(|call| call.cycles).sum();
+    let ports = parts
+        .calls
+        .iter()
+        .zip(&times.calls)
+        .map(|(call, time)| times.functions[call.function.index()].external_cycles().min(time.cycles));
+    let mut units = vec![
         UnitUse { name: "functions".to_owned(), busy_cycles: functions },
-        UnitUse { name: "ports".to_owned(), busy_cycles: ports },
-    ]
+        UnitUse { name: "ports of functions".to_owned(), busy_cycles: ports.sum() },
+    ];
+    if parts.design.loader.is_some() {
+        let rows = parts.loads.iter().map(|load| load.rows).sum();
+        let rate = Rate::new(&program.facts.memory, program.machine.clock_hz);
+        units.push(UnitUse { name: "loader".to_owned(), busy_cycles: rate.streamed(rows).min(times.cycles()) });
+    }
+    units
 }
 
 /// Bytes in memory beside the part.
 fn external_bytes(program: &FpgaProgram) -> u64 {
-    let outside = program.parts.buffers.iter().filter(|buffer| matches!(buffer.home, Home::External { .. }));
+    let outside = program
+        .parts
+        .buffers
+        .iter()
+        .filter(|buffer| matches!(buffer.home, Home::External { .. } | Home::Loaded { .. }));
     outside.map(|buffer| buffer_bytes(buffer.dtype, buffer.elements)).sum()
 }
 
@@ -188,11 +211,15 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
         for (&buffer, home) in call.buffers.iter().zip(&function.homes) {
             // What a call reads of all that lies in the same channels, which is more than it reads of one, but not of a table of
             // which little is wanted.
-            if let Home::External { first, ways } = *home {
-                let beats: u64 =
-                    (first..first + ways).filter_map(|channel| traffic.get(&channel)).map(|beats| beats.read).sum();
-                read[buffer as usize] = read[buffer as usize].saturating_add(beats * BEAT_BYTES);
-            }
+            let more = match *home {
+                Home::External { first, ways } => {
+                    let own = (first..first + ways).filter_map(|channel| traffic.get(&channel));
+                    own.map(|beats| beats.read).sum::<u64>() * BEAT_BYTES
+                }
+                Home::Loaded { .. } => u64::MAX,
+                Home::OnChip(_) | Home::Fifo(_) => 0,
+            };
+            read[buffer as usize] = read[buffer as usize].saturating_add(more);
         }
     }
     let bytes = |buffer: &Buffer| buffer_bytes(buffer.dtype, buffer.elements);
@@ -210,7 +237,7 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
 /// How functions work together, and why so.
 fn style(program: &FpgaProgram) -> String {
     let FpgaProgram { parts, times, .. } = program;
-    let (functions, cycles) = (parts.design.functions.len(), times.cycles(&parts.calls));
+    let (functions, cycles) = (parts.design.functions.len(), times.cycles());
     let own = match &times.streamed {
         None => format!("{functions} functions run one after the other; operators are shared between them"),
         Some(streamed) => format!(

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Call, FpgaProgram};
+use crate::fpga::design::Loader;
 use crate::fpga::schedule::Schedule;
 use crate::target::TraceSpan;
 
@@ -23,7 +24,7 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         parts.groups.len(),
         parts.design.functions.len(),
         parts.calls.len(),
-        times.cycles(&parts.calls)
+        times.cycles()
     );
     let used = program.resources();
     let named = used.named().into_iter().zip(program.facts.budget().named());
@@ -42,6 +43,11 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         let (depth, words, banks) = (fifo.depth, fifo.words, fifo.banks);
         let _ = writeln!(text, "  {name}: a FIFO of {depth} words of {banks} {dtype}, through which {words} go");
     }
+    if let Some(Loader { channels, streams }) = &parts.design.loader {
+        let fifos = streams.iter().map(|fifo| format!("{} beats in {}", fifo.depth, fifo.storage));
+        let fifos = fifos.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "\nloader: {channels} channels, each with FIFOs of {fifos}");
+    }
     text.push_str("\nfunctions:\n");
     for (function, schedule) in parts.design.functions.iter().zip(&times.functions) {
         let kernel = &function.kernel;
@@ -56,7 +62,7 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         loops(&mut text, schedule);
     }
     let (mut now, mut last) = (0, None);
-    for call in &parts.calls {
+    for (call, time) in parts.calls.iter().zip(&times.calls) {
         if last != Some(call.group) {
             last = Some(call.group);
             let group = &parts.groups[call.group as usize];
@@ -65,15 +71,18 @@ pub(super) fn text(program: &FpgaProgram) -> String {
                 let _ = writeln!(text, "  ; {}", group.origins.join(", "));
             }
         }
-        let cycles = times.of_call(call);
         let (function, schedule) =
             (&parts.design.functions[call.function.index()], &times.functions[call.function.index()]);
         let (begin, end) = match &times.streamed {
             Some(streamed) => streamed.span(call.function.index()),
-            None => (now + cycles - schedule.cycles(), now + cycles),
+            None => (now + time.control, now + time.all()),
         };
         let bound = schedule.bound_by();
-        let _ = writeln!(text, "  {} [{begin}..{end}] bound by {bound}", function.kernel.name);
+        let waits = match time.waits {
+            0 => String::new(),
+            waits => format!(", waits {waits} cycles for weights"),
+        };
+        let _ = writeln!(text, "  {} [{begin}..{end}] bound by {bound}{waits}", function.kernel.name);
         now = end;
     }
     text
@@ -100,14 +109,12 @@ pub(super) fn trace(program: &FpgaProgram) -> Vec<TraceSpan> {
     }
     let mut spans = Vec::with_capacity(2 * parts.calls.len());
     let mut now = 0;
-    for call in &parts.calls {
-        let own = times.functions[call.function.index()].cycles();
-        let control = times.of_call(call) - own;
-        spans.push(TraceSpan { unit: CONTROLLER.into(), name: "call".to_owned(), start: now, cycles: control });
-        now += control;
+    for (call, time) in parts.calls.iter().zip(&times.calls) {
+        spans.push(TraceSpan { unit: CONTROLLER.into(), name: "call".to_owned(), start: now, cycles: time.control });
         let name = parts.design.functions[call.function.index()].kernel.name.clone();
-        spans.push(TraceSpan { unit: FUNCTIONS.into(), name, start: now, cycles: own });
-        now += own;
+        let start = now + time.control;
+        spans.push(TraceSpan { unit: FUNCTIONS.into(), name, start, cycles: time.cycles });
+        now += time.all();
     }
     spans
 }

@@ -9,6 +9,9 @@ use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::stored::storage;
 use crate::target::{Port, TargetError};
 
+/// Most beats that a FIFO holds.
+const MOST_BEATS: u64 = 1 << 20;
+
 /// Most elements that a word of a memory has.
 const MOST_BANKS: u32 = 1 << 16;
 
@@ -47,11 +50,18 @@ pub(super) fn verify(parts: &Parts, facts: &FpgaMachine) -> Result<(), TargetErr
         let fits = |((wanted, home), number): ((&crate::kernel::Buffer, &Home), &u32)| {
             parts.buffers.get(*number as usize).is_some_and(|buffer| {
                 buffer.dtype == wanted.dtype
-                    && buffer.elements >= wanted.elements
+                    && (buffer.elements >= wanted.elements || function.is_elastic())
                     && buffer.home == *home
                     && !(wanted.is_written && matches!(buffer.place, Place::Weights(_)))
             })
         };
+        let is_inside = (0..3).all(|axis| {
+            let (least, most) = (function.least[axis], function.kernel.grid[axis]);
+            least >= 1 && least <= most && (least..=most).contains(&call.grid[axis])
+        });
+        if !is_inside {
+            return Err(damaged(format!("a call of `{}` has a grid that the function has not", function.kernel.name)));
+        }
         let all = function.homes.len() == call.buffers.len() && wanted.zip(&call.buffers).all(fits);
         if !all || call.group as usize >= parts.groups.len() {
             return Err(damaged(format!(
@@ -60,12 +70,60 @@ pub(super) fn verify(parts: &Parts, facts: &FpgaMachine) -> Result<(), TargetErr
             )));
         }
     }
+    verify_loads(parts)?;
     match design.style {
         Style::Shared if design.fifos.is_empty() => {}
         Style::Shared => return Err(damaged("a controller calls functions with FIFOs")),
         Style::Streaming => streaming::verify(design, &parts.calls, &parts.buffers).map_err(damaged)?,
     }
     parts.inputs.iter().chain(&parts.outputs).try_for_each(|(port, number)| verify_port(parts, port, *number))
+}
+
+/// Whether the loader reads what calls take, in the order in which they do: from each of its FIFOs whole buffers, one after the other.
+fn verify_loads(parts: &Parts) -> Result<(), TargetError> {
+    let Some(loader) = &parts.design.loader else {
+        let is_loaded = |buffer: &Buffer| matches!(buffer.home, Home::Loaded { .. });
+        return match parts.loads.is_empty() && !parts.buffers.iter().any(is_loaded) {
+            true => Ok(()),
+            false => Err(damaged("something is loaded, but there is no loader")),
+        };
+    };
+    if loader.channels == 0
+        || loader.channels > parts.design.channels
+        || loader.streams.is_empty()
+        || loader.streams.iter().any(|fifo| !(1..=MOST_BEATS).contains(&fifo.depth))
+    {
+        return Err(damaged("the loader has no FIFOs, or more channels than the design"));
+    }
+    let mut wanted: Vec<Vec<(u32, u64)>> = vec![Vec::new(); loader.streams.len()];
+    for &buffer in parts.calls.iter().flat_map(|call| &call.buffers) {
+        if let Home::Loaded { stream } = parts.buffers[buffer as usize].home {
+            wanted[stream as usize].push((buffer, parts.rows(buffer)));
+        }
+    }
+    // The place among what is wanted of each FIFO, and the row there.
+    let mut next = vec![(0usize, 0u64); wanted.len()];
+    for load in &parts.loads {
+        let stream = parts.buffers.get(load.buffer as usize).and_then(|buffer| match buffer.home {
+            Home::Loaded { stream } => Some(stream as usize),
+            Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => None,
+        });
+        let own = stream.and_then(|stream| Some((wanted[stream].get(next[stream].0)?, &mut next[stream])));
+        let Some((&(buffer, rows), (place, row))) = own else {
+            return Err(damaged("the loader reads what nobody takes"));
+        };
+        let behind = load.first.checked_add(load.rows).filter(|&behind| load.rows > 0 && behind <= rows);
+        match behind {
+            Some(behind) if buffer == load.buffer && *row == load.first => {
+                (*place, *row) = if behind == rows { (*place + 1, 0) } else { (*place, behind) };
+            }
+            _ => return Err(damaged("the loader reads weights in another order than they are taken")),
+        }
+    }
+    match next.iter().zip(&wanted).all(|((place, row), wanted)| *place == wanted.len() && *row == 0) {
+        true => Ok(()),
+        false => Err(damaged("the loader does not read all that is taken")),
+    }
 }
 
 fn verify_buffer(parts: &Parts, number: usize, buffer: &Buffer) -> Result<(), TargetError> {
@@ -97,6 +155,10 @@ fn verify_buffer(parts: &Parts, number: usize, buffer: &Buffer) -> Result<(), Ta
         Home::External { first, ways } => {
             let inside = ways > 0 && first.checked_add(ways).is_some_and(|end| end <= parts.design.channels);
             if inside { Ok(()) } else { Err(lost()) }
+        }
+        Home::Loaded { stream } => {
+            let streams = parts.design.loader.as_ref().map_or(0, |loader| loader.streams.len());
+            if (stream as usize) < streams && matches!(buffer.place, Place::Weights(_)) { Ok(()) } else { Err(lost()) }
         }
     }
 }

@@ -155,7 +155,7 @@ impl Emitter<'_> {
             let width = array.dtype.bits() as u32;
             let memory = match array.place {
                 ArrayPlace::OnChip(memory) => memory.index(),
-                ArrayPlace::External { .. } => {
+                ArrayPlace::External { .. } | ArrayPlace::Loaded { .. } => {
                     return Err(RtlError::Unsupported(format!("`{}` in external memory", array.name)));
                 }
                 ArrayPlace::Fifo(_) => {

@@ -50,11 +50,9 @@ impl Case {
         });
         let memories: Vec<OnChip> = memories.collect();
         let homes = (0..kernel.buffers.len()).map(|index| Home::OnChip(MemoryId(index as u32))).collect();
-        let function = Function { kernel, homes };
-        Case {
-            design: Design { memories, channels: 1, functions: vec![function.clone()], ..Design::default() },
-            function,
-        }
+        let function = Function::new(kernel, homes);
+        let functions = vec![function.clone()];
+        Case { design: Design { memories, channels: 1, functions, ..Design::default() }, function }
     }
 
     fn schedule(&self) -> Schedule {

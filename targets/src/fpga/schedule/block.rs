@@ -74,6 +74,8 @@ struct Parts<'b> {
     /// What waits for what, by what waits.
     waits: Vec<Dependence>,
     needs: HashMap<OpId, Need>,
+    /// Beats that an iteration takes from a FIFO, of which one comes in a cycle.
+    popped: u32,
 }
 
 impl Parts<'_> {
@@ -120,7 +122,12 @@ impl<'n> Blocks<'n> {
         let needs: HashMap<OpId, Need> =
             ops.iter().filter_map(|&id| Some((id, need(self.nest, id, &mut numbers)?))).collect();
         let carried = within.map(|own| own.carried.iter().map(|own| (own.op, own.next)).collect()).unwrap_or_default();
-        let mut parts = Parts { ops, order: ops.to_vec(), carried, waits, needs };
+        let is_popped = |id: &OpId| match self.nest.ops[id.index()].kind {
+            Kind::Load(array, _) => self.nest.pops.iter().find(|pop| pop.array == array).map(|pop| pop.rows() as u32),
+            _ => None,
+        };
+        let popped = ops.iter().filter_map(is_popped).max().unwrap_or(1);
+        let mut parts = Parts { ops, order: ops.to_vec(), carried, waits, needs, popped };
         let placed = match within {
             Some(_) => self.search(&parts),
             None => self.attempt(&parts, None, None).ok(),
@@ -161,7 +168,7 @@ impl<'n> Blocks<'n> {
     fn search(&mut self, parts: &Parts) -> Option<Placed> {
         let (least, bank) = least_interval(parts.needs.values());
         let longest = parts.needs.values().map(|need| need.span).max().unwrap_or(1);
-        let mut interval = least.max(longest);
+        let mut interval = least.max(longest).max(parts.popped);
         let mut bound = bank.map_or(Bound::None, Bound::Ports);
         let mut failed = interval - 1;
         let mut found = loop {

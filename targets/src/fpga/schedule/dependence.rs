@@ -209,7 +209,8 @@ fn exact(accesses: &[Access], own: &[usize], (factors, within): (&[i64], Option<
     }
     let Some(within) = within else { return };
     let (low, high) = at.keys().fold((i64::MAX, i64::MIN), |(low, high), &offset| (low.min(offset), high.max(offset)));
-    let trips: Vec<u64> = within.counters.iter().map(|counter| counter.trips).collect();
+    // Where calls have several grids, the least is what brings accesses together first.
+    let trips: Vec<u64> = within.counters.iter().map(|counter| counter.least).collect();
     for distance in 1..AHEAD.min(within.trips()) {
         for moved in moves(distance, &trips, factors) {
             // What is at `o` in an iteration and at `o - moved` in the later one is the same element.

@@ -65,6 +65,12 @@ impl Rate {
         beats.max(bytes.div_ceil(u128::from(self.bytes_per_second.max(1))) as u64)
     }
 
+    /// Parts of a cycle from one beat of a burst to the next, of so many that a cycle has.
+    pub fn parts_of_beat(self, parts: u64) -> u64 {
+        let bytes = u128::from(BEAT_BYTES) * u128::from(self.clock_hz) * u128::from(parts);
+        parts.max(bytes.div_ceil(u128::from(self.bytes_per_second.max(1))) as u64)
+    }
+
     /// Cycles that so many single beats take, each of which is waited for.
     pub fn single(self, beats: u64) -> u64 {
         let waited = (u128::from(beats) * u128::from(self.latency)).div_ceil(u128::from(self.outstanding)) as u64;
@@ -115,7 +121,7 @@ fn external(nest: &Nest, id: OpId) -> Option<(ArrayId, &Pattern, bool, (u32, u32
     };
     match nest.arrays[array.index()].place {
         ArrayPlace::External { first, ways } => Some((array, pattern, writes, (first, ways))),
-        ArrayPlace::OnChip(_) | ArrayPlace::Fifo(_) | ArrayPlace::Local => None,
+        ArrayPlace::OnChip(_) | ArrayPlace::Fifo(_) | ArrayPlace::Local | ArrayPlace::Loaded { .. } => None,
     }
 }
 

@@ -15,6 +15,7 @@ mod external;
 mod lines;
 mod ports;
 mod sharing;
+mod timeline;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,8 @@ pub use block::Bound;
 pub use dependence::{Dependence, dependences};
 pub use external::{Asked, Beats, Rate, asked, is_external};
 pub use ports::{Bank, Need, need};
-pub use usage::{AXI_PORT, Usage, is_shared};
+pub use timeline::Step;
+pub use usage::{AXI_PORT, AXI_READER, Usage, is_shared};
 
 use super::access::Pattern;
 use super::design::{Design, Function, Storage};
@@ -156,9 +158,10 @@ impl Schedule {
         let body = std::mem::take(&mut schedule.nest.body);
         schedule.cycles = CALL + schedule.items(&body, rate, &mut walk);
         schedule.nest.body = body;
-        if schedule.traffic.values().any(|beats| beats.written > 0) {
-            schedule.cycles += u64::from(rate.latency);
-            *walk.shares.entry(Binding::External).or_default() += u64::from(rate.latency);
+        let written = schedule.written();
+        if written > 0 {
+            schedule.cycles += written;
+            *walk.shares.entry(Binding::External).or_default() += written;
         }
         let most = walk.shares.iter().max_by_key(|&(binding, &cycles)| (cycles, std::cmp::Reverse(*binding)));
         schedule.bound = most.map(|(&binding, _)| binding).unwrap_or_default();
@@ -171,9 +174,19 @@ impl Schedule {
         self.cycles
     }
 
+    /// Cycles at the end of a call until all is written that external memory was given.
+    fn written(&self) -> u64 {
+        if self.traffic.values().any(|beats| beats.written > 0) { u64::from(self.rate.latency) } else { 0 }
+    }
+
     /// Cycles in which the busiest external channel moves something.
     pub fn external_cycles(&self) -> u64 {
         self.traffic.values().map(|beats| self.rate.streamed(beats.sum())).max().unwrap_or(0)
+    }
+
+    /// Beats that a call moves by ports of its own in the busiest of so many channels from the first on.
+    pub fn beats_of_channels(&self, channels: u32) -> u64 {
+        self.traffic.range(..channels).map(|(_, beats)| beats.sum()).max().unwrap_or(0)
     }
 
     /// What it is built from.
@@ -401,8 +414,8 @@ fn costs(nest: &Nest, design: &Design, rate: Rate, clock_hz: u64) -> Vec<Cost> {
     let cost = |index: usize| {
         let op = &nest.ops[index];
         let (array, pattern, writes) = match &op.kind {
-            Kind::Load(array, pattern) => (*array, pattern, false),
-            Kind::Store(array, pattern) => (*array, pattern, true),
+            Kind::Load(array, pattern) => (array, pattern, false),
+            Kind::Store(array, pattern) => (array, pattern, true),
             _ => return Cost { timing: nest.operator(OpId(index as u32), clock_hz).timing, behind: 0.0 },
         };
         let own = &nest.arrays[array.index()];
@@ -412,6 +425,11 @@ fn costs(nest: &Nest, design: &Design, rate: Rate, clock_hz: u64) -> Vec<Cost> {
             (_, true) => (1 + switch, 0.0),
             (ArrayPlace::External { .. }, false) if streamed[index] => (1 + switch, 0.0),
             (ArrayPlace::External { .. }, false) => (rate.latency + switch, 0.0),
+            // Beats are taken one after the other from each FIFO into registers.
+            (ArrayPlace::Loaded { .. }, false) => {
+                let rows = nest.pops.iter().find(|pop| pop.array == *array).map_or(1, |pop| pop.rows());
+                (rows as u32, 0.0)
+            }
             (ArrayPlace::OnChip(id), false) => {
                 let storage = design.memories.get(id.index()).map_or(Storage::Bram, |memory| memory.storage);
                 reading(storage, switch)

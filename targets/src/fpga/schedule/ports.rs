@@ -101,7 +101,7 @@ fn bank_of(array: &Array, id: ArrayId, number: u32) -> Option<Bank> {
         ArrayPlace::OnChip(memory) => Some(Bank::OnChip(memory.0, number)),
         ArrayPlace::Local => Some(Bank::Local(id.0, number)),
         ArrayPlace::Fifo(fifo) => Some(Bank::Fifo(fifo.0)),
-        ArrayPlace::External { .. } => None,
+        ArrayPlace::External { .. } | ArrayPlace::Loaded { .. } => None,
     }
 }
 

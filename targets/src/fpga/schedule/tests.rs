@@ -27,7 +27,7 @@ fn scheduled(kernel: Kernel, memories: &[(DType, u32)], homes: Vec<Home>) -> Sch
     let design = Design { memories, channels: 4, ..Design::default() };
     let machine = Machine::parse("u280", Machine::built_in_text("u280").unwrap()).unwrap();
     let facts = machine.fpga.as_ref().unwrap();
-    Schedule::new(&Function { kernel, homes }, &design, facts, CLOCK).unwrap()
+    Schedule::new(&Function::new(kernel, homes), &design, facts, CLOCK).unwrap()
 }
 
 fn on_chip(memory: u32) -> Home {

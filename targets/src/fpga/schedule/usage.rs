@@ -20,6 +20,10 @@ const SHARED_FROM: u64 = 100;
 /// of Vitis HLS).
 pub const AXI_PORT: Resources = Resources { luts: 1_900, ffs: 3_100, dsps: 0, bram18s: 30, urams: 0 };
 
+/// The same of a port that only reads: without what writes and holds what is written (assumed: six tenths of the logic, and half of the
+/// buffers).
+pub const AXI_READER: Resources = Resources { luts: 1_140, ffs: 1_860, dsps: 0, bram18s: 15, urams: 0 };
+
 /// A value that is kept for longer goes through a shift register in look-up tables of 32 bits (UG574, SRLC32E).
 const SHIFT: u64 = 32;
 
@@ -138,7 +142,8 @@ impl Schedule {
         }
     }
 
-    /// Counters that count and are compared, and what a loop carries, which begins with one thing and goes on with another.
+    /// Counters that count and are compared, and what a loop carries, which begins with one thing and goes on with another. What is known
+    /// that it begins with, a register is set to by itself (UG574).
     fn counters(&self, own: &Loop) -> Resources {
         let bits = |id: OpId| {
             let op = &self.nest.ops[id.index()];
@@ -146,7 +151,10 @@ impl Schedule {
         };
         let counters: u64 = own.counters.iter().map(|counter| bits(counter.op)).sum();
         let carried: u64 = own.carried.iter().map(|carried| bits(carried.op)).sum();
-        Resources { luts: counters + counters.div_ceil(2) + carried, ffs: counters + carried, ..Resources::default() }
+        let is_known = |id: OpId| matches!(self.nest.ops[id.index()].kind, Kind::Constant(_));
+        let chosen = own.carried.iter().filter(|carried| !is_known(carried.initial));
+        let chosen: u64 = chosen.map(|carried| bits(carried.op)).sum();
+        Resources { luts: counters + counters.div_ceil(2) + chosen, ffs: counters + carried, ..Resources::default() }
     }
 
     fn count_block(&self, id: BlockId, interval: Option<u64>, clock_hz: u64) -> Usage {
@@ -188,7 +196,7 @@ impl Schedule {
             _ => return 0,
         };
         let own = &self.nest.arrays[array.index()];
-        if matches!(own.place, ArrayPlace::External { .. }) {
+        if matches!(own.place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. }) {
             return 0;
         }
         let bits = own.dtype.bits() as u64;
@@ -203,9 +211,11 @@ impl Schedule {
                 port(distinct.len() as u64) + moved * address
             }
             // Lanes are turned against banks, two steps of a power of two in a table.
-            Pattern::Shifted(_) => {
+            Pattern::Shifted(distances) => {
                 let steps = u64::from(banks.max(1).next_power_of_two().ilog2()).div_ceil(2);
-                port(banks) + banks * address + copies.max(1) * bits * steps
+                // Lanes that want the same element, or of which one writes it, are one here.
+                let distinct: BTreeSet<_> = distances.iter().collect();
+                port(banks) + banks * address + distinct.len() as u64 * bits * steps
             }
             Pattern::Scattered => port(banks) + chosen(copies, banks * address) + chosen(banks, copies * bits),
         }

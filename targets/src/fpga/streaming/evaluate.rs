@@ -10,14 +10,14 @@ use super::network::{Critical, Network, simulate};
 use super::stage::{Stage, stage};
 use super::streamed::{ends, of_design, shared};
 use crate::fpga::FpgaMachine;
-use crate::fpga::design::{Design, Fifo, FifoId, Function, Home, MemoryId, OnChip};
+use crate::fpga::design::{Design, FifoId, Function, Home, MemoryId, OnChip, WordFifo};
 use crate::fpga::place::Placed;
 use crate::fpga::resources::Resources;
 use crate::fpga::schedule::{CALL, Schedule};
 use crate::target::TargetError;
 
 /// A stage by itself: its memories and FIFOs have the numbers of its parameters.
-type Key = (Function, Vec<OnChip>, Vec<Fifo>, u64);
+type Key = (Function, Vec<OnChip>, Vec<WordFifo>, u64);
 
 /// A stage that was scheduled.
 struct Scheduled {
@@ -94,14 +94,16 @@ impl Known {
                 Home::Fifo(fifo) => {
                     fifos.push(fifo);
                     let fifo = &design.fifos[fifo.index()];
-                    own.fifos.push(Fifo { name: String::new(), depth: 0, ..fifo.clone() });
+                    own.fifos.push(WordFifo { name: String::new(), depth: 0, ..fifo.clone() });
                     Home::Fifo(FifoId(own.fifos.len() as u32 - 1))
                 }
                 Home::External { .. } => Home::External { first: 0, ways: 1 },
+                // Only a controller's functions have a loader.
+                loaded @ Home::Loaded { .. } => loaded,
             });
         }
         let kernel = function.kernel.nameless();
-        let function = Function { kernel, homes };
+        let function = Function::new(kernel, homes);
         let key = (function, own.memories.clone(), own.fifos.clone(), facts.memory.bytes_per_second.to_bits());
         if let Some(known) = self.0.lock().ok().and_then(|known| known.get(&key).cloned()) {
             return Ok((known, fifos));

@@ -14,7 +14,7 @@ use super::ports;
 use super::streamed::ends;
 use crate::fpga::FpgaMachine;
 use crate::fpga::design::{
-    BEAT_BYTES, Design, Fifo, FifoId, Function, FunctionId, Home, MemoryId, OnChip, Storage, Style,
+    BEAT_BYTES, Design, FifoId, Function, FunctionId, Home, MemoryId, OnChip, Storage, Style, WordFifo,
 };
 use crate::fpga::lower::Lowered;
 use crate::fpga::memories::storage;
@@ -149,7 +149,7 @@ impl Orders {
         let (mut function, mut design) = by_elements(kernel);
         let buffer = &kernel.buffers[parameter];
         let words = buffer.elements / u64::from(width);
-        design.fifos.push(Fifo { name: "fifo".to_owned(), dtype: buffer.dtype, banks: width, words, depth: words });
+        design.fifos.push(WordFifo { name: "fifo".to_owned(), dtype: buffer.dtype, banks: width, words, depth: words });
         function.homes[parameter] = Home::Fifo(FifoId(0));
         let found = unstreamed(&design, &function).is_ok_and(|unstreamed| unstreamed.is_empty());
         if let Ok(mut known) = self.written.lock() {
@@ -420,7 +420,7 @@ impl Wiring {
                 Some(banks) => {
                     let words = elements / u64::from(banks);
                     // As deep as it may ever have to be, until it is known.
-                    design.fifos.push(Fifo { name: own, dtype: *dtype, banks, words, depth: words });
+                    design.fifos.push(WordFifo { name: own, dtype: *dtype, banks, words, depth: words });
                     Home::Fifo(FifoId(design.fifos.len() as u32 - 1))
                 }
                 None => {
@@ -456,8 +456,9 @@ impl Wiring {
             let homes = own.iter().map(|&buffer| buffers[buffer as usize].home).collect();
             let name = format!("s{number}_{}", name_of(&step.named));
             let kernel = Kernel { name, about: step.about.clone(), ..step.kernel.clone() };
-            design.functions.push(Function { kernel, homes });
-            calls.push(Call { function: FunctionId(number as u32), buffers: own, group: step.group });
+            design.functions.push(Function::new(kernel, homes));
+            let grid = step.kernel.grid;
+            calls.push(Call { function: FunctionId(number as u32), buffers: own, grid, group: step.group });
         }
         use_uram(&mut design, &calls, facts);
         Placed {
@@ -465,6 +466,7 @@ impl Wiring {
             buffers,
             numbers,
             calls,
+            loads: Vec::new(),
             constants: self.weights.iter().map(|weight| weight.constant.clone()).collect(),
             weights_bytes: self.weights_bytes,
             values_bytes: end,
@@ -485,7 +487,7 @@ fn by_elements(kernel: &Kernel) -> (Function, Design) {
     let memories = kernel.buffers.iter().enumerate().map(memory).collect();
     let homes = (0..kernel.buffers.len() as u32).map(|number| Home::OnChip(MemoryId(number))).collect();
     let design = Design { style: Style::Streaming, memories, ..Design::default() };
-    (Function { kernel: kernel.clone(), homes }, design)
+    (Function::new(kernel.clone(), homes), design)
 }
 
 /// How a kernel touches each of its parameters.

@@ -34,10 +34,14 @@ const ALIKE: f64 = 0.5;
 const ROUNDS: usize = 4;
 const MOST_STEPS: usize = 64;
 
+/// So many times as slow as a design of the other style all stages may be together, to be looked at one by one.
+const HOPE: f64 = 1.5;
+
 /// Widths of some calls.
 type Change = Vec<(usize, Widths)>;
 
-/// The fastest design of stages, or why there is none.
+/// The fastest design of stages, or why there is none. It is not looked for any further where it is out of sight of a rival that takes so
+/// many cycles.
 ///
 /// # Errors
 /// A defect.
@@ -45,7 +49,7 @@ pub(in crate::fpga) fn search(
     machine: &Machine,
     facts: &FpgaMachine,
     plan: &Plan,
-    uses: &Uses,
+    (uses, rival): (&Uses, Option<u64>),
 ) -> Result<Result<Found, String>, TargetError> {
     let search = Search {
         machine,
@@ -67,6 +71,9 @@ pub(in crate::fpga) fn search(
         return Ok(Err(format!("the smallest takes {:.0} % of the {binding} that it may", share * 100.0)));
     }
     let mut widths = search.together(&mut now, calls)?;
+    if rival.is_some_and(|rival| now.cycles as f64 > rival as f64 * HOPE) {
+        return search.finish(&widths);
+    }
     for _ in 0..ROUNDS {
         let before = now.cycles;
         search.narrow(&mut widths, &mut now)?;
@@ -308,8 +315,9 @@ impl Search<'_> {
             Err(why) => return Ok(Err(why)),
         };
         let lowered = self.mix.lowered(widths)?;
-        let times = Times::new(&placed.design, &placed.calls, self.facts, self.machine.clock_hz)?;
-        let (cycles, resources) = (times.cycles(&placed.calls), times.resources(&placed.design, &placed.calls));
+        let what = (&placed.calls[..], &placed.buffers[..], &placed.loads[..]);
+        let times = Times::new(&placed.design, what, self.facts, self.machine.clock_hz)?;
+        let (cycles, resources) = (times.cycles(), times.resources(&placed.design, &placed.calls));
         Ok(Ok(Found { lowered, placed, times, cycles, resources }))
     }
 }

@@ -4,7 +4,7 @@ use super::network::{Critical, Network, Run, simulate};
 use super::stage::stage;
 use crate::fpga::FpgaMachine;
 use crate::fpga::design::Storage;
-use crate::fpga::design::{Design, Fifo, Home};
+use crate::fpga::design::{Design, Home, WordFifo};
 use crate::fpga::memories::bank;
 use crate::fpga::program::Call;
 use crate::fpga::resources::Resources;
@@ -97,7 +97,7 @@ pub(super) fn of_design(design: &Design, calls: &[Call], functions: impl Iterato
 }
 
 /// What a FIFO takes.
-pub(in crate::fpga) fn of_fifo(fifo: &Fifo) -> Resources {
+pub(in crate::fpga) fn of_fifo(fifo: &WordFifo) -> Resources {
     let bits = u64::from(fifo.banks) * fifo.dtype.bits() as u64;
     let words = if fifo.depth <= SHIFT {
         Resources { luts: bits, ffs: bits, ..Resources::default() }
@@ -141,7 +141,7 @@ pub(in crate::fpga) fn ends(design: &Design, calls: &[Call]) -> Ends {
             let own = match *home {
                 Home::OnChip(memory) => ends.memories.get_mut(memory.index()),
                 Home::Fifo(fifo) => ends.fifos.get_mut(fifo.index()),
-                Home::External { .. } => None,
+                Home::External { .. } | Home::Loaded { .. } => None,
             };
             if let Some(own) = own {
                 let end = if buffer.is_written { &mut own.0 } else { &mut own.1 };

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::order::{is_once, order};
-use crate::fpga::design::{Design, Fifo, FifoId, Function, Home};
+use crate::fpga::design::{Design, FifoId, Function, Home, WordFifo};
 use crate::fpga::nest::{ArrayId, Nest};
 use crate::fpga::program::{Buffer, Call};
 use crate::fpga::writer::unstreamed;
@@ -29,7 +29,10 @@ pub(in crate::fpga) fn verify(design: &Design, calls: &[Call], buffers: &[Buffer
     if calls.len() != design.functions.len() || !calls.iter().enumerate().all(is_own) {
         return Err("stages are not called once each".to_owned());
     }
-    for Fifo { name, banks, words, depth, .. } in &design.fifos {
+    if design.loader.is_some() || design.functions.iter().any(Function::is_elastic) {
+        return Err("stages have no loader, and no grid that a call says".to_owned());
+    }
+    for WordFifo { name, banks, words, depth, .. } in &design.fifos {
         if *banks == 0 || *banks > MOST_BANKS || *words > u64::from(u32::MAX) || *depth == 0 || *depth > (*words).max(1)
         {
             return Err(format!("FIFO `{name}` has {depth} of {words} words of {banks} elements"));
@@ -72,6 +75,7 @@ pub(in crate::fpga) fn verify(design: &Design, calls: &[Call], buffers: &[Buffer
                 }
             }
             Home::External { .. } => {}
+            Home::Loaded { .. } => return Err(format!("`{name}` comes from a loader")),
         }
     }
     let stages = design.functions.par_iter().map(|function| words(design, function));
@@ -111,7 +115,7 @@ fn words(design: &Design, function: &Function) -> Result<Vec<Option<Vec<u64>>>, 
     Ok(homes
         .map(|(parameter, home)| match *home {
             Home::Fifo(fifo) => of(fifo, parameter),
-            Home::OnChip(_) | Home::External { .. } => None,
+            Home::OnChip(_) | Home::External { .. } | Home::Loaded { .. } => None,
         })
         .collect())
 }

@@ -138,6 +138,9 @@ impl Writer<'_> {
             return self.widened(dtype, stored);
         }
         let ty = Language::Hls.stored(dtype);
+        if let Some((beat, slot)) = self.taken(buffer, linear) {
+            return self.widened(dtype, format!("get_element<{ty}>({beat}, {slot})"));
+        }
         let stored = match self.in_window(buffer, linear, false) {
             Some((beat, slot)) => format!("get_element<{ty}>({beat}, {slot})"),
             None => {
@@ -177,7 +180,7 @@ impl Writer<'_> {
     /// The channels of a buffer, from the first on.
     pub fn channels_of(&self, buffer: BufferId) -> Vec<String> {
         match self.function.homes[buffer.index()] {
-            Home::OnChip(_) | Home::Fifo(_) => Vec::new(),
+            Home::OnChip(_) | Home::Loaded { .. } | Home::Fifo(_) => Vec::new(),
             Home::External { first, ways } => {
                 (first..first + ways).map(|channel| self.fixed().channels[&channel].clone()).collect()
             }

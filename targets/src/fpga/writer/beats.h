@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ap_int.h>
+#include <hls_stream.h>
 
 #include <cstdint>
 
@@ -94,3 +95,45 @@ template <typename Element> inline void put_element(Beat &beat, int slot, const 
     const int width = Stored<Element>::width;
     beat.range(slot * width + width - 1, slot * width) = Stored<Element>::bits(value);
 }
+
+// Takes beats that have come through channels, of which each has as many of them as the others.
+template <int CHANNELS, int BEATS> inline void take_rows(hls::stream<Beat> (&from)[CHANNELS], Beat (&to)[BEATS])
+{
+#pragma HLS INLINE
+    for (int beat = 0; beat < BEATS; ++beat) {
+#pragma HLS UNROLL
+        to[beat] = from[beat % CHANNELS].read();
+    }
+}
+
+// Takes beats that have come through some of the channels, whose turn it is.
+template <int CHANNELS, int BEATS>
+inline void take_turn(hls::stream<Beat> (&from)[CHANNELS], Beat (&to)[BEATS], int &turn)
+{
+#pragma HLS INLINE
+    for (int channel = 0; channel < CHANNELS; ++channel) {
+#pragma HLS UNROLL
+        if (channel / BEATS == turn) to[channel % BEATS] = from[channel].read();
+    }
+    turn = turn + 1 == CHANNELS / BEATS ? 0 : turn + 1;
+}
+
+// Takes the next part of a beat, which is kept until all of its parts have been taken.
+template <int CHANNELS, int PARTS>
+inline void take_part(hls::stream<Beat> (&from)[CHANNELS], Beat (&to)[1], Beat &kept, int &part, int &turn)
+{
+#pragma HLS INLINE
+    if (part == 0) {
+        Beat next[1];
+        take_turn<CHANNELS, 1>(from, next, turn);
+        kept = next[0];
+    }
+    to[0] = kept >> (part * (512 / PARTS));
+    part = part + 1 == PARTS ? 0 : part + 1;
+}
+
+// What a process of the loader is told: to which FIFO so many beats of its channel go, of which it leaves out the last if its number is
+// not below `last`; or, before that, where beats that follow each other begin and how many they are.
+struct Load {
+    unsigned where, rows, last;
+};

@@ -48,6 +48,7 @@ impl Writer<'_> {
             | Expr::Number(..)
             | Expr::Thread
             | Expr::Block(_)
+            | Expr::BlockNumber
             | Expr::Var(_)
             | Expr::Element(..)
             | Expr::Index(..)

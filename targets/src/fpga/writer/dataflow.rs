@@ -202,6 +202,8 @@ pub(super) fn top(written: &Written<'_>) -> String {
                     }
                 }
                 Home::Fifo(fifo) => arguments.push(fifo_name(&design.fifos[fifo.index()].name)),
+                // Stages have no loader.
+                Home::Loaded { .. } => {}
                 Home::External { .. } => {
                     arguments.extend(ports.iter().find(|port| port.number == *buffer).map(|port| port.name.clone()));
                 }
@@ -245,6 +247,8 @@ fn process(written: &Written<'_>, ports: &[Port<'_>], stage: usize) -> String {
                 let fifo = &design.fifos[fifo.index()];
                 parameters.push(format!("hls::stream<{}> &{}", word_of(fifo), fifo_name(&fifo.name)));
             }
+            // Stages have no loader.
+            Home::Loaded { .. } => {}
             Home::External { .. } => {
                 if let Some(port) = ports.iter().find(|port| port.number == *buffer) {
                     let constant = if port.is_written { "" } else { "const " };

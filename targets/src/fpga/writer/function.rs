@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::index::Indices;
+use super::loaded::Taken;
 use super::partition::{Partition, partitions};
 use super::sameness::Sameness;
 use super::stream::word_of;
@@ -84,6 +85,10 @@ pub(super) struct Fixed {
     pub first: Vec<String>,
     pub memories: BTreeMap<MemoryId, String>,
     pub channels: BTreeMap<u32, String>,
+    /// Of what comes through the loader, what an iteration takes.
+    pub taken: BTreeMap<BufferId, Taken>,
+    /// Variables that say how many blocks there are along each axis, if calls do.
+    pub blocks: Option<[String; 3]>,
     pub fifos: BTreeMap<FifoId, String>,
     /// Of each variable, what all lanes have combined.
     pub all: Vec<String>,
@@ -289,15 +294,29 @@ impl<'k> Writer<'k> {
             parameters.push((format!("hls::stream<{}> &", word_of(fifo)), name.clone(), String::new()));
             self.fixed.fifos.insert(id, name);
         }
-        for buffer in &kernel.buffers {
+        for (buffer, home) in kernel.buffers.iter().zip(&self.function.homes) {
             if self.design.style == Style::Streaming {
                 // What a stage has it has from the first word on.
                 self.fixed.first.push("0".to_owned());
                 continue;
             }
             let name = self.unique(&format!("{}_first", buffer.name));
-            parameters.push(("int ".to_owned(), name.clone(), String::new()));
+            match home {
+                Home::Loaded { .. } => {
+                    let channels = self.loader_channels();
+                    let (ty, name) = ("hls::stream<Beat> (&".to_owned(), buffer.name.clone());
+                    parameters.push((ty, name, format!(")[{channels}]")));
+                }
+                Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => {
+                    parameters.push(("int ".to_owned(), name.clone(), String::new()));
+                }
+            }
             self.fixed.first.push(name);
+        }
+        if self.function.is_elastic() {
+            let names = ["blocks_x", "blocks_y", "blocks_z"].map(|name| self.unique(name));
+            parameters.extend(names.iter().map(|name| ("int ".to_owned(), name.clone(), String::new())));
+            self.fixed.blocks = Some(names);
         }
         self.fixed.lanes = self.unique("LANES");
         self.fixed.lane = self.unique("lane");
@@ -339,18 +358,70 @@ impl<'k> Writer<'k> {
             }
         }
         let has_loops = kernel.body.iter().any(|stmt| matches!(stmt, Stmt::For { unroll: false, .. }));
+        self.open_loaded();
+        if let (Some(blocks), false) = (self.fixed.blocks.clone(), has_loops) {
+            return self.elastic(nodes, &blocks);
+        }
         let axes: Vec<usize> = (0..3).rev().filter(|&axis| kernel.grid[axis] > 1).collect();
         for &axis in &axes {
-            let (name, blocks) = (BLOCKS[axis], kernel.grid[axis]);
-            let label = self.unique(["blocks_x", "blocks_y", "blocks_z"][axis]);
+            let (name, blocks) = (BLOCKS[axis], self.blocks_along(axis));
+            let label = self.unique(["over_blocks_x", "over_blocks_y", "over_blocks_z"][axis]);
             self.line(&format!("{label}: for (int {name} = 0; {name} < {blocks}; ++{name}) {{"));
             self.depth += 1;
             if !has_loops && Some(&axis) == axes.last() {
                 self.pipeline();
+                self.take(0..kernel.body.len());
             }
         }
         self.nodes(nodes);
         for _ in axes {
+            self.depth -= 1;
+            self.line("}");
+        }
+    }
+
+    fn blocks_along(&self, axis: usize) -> String {
+        self.fixed.blocks.as_ref().map_or_else(|| self.kernel.grid[axis].to_string(), |blocks| blocks[axis].clone())
+    }
+
+    /// The loop over all blocks where calls say how many there are: one, which a tool pipelines whatever that is.
+    fn elastic(&mut self, nodes: &[Node], blocks: &[String; 3]) {
+        let kernel = self.kernel;
+        let [x, y, z] = blocks;
+        // What lies beside each other is written again after so many blocks as there are along the first axis, at least.
+        let (least, most) = (self.function.least, kernel.grid);
+        let used = kernel.shared.iter().map(|shared| shared.name.as_str()).filter(|name| self.uses(name));
+        for shared in used.collect::<Vec<_>>() {
+            self.pragma(&format!(
+                "DEPENDENCE variable={shared} type=inter direction=RAW distance={} dependent=true",
+                least[0]
+            ));
+        }
+        let (number, count) = (self.unique("block"), self.unique("blocks"));
+        let axes: Vec<usize> = (0..3).filter(|&axis| kernel.grid[axis] > 1).collect();
+        let declared: Vec<String> = axes.iter().map(|&axis| format!("{} = 0", BLOCKS[axis])).collect();
+        self.line(&format!("int {};", declared.join(", ")));
+        self.line(&format!("const int {count} = {x} * {y} * {z};"));
+        let label = self.unique("over_blocks");
+        self.line(&format!("{label}: for (int {number} = 0; {number} < {count}; ++{number}) {{"));
+        self.depth += 1;
+        self.pipeline();
+        let trips = [least, most].map(|grid| grid.iter().map(|&blocks| u64::from(blocks)).product::<u64>());
+        self.pragma(&format!("LOOP_TRIPCOUNT min={} max={}", trips[0], trips[1]));
+        self.take(0..kernel.body.len());
+        self.nodes(nodes);
+        // The first axis is the fastest.
+        for (place, &axis) in axes.iter().enumerate() {
+            let own = BLOCKS[axis];
+            if place + 1 == axes.len() {
+                self.line(&format!("++{own};"));
+            } else {
+                self.line(&format!("if (++{own} == {}) {{", blocks[axis]));
+                self.depth += 1;
+                self.line(&format!("{own} = 0;"));
+            }
+        }
+        for _ in &axes {
             self.depth -= 1;
             self.line("}");
         }
@@ -486,6 +557,10 @@ impl<'k> Expressions<'k> for Writer<'k> {
         Some(match kernel.exprs[id.index()] {
             Expr::Thread if kernel.threads == 1 => ("0".to_owned(), Binding::Whole),
             Expr::Thread => (self.fixed.lane.clone(), Binding::Whole),
+            Expr::BlockNumber => {
+                let linear = self.indices.linear(id);
+                self.linear(&linear)
+            }
             Expr::Block(axis) => (self.block(usize::from(axis)), Binding::Whole),
             Expr::Var(var) if self.indices.stride(var).is_some() => {
                 let linear = self.indices.linear(id);

@@ -143,7 +143,7 @@ impl<'k> Indices<'k> {
                     // Expressions come before what uses them, and variables are declared before they are read.
                     while first <= value.index() {
                         pure[first] = match kernel.exprs[first] {
-                            Expr::Integer(_) | Expr::Thread | Expr::Block(_) => true,
+                            Expr::Integer(_) | Expr::Thread | Expr::Block(_) | Expr::BlockNumber => true,
                             Expr::Var(var) => keeps[var.index()],
                             Expr::Index(_, a, b) => pure[a.index()] && pure[b.index()],
                             _ => false,
@@ -211,6 +211,16 @@ impl<'k> Indices<'k> {
             Expr::Integer(value) => Some(Linear::known(i64::from(value))),
             Expr::Thread if kernel.threads == 1 => Some(Linear::known(0)),
             Expr::Thread => Some(Linear::of(Atom::Lane)),
+            Expr::BlockNumber => {
+                let (mut number, mut stride) = (Linear::known(0), 1);
+                for (axis, &blocks) in (0u8..).zip(&kernel.grid) {
+                    if blocks > 1 {
+                        number = number.plus(&Linear::of(Atom::Block(axis)), stride)?;
+                    }
+                    stride *= i64::from(blocks);
+                }
+                Some(number)
+            }
             Expr::Block(axis) if kernel.grid[usize::from(axis)] == 1 => Some(Linear::known(0)),
             Expr::Block(axis) => Some(Linear::of(Atom::Block(axis))),
             Expr::Var(var) => match (self.definitions[var.index()], &self.strides[var.index()]) {

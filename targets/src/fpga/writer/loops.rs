@@ -41,6 +41,7 @@ impl Writer<'_> {
             let inside = &kernel.body[place + 1..self.after(place)];
             if !inside.iter().any(|stmt| matches!(stmt, Stmt::For { unroll: false, .. })) {
                 self.pipeline();
+                self.take(place + 1..self.after(place));
             }
         }
     }

@@ -10,6 +10,8 @@ mod dataflow;
 mod function;
 mod index;
 mod kernels;
+mod loaded;
+mod loader;
 mod loops;
 mod partition;
 mod project;

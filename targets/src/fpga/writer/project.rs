@@ -1,6 +1,7 @@
 //! What builds the sources: a Makefile for the simulation in C++, configurations for AMD's tools, and what people read first.
 
 use super::Written;
+use super::loader;
 use super::top::top_name;
 use super::words::Words;
 use crate::kernel::host::{file_names, listed};
@@ -53,6 +54,12 @@ pub(super) fn connectivity(written: &Written<'_>, words: &Words) -> String {
     let mut text = format!("[connectivity]\nnk={name}:1:{name}_1\nsp={name}_1.program:{memory}[0]\n");
     if words.has_host() {
         text.push_str(&format!("sp={name}_1.host:{memory}[0]\n"));
+    }
+    if let Some(loader) = &written.parts.design.loader {
+        text.push_str(&format!("sp={name}_1.loads:{memory}[0]\n"));
+        for (channel, port) in loader::ports(loader).enumerate() {
+            text.push_str(&format!("sp={name}_1.{port}:{memory}[{channel}]\n"));
+        }
     }
     for channel in &words.channels {
         text.push_str(&format!("sp={name}_1.channel_{channel}:{memory}[{channel}]\n"));

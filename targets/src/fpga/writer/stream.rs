@@ -7,12 +7,12 @@ use super::function::{Common, Writer, with_fifos};
 use super::index::{Atom, Linear};
 use super::structure::Unsupported;
 use super::window::Window;
-use crate::fpga::design::{Design, Fifo, Function, Home};
+use crate::fpga::design::{Design, Function, Home, WordFifo};
 use crate::kernel::writer::Language;
 use crate::kernel::{BufferId, Stmt};
 
 /// The type of a FIFO's words.
-pub(super) fn word_of(fifo: &Fifo) -> String {
+pub(super) fn word_of(fifo: &WordFifo) -> String {
     format!("Word<{}, {}>", Language::Hls.stored(fifo.dtype), fifo.banks)
 }
 
@@ -40,7 +40,9 @@ impl Writer<'_> {
     pub fn width(&self, buffer: BufferId) -> i64 {
         match self.function.homes[buffer.index()] {
             Home::Fifo(fifo) => i64::from(self.design.fifos[fifo.index()].banks),
-            Home::OnChip(_) | Home::External { .. } => per_beat(self.kernel.buffers[buffer.index()].dtype),
+            Home::OnChip(_) | Home::External { .. } | Home::Loaded { .. } => {
+                per_beat(self.kernel.buffers[buffer.index()].dtype)
+            }
         }
     }
 

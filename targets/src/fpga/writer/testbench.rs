@@ -1,10 +1,13 @@
 //! The program as the controller reads it, and the testbench, which stands for the host.
 
+use std::collections::BTreeSet;
+
 use super::Written;
+use super::loader;
 use super::top::top_name;
 use super::words::{Entry, Words};
-use crate::fpga::design::Home;
-use crate::fpga::program::{Buffer, Parts};
+use crate::fpga::design::{BEAT_BYTES, Home};
+use crate::fpga::program::{Buffer, Load, Parts};
 use crate::kernel::host::{bytes_of, descr, file_names, shape_of};
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::kernel::writer::comment;
@@ -35,15 +38,25 @@ pub(super) fn program(written: &Written<'_>, words: &Words) -> String {
     if words.load.is_empty() && words.run.is_empty() {
         text.push_str("    0,\n");
     }
-    text + "};\n"
+    let loads = if written.parts.design.loader.is_some() { loader::words(written.parts) } else { String::new() };
+    text + "};\n" + &loads
 }
 
 /// Where a buffer lies in memory beside the part, as the testbench says it.
 fn place(words: &Words, number: u32, buffer: &Buffer) -> Option<String> {
     match buffer.home {
         Home::External { first, ways } => Some(format!("channels, {first}, {ways}, {}", buffer.at)),
-        Home::OnChip(_) | Home::Fifo(_) => words.beats.get(&number).map(|beat| format!("host, 0, 1, {beat}")),
+        Home::Loaded { .. } | Home::Fifo(_) => None,
+        Home::OnChip(_) => words.beats.get(&number).map(|beat| format!("host, 0, 1, {beat}")),
     }
+}
+
+/// Loads by which buffers are read for the first time, with the number of channels.
+fn first_loads(parts: &Parts) -> impl Iterator<Item = (Load, u64)> {
+    let channels = parts.design.loader.as_ref().map_or(1, |loader| u64::from(loader.channels));
+    let mut seen = BTreeSet::new();
+    let is_first = move |load: &Load| seen.insert((load.buffer, load.first));
+    parts.loads.iter().copied().filter(is_first).map(move |load| (load, channels))
 }
 
 /// The testbench up to where memories are declared, with what it includes besides.
@@ -98,14 +111,31 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
         let bytes = buffer_bytes(buffer.dtype, buffer.elements);
         line(&format!("write({place}, part(weights, {at}, {bytes})); // {}: {}", buffer.dtype, comment(&buffer.name)));
     }
+    for (load, channels) in first_loads(parts) {
+        let buffer = &parts.buffers[load.buffer as usize];
+        let Place::Weights(at) = buffer.place else { continue };
+        let (row, all) = (channels * BEAT_BYTES, buffer_bytes(buffer.dtype, buffer.elements));
+        let (first, end) = (load.first * row, ((load.first + load.rows) * row).min(all));
+        let piece = format!("part(weights, {}, {})", at + first, end - first);
+        line(&format!(
+            "write(channels, 0, {channels}, {}, {piece}); // {}: {}",
+            load.at,
+            buffer.dtype,
+            comment(&buffer.name)
+        ));
+    }
     let mut arguments = Vec::new();
     if words.has_host() {
         arguments.push("host.channel(0)".to_owned());
     }
     arguments.extend(words.channels.iter().map(|channel| format!("channels.channel({channel})")));
     let arguments: String = arguments.iter().map(|argument| format!(", {argument}")).collect();
+    let loads = |is_run: bool| -> String {
+        let own = parts.design.loader.iter().flat_map(|loader| loader::arguments(loader, is_run));
+        own.map(|argument| format!(", {argument}")).collect()
+    };
     let name = top_name(parts);
-    line(&format!("{name}(PROGRAM, LOAD_FIRST, LOAD_CALLS{arguments});"));
+    line(&format!("{name}(PROGRAM, LOAD_FIRST, LOAD_CALLS{}{arguments});", loads(false)));
     line("");
     line("// Inputs.");
     for ((port, number), file) in parts.inputs.iter().zip(&inputs) {
@@ -120,7 +150,7 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
             None => line(&format!("{read};")),
         }
     }
-    line(&format!("{name}(PROGRAM, RUN_FIRST, RUN_CALLS{arguments});"));
+    line(&format!("{name}(PROGRAM, RUN_FIRST, RUN_CALLS{}{arguments});", loads(true)));
     let of = |number: u32| {
         place(words, number, &parts.buffers[number as usize]).unwrap_or_else(|| "host, 0, 1, 0".to_owned())
     };

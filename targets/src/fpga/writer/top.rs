@@ -3,8 +3,9 @@
 use super::Written;
 use super::access::per_beat;
 use super::function::{channels, memories};
+use super::loader;
 use super::words::{Operation, Words};
-use crate::fpga::design::{FunctionId, Home, MemoryId, OnChip, Storage};
+use crate::fpga::design::{Design, Function, FunctionId, Home, MemoryId, OnChip, Storage};
 use crate::fpga::program::{Buffer, Parts};
 use crate::kernel::names::name_of;
 use crate::kernel::writer::{Language, comment};
@@ -20,13 +21,17 @@ fn memory_name(memory: &OnChip) -> String {
 }
 
 /// The parameters of the top function.
-fn parameters(words: &Words) -> String {
+fn parameters(parts: &Parts, words: &Words) -> String {
     let mut parameters = vec!["const unsigned *program".to_owned(), "int first".to_owned(), "int calls".to_owned()];
-    if words.has_host() {
-        parameters.push("Beat *host".to_owned());
-    }
-    parameters.extend(words.channels.iter().map(|channel| format!("Beat *channel_{channel}")));
+    parameters.extend(parts.design.loader.iter().flat_map(loader::parameters));
+    parameters.extend(memory_ports(words).map(|port| format!("Beat *{port}")));
     parameters.join(", ")
+}
+
+/// The ports by which functions reach memory beside the part.
+fn memory_ports(words: &Words) -> impl Iterator<Item = String> {
+    let host = words.has_host().then(|| "host".to_owned());
+    host.into_iter().chain(words.channels.iter().map(|channel| format!("channel_{channel}")))
 }
 
 /// The header of the top.
@@ -42,7 +47,7 @@ pub(super) fn header(written: &Written<'_>, words: &Words) -> String {
         comment(&written.machine.name),
         words.width,
         top_name(parts),
-        parameters(words)
+        parameters(parts, words)
     )
 }
 
@@ -90,7 +95,12 @@ pub(super) fn top(written: &Written<'_>, words: &Words) -> String {
             text.push_str(&copy(memory, false));
         }
     }
-    text.push_str(&format!("\nextern \"C\" void {name}({})\n{{\n", parameters(words)));
+    text.push_str(READ_PROGRAM);
+    if let Some(loader) = &design.loader {
+        text.push_str(&loader::functions(loader));
+    }
+    text.push_str(&run(parts, words));
+    text.push_str(&format!("\nextern \"C\" void {name}({})\n{{\n", parameters(parts, words)));
     let cycles = (facts.memory.latency_ns * 1e-9 * written.machine.clock_hz as f64).ceil();
     let (burst, outstanding) = (facts.memory.burst_bytes / 64, facts.memory.outstanding);
     let mut port = |port: &str, depth: u64| {
@@ -105,12 +115,58 @@ pub(super) fn top(written: &Written<'_>, words: &Words) -> String {
     if words.has_host() {
         port("host", words.host_beats);
     }
+    let rows = |channel: u32| words.rows.get(channel as usize).copied().unwrap_or(0);
     for &channel in &words.channels {
-        port(&format!("channel_{channel}"), words.rows.get(channel as usize).copied().unwrap_or(0));
+        port(&format!("channel_{channel}"), rows(channel));
     }
-    for argument in ["first", "calls", "return"] {
+    let mut arguments = vec!["first", "calls", "return"];
+    if let Some(loader) = &design.loader {
+        port("loads", 3 * loader::told(parts).lines.len() as u64);
+        loader::ports(loader).zip(0..).for_each(|(name, channel)| port(&name, rows(channel)));
+        arguments.extend(["load_runs", "load_entries"]);
+    }
+    for argument in arguments {
         text.push_str(&format!("#pragma HLS INTERFACE mode=s_axilite port={argument}\n"));
     }
+    text.push_str(
+        "#pragma HLS DATAFLOW\n    hls::stream<unsigned> words;\n#pragma HLS STREAM variable=words depth=64\n",
+    );
+    text.push_str("    read_program(program, first, calls, words);\n");
+    if let Some(loader) = &design.loader {
+        text.push_str(&loader::processes(loader));
+    }
+    let streams = (0..design.loader.as_ref().map_or(0, |loader| loader.streams.len())).map(loader::stream_name);
+    let arguments: Vec<String> =
+        ["calls".to_owned(), "words".to_owned()].into_iter().chain(streams).chain(memory_ports(words)).collect();
+    text.push_str(&format!("    run({});\n}}\n", arguments.join(", ")));
+    text
+}
+
+/// What reads the program ahead of the controller.
+const READ_PROGRAM: &str = "
+// Reads entries of the program, word by word, ahead of the controller.
+static void read_program(const unsigned *program, int first, int calls, hls::stream<unsigned> &words)
+{
+    words: for (int at = first * WORDS_OF_ENTRY; at < (first + calls) * WORDS_OF_ENTRY; ++at) {
+#pragma HLS PIPELINE II=1
+        words.write(program[at]);
+    }
+}
+";
+
+/// The controller, with the memories that functions work on.
+fn run(parts: &Parts, words: &Words) -> String {
+    let design = &parts.design;
+    let mut parameters = vec!["int calls".to_owned(), "hls::stream<unsigned> &words".to_owned()];
+    if let Some(loader) = &design.loader {
+        let streams = (0..loader.streams.len()).map(loader::stream_name);
+        parameters.extend(streams.map(|name| format!("hls::stream<Beat> (&{name})[{}]", loader.channels)));
+    }
+    parameters.extend(memory_ports(words).map(|port| format!("Beat *{port}")));
+    let mut text = format!(
+        "\n// The controller: takes entries of the program, and calls one function after the other.\nstatic void run({})\n{{\n",
+        parameters.join(", ")
+    );
     for memory in &design.memories {
         let (ty, own, upper) =
             (Language::Hls.stored(memory.dtype), memory_name(memory), memory.name.to_ascii_uppercase());
@@ -124,26 +180,19 @@ pub(super) fn top(written: &Written<'_>, words: &Words) -> String {
         text.push_str(&format!("#pragma HLS BIND_STORAGE variable={own} type=ram_2p impl={storage}\n"));
     }
     text.push_str(
-        "    entries: for (int entry = first; entry < first + calls; ++entry) {
+        "    entries: for (int entry = 0; entry < calls; ++entry) {
 #pragma HLS PIPELINE off
         unsigned word[WORDS_OF_ENTRY];
-        words: for (int at = 0; at < WORDS_OF_ENTRY; ++at) {
+        take: for (int at = 0; at < WORDS_OF_ENTRY; ++at) {
 #pragma HLS PIPELINE II=1
-            word[at] = program[entry * WORDS_OF_ENTRY + at];
+            word[at] = words.read();
         }
         switch (word[0]) {
 ",
     );
     for (number, operation) in words.operations.iter().enumerate() {
         let call = match *operation {
-            Operation::Call(function) => {
-                let of = &design.functions[function.index()];
-                let memories = memories(of).into_keys().map(|memory| memory_name(&design.memories[memory.index()]));
-                let channels = channels(of).into_keys().map(|channel| format!("channel_{channel}"));
-                let first = (1..=of.kernel.buffers.len()).map(|at| format!("int(word[{at}])"));
-                let arguments: Vec<String> = memories.chain(channels).chain(first).collect();
-                format!("kernels::{}(\n                {});", of.kernel.name, arguments.join(",\n                "))
-            }
+            Operation::Call(function) => call(design, &design.functions[function.index()]),
             Operation::CopyTo(memory) | Operation::CopyFrom(memory) => {
                 let memory = &design.memories[memory.index()];
                 let way = if matches!(operation, Operation::CopyTo(_)) { "to" } else { "from" };
@@ -155,6 +204,25 @@ pub(super) fn top(written: &Written<'_>, words: &Words) -> String {
     }
     text.push_str("        default: break;\n        }\n    }\n}\n");
     text
+}
+
+/// The call of a function, with words of its entry.
+fn call(design: &Design, of: &Function) -> String {
+    let memories = memories(of).into_keys().map(|memory| memory_name(&design.memories[memory.index()]));
+    let channels = channels(of).into_keys().map(|channel| format!("channel_{channel}"));
+    let mut word = 0;
+    let mut next = || {
+        word += 1;
+        format!("int(word[{word}])")
+    };
+    let own = of.homes.iter().map(|home| match *home {
+        Home::Loaded { stream } => loader::stream_name(stream as usize),
+        Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => next(),
+    });
+    let own: Vec<String> = own.collect();
+    let grid: Vec<String> = (0..if of.is_elastic() { 3 } else { 0 }).map(|_| next()).collect();
+    let arguments: Vec<String> = memories.chain(channels).chain(own).chain(grid).collect();
+    format!("kernels::{}(\n                {});", of.kernel.name, arguments.join(",\n                "))
 }
 
 /// A function that copies between the host's memory and a memory on the part.

@@ -88,7 +88,8 @@ impl Writer<'_> {
     /// Reads the beats that statements, with all in their scopes, touch.
     pub fn open_windows(&mut self, places: &[usize], in_lanes: bool) {
         let kernel = self.kernel;
-        let has_words = |buffer: u32| !matches!(self.function.homes[buffer as usize], Home::OnChip(_));
+        let has_words =
+            |buffer: u32| matches!(self.function.homes[buffer as usize], Home::External { .. } | Home::Fifo(_));
         if !(0..kernel.buffers.len() as u32).any(has_words) {
             return;
         }
@@ -106,7 +107,7 @@ impl Writer<'_> {
                 for (buffer, linear, writes) in self.accesses(at) {
                     let is_spread = linear.terms.iter().any(|(atom, _)| matches!(atom, Atom::Lane | Atom::Slot(_)));
                     let is_wanted = match self.function.homes[buffer.index()] {
-                        Home::OnChip(_) => false,
+                        Home::OnChip(_) | Home::Loaded { .. } => false,
                         Home::External { .. } => is_spread || writes || in_lanes && is_nested,
                         // A word is there for all who want some of it.
                         Home::Fifo(_) => true,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::access::per_beat;
 use super::function::channels;
 use crate::fpga::design::{FunctionId, Home, MemoryId};
-use crate::fpga::program::{Buffer, Parts};
+use crate::fpga::program::{Buffer, Call, Parts};
 use crate::kernel::simulator::Place;
 
 /// What the controller does at one word.
@@ -73,6 +73,10 @@ pub(super) fn words(parts: &Parts) -> Words {
             }
         }
     }
+    if let Some(loader) = &parts.design.loader {
+        let end = parts.loads.iter().map(|load| load.at + load.rows).max().unwrap_or(0);
+        words.rows.iter_mut().take(loader.channels as usize).for_each(|rows| *rows = (*rows).max(end));
+    }
     for (number, buffer) in (0..).zip(&parts.buffers) {
         if let (Home::OnChip(memory), Place::Weights(_)) = (buffer.home, buffer.place) {
             let entry = words.copy(number, buffer, Operation::CopyTo(memory));
@@ -91,7 +95,7 @@ pub(super) fn words(parts: &Parts) -> Words {
         let names = call.buffers.iter().map(|&buffer| parts.buffers[buffer as usize].name.as_str());
         words.run.push(Entry {
             operation: Operation::Call(call.function),
-            arguments: call.buffers.iter().map(|&buffer| parts.buffers[buffer as usize].at).collect(),
+            arguments: arguments(parts, call),
             about: format!("{}: {}", function.kernel.name, names.collect::<Vec<_>>().join(", ")),
         });
     }
@@ -115,6 +119,15 @@ pub(super) fn words(parts: &Parts) -> Words {
     let channels: BTreeSet<u32> = called.flat_map(|function| channels(function).into_keys()).collect();
     words.channels = channels.into_iter().collect();
     words
+}
+
+/// Where the parameters of a call begin that lie somewhere, and its grid, if the function leaves that to calls.
+fn arguments(parts: &Parts, call: &Call) -> Vec<u64> {
+    let buffers = call.buffers.iter().map(|&buffer| &parts.buffers[buffer as usize]);
+    let placed = buffers.filter(|buffer| !matches!(buffer.home, Home::Loaded { .. }));
+    let is_elastic = parts.design.functions[call.function.index()].is_elastic();
+    let grid = call.grid.iter().filter(|_| is_elastic).map(|&blocks| u64::from(blocks));
+    placed.map(|buffer| buffer.at).chain(grid).collect()
 }
 
 impl Words {

@@ -111,6 +111,15 @@ impl<'r> Block<'r> {
         Ok(self.writes)
     }
 
+    /// Runs the block with what others have left in shared memory, and says what it has written and what it leaves there.
+    pub fn run_in_turn(mut self, shared: Option<Vec<Vec<u8>>>) -> Result<(Writes, Vec<Vec<u8>>), Fault> {
+        if let Some(shared) = shared {
+            self.shared = shared;
+        }
+        self.statements(0, self.kernel.body.len())?;
+        Ok((self.writes, self.shared))
+    }
+
     /// Runs the block up to where it arrives, and on if it is not the last, which is the one with the highest number; else it is
     /// paused there.
     pub fn arrive(mut self, arrival: Arrival) -> Result<(Writes, Option<Paused>), Fault> {
@@ -493,6 +502,11 @@ impl<'r> Block<'r> {
             Expr::Integer(value) => Column::Signed(vec![i64::from(value); threads]),
             Expr::Number(dtype, bits) => Column::same(dtype, bits, threads),
             Expr::Thread => Column::Signed((0..threads as i64).collect()),
+            Expr::BlockNumber => {
+                let [x, y, z] = self.block.map(i64::from);
+                let [wide, high, _] = self.kernel.grid.map(i64::from);
+                Column::Signed(vec![(z * high + y) * wide + x; threads])
+            }
             Expr::Block(axis) => Column::Signed(vec![i64::from(self.block[usize::from(axis)]); threads]),
             Expr::Var(var) => self.held(var, 0)?.clone(),
             Expr::Element(var, index) => self.held(var, self.constant(index)?)?.clone(),

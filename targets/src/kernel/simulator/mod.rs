@@ -66,6 +66,9 @@ pub fn launch(kernel: &Kernel, warp: u32, memory: &mut Memory<'_>, places: &[Pla
     }
     let mut all =
         All { kernel, warp: warp as usize, ends: ends(&kernel.body), memory, places, ranges, owners: Vec::new() };
+    if kernel.in_turn {
+        return all.in_turn();
+    }
     let Some(arrival) = arrival else {
         return all.batches(|block| Ok((block.run()?, None))).map(|_| ());
     };
@@ -136,6 +139,22 @@ impl All<'_, '_> {
             first = last;
         }
         Ok(paused)
+    }
+
+    /// Runs blocks one after the other, each with what the one before has left in shared memory.
+    fn in_turn(&mut self) -> Result<(), Fault> {
+        let [x, y, _] = self.kernel.grid;
+        let mut kept = None;
+        for number in 0..self.kernel.blocks() as u32 {
+            let place = [number % x, number / x % y, number / x / y];
+            let (writes, left) = {
+                let views = self.views();
+                Block::new(self.kernel, &self.ends, self.warp, &views, place).run_in_turn(kept.take())?
+            };
+            kept = Some(left);
+            self.write(writes, place);
+        }
+        Ok(())
     }
 
     /// Lets the blocks go on that arrived last.

@@ -78,6 +78,7 @@ pub(crate) trait Expressions<'k> {
             // The writer has words for all of these.
             Expr::Thread
             | Expr::Block(_)
+            | Expr::BlockNumber
             | Expr::Var(_)
             | Expr::Element(..)
             | Expr::Load(..)

@@ -21,6 +21,12 @@ pub(super) fn verify(parts: &Parts, machine: &SimtMachine) -> Result<(), TargetE
     }
     for kernel in &parts.kernels {
         check(kernel).map_err(|error| damaged(error.to_string()))?;
+        if kernel.in_turn {
+            return Err(damaged(format!(
+                "blocks of kernel `{}` follow each other, which those of a launch do not",
+                kernel.name
+            )));
+        }
         if kernel.shared_bytes() > machine.shared.block_bytes || kernel.threads > machine.block_threads {
             return Err(damaged(format!("kernel `{}` takes more than a block has", kernel.name)));
         }

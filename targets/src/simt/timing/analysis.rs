@@ -139,9 +139,12 @@ impl Analysis {
                     Expr::Unary(..) | Expr::Binary(..) | Expr::MulAdd(..) | Expr::Convert(..) => true,
                     Expr::Number(dtype, _) => matches!(Scalar::of(dtype), Scalar::F32 | Scalar::F64),
                     Expr::Var(var) | Expr::Element(var, _) => self.depends_on_data[var.index()],
-                    Expr::Integer(_) | Expr::Thread | Expr::Block(_) | Expr::Index(..) | Expr::Select(_) => {
-                        expr.operands().any(|operand| data[operand.index()])
-                    }
+                    Expr::Integer(_)
+                    | Expr::Thread
+                    | Expr::Block(_)
+                    | Expr::BlockNumber
+                    | Expr::Index(..)
+                    | Expr::Select(_) => expr.operands().any(|operand| data[operand.index()]),
                 };
             }
             let mut is_over = true;

@@ -212,7 +212,7 @@ impl Compiler<'_> {
             return NOTHING;
         }
         match self.kernel.exprs[id.index()] {
-            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) => NOTHING,
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::BlockNumber => NOTHING,
             Expr::Var(var) => self.element(var, None),
             Expr::Element(var, index) if self.unpacked(var).is_empty() => self.element(var, Some(index)),
             expr => {
@@ -259,7 +259,9 @@ impl Compiler<'_> {
                 return self.load(id, (Space::Shared(self.offsets[shared.index()]), dtype), index, address);
             }
             // These are demanded without being computed.
-            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::Var(_) => return,
+            Expr::Integer(_) | Expr::Number(..) | Expr::Thread | Expr::Block(_) | Expr::BlockNumber | Expr::Var(_) => {
+                return;
+            }
         };
         self.begin(target, registers);
         if self.analysis.is_needed[id.index()] {

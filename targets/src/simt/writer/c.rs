@@ -292,6 +292,11 @@ impl<'k> Expressions<'k> for Writer<'k> {
         let kernel = self.kernel;
         Some(match kernel.exprs[id.index()] {
             Expr::Thread => ("thread".to_owned(), Binding::Whole),
+            Expr::BlockNumber => {
+                let [x, y, _] = kernel.grid;
+                let [own, row, plane] = [0, 1, 2].map(|axis| self.block(axis));
+                (format!("((({plane}) * {y} + ({row})) * {x} + ({own}))"), Binding::Whole)
+            }
             Expr::Block(axis) => (BLOCKS[usize::from(axis)].to_owned(), Binding::Whole),
             Expr::Var(var) => (kernel.vars[var.index()].name.clone(), Binding::Whole),
             Expr::Element(var, index) => {

@@ -3,7 +3,7 @@
 
 use tcc_ir::DType;
 
-use crate::fpga::design::{Design, Fifo, FifoId, Function, FunctionId, Home, MemoryId, OnChip, Storage, Style};
+use crate::fpga::design::{Design, FifoId, Function, FunctionId, Home, MemoryId, OnChip, Storage, Style, WordFifo};
 use crate::fpga::nest::{ArrayId, Nest};
 use crate::fpga::program::{Buffer, Call};
 use crate::fpga::streaming::copies::with_copies;
@@ -38,7 +38,7 @@ fn words(kernel: &Kernel, parameter: u32, width: u32) -> Option<Vec<u64>> {
     let memories = kernel.buffers.iter().map(|buffer| memory(buffer.dtype)).collect();
     let homes = (0..kernel.buffers.len() as u32).map(|id| Home::OnChip(MemoryId(id))).collect();
     let design = Design { memories, channels: 1, ..Design::default() };
-    let nest = Nest::new(&Function { kernel: kernel.clone(), homes }, &design).unwrap();
+    let nest = Nest::new(&Function::new(kernel.clone(), homes), &design).unwrap();
     order(&nest, ArrayId(parameter))?.words(width)
 }
 
@@ -97,14 +97,15 @@ fn copies_are_written_alike() {
 
 /// A value goes through a FIFO from one kernel to another.
 fn pair(kernels: [Kernel; 2], depth: u64) -> (Design, Vec<Call>, Vec<Buffer>) {
-    let fifo = Fifo { name: "fifo".to_owned(), dtype: DType::F32, banks: 4, words: 32, depth };
+    let fifo = WordFifo { name: "fifo".to_owned(), dtype: DType::F32, banks: 4, words: 32, depth };
     let external = Home::External { first: 0, ways: 1 };
     let homes = [vec![external, Home::Fifo(FifoId(0))], vec![Home::Fifo(FifoId(0)), external]];
-    let functions = kernels.into_iter().zip(homes).map(|(kernel, homes)| Function { kernel, homes }).collect();
+    let functions = kernels.into_iter().zip(homes).map(|(kernel, homes)| Function::new(kernel, homes)).collect();
     let design = Design { style: Style::Streaming, fifos: vec![fifo], channels: 1, functions, ..Design::default() };
     let calls = [vec![0, 1], vec![1, 2]];
-    let calls = calls.into_iter().enumerate();
-    let calls = calls.map(|(stage, buffers)| Call { function: FunctionId(stage as u32), buffers, group: 0 }).collect();
+    let calls = calls.into_iter().zip(0..).map(|(buffers, stage): (_, u32)| (stage, buffers));
+    let call = |(stage, buffers)| Call { function: FunctionId(stage as u32), buffers, grid: [32, 1, 1], group: 0 };
+    let calls = calls.map(call).collect();
     let buffer = |home, at| {
         let (name, dtype, place) = ("value".to_owned(), DType::F32, Place::Values(0));
         Buffer { name, dtype, elements: 128, home, at, place }

@@ -56,6 +56,7 @@ impl Model {
             inputs: Vec::new(),
             outputs: Vec::new(),
             calls: Vec::new(),
+            loads: Vec::new(),
             groups: vec![Group::default()],
             weights_bytes: 0,
             values_bytes: 0,
@@ -194,7 +195,7 @@ impl Model {
     /// A function, and a call of it.
     pub fn call(&mut self, kernel: Kernel, buffers: &[u32]) {
         let homes = buffers.iter().map(|&buffer| self.parts.buffers[buffer as usize].home).collect();
-        let function = Function { kernel, homes };
+        let function = Function::new(kernel, homes);
         let functions = &mut self.parts.design.functions;
         let known = functions.iter().position(|own| *own == function);
         let id = known.unwrap_or_else(|| {
@@ -203,7 +204,8 @@ impl Model {
             functions.push(function);
             functions.len() - 1
         });
-        self.parts.calls.push(Call { function: FunctionId(id as u32), buffers: buffers.to_vec(), group: 0 });
+        let grid = self.parts.design.functions[id].kernel.grid;
+        self.parts.calls.push(Call { function: FunctionId(id as u32), buffers: buffers.to_vec(), grid, group: 0 });
     }
 
     /// The bytes of the outputs, as the simulator computes them.

@@ -143,10 +143,8 @@ fn what_processors_alone_have_is_refused() {
     builder.push(crate::kernel::Stmt::Copy { shared: tile, to: none, buffer: x, from: none, count: 4, when: one });
     let kernel = builder.finish([1, 1, 1], Vec::new());
     crate::kernel::check::check(&kernel).unwrap();
-    let function = crate::fpga::design::Function {
-        kernel,
-        homes: vec![crate::fpga::design::Home::External { first: 0, ways: 1 }],
-    };
+    let home = crate::fpga::design::Home::External { first: 0, ways: 1 };
+    let function = crate::fpga::design::Function::new(kernel, vec![home]);
     let error = check(&function).unwrap_err();
     assert_eq!(error.to_string(), "kernel `copies`: it has statements that only processors have");
 }

@@ -198,7 +198,12 @@ impl Compiler<'_> {
     /// constant, or what another variable holds that may change, is moved.
     fn assign(&mut self, var: VarId, slot: Slot, (value, from, source): (ExprId, Slot, Source), is: Assigned) {
         let is_computed = match self.kernel.exprs[value.index()] {
-            Expr::Integer(_) | Expr::Number(..) | Expr::Element(..) | Expr::Thread | Expr::Block(_) => false,
+            Expr::Integer(_)
+            | Expr::Number(..)
+            | Expr::Element(..)
+            | Expr::Thread
+            | Expr::Block(_)
+            | Expr::BlockNumber => false,
             Expr::Var(from) => !self.analysis.is_set[from.index()] && self.kernel.vars[from.index()].array.is_none(),
             _ => true,
         };
