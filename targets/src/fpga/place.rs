@@ -577,6 +577,10 @@ impl Placing<'_> {
             };
         }
         self.use_uram();
+        let urams = self.design.memories.iter().map(|memory| memory.resources(true).urams).sum();
+        if let Some(loads) = &mut self.loads {
+            loads.use_uram(urams, self.facts.budget().urams);
+        }
         let mut bases = Vec::with_capacity(self.design.memories.len());
         let mut end = self.linear.size;
         for memory in &self.design.memories {

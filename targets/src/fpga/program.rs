@@ -9,7 +9,7 @@ mod times;
 mod verify;
 
 pub(in crate::fpga) use parts::{Buffer, Call, Group, Load, Other, Parts};
-pub(in crate::fpga) use times::Times;
+pub(in crate::fpga) use times::{Times, ports};
 
 use std::io::{self, Write};
 use std::path::PathBuf;

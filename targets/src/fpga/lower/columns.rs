@@ -43,21 +43,22 @@ pub(super) struct Columns {
     pub cache: Option<ValueId>,
 }
 
-/// Iterations of staging for one of products, at most: so much narrower than lanes may what is staged at once be.
+/// How many times as much as products use in an iteration is staged in one, for one tile: two rows in a cycle, so that staging takes a
+/// sixteenth of the products' time.
 const STAGED: u32 = 8;
 
 /// What is known in a kernel for one block of rows.
-struct Block {
+pub(super) struct Block {
     /// The matrix of B.
-    matrix: ExprId,
+    pub matrix: ExprId,
     /// The first row.
-    first: ExprId,
+    pub first: ExprId,
     /// Rows of A.
-    staged: Vec<SharedId>,
+    pub staged: Vec<SharedId>,
     /// What lanes have summed up, row by row.
-    sums: SharedId,
+    pub sums: SharedId,
     /// The parameter that holds B, if it is packed.
-    packed: Option<BufferId>,
+    pub packed: Option<BufferId>,
 }
 
 impl Columns {
@@ -66,6 +67,9 @@ impl Columns {
     /// # Errors
     /// A defect.
     pub fn write(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
+        if self.is_together() {
+            return self.write_together(elements, outputs);
+        }
         let Columns { product, batch, lanes, rows, steps, .. } = self;
         let builder = &mut elements.builder;
         let (matrix, block) = (builder.block(1), builder.block(0));
@@ -199,7 +203,7 @@ impl Columns {
     }
 
     /// An element of B in this lane's column.
-    fn weight(
+    pub(super) fn weight(
         &self,
         elements: &mut Elements<'_>,
         block: &Block,

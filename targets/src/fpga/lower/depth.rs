@@ -8,6 +8,7 @@ use tcc_ir::ValueId;
 use tcc_ir::ops::BinaryFn;
 
 use super::batch::Batch;
+use super::together::MOST;
 use super::{tree, zero};
 use crate::kernel::check::wide;
 use crate::kernel::{ExprId, IndexFn, Scalar, SharedId};
@@ -42,6 +43,9 @@ struct Block {
     first: ExprId,
     /// Sums of all columns, an array for each row: parts of a sum lie as many apart as there are columns side by side.
     sums: Vec<SharedId>,
+    /// Where rows and sums of the matrix begin in their arrays.
+    rows_at: ExprId,
+    sums_at: ExprId,
 }
 
 /// Where rows of A are.
@@ -59,21 +63,55 @@ impl Depth {
     /// A defect.
     pub fn write(&self, elements: &mut Elements<'_>, outputs: &[ValueId]) -> Result<Written, TargetError> {
         let Depth { product, batch, along, rows, columns, .. } = self;
-        let builder = &mut elements.builder;
-        let (matrix, block) = (builder.block(1), builder.block(0));
-        let first = builder.scaled(block, *rows as i32);
-        let first = builder.keep("first_row", Scalar::I32, first);
         let count = product.n as u32 * self.parts();
-        let sums = (0..*rows).map(|_| builder.shared("sums", wide(product.sum), count)).collect();
-        let block = Block { matrix, first, sums };
-        let held = self.hold(elements, &block)?;
-        self.multiply(elements, &block, &held)?;
-        self.finish(elements, &block, outputs)?;
-        let tiling = format!(
+        let matrices = if self.is_together() { batch.matrices() as u32 } else { 1 };
+        let builder = &mut elements.builder;
+        let sums: Vec<SharedId> =
+            (0..*rows).map(|_| builder.shared("sums", wide(product.sum), matrices * count)).collect();
+        let about = format!(
             "{}: {rows} rows by {columns} columns at a time, {along} lanes along the depth",
             batch.about(product)
         );
-        Ok(([batch.rows().div_ceil(*rows as usize) as u32, batch.matrices() as u32, 1], tiling))
+        if self.is_together() {
+            let stored = elements.graph().ty(product.factors[0]).dtype;
+            let size = matrices * product.k as u32;
+            let arrays = (0..*rows).map(|_| elements.builder.shared("row", stored, size)).collect();
+            let held = Held::Arrays(arrays);
+            for phase in 0..3 {
+                let builder = &mut elements.builder;
+                let (nothing, end) = (builder.integer(0), builder.integer(matrices as i32));
+                let matrix = builder.loop_over("matrix", nothing, end, 1);
+                elements.open();
+                let builder = &mut elements.builder;
+                let rows_at = builder.scaled(matrix, product.k as i32);
+                let sums_at = builder.scaled(matrix, count as i32);
+                let block = Block { matrix, first: nothing, sums: sums.clone(), rows_at, sums_at };
+                match (phase, &held) {
+                    (0, Held::Arrays(arrays)) => self.stage(elements, &block, arrays)?,
+                    (1, held) => self.multiply(elements, &block, held)?,
+                    _ => self.finish(elements, &block, outputs)?,
+                }
+                elements.close();
+            }
+            return Ok(([1, 1, 1], format!("{about}, all in one loop")));
+        }
+        let builder = &mut elements.builder;
+        let (matrix, block, nothing) = (builder.block(1), builder.block(0), builder.integer(0));
+        let first = builder.scaled(block, *rows as i32);
+        let first = builder.keep("first_row", Scalar::I32, first);
+        let block = Block { matrix, first, sums, rows_at: nothing, sums_at: nothing };
+        let held = self.hold(elements, &block)?;
+        self.multiply(elements, &block, &held)?;
+        self.finish(elements, &block, outputs)?;
+        Ok(([batch.rows().div_ceil(*rows as usize) as u32, batch.matrices() as u32, 1], about))
+    }
+
+    /// Whether all matrices are gone through in one loop, so that its pipeline is filled once.
+    fn is_together(&self) -> bool {
+        let Depth { product, batch, rows, .. } = self;
+        let (matrices, rows) = (batch.matrices(), *rows as usize);
+        let sums = matrices * product.n * self.parts() as usize * rows;
+        matrices > 1 && batch.rows() <= rows && matrices * product.k * rows <= MOST && sums <= MOST
     }
 
     /// Lanes of the kernel.
@@ -116,8 +154,8 @@ impl Depth {
         let Depth { product, along, rows, .. } = self;
         let stored = elements.graph().ty(product.factors[0]).dtype;
         let builder = &mut elements.builder;
-        let (nothing, thread) = (builder.integer(0), builder.thread());
-        let (column, lane) = builder.divided(thread, *along as i32);
+        let thread = builder.thread();
+        let (_, lane) = builder.divided(thread, *along as i32);
         if self.parts() == 1 {
             let rows = (0..*rows).map(|row| {
                 let a = self.row(elements, block, row, lane)?;
@@ -127,21 +165,36 @@ impl Depth {
             return Ok(Held::Registers(rows.collect::<Result<_, TargetError>>()?));
         }
         let arrays: Vec<SharedId> = (0..*rows).map(|_| builder.shared("row", stored, product.k as u32)).collect();
+        self.stage(elements, block, &arrays)?;
+        Ok(Held::Arrays(arrays))
+    }
+
+    /// Brings rows of A to their arrays.
+    fn stage(&self, elements: &mut Elements<'_>, block: &Block, arrays: &[SharedId]) -> Result<(), TargetError> {
+        let along = self.along as i32;
+        let builder = &mut elements.builder;
+        let (nothing, thread) = (builder.integer(0), builder.thread());
+        let (column, lane) = builder.divided(thread, along);
         let end = builder.integer(self.parts() as i32);
-        let part = builder.loop_over("part", nothing, end, 1);
+        let part = if self.parts() == 1 { nothing } else { builder.loop_over("part", nothing, end, 1) };
         elements.open();
         let builder = &mut elements.builder;
         let is_first = builder.index(IndexFn::Eq, column, nothing);
         builder.when(is_first);
-        let before = builder.scaled(part, *along as i32);
+        let before = builder.scaled(part, along);
         let depth = builder.add(before, lane);
-        for (row, &array) in (0..).zip(&arrays) {
+        let to = builder.add(block.rows_at, depth);
+        for (row, &array) in (0..).zip(arrays) {
             let a = self.row(elements, block, row, depth)?;
-            elements.builder.store_shared(array, depth, a);
+            elements.builder.store_shared(array, to, a);
         }
         elements.builder.end();
-        elements.close();
-        Ok(Held::Arrays(arrays))
+        if self.parts() == 1 {
+            elements.leave();
+        } else {
+            elements.close();
+        }
+        Ok(())
     }
 
     /// Has rows of B come by, and leaves the sums in their arrays.
@@ -177,7 +230,8 @@ impl Depth {
             let a = match held {
                 Held::Registers(rows) => rows[row as usize],
                 Held::Arrays(arrays) => {
-                    let a = builder.load_shared(arrays[row as usize], depth, "a");
+                    let from = builder.add(block.rows_at, depth);
+                    let a = builder.load_shared(arrays[row as usize], from, "a");
                     builder.convert_register(stored[0], sum, a)
                 }
             };
@@ -200,6 +254,7 @@ impl Depth {
         let place = builder.add(before, part);
         let place = builder.scaled(place, *columns as i32);
         let place = builder.add(place, within);
+        let place = builder.add(block.sums_at, place);
         for (row, &sums) in block.sums.iter().enumerate() {
             let row = builder.integer(row as i32);
             let total = builder.element(totals, row);
@@ -246,6 +301,7 @@ impl Depth {
                     let place = builder.add(before, part);
                     let place = builder.scaled(place, *columns as i32);
                     let place = builder.add(place, within);
+                    let place = builder.add(block.sums_at, place);
                     builder.load_shared(sums, place, "sum")
                 })
                 .collect();

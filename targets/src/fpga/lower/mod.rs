@@ -9,6 +9,7 @@ mod depth;
 mod elements;
 mod method;
 mod passes;
+mod together;
 
 use std::collections::HashSet;
 

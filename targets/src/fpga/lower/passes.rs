@@ -138,7 +138,7 @@ impl Writing<'_, '_, '_> {
         }
     }
 
-    /// All values that a pass needs, down to those that are kept.
+    /// All values that a pass needs, down to those that are kept, and to what reductions have given: they come before it.
     fn needs(&self, pass: &Pass) -> HashSet<ValueId> {
         let graph = self.elements.graph();
         let is_kept = |value: ValueId| self.kept.iter().chain(&self.single).any(|&(known, _)| known == value);
@@ -147,7 +147,9 @@ impl Writing<'_, '_, '_> {
             if !found.insert(value) || is_kept(value) {
                 continue;
             }
-            if let Some(id) = graph.producer(value).filter(|id| self.own.contains(id)) {
+            if let Some(id) = graph.producer(value).filter(|id| self.own.contains(id))
+                && !matches!(graph.node(id).op, Op::Reduce(_))
+            {
                 open.extend(graph.node(id).inputs.iter().copied());
             }
         }
@@ -306,11 +308,11 @@ impl Writing<'_, '_, '_> {
         let own = passes.nodes.iter().position(|&other| other == id).unwrap_or(0);
         let is_single = |id: &NodeId| !passes.is_whole(graph, graph.node(*id).output());
         let is_reduction = |id: &NodeId| matches!(graph.node(*id).op, Op::Reduce(_));
-        let (now, then) = match passes.nodes[own + 1..].iter().position(|id| is_reduction(id)) {
+        let (now, then) = match passes.nodes[own + 1..].iter().position(is_reduction) {
             Some(count) => passes.nodes[own + 1..].split_at(count),
             None => (&passes.nodes[own + 1..], &[][..]),
         };
-        let now: Vec<NodeId> = [id].into_iter().chain(now.iter().copied().filter(|id| is_single(id))).collect();
+        let now: Vec<NodeId> = [id].into_iter().chain(now.iter().copied().filter(is_single)).collect();
         let outputs = if then.is_empty() { self.outputs.clone() } else { Vec::new() };
         // What elements, or rows of later reductions, are computed from, and what is written with those.
         let is_used = |value: ValueId| {

@@ -2,11 +2,14 @@
 //! cycles that are known by hand.
 #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
 
-use tcc_ir::ops::{Binary, BinaryFn, Broadcast, MatMul, Reduce, ReduceFn, Reshape, Rope, Softmax, Unary, UnaryFn};
-use tcc_ir::{DType, Graph, Op, Shape, Tensor, TensorType, ValueId, evaluate};
+use tcc_ir::ops::{
+    Binary, BinaryFn, Broadcast, LayerNorm, MatMul, Reduce, ReduceFn, Reshape, Rope, Softmax, Unary, UnaryFn,
+};
+use tcc_ir::{DType, Graph, Op, Real, Shape, Tensor, TensorType, ValueId, evaluate};
 
 use super::{Widths, lower};
 use crate::fpga::compile::program;
+use crate::fpga::nest::{ArrayId, Kind};
 use crate::fpga::operators::{Class, Float};
 use crate::fpga::place::{Shares, place};
 use crate::fpga::program::{Other, Times};
@@ -203,6 +206,20 @@ fn passes_over_rows_are_right() {
             }
         }
     }
+}
+
+#[test]
+fn nothing_is_kept_that_nobody_reads() {
+    // Of a normalisation the squares are wanted once, to be added up.
+    let mut graph = Graph::new("norm");
+    let x = on_chip(&mut graph, "x", &[64, 1024]);
+    let scale = input(&mut graph, "scale", &[1024]);
+    let y = graph.add(LayerNorm { axis: 1, epsilon: Real(1e-5), bias: false }, &[x, scale]).unwrap();
+    graph.add_output("y", y);
+    let own = checked(&graph, WIDE);
+    let own = own.last().unwrap();
+    let is_read = |array: ArrayId| own.nest.ops.iter().any(|op| matches!(op.kind, Kind::Load(own, _) if own == array));
+    assert!(own.memories.iter().all(|memory| is_read(memory.array)));
 }
 
 #[test]

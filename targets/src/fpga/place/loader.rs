@@ -19,8 +19,8 @@ const BEAT: u64 = BEAT_BYTES * 8;
 const DEPTHS: [(u64, Storage); 4] =
     [(8_192, Storage::Uram), (4_096, Storage::Uram), (512, Storage::Bram), (64, Storage::Lutram)];
 
-/// The least that a FIFO holds, and the most that another than the deepest does: as many as a block of RAM has words.
-const OTHERS: [u64; 2] = [32, 512];
+/// The least that a FIFO holds, and the most that another than the deepest does: as many as two blocks of RAM have words.
+const OTHERS: [u64; 2] = [32, 1_024];
 
 /// The share of the part's UltraRAM and of its block RAM that the deepest FIFOs may take.
 const SHARES: [f64; 2] = [0.75, 0.5];
@@ -90,6 +90,18 @@ impl Loads {
         };
         let loader = Loader { channels: channels as u32, streams: traffic.iter().map(fifo).collect() };
         Some(Loads { loader, streams })
+    }
+
+    /// Builds FIFOs from UltraRAM that were to be of block RAM, as far as memories leave some of so much.
+    pub fn use_uram(&mut self, mut taken: u64, budget: u64) {
+        taken += self.resources().urams;
+        for fifo in self.loader.streams.iter_mut().filter(|fifo| fifo.storage == Storage::Bram) {
+            let needed = bank(fifo.depth, BEAT, Storage::Uram, false).urams * u64::from(self.loader.channels);
+            if taken + needed <= budget {
+                fifo.storage = Storage::Uram;
+                taken += needed;
+            }
+        }
     }
 
     /// Blocks of memory that FIFOs take.

@@ -9,7 +9,7 @@ use crate::fpga::FpgaMachine;
 use crate::fpga::design::{Design, Home, Style};
 use crate::fpga::memories::bank;
 use crate::fpga::resources::Resources;
-use crate::fpga::schedule::{AXI_PORT, AXI_READER, Rate, Schedule, Usage};
+use crate::fpga::schedule::{AXI_ONE_WAY, AXI_PORT, Rate, Schedule, Usage};
 use crate::fpga::streaming::{Streamed, shared};
 use crate::target::TargetError;
 
@@ -134,36 +134,35 @@ impl Times {
             return Streamed::resources(design, calls, &self.functions);
         }
         let functions = self.functions.iter().fold(Usage::default(), |all, function| all.or(function.usage().clone()));
-        if std::env::var("TCC_DBG").is_ok() {
-            for (class, &count) in &functions.operators {
-                let n = functions.operations.get(class).copied().unwrap_or(0);
-                let mux =
-                    Usage { operators: [(*class, count)].into(), operations: [(*class, n)].into(), ..Usage::default() }
-                        .resources()
-                        .luts
-                        - class.resources().luts * count;
-                eprintln!("{class:?} count {count} of {n} luts {} mux {mux}", class.resources().luts * count);
-            }
-            eprintln!("control {:?} memories {:?}", functions.control, functions.memories);
-            for (f, own) in design.functions.iter().zip(&self.functions) {
-                eprintln!("{} control {:?}", f.kernel.name, own.usage().control);
-            }
-        }
         let memories: Resources = design.memories.iter().map(|memory| memory.resources(true)).sum();
-        let is_used = |channel: u32| {
-            design.functions.iter().flat_map(|function| &function.homes).any(|home| match *home {
-                Home::External { first, ways } => (first..first + ways).contains(&channel),
-                Home::OnChip(_) | Home::Loaded { .. } | Home::Fifo(_) => false,
-            })
-        };
-        let ports = (0..design.channels).filter(|&channel| is_used(channel)).count() as u64;
         let loader = design.loader.as_ref().map_or_else(Resources::default, |loader| {
             let fifos = loader.streams.iter().map(|fifo| bank(fifo.depth, BEAT_BYTES * 8, fifo.storage, false));
             // One port more reads what is to be loaded.
-            (fifos.sum::<Resources>() + AXI_READER + LOADER) * u64::from(loader.channels) + AXI_READER
+            (fifos.sum::<Resources>() + AXI_ONE_WAY + LOADER) * u64::from(loader.channels) + AXI_ONE_WAY
         });
         let host = if self.has_host { AXI_PORT } else { Resources::default() };
         // One more is the controller's own.
-        functions.resources() + memories + AXI_PORT * ports + AXI_READER + CONTROLLER + host + loader
+        functions.resources() + memories + ports(design) + AXI_ONE_WAY + CONTROLLER + host + loader
     }
+}
+
+/// What ports to external memory take, by whether functions read or write each channel, or both.
+pub(in crate::fpga) fn ports(design: &Design) -> Resources {
+    // Of each channel, whether functions read it, and whether they write it.
+    let mut used = vec![[false; 2]; design.channels as usize];
+    for function in &design.functions {
+        for (home, buffer) in function.homes.iter().zip(&function.kernel.buffers) {
+            if let Home::External { first, ways } = *home {
+                let own = used.iter_mut().skip(first as usize).take(ways as usize);
+                own.for_each(|used| used[usize::from(buffer.is_written)] = true);
+            }
+        }
+    }
+    used.into_iter()
+        .map(|used| match used {
+            [false, false] => Resources::default(),
+            [true, true] => AXI_PORT,
+            [true, false] | [false, true] => AXI_ONE_WAY,
+        })
+        .sum()
 }

@@ -25,7 +25,7 @@ pub use dependence::{Dependence, dependences};
 pub use external::{Asked, Beats, Rate, asked, is_external};
 pub use ports::{Bank, Need, need};
 pub use timeline::Step;
-pub use usage::{AXI_PORT, AXI_READER, Usage, is_shared};
+pub use usage::{AXI_ONE_WAY, AXI_PORT, Usage, is_shared};
 
 use super::access::Pattern;
 use super::design::{Design, Function, Storage};

@@ -20,9 +20,8 @@ const SHARED_FROM: u64 = 100;
 /// of Vitis HLS).
 pub const AXI_PORT: Resources = Resources { luts: 1_900, ffs: 3_100, dsps: 0, bram18s: 30, urams: 0 };
 
-/// The same of a port that only reads: without what writes and holds what is written (assumed: six tenths of the logic, and half of the
-/// buffers).
-pub const AXI_READER: Resources = Resources { luts: 1_140, ffs: 1_860, dsps: 0, bram18s: 15, urams: 0 };
+/// The same of a port that only reads, or only writes (assumed: six tenths of the logic, and half of the buffers).
+pub const AXI_ONE_WAY: Resources = Resources { luts: 1_140, ffs: 1_860, dsps: 0, bram18s: 15, urams: 0 };
 
 /// A value that is kept for longer goes through a shift register in look-up tables of 32 bits (UG574, SRLC32E).
 const SHIFT: u64 = 32;

@@ -10,7 +10,7 @@ use tcc_passes::derived_constants;
 
 use super::copies::with_copies;
 use super::order::{Order, is_once, order};
-use super::ports;
+use super::ports::copy;
 use super::streamed::ends;
 use crate::fpga::FpgaMachine;
 use crate::fpga::design::{
@@ -20,9 +20,9 @@ use crate::fpga::lower::Lowered;
 use crate::fpga::memories::storage;
 use crate::fpga::nest::{ArrayId, Nest};
 use crate::fpga::place::{Placed, capacity};
-use crate::fpga::program::{Buffer, Call};
+use crate::fpga::program::{Buffer, Call, ports};
 use crate::fpga::resources::Resources;
-use crate::fpga::schedule::AXI_PORT;
+use crate::fpga::schedule::AXI_ONE_WAY;
 use crate::fpga::writer::unstreamed;
 use crate::kernel::names::name_of;
 use crate::kernel::simulator::{Place, buffer_bytes};
@@ -270,7 +270,7 @@ impl Wiring {
         let mut weights: HashMap<(Argument, u32), usize> = HashMap::new();
         for &input in &readers {
             let most = takers.get(&input).into_iter().flatten().map(|&(stage, _)| lanes_of(stage)).max().unwrap_or(1);
-            let kernel = ports::copy(&name(input), stored(input), elements(input), most);
+            let kernel = copy(&name(input), stored(input), elements(input), most);
             let group = group_of(takers.get(&input).and_then(|takers| takers.first().copied()));
             let ends = vec![End::Port(port_of[&(input, false)]), End::Channel(usize::MAX)];
             own.steps.push(Step {
@@ -310,7 +310,7 @@ impl Wiring {
         }
         for &output in &written {
             let most = givers.get(&output).map_or(1, |&(stage, _)| lanes_of(stage));
-            let kernel = ports::copy(&name(output), stored(output), elements(output), most);
+            let kernel = copy(&name(output), stored(output), elements(output), most);
             let group = group_of(givers.get(&output).copied());
             let channel = channel_to[&(own.steps.len(), 0)];
             let ends = vec![End::Channel(channel), End::Port(port_of[&(output, true)])];
@@ -519,8 +519,8 @@ fn use_uram(design: &mut Design, calls: &[Call], facts: &FpgaMachine) {
     by_size.retain(|&memory| design.memories[memory].storage == Storage::Bram);
     by_size.sort_by_key(|&memory| (std::cmp::Reverse(own(design, memory).bram18s), memory));
     // Ports have theirs, and a share is left to FIFOs and local memories.
-    let ports = AXI_PORT.bram18s * (u64::from(design.channels) + 1);
-    let most = (budget.bram18s - budget.bram18s / LEFT).saturating_sub(ports);
+    let own_ports = (ports(design) + AXI_ONE_WAY).bram18s;
+    let most = (budget.bram18s - budget.bram18s / LEFT).saturating_sub(own_ports);
     for memory in by_size {
         if all(design).bram18s <= most {
             return;

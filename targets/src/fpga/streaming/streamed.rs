@@ -6,9 +6,9 @@ use crate::fpga::FpgaMachine;
 use crate::fpga::design::Storage;
 use crate::fpga::design::{Design, Home, WordFifo};
 use crate::fpga::memories::bank;
-use crate::fpga::program::Call;
+use crate::fpga::program::{Call, ports};
 use crate::fpga::resources::Resources;
-use crate::fpga::schedule::{AXI_PORT, CALL, Schedule};
+use crate::fpga::schedule::{AXI_ONE_WAY, CALL, Schedule};
 use crate::target::TargetError;
 
 /// Inferences that follow each other until it is looked at how far they are apart, and how many of the last are looked at.
@@ -93,7 +93,7 @@ pub(super) fn of_design(design: &Design, calls: &[Call], functions: impl Iterato
         .sum();
     let fifos: Resources = design.fifos.iter().map(of_fifo).sum();
     // One more is for weights, which are loaded through it.
-    functions + memories + fifos + AXI_PORT * (u64::from(design.channels) + 1)
+    functions + memories + fifos + ports(design) + AXI_ONE_WAY
 }
 
 /// What a FIFO takes.
