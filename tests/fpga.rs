@@ -33,8 +33,9 @@ fn every_model_runs() {
 fn the_table_of_resources_is_up_to_date() {
     let mut text = "# What models take of a part\n\n\
         Models in `tests/models` with their first set of inputs; `UPDATE_RESOURCES=1 cargo test --test fpga` writes this page. Of \
-        each resource a design may take the share that the machine's file leaves to it; what is told here is of that share.\n\n\
-        | model | part | cycles | LUT | FF | DSP | BRAM18 | URAM |\n|---|---|--:|--:|--:|--:|--:|--:|\n"
+        each resource a design may take the share that the machine's file leaves to it; what is told here is of that share. In a \
+        shared design a controller calls functions one after the other; in a streaming design each call is a stage of its own.\n\n\
+        | model | part | style | cycles | LUT | FF | DSP | BRAM18 | URAM |\n|---|---|---|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for machine in ["u280", "kv260"] {
         let compiler = Compiler::for_target(machine).unwrap();
@@ -54,18 +55,21 @@ fn the_table_of_resources_is_up_to_date() {
                     });
                     let amounts: Vec<String> = amounts.collect();
                     let cycles = build.report().cycles;
-                    writeln!(text, "| {} | {machine} | {cycles} | {} |", name(&folder), amounts.join(" | "))
+                    let is_streaming = schedule.contains("\n; stages that run at the same time");
+                    let style = if is_streaming { "streaming" } else { "shared" };
+                    writeln!(text, "| {} | {machine} | {style} | {cycles} | {} |", name(&folder), amounts.join(" | "))
                 }
                 // A small part may be too small, a large one not.
                 Err(error) if machine == "kv260" => {
                     let error = error.to_string();
                     let needs = error.split_once(" needs ").and_then(|(_, rest)| rest.split_once(" of ")).unwrap().0;
-                    writeln!(text, "| {} | {machine} | needs {needs} | | | | | |", name(&folder))
+                    writeln!(text, "| {} | {machine} | | needs {needs} | | | | | |", name(&folder))
                 }
                 Err(error) => panic!("{}: {error}", name(&folder)),
             };
         }
     }
+    assert!(text.contains("| shared |") && text.contains("| streaming |"), "a style is never taken");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets/fpga/RESOURCES.md");
     if std::env::var_os("UPDATE_RESOURCES").is_some() {
         std::fs::write(&path, &text).unwrap();

@@ -5,7 +5,7 @@ use tcc_ir::{Graph, NodeId, Op, Plan, ValueId};
 use super::FpgaMachine;
 use super::lower::Lowered;
 use super::place::Placed;
-use super::program::{FpgaProgram, Group, Parts, Times};
+use super::program::{FpgaProgram, Group, Other, Parts, Times};
 use super::search::{Found, search};
 use crate::lower::Argument;
 use crate::lower::plan::Planned;
@@ -20,8 +20,8 @@ use crate::weights::Weights;
 /// The machine has too little of something, or a defect.
 pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) -> Result<FpgaProgram, TargetError> {
     let Planned { plan, blocks, .. } = planned;
-    let Found { lowered, placed, times, .. } = search(machine, facts, &plan)?;
-    program(machine, facts, (&plan, blocks), (&lowered, placed, times))
+    let (Found { lowered, placed, times, .. }, other) = search(machine, facts, &plan)?;
+    program(machine, facts, (&plan, blocks, other), (&lowered, placed, times))
 }
 
 /// The program of a plan that has been lowered, placed and scheduled.
@@ -31,7 +31,7 @@ pub(super) fn compile(machine: &Machine, facts: &FpgaMachine, planned: Planned) 
 pub(super) fn program(
     machine: &Machine,
     facts: &FpgaMachine,
-    (plan, blocks): (&Plan, Vec<Block>),
+    (plan, blocks, other): (&Plan, Vec<Block>, Other),
     (lowered, placed, times): (&Lowered, Placed, Times),
 ) -> Result<FpgaProgram, TargetError> {
     let needed = placed.external_bytes;
@@ -45,7 +45,7 @@ pub(super) fn program(
             hint: "choose a machine with more memory, smaller dimensions, or a quantised model".to_owned(),
         });
     }
-    let parts = Parts { blocks, ..parts(plan, lowered, placed) };
+    let parts = Parts { blocks, other, ..parts(plan, lowered, placed) };
     FpgaProgram::new(machine, facts, parts, times)
 }
 
@@ -81,6 +81,7 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         buffers: placed.buffers,
         design: placed.design,
         blocks: Vec::new(),
+        other: Other::default(),
     }
 }
 

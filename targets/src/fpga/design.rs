@@ -32,6 +32,8 @@ ids! {
     MemoryId,
     /// A function, among those of a design.
     FunctionId,
+    /// A FIFO, among those of a design.
+    FifoId,
 }
 
 /// Bytes of a word of an external channel: the widest that an AXI port of Vitis HLS has is 512 bits (UG1399).
@@ -40,8 +42,12 @@ pub const BEAT_BYTES: u64 = 64;
 /// A design for one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Design {
+    /// How its functions work together.
+    pub style: Style,
     /// Memories on the part.
     pub memories: Vec<OnChip>,
+    /// FIFOs between functions that run at the same time.
+    pub fifos: Vec<WordFifo>,
     /// Channels of external memory that it has ports to, from the first on.
     pub channels: u32,
     /// Functions.
@@ -67,6 +73,42 @@ pub struct Fifo {
     pub depth: u64,
     /// What it is built from.
     pub storage: Storage,
+}
+
+/// How functions of a design work together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Style {
+    /// A controller calls one after the other, so that they share operators and memories.
+    #[default]
+    Shared,
+    /// Each call is a stage with hardware of its own. Stages run at the same time, and values go from one to the next through FIFOs and
+    /// memories of which there are two.
+    Streaming,
+}
+
+impl fmt::Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Style::Shared => "shared",
+            Style::Streaming => "streaming",
+        })
+    }
+}
+
+/// Words that one stage gives to another, which takes each once, in the same order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WordFifo {
+    /// An identifier.
+    pub name: String,
+    /// How elements are stored.
+    pub dtype: DType,
+    /// Elements of a word.
+    pub banks: u32,
+    /// Words that go through it in an inference.
+    pub words: u64,
+    /// Words that it holds at most.
+    pub depth: u64,
 }
 
 /// A memory on the part, which lives from one call to the next.
@@ -124,6 +166,8 @@ pub enum Home {
         /// The FIFO of each of the loader's channels that it comes through.
         stream: u32,
     },
+    /// In a FIFO, a word after the other.
+    Fifo(FifoId),
 }
 
 /// A kernel whose parameters have homes.

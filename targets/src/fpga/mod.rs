@@ -1,7 +1,8 @@
 //! FPGAs: parts whose circuits are made for one model, through high-level synthesis.
 //!
 //! A plan becomes calls of functions (`lower`), kernels whose lanes are hardware side by side, whose loops are pipelined and whose
-//! buffers lie in memories on the part or beside it (`place`, `design`).
+//! buffers lie in memories on the part or beside it (`place`, `design`). A controller calls one after the other, or each call is a
+//! stage with hardware of its own and all run at the same time (`streaming`): whichever is faster (`search`).
 
 pub mod access;
 mod compile;
@@ -19,6 +20,7 @@ pub mod resources;
 pub mod rtl;
 pub mod schedule;
 mod search;
+mod streaming;
 pub mod widths;
 mod writer;
 

@@ -541,7 +541,8 @@ impl Placing<'_> {
                     self.linear.give_back(at, wanted.bytes());
                 }
             }
-            Some((Home::Loaded { .. }, ..)) | None => {}
+            // Nothing that a controller calls has FIFOs of stages.
+            Some((Home::Loaded { .. } | Home::Fifo(_), ..)) | None => {}
         }
     }
 
@@ -654,7 +655,7 @@ impl Placing<'_> {
         let first = self.rows[own].iter().copied().max().unwrap_or(0);
         let stream_of = |buffer: u32| match self.buffers[buffer as usize].home {
             Home::Loaded { stream } => Some(stream),
-            Home::OnChip(_) | Home::External { .. } => None,
+            Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => None,
         };
         let beats = |buffer: u32| {
             let Buffer { dtype, elements, .. } = self.buffers[buffer as usize];

@@ -8,8 +8,8 @@ mod schedule;
 mod times;
 mod verify;
 
-pub(in crate::fpga) use parts::{Buffer, Call, Group, Load, Parts};
-pub(in crate::fpga) use times::Times;
+pub(in crate::fpga) use parts::{Buffer, Call, Group, Load, Other, Parts};
+pub(in crate::fpga) use times::{Times, ports};
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ impl FpgaProgram {
 
     /// What it takes of the part.
     fn resources(&self) -> Resources {
-        self.times.resources(&self.parts.design)
+        self.times.resources(&self.parts.design, &self.parts.calls)
     }
 
     /// Executes the program for its values.

@@ -9,13 +9,14 @@ use tcc_ir::{Op, Plan};
 use super::FpgaMachine;
 use super::lower::{Lowered, Widths, lower};
 use super::place::{Placed, Shares, place};
-use super::program::Times;
+use super::program::{Other, Times};
 use super::resources::Resources;
+use super::streaming;
 use crate::machine::Machine;
 use crate::target::TargetError;
 
 /// The least of everything.
-const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
+pub(super) const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
 
 /// Shares of the memory on the part that values are given, and that constants have with them. What is not on the part leaves room for
 /// wider functions.
@@ -36,7 +37,7 @@ const MOST_MACS: u32 = 1 << 14;
 const WORTH: f64 = 0.005;
 
 /// The least share of a resource that counts: less is as good as nothing.
-const LEAST_SHARE: f64 = 0.001;
+pub(super) const LEAST_SHARE: f64 = 0.001;
 
 /// A model in hardware of some widths.
 pub(super) struct Found {
@@ -57,7 +58,7 @@ impl Found {
 }
 
 /// What of the widths a model has any use for.
-struct Uses {
+pub(super) struct Uses {
     integers: bool,
     floats: bool,
 }
@@ -89,8 +90,25 @@ impl Uses {
         all
     }
 
+    /// Twice as many lanes.
+    pub(super) fn wider_lanes(&self, widths: Widths) -> Option<Widths> {
+        Some(Widths { lanes: scaled(widths.lanes, 1, MOST_LANES)?, ..widths })
+    }
+
+    /// Twice as many multiplications of integers, if there are any.
+    pub(super) fn wider_integers(&self, widths: Widths) -> Option<Widths> {
+        let integer_macs = scaled(widths.integer_macs, 1, MOST_MACS).filter(|_| self.integers)?;
+        Some(Widths { integer_macs, ..widths })
+    }
+
+    /// Twice as many multiplications of floats, if there are any.
+    pub(super) fn wider_floats(&self, widths: Widths) -> Option<Widths> {
+        let float_macs = scaled(widths.float_macs, 1, MOST_MACS).filter(|_| self.floats)?;
+        Some(Widths { float_macs, ..widths })
+    }
+
     /// Widths that have one of them doubled.
-    fn doubled(&self, widths: Widths) -> Vec<Widths> {
+    pub(super) fn doubled(&self, widths: Widths) -> Vec<Widths> {
         self.changes().into_iter().filter_map(|change| change(widths, 1)).collect()
     }
 
@@ -116,18 +134,35 @@ fn scaled(width: u32, by: i32, most: u32) -> Option<u32> {
     (1..=most).contains(&scaled).then_some(scaled)
 }
 
-/// The fastest design that is found for a plan.
+/// The fastest design that is found for a plan: the faster of a shared and a streaming one, and how far the other came.
 ///
 /// # Errors
 /// Nothing fits, or a defect.
-pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Result<Found, TargetError> {
-    let budget = facts.budget();
+pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Result<(Found, Other), TargetError> {
     let uses = Uses::of(plan);
-    if let Ok(text) = std::env::var("TCC_W") {
-        let n: Vec<f64> = text.split(',').filter_map(|x| x.parse().ok()).collect();
-        let w = Widths { lanes: n[0] as u32, integer_macs: n[1] as u32, float_macs: n[2] as u32 };
-        return tried(machine, facts, plan, (w, SHARES[n[3] as usize]));
-    }
+    let shared = shared(machine, facts, plan, &uses)?;
+    let other = |found: &Found| Other { cycles: Some(found.cycles), why: String::new() };
+    let rival = shared.as_ref().ok().map(|shared| shared.cycles);
+    Ok(match (shared, streaming::search(machine, facts, plan, (&uses, rival))?) {
+        (Ok(shared), Ok(streaming)) if streaming.cycles < shared.cycles => (streaming, other(&shared)),
+        (Ok(shared), Ok(streaming)) => (shared, other(&streaming)),
+        (Ok(shared), Err(why)) => (shared, Other { cycles: None, why }),
+        (Err(error), Ok(streaming)) => (streaming, Other { cycles: None, why: error.to_string() }),
+        (Err(error), Err(_)) => return Err(error),
+    })
+}
+
+/// The fastest design whose functions a controller calls, or what there is too little of.
+///
+/// # Errors
+/// A defect.
+fn shared(
+    machine: &Machine,
+    facts: &FpgaMachine,
+    plan: &Plan,
+    uses: &Uses,
+) -> Result<Result<Found, TargetError>, TargetError> {
+    let budget = facts.budget();
     let mut widths = LEAST;
     let mut best: Option<Found> = None;
     let mut least = None;
@@ -162,7 +197,7 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
             best = Some(now);
         }
     }
-    best.ok_or_else(|| {
+    Ok(best.ok_or_else(|| {
         let needed = least.unwrap_or_default();
         let (binding, _) = needed.binding(budget);
         let amount = |resources: Resources| {
@@ -176,7 +211,7 @@ pub(super) fn search(machine: &Machine, facts: &FpgaMachine, plan: &Plan) -> Res
             capacity: amount(budget),
             hint: "choose a larger part, or smaller dimensions".to_owned(),
         }
-    })
+    }))
 }
 
 /// A model in hardware of some widths.
@@ -190,6 +225,6 @@ fn tried(
     let placed = place(plan, &lowered, (facts, machine.clock_hz), (widths, shares))?;
     let what = (&placed.calls[..], &placed.buffers[..], &placed.loads[..]);
     let times = Times::new(&placed.design, what, facts, machine.clock_hz)?;
-    let (cycles, resources) = (times.cycles(), times.resources(&placed.design));
+    let (cycles, resources) = (times.cycles(), times.resources(&placed.design, &placed.calls));
     Ok(Found { lowered, placed, times, cycles, resources })
 }

@@ -12,7 +12,7 @@ use crate::fpga::compile::program;
 use crate::fpga::nest::{ArrayId, Kind};
 use crate::fpga::operators::{Class, Float};
 use crate::fpga::place::{Shares, place};
-use crate::fpga::program::Times;
+use crate::fpga::program::{Other, Times};
 use crate::fpga::schedule::Schedule;
 use crate::fpga::{Fpga, FpgaMachine};
 use crate::machine::Machine;
@@ -56,7 +56,7 @@ fn optimized(graph: &Graph, widths: Widths, optimization: Optimization) -> Vec<S
         (lowered, placed, times)
     };
     let (lowered, placed, times) = build();
-    let program = program(&machine, &facts, (&plan, Vec::new()), (&lowered, placed, times)).unwrap();
+    let program = program(&machine, &facts, (&plan, Vec::new(), Other::default()), (&lowered, placed, times)).unwrap();
     let mut weights = Vec::new();
     program.write_weights(&mut weights).unwrap();
     let inputs: Vec<Tensor> =

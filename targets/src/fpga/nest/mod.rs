@@ -28,7 +28,7 @@ use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::access::Pattern;
-use super::design::{BEAT_BYTES, MemoryId};
+use super::design::{BEAT_BYTES, FifoId, MemoryId};
 use crate::kernel::{IndexFn, Memory};
 use crate::number::FoldFn;
 
@@ -169,6 +169,8 @@ pub enum ArrayPlace {
         /// Channels of the loader.
         channels: u32,
     },
+    /// In a FIFO, of which one word is read or written in a cycle, each once.
+    Fifo(FifoId),
     /// In a memory of the function itself.
     Local,
 }

@@ -85,6 +85,11 @@ impl<'k> Walk<'k> {
                     let memory = memory.ok_or_else(|| unsupported(kernel, "a memory is not there"))?;
                     (ArrayPlace::OnChip(id), memory.banks)
                 }
+                Home::Fifo(id) => {
+                    let fifo = design.fifos.get(id.index());
+                    let fifo = fifo.ok_or_else(|| unsupported(kernel, "a FIFO is not there"))?;
+                    (ArrayPlace::Fifo(id), fifo.banks)
+                }
                 Home::External { first, ways } => {
                     let elements = BEAT_BYTES * 8 / buffer.dtype.bits() as u64;
                     (ArrayPlace::External { first, ways }, elements as u32)

@@ -5,7 +5,7 @@ use prost::Message;
 use tcc_ir::{DType, Shape, TensorType};
 
 use super::damaged;
-use super::parts::{Buffer, Call, Group, Load, Parts};
+use super::parts::{Buffer, Call, Group, Load, Other, Parts};
 use crate::fpga::design::FunctionId;
 use crate::kernel::simulator::Place;
 use crate::target::{Port, TargetError};
@@ -53,6 +53,8 @@ pub(super) fn encode(parts: &Parts) -> Vec<u8> {
         weights_bytes: parts.weights_bytes,
         values_bytes: parts.values_bytes,
         blocks: parts.blocks.clone(),
+        other_cycles: parts.other.cycles,
+        other_why: parts.other.why.clone(),
     }
     .encode_to_vec()
 }
@@ -87,6 +89,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Parts, TargetError> {
         values_bytes: program.values_bytes,
         weights: None,
         blocks: program.blocks,
+        other: Other { cycles: program.other_cycles, why: program.other_why },
     })
 }
 

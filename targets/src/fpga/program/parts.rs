@@ -36,6 +36,17 @@ pub(in crate::fpga) struct Parts {
     pub weights: Option<Weights>,
     /// What the optimiser did.
     pub blocks: Vec<Block>,
+    /// The style that was not taken.
+    pub other: Other,
+}
+
+/// How far a design of the style came that was not taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::fpga) struct Other {
+    /// Cycles of the fastest that fits, if one does.
+    pub cycles: Option<u64>,
+    /// Why there is none, in words.
+    pub why: String,
 }
 
 impl Parts {

@@ -1,11 +1,14 @@
 //! The report of a program.
 
+use std::collections::BTreeMap;
+
 use super::FpgaProgram;
 use super::parts::{Buffer, Call};
 use super::times::CallTime;
 use crate::fpga::FpgaMachine;
-use crate::fpga::design::{BEAT_BYTES, Function, Home};
+use crate::fpga::design::{BEAT_BYTES, Function, Home, Style};
 use crate::fpga::schedule::{Binding, Rate};
+use crate::fpga::streaming::Streamed;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::optimizer;
 use crate::report::{BreakdownPart, Certainty, KernelReport, MemoryUse, Report, UnitUse};
@@ -93,6 +96,11 @@ fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
     let part = &parts.groups[group];
     let cycles: u64 = of_group(program, group).map(|(_, time)| time.all()).sum();
     let waits: u64 = of_group(program, group).map(|(_, time)| time.waits).sum();
+    // A stage works longer than an inference waits for it.
+    let works: u64 = match &times.streamed {
+        Some(_) => of_group(program, group).map(|(call, _)| times.functions[call.function.index()].cycles()).sum(),
+        None => cycles,
+    };
     // What bounds the call that takes longest.
     let longest = of_group(program, group).max_by_key(|(_, time)| time.cycles);
     let bound = longest.map_or("latency", |(call, _)| times.functions[call.function.index()].bound_by().name());
@@ -103,7 +111,7 @@ fn kernel(program: &FpgaProgram, group: usize) -> KernelReport {
         macs: part.macs,
         dram_bytes: of_group(program, group).map(|(call, _)| moved(program, call)).sum(),
         bound_by: if waits * 2 > cycles { Binding::External.name() } else { bound }.to_owned(),
-        utilization: share(needed(program, group), cycles),
+        utilization: share(needed(program, group), works),
         tiling: part.tiling.clone(),
     }
 }
@@ -120,6 +128,9 @@ fn moved(program: &FpgaProgram, call: &Call) -> u64 {
 /// The cycles of functions by what bounds them, those in which they wait for the loader, and those of the controller.
 fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
     let FpgaProgram { parts, times, .. } = program;
+    if let Some(streamed) = &times.streamed {
+        return of_stages(program, streamed);
+    }
     let mut by: Vec<(&str, u64)> = Vec::new();
     let (mut controller, mut waits) = (0, 0);
     for (call, time) in parts.calls.iter().zip(&times.calls) {
@@ -138,9 +149,29 @@ fn breakdown(program: &FpgaProgram) -> Vec<BreakdownPart> {
     functions.chain(waits).chain([part(CONTROLLER.to_owned(), controller)]).collect()
 }
 
+/// The cycles of stages that an inference waits for, by what bounds them, and those in which one stage has ended and the next begins.
+fn of_stages(program: &FpgaProgram, streamed: &Streamed) -> Vec<BreakdownPart> {
+    let mut by: BTreeMap<&str, u64> = BTreeMap::new();
+    let critical = streamed.critical();
+    for waited in critical.iter() {
+        if let Some(schedule) = waited.stage.and_then(|stage| program.times.functions.get(stage)) {
+            *by.entry(schedule.bound_by().name()).or_default() += waited.cycles;
+        }
+    }
+    let stages: u64 = by.values().sum();
+    let part = |name: String, cycles: u64| BreakdownPart { name, cycles, kind: Certainty::Modelled };
+    let named = by.into_iter().map(|(name, cycles)| part(format!("stages bound by {name}"), cycles));
+    named.chain([part("between stages".to_owned(), streamed.cycles.saturating_sub(stages))]).collect()
+}
+
 /// Cycles in which functions run, and in which ports to memory beside the part move something.
 fn busy(program: &FpgaProgram) -> Vec<UnitUse> {
     let FpgaProgram { parts, times, .. } = program;
+    if times.streamed.is_some() {
+        // All at the same time: it is told of the one that works most.
+        let most = times.functions.iter().map(|schedule| schedule.cycles()).max().unwrap_or(0);
+        return vec![UnitUse { name: "busiest stage".to_owned(), busy_cycles: most }];
+    }
     let functions = times.calls.iter().map(|call| call.cycles).sum();
     let ports = parts
         .calls
@@ -186,7 +217,7 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
                     own.map(|beats| beats.read).sum::<u64>() * BEAT_BYTES
                 }
                 Home::Loaded { .. } => u64::MAX,
-                Home::OnChip(_) => 0,
+                Home::OnChip(_) | Home::Fifo(_) => 0,
             };
             read[buffer as usize] = read[buffer as usize].saturating_add(more);
         }
@@ -203,9 +234,36 @@ fn lower_bound(program: &FpgaProgram, needed: f64) -> u64 {
     needed.max(seconds * machine.clock_hz as f64) as u64
 }
 
+/// How functions work together, and why so.
+fn style(program: &FpgaProgram) -> String {
+    let FpgaProgram { parts, times, .. } = program;
+    let (functions, cycles) = (parts.design.functions.len(), times.cycles());
+    let own = match &times.streamed {
+        None => format!("{functions} functions run one after the other; operators are shared between them"),
+        Some(streamed) => format!(
+            "{functions} stages run at the same time, with {} FIFOs and {} memories between them; one inference can follow another \
+             after {} cycles",
+            parts.design.fifos.len(),
+            streamed.network.pairs.len(),
+            streamed.interval
+        ),
+    };
+    let other = match parts.design.style {
+        Style::Shared => Style::Streaming,
+        Style::Streaming => Style::Shared,
+    };
+    match (parts.other.cycles, parts.other.why.as_str()) {
+        (Some(other_cycles), _) => {
+            format!("{own}; this style was taken for its {cycles} cycles, where a {other} design takes {other_cycles}")
+        }
+        (None, "") => own,
+        (None, why) => format!("{own}; a {other} design was not found: {why}"),
+    }
+}
+
 /// What the figures rest on, in sentences.
 fn notes(program: &FpgaProgram) -> Vec<String> {
-    let FpgaProgram { machine, facts, parts, .. } = program;
+    let FpgaProgram { machine, facts, .. } = program;
     let (used, budget) = (program.resources(), facts.budget());
     let (binding, share) = used.binding(budget);
     let amounts = used.named().into_iter().zip(budget.named());
@@ -217,7 +275,7 @@ fn notes(program: &FpgaProgram) -> Vec<String> {
             facts.part,
             share * 100.0
         ),
-        format!("{} functions run one after the other; operators are shared between them", parts.design.functions.len()),
+        style(program),
         "cycles come from a schedule of each function's loops: operators with the latencies that high-level synthesis gives them at this \
          clock, memory ports, and bursts at the rate of the memory"
             .to_owned(),
@@ -229,6 +287,12 @@ fn notes(program: &FpgaProgram) -> Vec<String> {
          memory"
             .to_owned(),
     ];
+    if program.times.streamed.is_some() {
+        notes.push(
+            "cycles of a kernel are those for which an inference waits for it; others go by while it works too"
+                .to_owned(),
+        );
+    }
     let name = &machine.name;
     notes.push(match machine.assumed().as_slice() {
         [] => format!("the figures of {name} are those of its machine file"),

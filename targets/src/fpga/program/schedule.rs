@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::FpgaProgram;
+use super::{Call, FpgaProgram};
 use crate::fpga::design::Loader;
 use crate::fpga::schedule::Schedule;
 use crate::target::TraceSpan;
@@ -30,10 +30,18 @@ pub(super) fn text(program: &FpgaProgram) -> String {
     let named = used.named().into_iter().zip(program.facts.budget().named());
     let shares: Vec<String> = named.map(|((name, used), (_, budget))| format!("{used} of {budget} {name}")).collect();
     let _ = writeln!(text, "; {}", shares.join(", "));
+    if let Some(streamed) = &times.streamed {
+        let _ = writeln!(text, "; stages that run at the same time, an inference every {} cycles", streamed.interval);
+    }
     text.push_str("\nmemories:\n");
     for memory in &parts.design.memories {
         let (storage, dtype) = (memory.storage, memory.dtype.name());
         let _ = writeln!(text, "  {}: {} words of {} {dtype} in {storage}", memory.name, memory.words, memory.banks);
+    }
+    for fifo in &parts.design.fifos {
+        let (name, dtype) = (&fifo.name, fifo.dtype.name());
+        let (depth, words, banks) = (fifo.depth, fifo.words, fifo.banks);
+        let _ = writeln!(text, "  {name}: a FIFO of {depth} words of {banks} {dtype}, through which {words} go");
     }
     if let Some(Loader { channels, streams }) = &parts.design.loader {
         let fifos = streams.iter().map(|fifo| format!("{} beats in {}", fifo.depth, fifo.storage));
@@ -65,7 +73,11 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         }
         let (function, schedule) =
             (&parts.design.functions[call.function.index()], &times.functions[call.function.index()]);
-        let (begin, end, bound) = (now + time.control, now + time.all(), schedule.bound_by());
+        let (begin, end) = match &times.streamed {
+            Some(streamed) => streamed.span(call.function.index()),
+            None => (now + time.control, now + time.all()),
+        };
+        let bound = schedule.bound_by();
         let waits = match time.waits {
             0 => String::new(),
             waits => format!(", waits {waits} cycles for weights"),
@@ -86,6 +98,15 @@ fn loops(text: &mut String, schedule: &Schedule) {
 /// A span for each call, and for what the controller does before it.
 pub(super) fn trace(program: &FpgaProgram) -> Vec<TraceSpan> {
     let FpgaProgram { parts, times, .. } = program;
+    if let Some(streamed) = &times.streamed {
+        // Each stage is a unit of its own.
+        let span = |call: &Call| {
+            let name = parts.design.functions[call.function.index()].kernel.name.clone();
+            let (start, end) = streamed.span(call.function.index());
+            TraceSpan { unit: name.clone().into(), name, start, cycles: end - start }
+        };
+        return parts.calls.iter().map(span).collect();
+    }
     let mut spans = Vec::with_capacity(2 * parts.calls.len());
     let mut now = 0;
     for (call, time) in parts.calls.iter().zip(&times.calls) {

@@ -1,15 +1,16 @@
 //! How long a program takes: a controller reads what is to be called, and calls one function after the other, while the loader reads
-//! what they will want.
+//! what they will want; or calls are stages that run at the same time.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
 use crate::fpga::FpgaMachine;
-use crate::fpga::design::{Design, Home};
+use crate::fpga::design::{Design, Home, Style};
 use crate::fpga::memories::bank;
 use crate::fpga::resources::Resources;
 use crate::fpga::schedule::{AXI_ONE_WAY, AXI_PORT, Rate, Schedule, Usage};
+use crate::fpga::streaming::{Streamed, shared};
 use crate::target::TargetError;
 
 use crate::kernel::simulator::Place;
@@ -36,6 +37,8 @@ pub(in crate::fpga) struct Times {
     pub calls: Vec<CallTime>,
     /// Whether there is a port by which what lies on the part is brought there.
     has_host: bool,
+    /// How stages go together, if calls are stages.
+    pub streamed: Option<Streamed>,
 }
 
 /// A call in time.
@@ -67,6 +70,15 @@ impl Times {
         facts: &FpgaMachine,
         clock_hz: u64,
     ) -> Result<Times, TargetError> {
+        if design.style == Style::Streaming {
+            let facts = shared(facts, design);
+            let schedule = |function| Schedule::new(function, design, &facts, clock_hz);
+            let functions = design.functions.par_iter().map(schedule).collect::<Result<Vec<_>, _>>()?;
+            let streamed = Streamed::new(design, calls, &functions, Rate::new(&facts.memory, clock_hz).latency.into())?;
+            let stage = |&cycles: &u64| CallTime { control: 0, cycles, waits: 0 };
+            let calls = streamed.waited.iter().map(stage).collect();
+            return Ok(Times { functions, calls, has_host: false, streamed: Some(streamed) });
+        }
         let schedule = |function| Schedule::new(function, design, facts, clock_hz);
         let functions = design.functions.par_iter().map(schedule).collect::<Result<Vec<_>, _>>()?;
         // All calls have as many words as the longest.
@@ -74,7 +86,7 @@ impl Times {
         let rate = Rate::new(&facts.memory, clock_hz);
         let stream_of = |buffer: u32| match buffers.get(buffer as usize)?.home {
             Home::Loaded { stream } => Some(stream),
-            Home::OnChip(_) | Home::External { .. } => None,
+            Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => None,
         };
         let wanted = |channel: u32| functions.iter().map(|function| function.beats_of(channel)).collect();
         let mut loading = Loading::new(design.loader.as_ref(), loads, &stream_of, rate, wanted);
@@ -107,7 +119,7 @@ impl Times {
             now = end;
         }
         let is_brought = |buffer: &Buffer| matches!((buffer.home, buffer.place), (Home::OnChip(_), Place::Weights(_)));
-        Ok(Times { functions, calls: times, has_host: buffers.iter().any(is_brought) })
+        Ok(Times { functions, calls: times, has_host: buffers.iter().any(is_brought), streamed: None })
     }
 
     /// Cycles of all calls.
@@ -115,28 +127,14 @@ impl Times {
         self.calls.iter().fold(0, |sum: u64, call| sum.saturating_add(call.all()))
     }
 
-    /// What a design takes: functions share operators, since they never run at the same time; memories and ports are there once.
-    pub fn resources(&self, design: &Design) -> Resources {
+    /// What a design takes: functions share operators, since they never run at the same time; memories and ports are there once. Stages
+    /// share nothing.
+    pub fn resources(&self, design: &Design, calls: &[Call]) -> Resources {
+        if self.streamed.is_some() {
+            return Streamed::resources(design, calls, &self.functions);
+        }
         let functions = self.functions.iter().fold(Usage::default(), |all, function| all.or(function.usage().clone()));
         let memories: Resources = design.memories.iter().map(|memory| memory.resources(true)).sum();
-        // Of each channel, whether functions read it, and whether they write it.
-        let mut used = vec![[false; 2]; design.channels as usize];
-        for function in &design.functions {
-            for (home, buffer) in function.homes.iter().zip(&function.kernel.buffers) {
-                if let Home::External { first, ways } = *home {
-                    let own = used.iter_mut().skip(first as usize).take(ways as usize);
-                    own.for_each(|used| used[usize::from(buffer.is_written)] = true);
-                }
-            }
-        }
-        let ports: Resources = used
-            .into_iter()
-            .map(|used| match used {
-                [false, false] => Resources::default(),
-                [true, true] => AXI_PORT,
-                [true, false] | [false, true] => AXI_ONE_WAY,
-            })
-            .sum();
         let loader = design.loader.as_ref().map_or_else(Resources::default, |loader| {
             let fifos = loader.streams.iter().map(|fifo| bank(fifo.depth, BEAT_BYTES * 8, fifo.storage, false));
             // One port more reads what is to be loaded.
@@ -144,6 +142,27 @@ impl Times {
         });
         let host = if self.has_host { AXI_PORT } else { Resources::default() };
         // One more is the controller's own.
-        functions.resources() + memories + ports + AXI_ONE_WAY + CONTROLLER + host + loader
+        functions.resources() + memories + ports(design) + AXI_ONE_WAY + CONTROLLER + host + loader
     }
+}
+
+/// What ports to external memory take, by whether functions read or write each channel, or both.
+pub(in crate::fpga) fn ports(design: &Design) -> Resources {
+    // Of each channel, whether functions read it, and whether they write it.
+    let mut used = vec![[false; 2]; design.channels as usize];
+    for function in &design.functions {
+        for (home, buffer) in function.homes.iter().zip(&function.kernel.buffers) {
+            if let Home::External { first, ways } = *home {
+                let own = used.iter_mut().skip(first as usize).take(ways as usize);
+                own.for_each(|used| used[usize::from(buffer.is_written)] = true);
+            }
+        }
+    }
+    used.into_iter()
+        .map(|used| match used {
+            [false, false] => Resources::default(),
+            [true, true] => AXI_PORT,
+            [true, false] | [false, true] => AXI_ONE_WAY,
+        })
+        .sum()
 }

@@ -2,8 +2,8 @@
 
 use super::damaged;
 use super::parts::{Buffer, Parts};
-use crate::fpga::design::{Home, OnChip};
-use crate::fpga::{FpgaMachine, writer};
+use crate::fpga::design::{Home, OnChip, Style};
+use crate::fpga::{FpgaMachine, streaming, writer};
 use crate::kernel::check::check;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::stored::storage;
@@ -71,6 +71,11 @@ pub(super) fn verify(parts: &Parts, facts: &FpgaMachine) -> Result<(), TargetErr
         }
     }
     verify_loads(parts)?;
+    match design.style {
+        Style::Shared if design.fifos.is_empty() => {}
+        Style::Shared => return Err(damaged("a controller calls functions with FIFOs")),
+        Style::Streaming => streaming::verify(design, &parts.calls, &parts.buffers).map_err(damaged)?,
+    }
     parts.inputs.iter().chain(&parts.outputs).try_for_each(|(port, number)| verify_port(parts, port, *number))
 }
 
@@ -101,7 +106,7 @@ fn verify_loads(parts: &Parts) -> Result<(), TargetError> {
     for load in &parts.loads {
         let stream = parts.buffers.get(load.buffer as usize).and_then(|buffer| match buffer.home {
             Home::Loaded { stream } => Some(stream as usize),
-            Home::OnChip(_) | Home::External { .. } => None,
+            Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => None,
         });
         let own = stream.and_then(|stream| Some((wanted[stream].get(next[stream].0)?, &mut next[stream])));
         let Some((&(buffer, rows), (place, row))) = own else {
@@ -137,6 +142,15 @@ fn verify_buffer(parts: &Parts, number: usize, buffer: &Buffer) -> Result<(), Ta
             let words = buffer.elements.div_ceil(u64::from(memory.banks));
             let inside = buffer.at.checked_add(words).is_some_and(|end| end <= memory.words);
             if memory.dtype == buffer.dtype && inside { Ok(()) } else { Err(lost()) }
+        }
+        Home::Fifo(fifo) => {
+            let fifo = parts.design.fifos.get(fifo.index()).ok_or_else(lost)?;
+            let all = fifo.words.checked_mul(u64::from(fifo.banks));
+            if fifo.dtype == buffer.dtype && all == Some(buffer.elements) && buffer.at == 0 {
+                Ok(())
+            } else {
+                Err(lost())
+            }
         }
         Home::External { first, ways } => {
             let inside = ways > 0 && first.checked_add(ways).is_some_and(|end| end <= parts.design.channels);

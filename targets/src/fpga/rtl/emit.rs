@@ -158,6 +158,9 @@ impl Emitter<'_> {
                 ArrayPlace::External { .. } | ArrayPlace::Loaded { .. } => {
                     return Err(RtlError::Unsupported(format!("`{}` in external memory", array.name)));
                 }
+                ArrayPlace::Fifo(_) => {
+                    return Err(RtlError::Unsupported(format!("`{}` in a FIFO", array.name)));
+                }
                 ArrayPlace::Local => {
                     let name = format!("{}a{number}", scope.prefix);
                     let own = scope.schedule.memories.iter().find(|own| own.array.index() == number);

@@ -51,7 +51,8 @@ impl Case {
         let memories: Vec<OnChip> = memories.collect();
         let homes = (0..kernel.buffers.len()).map(|index| Home::OnChip(MemoryId(index as u32))).collect();
         let function = Function::new(kernel, homes);
-        Case { design: Design { memories, channels: 1, functions: vec![function.clone()], loader: None }, function }
+        let functions = vec![function.clone()];
+        Case { design: Design { memories, channels: 1, functions, ..Design::default() }, function }
     }
 
     fn schedule(&self) -> Schedule {
@@ -281,7 +282,7 @@ fn functions_are_called_one_after_the_other() {
     let function = Function { homes, ..other.function.clone() };
     let mut all = memories;
     all.extend(other.design.memories.clone());
-    let design = Design { memories: all.clone(), channels: 1, functions: Vec::new(), loader: None };
+    let design = Design { memories: all.clone(), channels: 1, ..Design::default() };
     let machine = Machine::parse("u280", Machine::built_in_text("u280").unwrap()).unwrap();
     let second = Schedule::new(&function, &design, machine.fpga.as_ref().unwrap(), CLOCK).unwrap();
     let calls = [

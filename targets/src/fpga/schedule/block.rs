@@ -337,5 +337,9 @@ pub(super) fn array_of(nest: &Nest, bank: Bank) -> Option<ArrayId> {
             let is_own = |place: &ArrayPlace| matches!(*place, ArrayPlace::OnChip(id) if id.0 == memory);
             nest.arrays.iter().position(|array| is_own(&array.place)).map(|index| ArrayId(index as u32))
         }
+        Bank::Fifo(fifo) => {
+            let is_own = |place: &ArrayPlace| matches!(*place, ArrayPlace::Fifo(id) if id.0 == fifo);
+            nest.arrays.iter().position(|array| is_own(&array.place)).map(|index| ArrayId(index as u32))
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::fpga::access::Pattern;
-use crate::fpga::nest::{ArrayId, Kind, Loop, Nest, OpId};
+use crate::fpga::nest::{ArrayId, ArrayPlace, Kind, Loop, Nest, OpId};
 
 /// Iterations that are looked ahead: those behind begin when all that was begun before has ended, in any pipeline that is built.
 const AHEAD: u64 = 256;
@@ -55,6 +55,12 @@ pub fn dependences(nest: &Nest, ops: &[OpId], within: Option<&Loop>, settles: im
         arrays.entry(*array).or_default().push(access);
     }
     let mut found = Vec::new();
+    for (array, accesses) in &arrays {
+        if matches!(nest.arrays[array.index()].place, ArrayPlace::Fifo(_)) {
+            in_order(nest, accesses, within, &mut found);
+        }
+    }
+    arrays.retain(|array, _| !matches!(nest.arrays[array.index()].place, ArrayPlace::Fifo(_)));
     for accesses in arrays.values().filter(|accesses| accesses.iter().any(|access| access.writes)) {
         pairs(accesses, within, &mut found);
     }
@@ -62,6 +68,29 @@ pub fn dependences(nest: &Nest, ops: &[OpId], within: Option<&Loop>, settles: im
     found.sort_unstable();
     found.dedup_by_key(|dependence| (dependence.before, dependence.after, dependence.distance > 0));
     found
+}
+
+/// Has accesses to a FIFO come one after the other, each for as many cycles as it takes words, and those of the next iteration after all
+/// of this.
+fn in_order(nest: &Nest, accesses: &[Access], within: Option<&Loop>, found: &mut Vec<Dependence>) {
+    for pair in accesses.windows(2) {
+        let (before, after) = (pair[0].op, pair[1].op);
+        found.push(Dependence { before, after, distance: 0, cycles: words(nest, before) });
+    }
+    if let (Some(_), [first, .., last]) = (within, accesses) {
+        found.push(Dependence { before: last.op, after: first.op, distance: 1, cycles: words(nest, last.op) });
+    }
+}
+
+/// Words that an access to a FIFO takes.
+fn words(nest: &Nest, id: OpId) -> u32 {
+    let op = &nest.ops[id.index()];
+    match &op.kind {
+        Kind::Load(_, Pattern::Fixed(places)) | Kind::Store(_, Pattern::Fixed(places)) => {
+            places.iter().map(|place| place.word).collect::<HashSet<_>>().len() as u32
+        }
+        _ => op.copies,
+    }
 }
 
 fn access(

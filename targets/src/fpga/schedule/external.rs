@@ -121,7 +121,7 @@ fn external(nest: &Nest, id: OpId) -> Option<(ArrayId, &Pattern, bool, (u32, u32
     };
     match nest.arrays[array.index()].place {
         ArrayPlace::External { first, ways } => Some((array, pattern, writes, (first, ways))),
-        ArrayPlace::OnChip(_) | ArrayPlace::Local | ArrayPlace::Loaded { .. } => None,
+        ArrayPlace::OnChip(_) | ArrayPlace::Fifo(_) | ArrayPlace::Local | ArrayPlace::Loaded { .. } => None,
     }
 }
 

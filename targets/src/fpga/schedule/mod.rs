@@ -434,6 +434,8 @@ fn costs(nest: &Nest, design: &Design, rate: Rate, clock_hz: u64) -> Vec<Cost> {
                 let storage = design.memories.get(id.index()).map_or(Storage::Bram, |memory| memory.storage);
                 reading(storage, switch)
             }
+            // What comes out of a FIFO is in a register.
+            (ArrayPlace::Fifo(_), false) => (1 + switch, 0.0),
             (ArrayPlace::Local, false) => reading(storage(own.words(), own.dtype.bits() as u64), switch),
         };
         Cost { timing: Timing { latency, delay: 0.0 }, behind }

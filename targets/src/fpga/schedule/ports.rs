@@ -2,7 +2,8 @@
 //!
 //! A bank has two ports: in a cycle it gives or takes two words, of which it takes at most one. Accesses of one cycle to the same word
 //! of a bank share a port if they read. An access whose copies want more words of a bank than it has ports goes on in the cycles that
-//! follow: two of its words in each if it reads, one if it writes, in the order of the words.
+//! follow: two of its words in each if it reads, one if it writes, in the order of the words. A FIFO has one port, which gives or takes a
+//! word in a cycle.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,12 +20,14 @@ pub enum Bank {
     OnChip(u32, u32),
     /// Of a memory of the function.
     Local(u32, u32),
+    /// All of a FIFO.
+    Fifo(u32),
 }
 
 /// What an access asks of ports.
 #[derive(Clone, Debug)]
 pub struct Need {
-    /// Whether it writes.
+    /// Whether it writes, or has a port for itself as if it did: that of a FIFO.
     pub writes: bool,
     /// In each bank, the words that it wants, told apart by numbers that mean the same for all accesses.
     pub words: Vec<(Bank, Vec<u64>)>,
@@ -80,6 +83,14 @@ pub fn need(nest: &Nest, id: OpId, numbers: &mut HashMap<(ArrayId, OpId, i64), u
         Some((bank(number)?, words))
     });
     let words: Vec<(Bank, Vec<u64>)> = words.collect();
+    if let ArrayPlace::Fifo(fifo) = own.place {
+        // One word in a cycle, whichever banks it goes to.
+        let mut all: Vec<u64> = words.into_iter().flat_map(|(_, words)| words).collect();
+        all.sort_unstable();
+        all.dedup();
+        let span = all.len().max(1) as u32;
+        return Some(Need { writes: true, words: vec![(Bank::Fifo(fifo.0), all)], span });
+    }
     let most = words.iter().map(|(_, words)| words.len() as u32).max().unwrap_or(1);
     let span = if writes { most } else { most.div_ceil(READS) };
     Some(Need { writes, words, span: span.max(1) })
@@ -89,6 +100,7 @@ fn bank_of(array: &Array, id: ArrayId, number: u32) -> Option<Bank> {
     match array.place {
         ArrayPlace::OnChip(memory) => Some(Bank::OnChip(memory.0, number)),
         ArrayPlace::Local => Some(Bank::Local(id.0, number)),
+        ArrayPlace::Fifo(fifo) => Some(Bank::Fifo(fifo.0)),
         ArrayPlace::External { .. } | ArrayPlace::Loaded { .. } => None,
     }
 }

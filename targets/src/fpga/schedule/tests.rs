@@ -24,7 +24,7 @@ fn scheduled(kernel: Kernel, memories: &[(DType, u32)], homes: Vec<Home>) -> Sch
         storage: Storage::Bram,
     };
     let memories = memories.iter().enumerate().map(memory).collect();
-    let design = Design { memories, channels: 4, functions: Vec::new(), loader: None };
+    let design = Design { memories, channels: 4, ..Design::default() };
     let machine = Machine::parse("u280", Machine::built_in_text("u280").unwrap()).unwrap();
     let facts = machine.fpga.as_ref().unwrap();
     Schedule::new(&Function::new(kernel, homes), &design, facts, CLOCK).unwrap()

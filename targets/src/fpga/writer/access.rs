@@ -134,6 +134,9 @@ impl Writer<'_> {
         if let Some(stored) = self.on_chip(buffer, linear) {
             return self.widened(dtype, stored);
         }
+        if let Some(stored) = self.in_word(buffer, linear, false) {
+            return self.widened(dtype, stored);
+        }
         let ty = Language::Hls.stored(dtype);
         if let Some((beat, slot)) = self.taken(buffer, linear) {
             return self.widened(dtype, format!("get_element<{ty}>({beat}, {slot})"));
@@ -155,6 +158,9 @@ impl Writer<'_> {
         if let Some(stored) = self.on_chip(buffer, linear) {
             return self.line(&format!("{stored} = {value};"));
         }
+        if let Some(stored) = self.in_word(buffer, linear, true) {
+            return self.line(&format!("{stored} = {value};"));
+        }
         let ty = Language::Hls.stored(dtype);
         if let Some((beat, slot)) = self.in_window(buffer, linear, true) {
             return self.line(&format!("put_element<{ty}>({beat}, {slot}, {value});"));
@@ -174,7 +180,7 @@ impl Writer<'_> {
     /// The channels of a buffer, from the first on.
     pub fn channels_of(&self, buffer: BufferId) -> Vec<String> {
         match self.function.homes[buffer.index()] {
-            Home::OnChip(_) | Home::Loaded { .. } => Vec::new(),
+            Home::OnChip(_) | Home::Loaded { .. } | Home::Fifo(_) => Vec::new(),
             Home::External { first, ways } => {
                 (first..first + ways).map(|channel| self.fixed().channels[&channel].clone()).collect()
             }

@@ -6,9 +6,10 @@ use super::index::Indices;
 use super::loaded::Taken;
 use super::partition::{Partition, partitions};
 use super::sameness::Sameness;
+use super::stream::word_of;
 use super::structure::{Node, Unsupported, structure};
 use super::window::Window;
-use crate::fpga::design::{Design, Function, Home, MemoryId};
+use crate::fpga::design::{Design, FifoId, Function, Home, MemoryId, Style};
 use crate::kernel::check::scalars;
 use crate::kernel::writer::{Binding, Expressions, Helper, Language, Read, comment, read};
 use crate::kernel::{BufferId, Expr, ExprId, Kernel, Scalar, Stmt, VarId};
@@ -69,6 +70,10 @@ pub(super) struct Writer<'k> {
     pub windows: Vec<Window>,
     /// Variables of loops that lanes go through for themselves.
     pub inner: HashSet<VarId>,
+    /// Buffers in FIFOs whose words are touched in one place so far, each once.
+    pub streamed: BTreeSet<BufferId>,
+    /// Buffers in FIFOs that are touched otherwise, which cannot be.
+    pub unstreamed: BTreeSet<BufferId>,
 }
 
 /// Names that a function has from its first line to its last.
@@ -84,6 +89,7 @@ pub(super) struct Fixed {
     pub taken: BTreeMap<BufferId, Taken>,
     /// Variables that say how many blocks there are along each axis, if calls do.
     pub blocks: Option<[String; 3]>,
+    pub fifos: BTreeMap<FifoId, String>,
     /// Of each variable, what all lanes have combined.
     pub all: Vec<String>,
     /// Of each index of a loop, what it is for the first lane.
@@ -143,6 +149,22 @@ pub(super) fn write(
     interval: &dyn Fn(usize) -> Option<u32>,
     common: &mut Common,
 ) -> Result<Written, Unsupported> {
+    let (written, unstreamed) = with_fifos(design, function, independent, interval, common)?;
+    if unstreamed.is_empty() {
+        return Ok(written);
+    }
+    let what = "it does not touch each word of a FIFO once, in one place";
+    Err(Unsupported { kernel: function.kernel.name.clone(), what })
+}
+
+/// The same with the buffers in FIFOs that do not work so.
+pub(super) fn with_fifos(
+    design: &Design,
+    function: &Function,
+    independent: &[MemoryId],
+    interval: &dyn Fn(usize) -> Option<u32>,
+    common: &mut Common,
+) -> Result<(Written, BTreeSet<BufferId>), Unsupported> {
     let kernel = &function.kernel;
     let indices = Indices::new(kernel);
     let sameness = Sameness::new(kernel, &indices);
@@ -179,11 +201,13 @@ pub(super) fn write(
             once: HashMap::new(),
             windows: Vec::new(),
             inner: HashSet::new(),
+            streamed: BTreeSet::new(),
+            unstreamed: BTreeSet::new(),
         };
         let parameters = writer.parameters();
         writer.whole(&nodes, independent);
         let is_stable = writer.found == writer.known;
-        let Writer { found, out, .. } = writer;
+        let Writer { found, out, streamed, mut unstreamed, .. } = writer;
         if is_stable {
             let signature = |named: bool| {
                 let each = parameters.iter().map(|(ty, name, extents)| match !named || occurs(&out, name) {
@@ -193,7 +217,11 @@ pub(super) fn write(
                 });
                 format!("void {}(\n    {})", kernel.name, each.collect::<Vec<_>>().join(",\n    "))
             };
-            return Ok(Written { declaration: signature(false), definition: signature(true), body: out });
+            let is_fifo = |id: &BufferId| matches!(function.homes[id.index()], Home::Fifo(_));
+            let fifos = (0..kernel.buffers.len() as u32).map(BufferId).filter(is_fifo);
+            unstreamed.extend(fifos.filter(|id| !streamed.contains(id)));
+            let written = Written { declaration: signature(false), definition: signature(true), body: out };
+            return Ok((written, unstreamed));
         }
         // What is no longer written reads no more, so that this comes to an end.
         known = found;
@@ -259,7 +287,19 @@ impl<'k> Writer<'k> {
             parameters.push((format!("{constant}Beat *"), name.clone(), String::new()));
             self.fixed.channels.insert(channel, name);
         }
+        for home in &self.function.homes {
+            let Home::Fifo(id) = *home else { continue };
+            let fifo = &self.design.fifos[id.index()];
+            let name = self.unique(&fifo.name);
+            parameters.push((format!("hls::stream<{}> &", word_of(fifo)), name.clone(), String::new()));
+            self.fixed.fifos.insert(id, name);
+        }
         for (buffer, home) in kernel.buffers.iter().zip(&self.function.homes) {
+            if self.design.style == Style::Streaming {
+                // What a stage has it has from the first word on.
+                self.fixed.first.push("0".to_owned());
+                continue;
+            }
             let name = self.unique(&format!("{}_first", buffer.name));
             match home {
                 Home::Loaded { .. } => {
@@ -267,7 +307,7 @@ impl<'k> Writer<'k> {
                     let (ty, name) = ("hls::stream<Beat> (&".to_owned(), buffer.name.clone());
                     parameters.push((ty, name, format!(")[{channels}]")));
                 }
-                Home::OnChip(_) | Home::External { .. } => {
+                Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => {
                     parameters.push(("int ".to_owned(), name.clone(), String::new()));
                 }
             }

@@ -3,7 +3,7 @@
 use super::Written;
 use super::function::{self, Common, occurs};
 use super::top::independent;
-use crate::fpga::design::FunctionId;
+use crate::fpga::design::{FunctionId, Style};
 use crate::kernel::writer::{Language, comment};
 
 /// The header and the file of functions.
@@ -12,6 +12,9 @@ pub(super) fn kernels(written: &Written<'_>) -> [String; 2] {
     let design = &parts.design;
     let head = format!("// Functions of {} for {}.\n", comment(&parts.model), comment(&written.machine.name));
     let mut header = format!("{head}#pragma once\n\n#include \"beats.h\"\n");
+    if design.style == Style::Streaming {
+        header.push_str("#include \"stream.h\"\n");
+    }
     if !design.memories.is_empty() {
         header.push_str("\n// Words and banks of memories on the part.\n");
     }

@@ -1,10 +1,12 @@
 //! Designs as C++ for high-level synthesis, which people can read and AMD's tools accept.
 //!
 //! Functions become C++ functions (`function`) on memories that are arrays of words of banks; a top has the memories and a controller
-//! that reads what is to be called (`top`, `words`); a testbench stands for the host (`testbench`).
+//! that reads what is to be called (`top`, `words`); a testbench stands for the host (`testbench`). Where calls are stages, the top is a
+//! dataflow region (`dataflow`), and functions take words from FIFOs and give them (`stream`).
 
 mod access;
 mod common;
+mod dataflow;
 mod function;
 mod index;
 mod kernels;
@@ -16,6 +18,7 @@ mod project;
 mod reduction;
 mod sameness;
 mod statement;
+mod stream;
 mod structure;
 mod sum;
 mod testbench;
@@ -34,6 +37,7 @@ use crate::kernel::host::ARRAYS;
 use crate::machine::Machine;
 
 pub(super) use function::check;
+pub(super) use stream::unstreamed;
 
 /// What every design has of beats and elements.
 const BEATS: &str = include_str!("beats.h");
@@ -54,22 +58,34 @@ pub(super) struct Written<'p> {
 
 /// The files of a program, with their paths. All functions must have passed [`check`].
 pub(super) fn files(written: &Written<'_>) -> Vec<(PathBuf, String)> {
-    let words = words::words(written.parts);
     let [header, kernels] = kernels::kernels(written);
-    let files = [
+    let mut files = vec![
         ("README.md", project::readme(written)),
         ("Makefile", project::makefile()),
         ("hls_config.cfg", project::hls_config(written)),
-        ("connectivity.cfg", project::connectivity(written, &words)),
         ("beats.h", BEATS.to_owned()),
         ("kernels.h", header),
         ("kernels.cpp", kernels),
-        ("top.h", top::header(written, &words)),
-        ("top.cpp", top::top(written, &words)),
-        ("program.h", testbench::program(written, &words)),
         ("arrays.h", ARRAYS.to_owned()),
         ("testbench.h", testbench::TESTBENCH.to_owned()),
-        ("testbench.cpp", testbench::testbench(written, &words)),
     ];
+    if dataflow::is_streaming(written) {
+        files.extend([
+            ("stream.h", dataflow::STREAM.to_owned()),
+            ("connectivity.cfg", dataflow::connectivity(written)),
+            ("top.h", dataflow::header(written)),
+            ("top.cpp", dataflow::top(written)),
+            ("testbench.cpp", dataflow::testbench(written)),
+        ]);
+    } else {
+        let words = words::words(written.parts);
+        files.extend([
+            ("connectivity.cfg", project::connectivity(written, &words)),
+            ("top.h", top::header(written, &words)),
+            ("top.cpp", top::top(written, &words)),
+            ("program.h", testbench::program(written, &words)),
+            ("testbench.cpp", testbench::testbench(written, &words)),
+        ]);
+    }
     files.into_iter().map(|(path, text)| (PathBuf::from(path), text)).collect()
 }

@@ -76,6 +76,14 @@ pub(super) fn readme(written: &Written<'_>) -> String {
             |(name, (port, number)): (&String, &(Port, u32))| listed(name, port, parts.buffers[*number as usize].dtype);
         names.iter().zip(ports).map(line).collect::<String>()
     };
+    let how = if super::dataflow::is_streaming(written) {
+        "`top.cpp` has the stages, which run at the same time, and the channels between them; what each does is in `kernels.cpp`. A \
+         host calls it once to load weights, and then for each inference, as `testbench.cpp` does."
+    } else {
+        "`top.cpp` has the memories on the part and the controller, which reads the program (`program.h`) and calls the functions \
+         in `kernels.cpp`. A host calls it once with the entries that bring weights to memories on the part, and then for each \
+         inference with the others, as `testbench.cpp` does."
+    };
     format!(
         "# `{}` for {}\n\n\
          C++ for high-level synthesis. Simulate it in this folder, with the headers of `ap_int`:\n\n```sh\n\
@@ -86,9 +94,7 @@ pub(super) fn readme(written: &Written<'_>) -> String {
          Or with Vitis, as a kernel for `{}`:\n\n```sh\n\
          v++ -c --mode hls --config hls_config.cfg --work_dir hls\n\
          v++ -l -t hw --platform PLATFORM --config connectivity.cfg -o model.xclbin hls/*.xo\n```\n\n\
-         `top.cpp` has the memories on the part and the controller, which reads the program (`program.h`) and calls the functions \
-         in `kernels.cpp`. A host calls it once with the entries that bring weights to memories on the part, and then for each \
-         inference with the others, as `testbench.cpp` does.\n\n\
+         {how}\n\n\
          The folder `inputs` holds an array for each input, as NumPy saves it:\n\n{}\n\
          The outputs are written to `outputs`:\n\n{}",
         comment(&parts.model).replace('`', "_"),

@@ -46,7 +46,7 @@ pub(super) fn program(written: &Written<'_>, words: &Words) -> String {
 fn place(words: &Words, number: u32, buffer: &Buffer) -> Option<String> {
     match buffer.home {
         Home::External { first, ways } => Some(format!("channels, {first}, {ways}, {}", buffer.at)),
-        Home::Loaded { .. } => None,
+        Home::Loaded { .. } | Home::Fifo(_) => None,
         Home::OnChip(_) => words.beats.get(&number).map(|beat| format!("host, 0, 1, {beat}")),
     }
 }
@@ -59,15 +59,41 @@ fn first_loads(parts: &Parts) -> impl Iterator<Item = (Load, u64)> {
     parts.loads.iter().copied().filter(is_first).map(move |load| (load, channels))
 }
 
+/// The testbench up to where memories are declared, with what it includes besides.
+pub(super) fn begin(parts: &Parts, included: &str) -> String {
+    format!(
+        "// Runs {} as a host does; README.md says how.\n#include \"testbench.h\"\n\n{included}#include \"top.h\"\n\n\
+         int main(int argc, char **argv)\n{{\n    \
+         if (argc != 4 && argc != 5) fail(\"usage: testbench WEIGHTS.bin INPUT_FOLDER OUTPUT_FOLDER [EXPECTED_FOLDER]\");\n    \
+         const std::string inputs = argv[2], outputs = argv[3];\n    \
+         const Bytes weights = read_weights(argv[1], {});\n",
+        comment(&parts.model),
+        parts.weights_bytes
+    )
+}
+
+/// The testbench from where outputs are looked at. `place` says where a buffer lies.
+pub(super) fn end(parts: &Parts, names: &[String], place: &dyn Fn(u32) -> String) -> String {
+    let mut text =
+        "\n    // Outputs.\n    bool is_same = true;\n    const std::string expected = argc == 5 ? argv[4] : \"\";\n"
+            .to_owned();
+    for ((port, number), file) in parts.outputs.iter().zip(names) {
+        let buffer = &parts.buffers[*number as usize];
+        let (place, bytes) = (place(*number), bytes_of(port, buffer.dtype));
+        let (descr, shape) = (descr(buffer.dtype), shape_of(port));
+        text.push_str(&format!(
+            "    is_same &= finish(\"{file}\", \"{}\", \"{descr}\", \"{shape}\", read({place}, {bytes}), outputs, expected);\n",
+            buffer.dtype
+        ));
+    }
+    text + "    return is_same ? 0 : 1;\n}\n"
+}
+
 /// The testbench.
 pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
     let parts = written.parts;
     let (inputs, outputs) = (file_names(&parts.inputs), file_names(&parts.outputs));
-    let mut text = format!(
-        "// Runs {} as a host does; README.md says how.\n#include \"testbench.h\"\n\n#include \"program.h\"\n#include \"top.h\"\n\n\
-         int main(int argc, char **argv)\n{{\n",
-        comment(&parts.model)
-    );
+    let mut text = begin(parts, "#include \"program.h\"\n");
     let mut line = |own: &str| {
         if !own.is_empty() {
             text.push_str("    ");
@@ -75,11 +101,6 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
         text.push_str(own);
         text.push('\n');
     };
-    line(
-        "if (argc != 4 && argc != 5) fail(\"usage: testbench WEIGHTS.bin INPUT_FOLDER OUTPUT_FOLDER [EXPECTED_FOLDER]\");",
-    );
-    line("const std::string inputs = argv[2], outputs = argv[3];");
-    line(&format!("const Bytes weights = read_weights(argv[1], {});", parts.weights_bytes));
     let rows: Vec<String> = words.rows.iter().map(u64::to_string).collect();
     line(&format!("Memory channels({{{}}});", rows.join(", ")));
     line(&format!("Memory host({{{}}});", words.host_beats));
@@ -130,20 +151,8 @@ pub(super) fn testbench(written: &Written<'_>, words: &Words) -> String {
         }
     }
     line(&format!("{name}(PROGRAM, RUN_FIRST, RUN_CALLS{}{arguments});", loads(true)));
-    line("");
-    line("// Outputs.");
-    line("bool is_same = true;");
-    line("const std::string expected = argc == 5 ? argv[4] : \"\";");
-    for ((port, number), file) in parts.outputs.iter().zip(&outputs) {
-        let buffer = &parts.buffers[*number as usize];
-        let Some(place) = place(words, *number, buffer) else { continue };
-        let bytes = bytes_of(port, buffer.dtype);
-        let (descr, shape) = (descr(buffer.dtype), shape_of(port));
-        line(&format!(
-            "is_same &= finish(\"{file}\", \"{}\", \"{descr}\", \"{shape}\", read({place}, {bytes}), outputs, expected);",
-            buffer.dtype
-        ));
-    }
-    line("return is_same ? 0 : 1;");
-    text + "}\n"
+    let of = |number: u32| {
+        place(words, number, &parts.buffers[number as usize]).unwrap_or_else(|| "host, 0, 1, 0".to_owned())
+    };
+    text + &end(parts, &outputs, &of)
 }

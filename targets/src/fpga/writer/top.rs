@@ -217,7 +217,7 @@ fn call(design: &Design, of: &Function) -> String {
     };
     let own = of.homes.iter().map(|home| match *home {
         Home::Loaded { stream } => loader::stream_name(stream as usize),
-        Home::OnChip(_) | Home::External { .. } => next(),
+        Home::OnChip(_) | Home::External { .. } | Home::Fifo(_) => next(),
     });
     let own: Vec<String> = own.collect();
     let grid: Vec<String> = (0..if of.is_elastic() { 3 } else { 0 }).map(|_| next()).collect();

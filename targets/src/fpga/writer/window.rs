@@ -1,9 +1,10 @@
-//! Beats of external memory that a run of statements touches: they are read before lanes take their elements out of them, and
+//! Beats of external memory, and words of FIFOs, that a run of statements touches: they are read before lanes take their elements out of them, and
 //! written after all lanes have put theirs in.
 
 use super::access::{behind, per_beat};
 use super::function::Writer;
 use super::index::{Atom, Linear, Split, gcd};
+use super::stream::Words;
 use crate::fpga::design::Home;
 use crate::kernel::writer::Binding;
 use crate::kernel::{BufferId, Expr, ExprId, Memory, Stmt};
@@ -14,20 +15,20 @@ const MOST: i64 = 16;
 /// Beats that follow each other.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    buffer: BufferId,
+    pub buffer: BufferId,
     /// Where they begin: an index that is the same for all lanes.
-    base: Linear,
-    count: i64,
-    writes: bool,
+    pub base: Linear,
+    pub count: i64,
+    pub writes: bool,
     /// Whether some of them may not be there, or not be wanted.
-    is_guarded: bool,
+    pub is_guarded: bool,
     /// Whether lanes write all of every beat.
-    is_full: bool,
-    name: String,
+    pub is_full: bool,
+    pub name: String,
     /// The number of the first beat.
-    at: String,
+    pub at: String,
     /// Where the base lies in the first beat.
-    offset: String,
+    pub offset: String,
 }
 
 /// An index as what is the same for all lanes and what each lane adds, and the beats that all of them reach.
@@ -41,7 +42,7 @@ struct Spread {
 impl Writer<'_> {
     /// An index as what is the same for all lanes, if that is there before the run, and what each adds.
     fn spread(&self, buffer: BufferId, linear: &Linear) -> Option<Spread> {
-        let per_beat = per_beat(self.kernel.buffers[buffer.index()].dtype);
+        let per_beat = self.width(buffer);
         let (mut base, mut own) = (Linear::default(), Linear::default());
         for &(atom, times) in &linear.terms {
             let is_own = matches!(atom, Atom::Lane | Atom::Slot(_));
@@ -87,8 +88,9 @@ impl Writer<'_> {
     /// Reads the beats that statements, with all in their scopes, touch.
     pub fn open_windows(&mut self, places: &[usize], in_lanes: bool) {
         let kernel = self.kernel;
-        let is_external = |buffer: BufferId| matches!(self.function.homes[buffer.index()], Home::External { .. });
-        if !(0..kernel.buffers.len() as u32).any(|buffer| is_external(BufferId(buffer))) {
+        let has_words =
+            |buffer: u32| matches!(self.function.homes[buffer as usize], Home::External { .. } | Home::Fifo(_));
+        if !(0..kernel.buffers.len() as u32).any(has_words) {
             return;
         }
         for &place in places {
@@ -103,9 +105,14 @@ impl Writer<'_> {
             for at in place..end {
                 self.place = at;
                 for (buffer, linear, writes) in self.accesses(at) {
-                    let is_external = matches!(self.function.homes[buffer.index()], Home::External { .. });
                     let is_spread = linear.terms.iter().any(|(atom, _)| matches!(atom, Atom::Lane | Atom::Slot(_)));
-                    if is_external && (is_spread || writes || in_lanes && is_nested) {
+                    let is_wanted = match self.function.homes[buffer.index()] {
+                        Home::OnChip(_) | Home::Loaded { .. } => false,
+                        Home::External { .. } => is_spread || writes || in_lanes && is_nested,
+                        // A word is there for all who want some of it.
+                        Home::Fifo(_) => true,
+                    };
+                    if is_wanted {
                         self.open_window(buffer, &linear, writes, is_nested, in_lanes);
                     }
                 }
@@ -145,11 +152,15 @@ impl Writer<'_> {
 
     fn open_window(&mut self, buffer: BufferId, linear: &Linear, writes: bool, is_nested: bool, in_lanes: bool) {
         let Some(Spread { base, own, count, is_aligned }) = self.spread(buffer, linear) else { return };
-        let known =
-            self.windows.iter_mut().find(|own| (own.buffer, own.writes) == (buffer, writes) && own.base == base);
-        let per_beat = per_beat(self.kernel.buffers[buffer.index()].dtype);
+        let known = self.windows.iter().find(|own| (own.buffer, own.writes) == (buffer, writes) && own.base == base);
+        let per_beat = self.width(buffer);
         if known.is_some_and(|known| known.count >= count) {
             return;
+        }
+        if matches!(self.function.homes[buffer.index()], Home::Fifo(_)) {
+            let lanes = if in_lanes { i64::from(self.kernel.threads) } else { 1 };
+            let is_full = is_aligned && !is_nested && covers(&own, lanes, count * per_beat);
+            return self.open_words(Words { buffer, base, count, writes, is_full });
         }
         let of = &self.kernel.buffers[buffer.index()];
         let [at, offset] = self.divided(&base, per_beat);
@@ -206,6 +217,10 @@ impl Writer<'_> {
     /// Writes the beats that lanes have put elements into.
     pub fn close_windows(&mut self) {
         for window in std::mem::take(&mut self.windows) {
+            if matches!(self.function.homes[window.buffer.index()], Home::Fifo(_)) {
+                self.give_words(&window);
+                continue;
+            }
             let Window { count, writes, is_guarded, ref name, .. } = window;
             for beat in (0..count).filter(|_| writes) {
                 let value = if count == 1 { name.clone() } else { format!("{name}[{beat}]") };
@@ -284,7 +299,7 @@ impl Writer<'_> {
             .iter()
             .find(|own| (own.buffer, own.writes) == (buffer, writes) && own.base == base && own.count >= count)?;
         let (name, offset, count) = (window.name.clone(), window.offset.clone(), window.count);
-        let per_beat = per_beat(self.kernel.buffers[buffer.index()].dtype);
+        let per_beat = self.width(buffer);
         if offset == "0" {
             let [beat, slot] = self.divided(&own, per_beat);
             let beat = if count == 1 { name } else { format!("{name}[{}]", beat.0) };

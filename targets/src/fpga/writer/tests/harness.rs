@@ -8,7 +8,7 @@ use std::process::Command;
 use tcc_ir::{DType, Shape, TensorType};
 
 use crate::fpga::design::{Design, Function, FunctionId, Home, MemoryId, OnChip, Storage};
-use crate::fpga::program::{Buffer, Call, Group, Parts};
+use crate::fpga::program::{Buffer, Call, Group, Other, Parts};
 use crate::fpga::writer::{Written, check, files};
 use crate::kernel::Kernel;
 use crate::kernel::host::{descr, file_names};
@@ -62,6 +62,7 @@ impl Model {
             values_bytes: 0,
             weights: None,
             blocks: Vec::new(),
+            other: Other::default(),
         };
         let (words, rows) = (Vec::new(), Vec::new());
         Model { parts, weights: Vec::new(), inputs: Vec::new(), words, rows, state: 7 }

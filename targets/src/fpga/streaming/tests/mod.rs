@@ -1,0 +1,4 @@
+//! Stages, what lies between them, and how inferences go through them.
+
+mod network;
+mod orders;
