@@ -4,7 +4,7 @@
 //! Every step writes, places and schedules the whole model for each of the widths that could be doubled, so that nothing is reckoned.
 
 use rayon::prelude::*;
-use tcc_ir::{Op, Plan};
+use tcc_ir::{DType, Op, Plan};
 
 use super::FpgaMachine;
 use super::lower::{Lowered, Widths, lower};
@@ -35,6 +35,14 @@ const MOST_MACS: u32 = 1 << 14;
 
 /// What is given up for smaller hardware, as a share of all cycles: doubling that gains less is not worth it.
 const WORTH: f64 = 0.005;
+
+/// What a narrower design may be slower by, as a share of all cycles.
+const SLOWER: f64 = 0.001;
+
+/// Lanes of designs that the search begins with, and multiply-accumulates for each of them (assumed to be in proportion).
+const FIRST_LANES: [u32; 3] = [64, 16, 4];
+const INTEGER_MACS: u32 = 64;
+const FLOAT_MACS: u32 = 8;
 
 /// The least share of a resource that counts: less is as good as nothing.
 pub(super) const LEAST_SHARE: f64 = 0.001;
@@ -70,11 +78,29 @@ impl Uses {
             if let Op::MatMul(_) = &node.op {
                 let is_float = plan.graph.ty(node.inputs[0]).dtype.is_float();
                 uses.floats |= is_float;
-                // Weights of few bits are multiplied as integers.
                 uses.integers |= !is_float;
             }
         }
+        // Weights of few bits are multiplied as integers.
+        let is_few = |dtype: DType| matches!(dtype, DType::I4 | DType::U4 | DType::I8 | DType::U8);
+        uses.integers |= plan.graph.values().any(|(_, value)| is_few(value.ty.dtype));
         uses
+    }
+
+    /// Widths to begin with, from the widest on.
+    fn first(&self) -> Vec<Widths> {
+        let macs = |is_used: bool, macs: u32| if is_used { macs } else { 1 };
+        let of = |lanes: u32| Widths {
+            lanes,
+            integer_macs: macs(self.integers, INTEGER_MACS * lanes),
+            float_macs: macs(self.floats, FLOAT_MACS * lanes),
+        };
+        FIRST_LANES.into_iter().map(of).chain([LEAST]).collect()
+    }
+
+    /// Widths that have one of them halved.
+    fn halved(&self, widths: Widths) -> Vec<Widths> {
+        self.changes().into_iter().filter_map(|change| change(widths, -1)).collect()
     }
 
     /// The widths that a model has a use for: what changes one of them, by so many doublings, as far as that goes.
@@ -163,36 +189,45 @@ fn shared(
     uses: &Uses,
 ) -> Result<Result<Found, TargetError>, TargetError> {
     let budget = facts.budget();
-    let mut widths = LEAST;
+    let mut widths: Option<Widths> = None;
     let mut best: Option<Found> = None;
     let mut least = None;
     for shares in SHARES {
+        let all = |candidates: Vec<Widths>| -> Result<Vec<(Widths, Found)>, TargetError> {
+            let tried = |widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?));
+            candidates.into_par_iter().map(tried).collect()
+        };
         // What fits with more memory for values and constants fits with less.
-        let mut now = tried(machine, facts, plan, (widths, shares))?;
-        if !now.resources.fits(budget) {
-            least = Some(now.resources);
-            continue;
-        }
+        let first = all(widths.map_or_else(|| uses.first(), |widths| vec![widths]))?;
+        least = first.last().map(|(_, found)| found.resources);
+        let fitting = first.into_iter().filter(|(_, found)| found.resources.fits(budget));
+        let Some((mut own, mut now)) = fitting.min_by_key(|(_, found)| found.cycles) else { continue };
         loop {
-            let all = |candidates: Vec<Widths>| -> Result<Vec<(Widths, Found)>, TargetError> {
-                let tried = |widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?));
-                candidates.into_par_iter().map(tried).collect()
-            };
             let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
             let is_worth = |found: &Found| found.resources.fits(budget) && found.cycles <= needed;
-            let wider = all(uses.doubled(widths))?.into_iter().filter(|(_, found)| is_worth(found));
+            let wider = all(uses.doubled(own))?.into_iter().filter(|(_, found)| is_worth(found));
             // Of equally good ones the first.
             let best = wider.map(|(wider, found)| (now.value_of(&found, budget), wider, found));
             let best = best.reduce(|best, other| if other.0 > best.0 { other } else { best });
             if let Some((_, wider, found)) = best {
-                (widths, now) = (wider, found);
+                (own, now) = (wider, found);
                 continue;
             }
             // Where nothing more fits, something may do more good than something else does.
-            let other = all(uses.exchanged(widths))?.into_iter().filter(|(_, found)| is_worth(found));
+            let other = all(uses.exchanged(own))?.into_iter().filter(|(_, found)| is_worth(found));
             let Some((other, found)) = other.min_by_key(|(_, found)| found.cycles) else { break };
-            (widths, now) = (other, found);
+            (own, now) = (other, found);
         }
+        // What is wider than anything needs is made narrower.
+        loop {
+            let most = (now.cycles as f64 * (1.0 + SLOWER)) as u64;
+            let share = |found: &Found| found.resources.binding(budget).1;
+            let narrower = all(uses.halved(own))?.into_iter();
+            let narrower = narrower.filter(|(_, found)| found.cycles <= most && share(found) < share(&now));
+            let Some((narrower, found)) = narrower.min_by(|a, b| share(&a.1).total_cmp(&share(&b.1))) else { break };
+            (own, now) = (narrower, found);
+        }
+        widths = Some(own);
         if best.as_ref().is_none_or(|best| now.cycles < best.cycles) {
             best = Some(now);
         }

@@ -120,6 +120,12 @@ impl Pop {
         self.bits.div_ceil(BEAT_BYTES * 8 * self.channels.max(1)).max(1)
     }
 
+    /// The iteration in which the first FIFO gives the beat of a number, both from 0 on.
+    pub fn iteration_of(self, beat: u64) -> u64 {
+        let before = u128::from(beat) * u128::from(self.channels.max(1)) * u128::from(BEAT_BYTES * 8);
+        (before / u128::from(self.bits.max(1))) as u64
+    }
+
     /// Beats that the first FIFO has given when so many iterations have begun.
     pub fn taken(self, iterations: u64) -> u64 {
         self.bits.saturating_mul(iterations).div_ceil(BEAT_BYTES * 8).div_ceil(self.channels.max(1))

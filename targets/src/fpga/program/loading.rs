@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use super::parts::Load;
 use crate::fpga::design::Loader;
+use crate::fpga::nest::Pop;
 use crate::fpga::schedule::{Rate, Step};
 use crate::target::TargetError;
 
@@ -146,6 +147,13 @@ impl<'l> Loading<'l> {
         Ok(latest)
     }
 
+    /// The next iteration of a loop that begins now which takes a beat that none before it has taken.
+    fn next(&self, pop: Pop) -> Option<u64> {
+        let own = self.streams.get(pop.stream as usize)?;
+        let beat = (own.taken.len() - own.before) as u64;
+        Some(pop.iteration_of(beat).saturating_sub(own.iterations))
+    }
+
     /// Does a step that begins in a cycle, and returns the one in which it ends.
     ///
     /// # Errors
@@ -154,23 +162,33 @@ impl<'l> Loading<'l> {
         let Step::Loop { trips, interval, rest, pops } = step else {
             return Ok(begin + step.cycles());
         };
-        let mut now = begin;
-        for iteration in 0..*trips {
-            let mut start = if iteration == 0 { begin } else { now + interval };
-            for pop in pops {
+        // From one iteration that takes something new to the next.
+        let (mut last, mut now) = (0, begin);
+        while let Some(iteration) = pops.iter().filter_map(|pop| self.next(*pop)).min().filter(|next| next < trips) {
+            let mut start = now + (iteration - last) * interval;
+            let mut taken = Vec::with_capacity(pops.len());
+            let wanted: Vec<Pop> = pops.iter().copied().filter(|pop| self.next(*pop) == Some(iteration)).collect();
+            for pop in wanted {
                 let stream = pop.stream as usize;
                 let own = self.streams.get(stream);
-                let needed = own.map_or(0, |own| own.before as u64 + pop.taken(own.iterations + 1));
-                start = start.max(self.there(stream, needed as usize)?);
+                let needed =
+                    own.map_or(0, |own| own.before as u64 + pop.taken(own.iterations + iteration + 1)) as usize;
+                start = start.max(self.there(stream, needed)?);
+                taken.push((stream, needed));
             }
-            now = start;
-            for pop in pops {
-                if let Some(own) = self.streams.get_mut(pop.stream as usize) {
-                    own.iterations += 1;
-                    own.taken.resize(own.before + pop.taken(own.iterations) as usize, now);
+            for (stream, needed) in taken {
+                if let Some(own) = self.streams.get_mut(stream) {
+                    own.taken.resize(needed, start);
                 }
             }
+            (last, now) = (iteration, start);
         }
+        for pop in pops {
+            if let Some(own) = self.streams.get_mut(pop.stream as usize) {
+                own.iterations += trips;
+            }
+        }
+        now += (trips - 1 - last) * interval;
         Ok(now + rest)
     }
 }
