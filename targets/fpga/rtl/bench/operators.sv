@@ -33,7 +33,8 @@ module operators (
     output logic [31:0] modulo,
     output logic [31:0] pair,
     output logic [31:0] reciprocal_root,
-    output logic [31:0] sigmoid,
+    output logic [31:0] scaled,
+    output logic [31:0] scaled_down,
     output logic [15:0] half,
     output logic [15:0] brain,
     output logic [31:0] widened
@@ -107,8 +108,13 @@ module operators (
   int_pair #(.LATENCY(3)) u_pair (.clk, .a(a[7:0]), .b(b[7:0]), .c(c[7:0]), .y(pair_early));
   `HELD(32, 30, reciprocal_root)
   f32_rsqrt #(.LATENCY(30)) u_reciprocal_root (.clk, .a, .y(reciprocal_root_early));
-  `HELD(32, 33, sigmoid)
-  f32_sigmoid #(.LATENCY(33)) u_sigmoid (.clk, .a, .y(sigmoid_early));
+  // By a power of two with the exponent and the sign of b, which is normal, and by one that is known.
+  logic [31:0] power_of_two;
+  assign power_of_two = {b[31], b[30:23] == 0 ? 8'd1 : &b[30:23] ? 8'd254 : b[30:23], 23'b0};
+  `HELD(32, 4, scaled)
+  f32_scale #(.LATENCY(4)) u_scaled (.clk, .a, .b(power_of_two), .y(scaled_early));
+  `HELD(32, 1, scaled_down)
+  f32_scale #(.LATENCY(1)) u_scaled_down (.clk, .a, .b(32'h3e800000), .y(scaled_down_early));
   `HELD(16, 0, half)
   assign half_early = rounded_f16(a);
   `HELD(16, 0, brain)

@@ -134,6 +134,13 @@ pub fn maker(
             if !is_single(a, *dtype) || !is_single(b, *dtype) {
                 return Err(unsupported(kind));
             }
+            if counted == counted::Class::Single(counted::Float::Scale) {
+                // The power of two comes second.
+                let comes_first = !b.known.is_some_and(|bits| counted::is_power_of_two(bits, Form::Single));
+                let (a, b) = if comes_first { (b, a) } else { (a, b) };
+                let inputs = vec![a.plain(), b.plain()];
+                return Ok(Maker::Operator(class("f32_scale", latency, &[], &TWO), inputs, Finish::Lower));
+            }
             pair_of_singles(Pairing::Binary(*function), latency, a, b)
         }
         (Kind::Binary(function, dtype), [a, b]) => {
@@ -298,7 +305,6 @@ fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, 
         UnaryFn::Exp => operator("f32_exp", &[]),
         UnaryFn::Sqrt => operator("f32_sqrt", &[]),
         UnaryFn::Rsqrt => operator("f32_rsqrt", &[]),
-        UnaryFn::Sigmoid => operator("f32_sigmoid", &[]),
         UnaryFn::Round => operator("f32_integral", &[("FUNCTION", 0)]),
         UnaryFn::Floor => operator("f32_integral", &[("FUNCTION", 1)]),
         UnaryFn::Ceil => operator("f32_integral", &[("FUNCTION", 2)]),
@@ -308,6 +314,7 @@ fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, 
         UnaryFn::Cos
         | UnaryFn::Erf
         | UnaryFn::Log
+        | UnaryFn::Sigmoid
         | UnaryFn::Sin
         | UnaryFn::Softplus
         | UnaryFn::Tan

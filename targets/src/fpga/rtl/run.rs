@@ -21,7 +21,7 @@ const LIBRARY: [Source; 21] = [
     ("f32_mul.sv", include_str!("../../../fpga/rtl/f32_mul.sv")),
     ("f32_of_int.sv", include_str!("../../../fpga/rtl/f32_of_int.sv")),
     ("f32_rsqrt.sv", include_str!("../../../fpga/rtl/f32_rsqrt.sv")),
-    ("f32_sigmoid.sv", include_str!("../../../fpga/rtl/f32_sigmoid.sv")),
+    ("f32_scale.sv", include_str!("../../../fpga/rtl/f32_scale.sv")),
     ("f32_sqrt.sv", include_str!("../../../fpga/rtl/f32_sqrt.sv")),
     ("int_div.sv", include_str!("../../../fpga/rtl/int_div.sv")),
     ("int_mul.sv", include_str!("../../../fpga/rtl/int_mul.sv")),
