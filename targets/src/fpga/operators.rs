@@ -3,15 +3,15 @@
 //! An operator of latency 0 is logic between registers: several follow each other in a cycle as far as their delays allow. One of a
 //! latency of n has registers inside; it takes operands from registers in each cycle and has the result in a register n cycles later.
 //!
-//! Where figures come from. *DSP slices and block RAM* of all that the library in `targets/fpga/rtl/` has are what Yosys 0.23 makes of
-//! it (`synth_xilinx -family xcup`), which `rtl/tests/synthesis.rs` measures again; the operators of AMD may take others (an
-//! exponential function of 7 slices, assumed). A DSP48E2 has a multiplier of 27 by 18 bits with signs (UG579), so binary32's 24 by 24
-//! bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up tables, as Yosys maps them.
-//! *Logic* of divisions, roots, the exponential function, the fused multiplication and addition, rounding and what multiplies by powers
-//! of two is measured in the same way. *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in fabric takes 243 FF and
-//! 338 LUT (a published report of Vitis HLS, latency 4). The library's takes 773, and its multiplication 603 for 90 that are assumed:
-//! both have shifters for subnormal numbers, which AMD's flush to 0 (PG060). *Most latencies* are bounded by UG1399's table of
-//! `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
+//! Where figures come from. *DSP slices and block RAM* of all that the library in `targets/fpga/rtl/` has are what Yosys 0.23 makes of it
+//! (`synth_xilinx -family xcup`), which `rtl/tests/synthesis.rs` measures again; the operators of AMD may take others (an exponential
+//! function of 7 slices, and 2 for a factor that is a power of two, assumed). A DSP48E2 has a multiplier of 27 by 18 bits with signs
+//! (UG579), so binary32's 24 by 24 bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up
+//! tables, as Yosys maps them. *Logic* of divisions, roots, the exponential function, the fused multiplication and addition, rounding and
+//! what multiplies by powers of two is measured in the same way. *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in
+//! fabric takes 243 FF and 338 LUT (a published report of Vitis HLS, latency 4). The library's takes 773, and its multiplication 603 for 90
+//! that are assumed: both have shifters for subnormal numbers, which AMD's flush to 0 (PG060). *Most latencies* are bounded by UG1399's
+//! table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
 //! selection, and the times are of the order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
 
 use tcc_ir::DType;
@@ -354,15 +354,7 @@ impl Nest {
     }
 
     fn fold(&self, op: &Op, (function, dtype, width): (FoldFn, DType, u32), clock_hz: u64) -> Operator {
-        let width_bits = bits(op.form);
-        let class = match (function, op.form) {
-            (FoldFn::Sum | FoldFn::Dot, Form::Integer { .. }) => Class::Add(width_bits),
-            (FoldFn::Max | FoldFn::Min, Form::Integer { .. }) => Class::Extreme(width_bits),
-            (FoldFn::Product, Form::Integer { .. }) => Class::Multiply([width_bits; 2], width_bits),
-            (FoldFn::Sum | FoldFn::Dot, _) => float(Float::Add, dtype),
-            (FoldFn::Max | FoldFn::Min, _) => float(Float::Extreme, dtype),
-            (FoldFn::Product, _) => float(Float::Multiply, dtype),
-        };
+        let class = fold_class(op.form, function, dtype);
         let (levels, own) = (width.ilog2(), class.timing(clock_hz));
         let timing = if own.latency > 0 {
             Timing { latency: own.latency * levels, delay: own.delay }
@@ -484,6 +476,19 @@ pub fn is_power_of_two(bits: u64, form: Form) -> bool {
     };
     let exponent = bits >> fraction & exponents;
     bits & ((1 << fraction) - 1) == 0 && exponent != 0 && exponent != exponents
+}
+
+/// The class of what combines two lanes of a fold.
+pub fn fold_class(form: Form, function: FoldFn, dtype: DType) -> Class {
+    let own = bits(form);
+    match (function, form) {
+        (FoldFn::Sum | FoldFn::Dot, Form::Integer { .. }) => Class::Add(own),
+        (FoldFn::Max | FoldFn::Min, Form::Integer { .. }) => Class::Extreme(own),
+        (FoldFn::Product, Form::Integer { .. }) => Class::Multiply([own; 2], own),
+        (FoldFn::Sum | FoldFn::Dot, _) => float(Float::Add, dtype),
+        (FoldFn::Max | FoldFn::Min, _) => float(Float::Extreme, dtype),
+        (FoldFn::Product, _) => float(Float::Multiply, dtype),
+    }
 }
 
 fn float(function: Float, dtype: DType) -> Class {

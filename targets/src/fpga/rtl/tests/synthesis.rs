@@ -90,6 +90,7 @@ type Operator = (Class, &'static str, &'static str, &'static str, u32);
 
 const ONE: &str = ".a(a[31:0])";
 const TWO: &str = ".a(a[31:0]), .b(b[31:0])";
+const EXTREME: &str = ".a(a[31:0]), .b(b[31:0]), .least(c[0]), .folds(c[1])";
 const THREE: &str = ".a(a[31:0]), .b(b[31:0]), .c(c[31:0])";
 
 const OPERATORS: [Operator; 19] = [
@@ -103,7 +104,7 @@ const OPERATORS: [Operator; 19] = [
     (Class::Single(Float::ReciprocalSqrt), "f32_rsqrt", "", ONE, 32),
     (Class::Single(Float::Exp), "f32_exp", "", ONE, 32),
     (Class::Single(Float::Compare), "f32_compare", ", .FUNCTION(1)", TWO, 1),
-    (Class::Single(Float::Extreme), "f32_extreme", "", TWO, 32),
+    (Class::Single(Float::Extreme), "f32_extreme", "", EXTREME, 32),
     (Class::Single(Float::Round), "f32_integral", "", ONE, 32),
     (Class::Single(Float::FromInteger), "f32_of_int", "", ONE, 32),
     (Class::Single(Float::ToInteger), "int_of_f32", "", ONE, 32),
