@@ -10,7 +10,7 @@
 //! tables, as Yosys maps them. *Logic* of divisions, roots, the exponential function, the fused multiplication and addition, rounding and
 //! what multiplies by powers of two is measured in the same way. *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in
 //! fabric takes 243 FF and 338 LUT (a published report of Vitis HLS, latency 4). The library's takes 773, and its multiplication 603 for 90
-//! that are assumed: both have shifters for subnormal numbers, which AMD's flush to 0 (PG060). *Most latencies* are bounded by UG1399's
+//! that are assumed: both have shifters for subnormal numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's
 //! table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
 //! selection, and the times are of the order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
 

@@ -93,6 +93,9 @@ const TWO: &str = ".a(a[31:0]), .b(b[31:0])";
 const EXTREME: &str = ".a(a[31:0]), .b(b[31:0]), .least(c[0]), .folds(c[1])";
 const THREE: &str = ".a(a[31:0]), .b(b[31:0]), .c(c[31:0])";
 
+/// Look-up tables that are too few to matter.
+const SOME: u64 = 64;
+
 const OPERATORS: [Operator; 19] = [
     (Class::Single(Float::Add), "f32_add", "", TWO, 32),
     (Class::Single(Float::Multiply), "f32_mul", "", TWO, 32),
@@ -132,9 +135,12 @@ fn operators_take_what_is_counted() {
     for (number, (class, ..)) in OPERATORS.into_iter().enumerate() {
         let (own, counted) = (built.modules[&format!("operator{number}")], class.resources());
         eprintln!("{class:?}: {own:?}, counted {counted:?}");
-        let near = |own: u64, counted: u64| own <= 2 * counted && counted <= 2 * own;
+        // Slices are counted without what waits beside them.
+        let near = |own: u64, counted: u64| own <= 2 * counted + SOME && counted <= 2 * own + SOME;
+        // What is counted of these two is without subnormal numbers, as their circuits are that high-level synthesis has.
+        let is_other = matches!(class, Class::Single(Float::Add | Float::Multiply));
         if (own.dsps, own.bram18s, own.urams) != (counted.dsps, counted.bram18s, counted.urams)
-            || !near(own.luts, counted.luts)
+            || !is_other && !near(own.luts, counted.luts)
         {
             wrong.push(class);
         }
@@ -142,17 +148,33 @@ fn operators_take_what_is_counted() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// Holds slices and blocks of RAM that Yosys needs against those that are counted.
+/// The module that an operator of a class is.
+fn module(class: Class) -> &'static str {
+    match class {
+        Class::Multiply(..) => "int_mul",
+        Class::MultiplyPair => "int_pair",
+        Class::Divide(_) => "int_div",
+        class => OPERATORS.iter().find(|operator| operator.0 == class).map(|operator| operator.1).unwrap(),
+    }
+}
+
+/// Holds operators that are written, and slices and blocks of RAM that Yosys needs, against those that are counted.
 fn check(name: &str, case: &Case) {
     let schedule = case.schedule();
     let emitted = case.emitted(&schedule);
+    let mut shared: BTreeMap<&str, usize> = BTreeMap::new();
+    for (&class, &count) in &schedule.usage().operators {
+        *shared.entry(module(class)).or_default() += count as usize;
+    }
+    assert_eq!(shared, emitted.operators, "{name}");
+    // Parts of operators too.
     let kept = "*f32_* *int_*";
     let Some(built) = synthesised(name, "functions", &emitted.text, kept) else { return };
     let (own, usage) = (built.whole, schedule.usage());
     let memories: Resources = case.design.memories.iter().map(|memory| memory.resources(false)).sum();
     let counted = usage.resources() + memories;
     eprintln!("{name}: {own:?}, counted {counted:?}");
-    eprintln!("  counted {:?}; written {:?}", usage.operators, emitted.operators);
+    eprintln!("  counted {:?}", usage.operators);
     let modules = built.cells.iter().filter(|(cell, _)| cell.contains("f32_") || cell.contains("int_"));
     modules.for_each(|(module, count)| eprintln!("  built {count} of {module}"));
     let close = |own: u64, counted: u64| own.abs_diff(counted) * 10 <= counted;
