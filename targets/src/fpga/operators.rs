@@ -3,12 +3,16 @@
 //! An operator of latency 0 is logic between registers: several follow each other in a cycle as far as their delays allow. One of a
 //! latency of n has registers inside; it takes operands from registers in each cycle and has the result in a register n cycles later.
 //!
-//! Where figures come from. *DSP48E2*: a multiplier of 27 by 18 bits with signs (UG579), so binary32's 24 by 24 bits are two of them
-//! (26 and 17 bits without sign each), and products below 9 bits stay in look-up tables, as Yosys maps them. *binary32 addition* is
-//! in fabric, without DSPs; `fadd` of Vitis HLS in fabric takes 243 FF and 338 LUT (a published report of Vitis HLS, latency 4). *Most
-//! latencies* are bounded by UG1399's table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table
-//! for each bit of an addition, comparison or selection, and the times are of the order that HLS reports for -2 parts of
-//! UltraScale+. Nothing of it was measured on a part.
+//! Where figures come from. *DSP slices and block RAM* of all that the library in `targets/fpga/rtl/` has are what Yosys 0.23 makes of it
+//! (`synth_xilinx -family xcup`), which `rtl/tests/synthesis.rs` measures again; the operators of AMD may take others (an exponential
+//! function of 7 slices, and 2 for a factor that is a power of two, assumed). A DSP48E2 has a multiplier of 27 by 18 bits with signs
+//! (UG579), so binary32's 24 by 24 bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up
+//! tables, as Yosys maps them. *Logic* of divisions, roots, the exponential function, the fused multiplication and addition, rounding and
+//! what multiplies by powers of two is measured in the same way. *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in
+//! fabric takes 243 FF and 338 LUT (a published report of Vitis HLS, latency 4). The library's takes 773, and its multiplication 603 for 90
+//! that are assumed: both have shifters for subnormal numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's
+//! table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
+//! selection, and the times are of the order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
 
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
@@ -21,8 +25,12 @@ use crate::number::FoldFn;
 /// The share of the clock period that is left for wires: Vitis HLS takes 27 % by default (UG1399, `set_clock_uncertainty`).
 pub const UNCERTAINTY: f64 = 0.27;
 
-/// Bits of the multiplier of a DSP48E2, without sign (UG579).
-const TILE: [u32; 2] = [26, 17];
+/// Bits of the multiplier of a DSP48E2, with signs (UG579).
+const MULTIPLIER: [u32; 2] = [27, 18];
+
+/// Bits of a part of a factor that is wider: the cascade between slices shifts by 17 (UG579), so that Yosys makes parts of as many
+/// (`mul2dsp`) on both sides.
+const PART: u32 = 17;
 
 /// Products of fewer bits are made of look-up tables (Yosys, `synth_xilinx`: the least width of what goes to a DSP).
 const LEAST_PRODUCT: u32 = 9;
@@ -65,6 +73,8 @@ pub enum Float {
     Add,
     /// a b.
     Multiply,
+    /// a b, where one of both is known to be a power of two.
+    Scale,
     /// a b + c, rounded once.
     MultiplyAdd,
     /// a / b.
@@ -125,11 +135,13 @@ pub fn usable_ns(clock_hz: u64) -> f64 {
     1e9 / clock_hz as f64 * (1.0 - UNCERTAINTY)
 }
 
-/// DSP slices of a product: tiles of 26 by 17 bits whose lowest bit is wanted, in the better of both directions.
+/// DSP slices of a product: factors in parts, of which the last is as wide as the multiplier at most, and of the products of parts
+/// those whose lowest bit is wanted; in the better of both directions.
 fn tiles(bits: [u32; 2], wanted: u32) -> u32 {
+    let parts = |bits: u32, most: u32| 1 + bits.saturating_sub(most).div_ceil(PART);
     let count = |a: u32, b: u32| {
-        let (rows, columns) = ((a - 1).div_ceil(TILE[0]).max(1), (b - 1).div_ceil(TILE[1]).max(1));
-        let is_wanted = |row: u32, column: u32| row * TILE[0] + column * TILE[1] < wanted;
+        let (rows, columns) = (parts(a, MULTIPLIER[0]), parts(b, MULTIPLIER[1]));
+        let is_wanted = |row: u32, column: u32| (row + column) * PART < wanted;
         (0..rows).map(|row| (0..columns).filter(|&column| is_wanted(row, column)).count() as u32).sum::<u32>()
     };
     count(bits[0], bits[1]).min(count(bits[1], bits[0]))
@@ -206,7 +218,8 @@ impl Class {
             }
             // The lower product borrows from the upper where it is negative (WP486), which an addition puts right.
             Class::MultiplyPair => of(16, 0, 1),
-            Class::Divide(bits) => of(bits * bits, 3 * bits * bits, 0),
+            // Of 32 bits 2,112 and 2,152 (Yosys 0.23, of the library): a subtraction and a selection for each digit.
+            Class::Divide(bits) => of(2 * bits * bits, 2 * bits * bits, 0),
             Class::Single(function) => function.resources(false),
             Class::Double(function) => function.resources(true),
         }
@@ -223,7 +236,8 @@ impl Float {
     fn logic(self) -> (f64, u32) {
         match self {
             Float::Add => (14.4, 13),
-            Float::Multiply => (9.6, 9),
+            // High-level synthesis has a multiplication for both.
+            Float::Multiply | Float::Scale => (9.6, 9),
             Float::MultiplyAdd => (24.0, 20),
             Float::Divide | Float::Remainder => (36.0, 29),
             Float::Sqrt => (34.0, 29),
@@ -255,17 +269,19 @@ impl Float {
     }
 
     fn resources(self, double: bool) -> Resources {
-        // Of binary32 but for the addition, assumed; functions are made of a table and products, of which DSPs are counted.
+        // Of binary32; the source is said for all at the top. What the library has not is made of a table and products, of which DSPs
+        // are counted (assumed).
         let (luts, ffs, dsps) = match self {
             Float::Add => (338, 243, 0),
             Float::Multiply => (90, 120, 2),
-            Float::MultiplyAdd => (700, 500, 2),
-            Float::Divide | Float::Remainder => (800, 1100, 0),
-            Float::Sqrt => (480, 700, 0),
-            Float::Exp => (700, 400, 7),
+            Float::Scale => (452, 204, 0),
+            Float::MultiplyAdd => (1489, 839, 2),
+            Float::Divide | Float::Remainder => (1993, 689, 0),
+            Float::Sqrt => (1377, 535, 0),
+            Float::Exp => (1216, 443, 4),
             Float::Log => (900, 500, 11),
-            Float::Reciprocal => (200, 250, 8),
-            Float::ReciprocalSqrt => (250, 300, 9),
+            Float::Reciprocal => (1746, 546, 0),
+            Float::ReciprocalSqrt => (3054, 631, 0),
             Float::Tanh | Float::Sigmoid => (1900, 1800, 7),
             Float::Softplus => (2000, 1300, 18),
             Float::Erf => (1500, 1200, 18),
@@ -274,13 +290,15 @@ impl Float {
             Float::Power => (2000, 1300, 20),
             Float::Compare => (60, 10, 0),
             Float::Extreme => (100, 40, 0),
-            Float::Round => (120, 60, 0),
+            Float::Round => (362, 87, 0),
             Float::Bits => (8, 0, 0),
             Float::FromInteger => (250, 200, 0),
             Float::ToInteger => (250, 200, 0),
             Float::Narrow => (60, 40, 0),
         };
-        let base = Resources { luts, ffs, dsps, ..Resources::default() };
+        // e^(i / 512) in 36 bits.
+        let bram18s = u64::from(self == Float::Exp);
+        let base = Resources { luts, ffs, dsps, bram18s, ..Resources::default() };
         match (double, self) {
             (false, _) => base,
             // 53 by 53 bits.
@@ -336,15 +354,7 @@ impl Nest {
     }
 
     fn fold(&self, op: &Op, (function, dtype, width): (FoldFn, DType, u32), clock_hz: u64) -> Operator {
-        let width_bits = bits(op.form);
-        let class = match (function, op.form) {
-            (FoldFn::Sum | FoldFn::Dot, Form::Integer { .. }) => Class::Add(width_bits),
-            (FoldFn::Max | FoldFn::Min, Form::Integer { .. }) => Class::Extreme(width_bits),
-            (FoldFn::Product, Form::Integer { .. }) => Class::Multiply([width_bits; 2], width_bits),
-            (FoldFn::Sum | FoldFn::Dot, _) => float(Float::Add, dtype),
-            (FoldFn::Max | FoldFn::Min, _) => float(Float::Extreme, dtype),
-            (FoldFn::Product, _) => float(Float::Multiply, dtype),
-        };
+        let class = fold_class(op.form, function, dtype);
         let (levels, own) = (width.ilog2(), class.timing(clock_hz));
         let timing = if own.latency > 0 {
             Timing { latency: own.latency * levels, delay: own.delay }
@@ -373,6 +383,14 @@ impl Nest {
     /// The bits of the widest operand or the result.
     fn widest(&self, op: &Op) -> u32 {
         op.operands.iter().map(|&id| bits(self.form_of(id))).max().unwrap_or(1).max(bits(op.form))
+    }
+
+    /// Whether a factor of a product of floats is a known power of two in all copies.
+    fn scales(&self, op: &Op) -> bool {
+        op.operands.iter().map(|id| &self.ops[id.index()]).any(|factor| match &factor.kind {
+            Kind::Constant(values) => values.iter().all(|&bits| is_power_of_two(bits, factor.form)),
+            _ => false,
+        })
     }
 
     fn product(&self, op: &Op) -> Class {
@@ -421,6 +439,7 @@ impl Nest {
                 // What is not defined on integers is not made of anything.
                 _ => Class::Wires,
             },
+            Kind::Binary(BinaryFn::Mul, dtype) if dtype.is_float() && self.scales(op) => float(Float::Scale, dtype),
             Kind::Binary(function, dtype) if dtype.is_float() => binary_float(function, dtype),
             Kind::Binary(function, _) => match function {
                 BinaryFn::Add | BinaryFn::Sub => Class::Add(own),
@@ -444,6 +463,31 @@ impl Nest {
                 (false, false) => Class::Wires,
             },
         }
+    }
+}
+
+/// Whether a float with these bits is a power of two, or the negative of one, and a normal number: it has no fraction, and its
+/// exponent is neither that of subnormal numbers nor that of infinity (IEEE 754).
+pub fn is_power_of_two(bits: u64, form: Form) -> bool {
+    let (fraction, exponents) = match form {
+        Form::Single => (23, 255),
+        Form::Double => (52, 2047),
+        Form::Integer { .. } => return false,
+    };
+    let exponent = bits >> fraction & exponents;
+    bits & ((1 << fraction) - 1) == 0 && exponent != 0 && exponent != exponents
+}
+
+/// The class of what combines two lanes of a fold.
+pub fn fold_class(form: Form, function: FoldFn, dtype: DType) -> Class {
+    let own = bits(form);
+    match (function, form) {
+        (FoldFn::Sum | FoldFn::Dot, Form::Integer { .. }) => Class::Add(own),
+        (FoldFn::Max | FoldFn::Min, Form::Integer { .. }) => Class::Extreme(own),
+        (FoldFn::Product, Form::Integer { .. }) => Class::Multiply([own; 2], own),
+        (FoldFn::Sum | FoldFn::Dot, _) => float(Float::Add, dtype),
+        (FoldFn::Max | FoldFn::Min, _) => float(Float::Extreme, dtype),
+        (FoldFn::Product, _) => float(Float::Multiply, dtype),
     }
 }
 
@@ -497,9 +541,11 @@ mod tests {
         assert_eq!(tiles([27, 19], 46), 2);
         // 24 by 24 bits without sign, 25 with one: a row of 26 bits, and columns of 17 and 7.
         assert_eq!(tiles([25, 25], 50), 2);
-        // Of 32 by 32 bits the tile at 2^43 is not wanted in 32 bits.
+        // Of 32 by 32 bits the product of the upper parts, at 2^34, is not wanted in 32 bits.
         assert_eq!(tiles([32, 32], 64), 4);
         assert_eq!(tiles([32, 32], 32), 3);
+        // Four parts each, of which sums of places up to 51 are wanted.
+        assert_eq!(tiles([64, 64], 64), 10);
     }
 
     #[test]

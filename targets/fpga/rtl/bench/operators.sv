@@ -27,13 +27,14 @@ module operators (
     output logic [31:0] below,
     output logic [31:0] above,
     output logic [31:0] whole_product,
-    output logic [31:0] mixed_sum,
+    output logic [31:0] mixed_product,
     output logic [31:0] quotient,
     output logic [31:0] rest,
     output logic [31:0] modulo,
     output logic [31:0] pair,
     output logic [31:0] reciprocal_root,
-    output logic [31:0] sigmoid,
+    output logic [31:0] scaled,
+    output logic [31:0] scaled_down,
     output logic [15:0] half,
     output logic [15:0] brain,
     output logic [31:0] widened
@@ -66,13 +67,13 @@ module operators (
     end
   endgenerate
   `HELD(32, 1, greater)
-  f32_extreme #(.LATENCY(1)) u_greater (.clk, .a, .b, .y(greater_early));
+  f32_extreme #(.LATENCY(1)) u_greater (.clk, .a, .b, .least(1'b0), .folds(1'b0), .y(greater_early));
   `HELD(32, 0, lesser)
-  f32_extreme #(.LATENCY(0), .LEAST(1)) u_lesser (.clk, .a, .b, .y(lesser_early));
+  f32_extreme #(.LATENCY(0)) u_lesser (.clk, .a, .b, .least(1'b1), .folds(1'b0), .y(lesser_early));
   `HELD(32, 1, greater_folded)
-  f32_extreme #(.LATENCY(1), .FOLDS(1)) u_greater_folded (.clk, .a, .b, .y(greater_folded_early));
+  f32_extreme #(.LATENCY(1)) u_greater_folded (.clk, .a, .b, .least(1'b0), .folds(1'b1), .y(greater_folded_early));
   `HELD(32, 2, lesser_folded)
-  f32_extreme #(.LATENCY(2), .LEAST(1), .FOLDS(1)) u_lesser_folded (.clk, .a, .b, .y(lesser_folded_early));
+  f32_extreme #(.LATENCY(2)) u_lesser_folded (.clk, .a, .b, .least(1'b1), .folds(1'b1), .y(lesser_folded_early));
   `HELD(32, 4, of_signed)
   f32_of_int #(.LATENCY(4)) u_of_signed (.clk, .a, .y(of_signed_early));
   `HELD(32, 1, of_unsigned)
@@ -93,10 +94,10 @@ module operators (
   f32_integral #(.LATENCY(0), .FUNCTION(2)) u_above (.clk, .a, .y(above_early));
   `HELD(32, 5, whole_product)
   int_mul #(.LATENCY(5)) u_whole_product (.clk, .a, .b, .y(whole_product_early));
-  // a without a sign, b with one, c with one.
-  `HELD(32, 4, mixed_sum)
-  int_mul_add #(.LATENCY(4), .A_WIDTH(8), .B_WIDTH(16), .C_WIDTH(24), .A_SIGNED(0)) u_mixed_sum (
-      .clk, .a(a[7:0]), .b(b[15:0]), .c(c[23:0]), .y(mixed_sum_early));
+  // a without a sign, b with one.
+  `HELD(32, 4, mixed_product)
+  int_mul #(.LATENCY(4), .A_WIDTH(9), .B_WIDTH(16)) u_mixed_product (
+      .clk, .a({1'b0, a[7:0]}), .b(b[15:0]), .y(mixed_product_early));
   `HELD(32, 36, quotient)
   int_div #(.LATENCY(36)) u_quotient (.clk, .a, .b, .y(quotient_early));
   `HELD(32, 20, rest)
@@ -107,8 +108,13 @@ module operators (
   int_pair #(.LATENCY(3)) u_pair (.clk, .a(a[7:0]), .b(b[7:0]), .c(c[7:0]), .y(pair_early));
   `HELD(32, 30, reciprocal_root)
   f32_rsqrt #(.LATENCY(30)) u_reciprocal_root (.clk, .a, .y(reciprocal_root_early));
-  `HELD(32, 33, sigmoid)
-  f32_sigmoid #(.LATENCY(33)) u_sigmoid (.clk, .a, .y(sigmoid_early));
+  // By a power of two with the exponent and the sign of b, which is normal, and by one that is known.
+  logic [31:0] power_of_two;
+  assign power_of_two = {b[31], b[30:23] == 0 ? 8'd1 : &b[30:23] ? 8'd254 : b[30:23], 23'b0};
+  `HELD(32, 4, scaled)
+  f32_scale #(.LATENCY(4)) u_scaled (.clk, .a, .b(power_of_two), .y(scaled_early));
+  `HELD(32, 1, scaled_down)
+  f32_scale #(.LATENCY(1)) u_scaled_down (.clk, .a, .b(32'h3e800000), .y(scaled_down_early));
   `HELD(16, 0, half)
   assign half_early = rounded_f16(a);
   `HELD(16, 0, brain)

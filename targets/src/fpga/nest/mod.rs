@@ -314,7 +314,7 @@ pub enum Kind {
     Unary(UnaryFn, DType),
     /// (2) A function of elements of a type, as [`Expr::Binary`](crate::kernel::Expr::Binary).
     Binary(BinaryFn, DType),
-    /// (3) a b + c of floats, rounded once. Of integers it is a multiplication and an addition.
+    /// (3) a b + c of floats, rounded once.
     MulAdd(DType),
     /// (3) The second where the first is not 0, else the third.
     Select,

@@ -15,7 +15,8 @@ use super::scope::{Scope, Value, Want};
 use super::text::{Piece, Text};
 use crate::fpga::design::{OnChip, Storage};
 use crate::fpga::nest::{ArrayPlace, BlockId, Form, Item, Kind, LoopId, OpId};
-use crate::fpga::schedule::Schedule;
+use crate::fpga::operators::fold_class;
+use crate::fpga::schedule::{Schedule, is_shared};
 
 /// What is built: memories, functions, and the calls of them one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -395,7 +396,7 @@ impl Emitter<'_> {
         scope: &mut Scope<'_>,
         (block, stage, latency): (BlockId, u32, u32),
         (name, form): (&str, Form),
-        made: Maker,
+        (made, shared): (Maker, bool),
     ) -> String {
         let bits = form.bits();
         match made {
@@ -406,7 +407,7 @@ impl Emitter<'_> {
             Maker::Operator(class, operands, finish) => {
                 let flag = scope.flag(block, stage);
                 let slot = self.slot(scope, block, stage);
-                let result = self.pool.take(&class, slot, &flag, operands);
+                let result = self.pool.take(&class, shared, slot, &flag, operands);
                 let own = |signed| Form::Integer { bits: class.output() as u8, signed };
                 let value = match finish {
                     Finish::Lower => Piece::of(&result, 0, own(true)).extended(bits),
@@ -451,7 +452,7 @@ impl Emitter<'_> {
             }
             let inputs = pieces.iter().map(|piece| piece.extended(8)).collect();
             let flag = scope.flag(block, start);
-            let result = self.pool.take(&class, self.slot(scope, block, start), &flag, inputs);
+            let result = self.pool.take(&class, true, self.slot(scope, block, start), &flag, inputs);
             for (half, (id, op)) in [(x, first), (y, second)].into_iter().enumerate() {
                 let own = Piece::of(&result, 16 - 16 * half as u32, Form::Integer { bits: 16, signed: true });
                 let name = format!("{}_c{copy}", scope.raw(id));
@@ -474,12 +475,14 @@ impl Emitter<'_> {
             .map(|&operand| scope.value(&mut self.text, operand, Want::In(block, start)))
             .collect::<Result<_, _>>()?;
         let raw = scope.raw(id);
+        let counted = schedule.nest.class(op);
+        let shared = is_shared(counted);
         let mut copies = Vec::new();
         for copy in 0..op.copies {
             let pieces: Vec<Piece> = operands.iter().map(|operand| operand.piece(copy, op.copies)).collect();
-            let made = maker(&op.kind, schedule.nest.class(op), op.form, latency, &pieces)?;
+            let made = maker(&op.kind, counted, op.form, latency, &pieces)?;
             let name = format!("{raw}_c{copy}");
-            copies.push(self.made(scope, (block, start, latency), (&name, op.form), made));
+            copies.push(self.made(scope, (block, start, latency), (&name, op.form), (made, shared)));
         }
         self.joined(&raw, op.form.bits(), &copies);
         Ok(())
@@ -499,6 +502,7 @@ impl Emitter<'_> {
         };
         let (start, latency) = (schedule.starts[id.index()], schedule.latencies[id.index()]);
         let levels = width.trailing_zeros();
+        let shared = is_shared(fold_class(op.form, *function, *dtype));
         if !width.is_power_of_two() {
             return Err(RtlError::Unsupported(format!("a fold of {width} lanes")));
         }
@@ -517,7 +521,7 @@ impl Emitter<'_> {
                 for lane in 0..half {
                     let made = folder(*function, *dtype, op.form.bits(), each, [&row[lane], &row[lane + half]])?;
                     let name = format!("{raw}_g{group}_{level}_{lane}");
-                    let result = self.made(scope, (block, stage, each), (&name, op.form), made);
+                    let result = self.made(scope, (block, stage, each), (&name, op.form), (made, shared));
                     next.push(Piece::of(&result, 0, op.form));
                 }
                 row = next;

@@ -134,6 +134,13 @@ pub fn maker(
             if !is_single(a, *dtype) || !is_single(b, *dtype) {
                 return Err(unsupported(kind));
             }
+            if counted == counted::Class::Single(counted::Float::Scale) {
+                // The power of two comes second.
+                let comes_first = !b.known.is_some_and(|bits| counted::is_power_of_two(bits, Form::Single));
+                let (a, b) = if comes_first { (b, a) } else { (a, b) };
+                let inputs = vec![a.plain(), b.plain()];
+                return Ok(Maker::Operator(class("f32_scale", latency, &[], &TWO), inputs, Finish::Lower));
+            }
             pair_of_singles(Pairing::Binary(*function), latency, a, b)
         }
         (Kind::Binary(function, dtype), [a, b]) => {
@@ -142,20 +149,6 @@ pub fn maker(
         (Kind::MulAdd(dtype), [a, b, c]) if is_single(a, *dtype) => {
             let inputs = vec![a.plain(), b.plain(), c.plain()];
             Ok(Maker::Operator(class("f32_fma", latency, &[], &THREE), inputs, Finish::Lower))
-        }
-        (Kind::MulAdd(dtype), [a, b, c]) if !dtype.is_float() => {
-            let parameters = [
-                ("A_WIDTH", a.bits),
-                ("B_WIDTH", b.bits),
-                ("C_WIDTH", c.bits),
-                ("WIDTH", bits),
-                ("A_SIGNED", u32::from(a.signed)),
-                ("B_SIGNED", u32::from(b.signed)),
-                ("C_SIGNED", u32::from(c.signed)),
-            ];
-            let inputs = [("a", a.bits), ("b", b.bits), ("c", c.bits)];
-            let class = Class { output: bits, ..class("int_mul_add", latency, &parameters, &inputs) };
-            Ok(Maker::Operator(class, vec![a.plain(), b.plain(), c.plain()], Finish::Lower))
         }
         (Kind::Convert(from, to), [a]) => convert(*from, *to, bits, latency, a),
         _ => Err(unsupported(kind)),
@@ -208,18 +201,18 @@ fn product(bits: u32, (latency, multiplies): (u32, bool), a: &Piece, b: &Piece) 
         (_, Some(known)) if !multiplies => (a, known),
         (Some(known), None) if !multiplies => (b, known),
         _ => {
-            let parameters = [
-                ("A_WIDTH", a.bits),
-                ("B_WIDTH", b.bits),
-                ("WIDTH", bits),
-                ("A_SIGNED", u32::from(a.signed)),
-                ("B_SIGNED", u32::from(b.signed)),
-            ];
-            let class = class("int_mul", latency, &parameters, &[("a", a.bits), ("b", b.bits)]);
-            return Maker::Operator(Class { output: bits, ..class }, vec![a.plain(), b.plain()], Finish::Lower);
+            return multiplied(bits, latency, [a, b], Finish::Lower);
         }
     };
     Maker::Logic(sums(&value.extended(bits), i128::from(known), bits))
+}
+
+/// A product of so many bits of two factors, with signs: what is alike for [`counted::Class::Multiply`] is one class.
+fn multiplied(bits: u32, latency: u32, factors: [&Piece; 2], finish: Finish) -> Maker {
+    let [a, b] = factors.map(|factor| factor.bits + u32::from(!factor.signed));
+    let class = class("int_mul", latency, &[("A_WIDTH", a), ("B_WIDTH", b), ("WIDTH", bits)], &[("a", a), ("b", b)]);
+    let operands = vec![factors[0].extended(a), factors[1].extended(b)];
+    Maker::Operator(Class { output: bits, ..class }, operands, finish)
 }
 
 /// A value of so many bits times a number, as a sum of shifted values: digits of -1, 0 and 1, of which as few as possible are not 0.
@@ -259,12 +252,8 @@ fn quotient(remainder: bool, floors: bool, bits: u32, latency: u32, a: &Piece, b
         let shift = a.bits + (64 - (divisor - 1).leading_zeros());
         let factor = (1u128 << shift).div_ceil(u128::from(divisor));
         let factor = Piece::number(factor as u64, unsigned(a.bits + 1));
-        let wide = 2 * a.bits + 1;
-        let parameters =
-            [("A_WIDTH", a.bits), ("B_WIDTH", factor.bits), ("WIDTH", wide), ("A_SIGNED", 0), ("B_SIGNED", 0)];
-        let class = class("int_mul", latency, &parameters, &[("a", a.bits), ("b", factor.bits)]);
         let finish = if remainder { Finish::Rest(a.clone(), shift, divisor) } else { Finish::Shifted(shift) };
-        return Maker::Operator(Class { output: wide, ..class }, vec![a.plain(), factor.plain()], finish);
+        return multiplied(2 * a.bits + 2, latency, [a, &factor], finish);
     }
     let wide = (a.bits + u32::from(!a.signed)).max(b.bits + u32::from(!b.signed)).max(bits);
     let (x, y) = (a.extended(wide), b.extended(wide));
@@ -298,7 +287,6 @@ fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, 
         UnaryFn::Exp => operator("f32_exp", &[]),
         UnaryFn::Sqrt => operator("f32_sqrt", &[]),
         UnaryFn::Rsqrt => operator("f32_rsqrt", &[]),
-        UnaryFn::Sigmoid => operator("f32_sigmoid", &[]),
         UnaryFn::Round => operator("f32_integral", &[("FUNCTION", 0)]),
         UnaryFn::Floor => operator("f32_integral", &[("FUNCTION", 1)]),
         UnaryFn::Ceil => operator("f32_integral", &[("FUNCTION", 2)]),
@@ -308,6 +296,7 @@ fn unary_of_single(function: UnaryFn, latency: u32, a: &Piece) -> Result<Maker, 
         UnaryFn::Cos
         | UnaryFn::Erf
         | UnaryFn::Log
+        | UnaryFn::Sigmoid
         | UnaryFn::Sin
         | UnaryFn::Softplus
         | UnaryFn::Tan
@@ -320,7 +309,12 @@ fn pair_of_singles(pairing: Pairing, latency: u32, a: &Piece, b: &Piece) -> Resu
     let operator = |module, parameters: &[(&'static str, u32)], y: String| {
         Ok(Maker::Operator(class(module, latency, parameters, &TWO), vec![x.clone(), y], Finish::Lower))
     };
-    let extreme = |least: u32, folds: u32, y: String| operator("f32_extreme", &[("LEAST", least), ("FOLDS", folds)], y);
+    // The same operator finds the greater and the lesser.
+    let extreme = |least: u32, folds: u32, y: String| {
+        let inputs = [("a", 32), ("b", 32), ("least", 1), ("folds", 1)];
+        let operands = vec![x.clone(), y, format!("1'b{least}"), format!("1'b{folds}")];
+        Ok(Maker::Operator(class("f32_extreme", latency, &[], &inputs), operands, Finish::Lower))
+    };
     let compare = |function: u32| {
         let class = class("f32_compare", latency, &[("FUNCTION", function)], &TWO);
         Ok(Maker::Operator(Class { output: 1, ..class }, vec![x.clone(), y.clone()], Finish::Lower))
@@ -468,10 +462,11 @@ struct Unit {
 }
 
 impl Pool {
-    /// The name of the result of an operator that is free in a slot, to which operands are given while a flag is set.
-    pub fn take(&mut self, class: &Class, slot: Slot, flag: &str, operands: Vec<String>) -> String {
+    /// The name of the result of an operator that is free in a slot, to which operands are given while a flag is set. Of what is not
+    /// shared there is none but a new one.
+    pub fn take(&mut self, class: &Class, shared: bool, slot: Slot, flag: &str, operands: Vec<String>) -> String {
         let units = self.classes.entry(class.clone()).or_default();
-        let free = units.iter().position(|unit| !unit.slots.contains(&slot));
+        let free = units.iter().position(|unit| shared && !unit.slots.contains(&slot));
         let place = free.unwrap_or(units.len());
         if free.is_none() {
             units.push(Unit::default());

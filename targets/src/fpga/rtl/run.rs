@@ -10,7 +10,7 @@ use crate::fpga::design::OnChip;
 use crate::verilator::{Built, DELAY, Design, FLOAT, Part, Source};
 
 /// The operators and memories.
-const LIBRARY: [Source; 21] = [
+const LIBRARY: [Source; 20] = [
     ("f32_add.sv", include_str!("../../../fpga/rtl/f32_add.sv")),
     ("f32_compare.sv", include_str!("../../../fpga/rtl/f32_compare.sv")),
     ("f32_div.sv", include_str!("../../../fpga/rtl/f32_div.sv")),
@@ -21,11 +21,10 @@ const LIBRARY: [Source; 21] = [
     ("f32_mul.sv", include_str!("../../../fpga/rtl/f32_mul.sv")),
     ("f32_of_int.sv", include_str!("../../../fpga/rtl/f32_of_int.sv")),
     ("f32_rsqrt.sv", include_str!("../../../fpga/rtl/f32_rsqrt.sv")),
-    ("f32_sigmoid.sv", include_str!("../../../fpga/rtl/f32_sigmoid.sv")),
+    ("f32_scale.sv", include_str!("../../../fpga/rtl/f32_scale.sv")),
     ("f32_sqrt.sv", include_str!("../../../fpga/rtl/f32_sqrt.sv")),
     ("int_div.sv", include_str!("../../../fpga/rtl/int_div.sv")),
     ("int_mul.sv", include_str!("../../../fpga/rtl/int_mul.sv")),
-    ("int_mul_add.sv", include_str!("../../../fpga/rtl/int_mul_add.sv")),
     ("int_of_f32.sv", include_str!("../../../fpga/rtl/int_of_f32.sv")),
     ("int_pair.sv", include_str!("../../../fpga/rtl/int_pair.sv")),
     ("memory_dual.sv", include_str!("../../../fpga/rtl/memory_dual.sv")),

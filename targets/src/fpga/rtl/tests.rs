@@ -16,8 +16,6 @@ use super::{Call, Emitted, Outcome, Rtl, RtlError, Whole, emit, library};
 use crate::Machine;
 use crate::fpga::design::{Design, Function, Home, MemoryId, OnChip, Storage};
 use crate::fpga::nest::Item;
-use crate::fpga::operators::{Class, Float};
-use crate::fpga::resources::Resources;
 use crate::fpga::schedule::Schedule;
 use crate::kernel::Kernel;
 use crate::kernel::check::check;
@@ -99,27 +97,6 @@ impl Case {
         self.check(&format!("{name}_slow"), &slow::slowed(fast, 1), buffers);
     }
 
-    /// Holds slices and blocks of RAM that Yosys needs against those that are counted.
-    fn check_resources(&self, name: &str) {
-        let schedule = self.schedule();
-        let Some(cells) = synthesis::cells(&self.emitted(&schedule), &folder(&format!("{name}_cells"))) else { return };
-        let count = |prefix: &str| {
-            cells.iter().filter(|(cell, _)| cell.starts_with(prefix)).map(|(_, count)| count).sum::<u64>()
-        };
-        let counted = schedule.usage();
-        let operators = counted.operators.iter().map(|(&class, &count)| library_resources(class) * count);
-        let operators: Resources = operators.sum();
-        let memories: Resources = self.design.memories.iter().map(|memory| memory.resources(false)).sum();
-        let expected = operators + counted.memories + memories;
-        let dsps = count("DSP48E2");
-        let blocks = count("RAMB18") + 2 * count("RAMB36");
-        let close = |own: u64, expected: u64| own.abs_diff(expected) * 10 <= expected;
-        assert!(close(dsps, expected.dsps), "{name}: {dsps} slices, {} counted", expected.dsps);
-        assert!(close(blocks, expected.bram18s), "{name}: {blocks} blocks of RAM, {} counted", expected.bram18s);
-        let logic = (count("LUT"), count("FD"), count("SRL"));
-        eprintln!("{name}: {dsps} DSPs, {blocks} RAMB18, LUT, FF and SRL {logic:?}; counted {:?}", counted.resources());
-    }
-
     /// Holds what it computes and its cycles in SystemVerilog against the simulator and the schedule.
     fn check(&self, name: &str, schedule: &Schedule, buffers: &[Vec<u8>]) -> Option<Outcome> {
         let expected = self.simulated(buffers);
@@ -168,17 +145,6 @@ fn cycles(schedule: &Schedule) -> (u64, bool) {
     }
     let (cycles, branches) = items(schedule, &schedule.nest.body);
     (2 + cycles, branches)
-}
-
-/// What an operator of a class takes of slices and RAM in the library, where that is not what tools of high-level synthesis take for
-/// it, which is what is counted: functions are made of dividers here, and have tables.
-fn library_resources(class: Class) -> Resources {
-    let of = |dsps, bram18s| Resources { dsps, bram18s, ..Resources::default() };
-    match class {
-        Class::Single(Float::Exp | Float::Sigmoid) => of(4, 1),
-        Class::Single(Float::Reciprocal | Float::ReciprocalSqrt) => of(0, 0),
-        class => class.resources(),
-    }
 }
 
 /// Bytes that look random.
@@ -234,20 +200,6 @@ fn random_kernels() {
         case.check(&format!("random_{}", seed % 8), &fast, &buffers);
         case.check(&format!("random_slow_{}", seed % 8), &schedule, &buffers);
     }
-}
-
-#[test]
-fn what_is_counted_is_what_is_built() {
-    let bram = Storage::Bram;
-    Case::new(kernels::product(16, 16, 16, 16), &[1, 16, 16], bram).check_resources("product");
-    Case::new(kernels::paired_product(16, 16, 16), &[2, 16, 16], bram).check_resources("paired");
-    Case::new(kernels::norm(2, 1024, 2), &[2; 4], bram).check_resources("norm");
-}
-
-#[test]
-#[ignore = "32 slices are counted where 24 are built; the cause is not found yet"]
-fn what_is_counted_of_an_attention_is_what_is_built() {
-    Case::new(kernels::attention(4, 4), &[1, 4, 4, 4], Storage::Bram).check_resources("attention");
 }
 
 #[test]
