@@ -7,11 +7,12 @@
 //! (`synth_xilinx -family xcup`), which `rtl/tests/synthesis.rs` measures again; the operators of AMD may take others (an exponential
 //! function of 7 slices, and 2 for a factor that is a power of two, assumed). A DSP48E2 has a multiplier of 27 by 18 bits with signs
 //! (UG579), so binary32's 24 by 24 bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up
-//! tables, as Yosys maps them. *Logic* of divisions, roots, the exponential function, the fused multiplication and addition, rounding and
-//! what multiplies by powers of two is measured in the same way. *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in
-//! fabric takes 243 FF and 338 LUT (a published report of Vitis HLS, latency 4). The library's takes 773, and its multiplication 603 for 90
-//! that are assumed: both have shifters for subnormal numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's
-//! table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
+//! tables, as Yosys maps them. *Logic* of reciprocals, the fused multiplication and addition and rounding is measured in the same way.
+//! *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in fabric takes 243 FF and 338 LUT (a published report of Vitis
+//! HLS, latency 4). Its division, root and exponential function are taken to have 994, 615 and 924 LUT (assumed, from memory of reports of
+//! Vivado HLS for parts of the 7 series). The library's addition takes 773 LUT, its multiplication 603 for 90 that are assumed, its
+//! division 1,993, root 1,377, exponential function 1,216 and what multiplies by powers of two 452: they have shifters for subnormal
+//! numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
 //! selection, and the times are of the order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
 
 use tcc_ir::DType;
@@ -274,11 +275,11 @@ impl Float {
         let (luts, ffs, dsps) = match self {
             Float::Add => (338, 243, 0),
             Float::Multiply => (90, 120, 2),
-            Float::Scale => (452, 204, 0),
+            Float::Scale => (90, 120, 0),
             Float::MultiplyAdd => (1489, 839, 2),
-            Float::Divide | Float::Remainder => (1993, 689, 0),
-            Float::Sqrt => (1377, 535, 0),
-            Float::Exp => (1216, 443, 4),
+            Float::Divide | Float::Remainder => (994, 761, 0),
+            Float::Sqrt => (615, 405, 0),
+            Float::Exp => (924, 277, 4),
             Float::Log => (900, 500, 11),
             Float::Reciprocal => (1746, 546, 0),
             Float::ReciprocalSqrt => (3054, 631, 0),

@@ -137,8 +137,9 @@ fn operators_take_what_is_counted() {
         eprintln!("{class:?}: {own:?}, counted {counted:?}");
         // Slices are counted without what waits beside them.
         let near = |own: u64, counted: u64| own <= 2 * counted + SOME && counted <= 2 * own + SOME;
-        // What is counted of these two is without subnormal numbers, as their circuits are that high-level synthesis has.
-        let is_other = matches!(class, Class::Single(Float::Add | Float::Multiply));
+        // What is counted of these is without subnormal numbers, as their circuits are that high-level synthesis has.
+        let others = [Float::Add, Float::Multiply, Float::Scale, Float::Sqrt].map(Class::Single);
+        let is_other = others.contains(&class);
         if (own.dsps, own.bram18s, own.urams) != (counted.dsps, counted.bram18s, counted.urams)
             || !is_other && !near(own.luts, counted.luts)
         {
