@@ -52,15 +52,15 @@ impl<'p> Mix<'p> {
         Ok(self.of(widths)?.calls.get(call).map(|call| call.kernel.nameless()))
     }
 
-    /// Each call for its own widths.
+    /// Each call for its own widths; nothing where some of these make other calls of the plan, so that they do not go together.
     ///
     /// # Errors
     /// A defect.
-    pub fn lowered(&self, widths: &[Widths]) -> Result<Lowered, TargetError> {
+    pub fn lowered(&self, widths_of: &[Widths]) -> Result<Option<Lowered>, TargetError> {
         let mut all = Lowered::default();
         // Where the arranged constants of each of the lowered plans begin among all.
         let mut firsts: BTreeMap<Key, u32> = BTreeMap::new();
-        for (call, &widths) in widths.iter().enumerate() {
+        for (call, &widths) in widths_of.iter().enumerate() {
             let own = self.of(widths)?;
             let first = *firsts.entry(key(widths)).or_insert_with(|| {
                 let first = all.arranged.len() as u32;
@@ -69,8 +69,10 @@ impl<'p> Mix<'p> {
                 all.arranged_lanes.resize(all.arranged.len(), widths.lanes);
                 first
             });
-            let lost = || TargetError::Fault("widths change what is called".to_owned());
-            let mut lower = own.calls.get(call).cloned().ok_or_else(lost)?;
+            if own.calls.len() != widths_of.len() {
+                return Ok(None);
+            }
+            let mut lower = own.calls[call].clone();
             for argument in &mut lower.arguments {
                 if let Argument::Arranged(number) = argument {
                     *number += first;
@@ -78,6 +80,6 @@ impl<'p> Mix<'p> {
             }
             all.calls.push(lower);
         }
-        Ok(all)
+        Ok(Some(all))
     }
 }

@@ -61,8 +61,7 @@ pub(in crate::fpga) fn search(
         orders: Orders::default(),
         known: Known::default(),
     };
-    let calls = search.mix.of(LEAST)?.calls.len();
-    let mut now = match search.tried(&vec![LEAST; calls])? {
+    let mut now = match search.tried(&search.alike(LEAST)?)? {
         Ok((_, now)) => now,
         Err(why) => return Ok(Err(why)),
     };
@@ -70,7 +69,7 @@ pub(in crate::fpga) fn search(
         let (binding, share) = now.resources.binding(search.budget);
         return Ok(Err(format!("the smallest takes {:.0} % of the {binding} that it may", share * 100.0)));
     }
-    let mut widths = search.together(&mut now, calls)?;
+    let mut widths = search.together(&mut now)?;
     if rival.is_some_and(|rival| now.cycles as f64 > rival as f64 * HOPE) {
         return search.finish(&widths);
     }
@@ -107,7 +106,9 @@ struct Search<'s> {
 impl Search<'_> {
     /// A design whose calls have these widths, and how good it is; or why there is none.
     fn tried(&self, widths: &[Widths]) -> Result<Result<(Placed, Evaluated), String>, TargetError> {
-        let lowered = self.mix.lowered(widths)?;
+        let Some(lowered) = self.mix.lowered(widths)? else {
+            return Ok(Err("widths make other calls of the plan".to_owned()));
+        };
         let lanes: Vec<u32> = widths.iter().map(|widths| widths.lanes).collect();
         let mut placed = match place(self.plan, &lowered, self.facts, &lanes, &self.orders) {
             Ok(placed) => placed,
@@ -152,22 +153,27 @@ impl Search<'_> {
     }
 
     /// Doubles the widths of all calls, whatever saves most for what it takes.
-    fn together(&self, now: &mut Evaluated, calls: usize) -> Result<Vec<Widths>, TargetError> {
+    fn together(&self, now: &mut Evaluated) -> Result<Vec<Widths>, TargetError> {
         let mut own = LEAST;
         loop {
-            let widths = vec![own; calls];
-            let changes =
-                self.uses.doubled(own).into_iter().map(|wider| (0..calls).map(|call| (call, wider)).collect());
+            let tried = self.uses.doubled(own).into_par_iter().map(|wider| {
+                let found = self.tried(&self.alike(wider)?)?.ok().map(|(_, found)| found);
+                Ok(found.filter(|found| found.resources.fits(self.budget)).map(|found| (wider, found)))
+            });
+            let tried: Vec<Option<(Widths, Evaluated)>> = tried.collect::<Result<_, TargetError>>()?;
             let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
-            let tried = self.all(&widths, changes.collect(), &mut HashSet::new())?.into_iter();
-            let worth = tried.filter(|(_, found)| found.cycles <= needed);
-            let worth = worth.map(|(change, found)| (value_of(now, &found, self.budget), change, found));
+            let worth = tried.into_iter().flatten().filter(|(_, found)| found.cycles <= needed);
+            let worth = worth.map(|(wider, found)| (value_of(now, &found, self.budget), wider, found));
             // Of equally good ones the first.
             let best = worth.reduce(|best, other| if other.0 > best.0 { other } else { best });
-            let Some((_, change, found)) = best else { return Ok(widths) };
-            let Some(&(_, wider)) = change.first() else { return Ok(widths) };
+            let Some((_, wider, found)) = best else { return self.alike(own) };
             (own, *now) = (wider, found);
         }
+    }
+
+    /// The same widths for all calls that they make of the plan.
+    fn alike(&self, widths: Widths) -> Result<Vec<Widths>, TargetError> {
+        Ok(vec![widths; self.mix.of(widths)?.calls.len()])
     }
 
     /// Makes calls wider for which inferences wait.
@@ -314,7 +320,9 @@ impl Search<'_> {
             Ok((placed, _)) => placed,
             Err(why) => return Ok(Err(why)),
         };
-        let lowered = self.mix.lowered(widths)?;
+        let Some(lowered) = self.mix.lowered(widths)? else {
+            return Ok(Err("widths make other calls of the plan".to_owned()));
+        };
         let what = (&placed.calls[..], &placed.buffers[..], &placed.loads[..]);
         let times = Times::new(&placed.design, what, self.facts, self.machine.clock_hz)?;
         let (cycles, resources) = (times.cycles(), times.resources(&placed.design, &placed.calls));

@@ -104,7 +104,7 @@ fn pair(kernels: [Kernel; 2], depth: u64) -> (Design, Vec<Call>, Vec<Buffer>) {
     let design = Design { style: Style::Streaming, fifos: vec![fifo], channels: 1, functions, ..Design::default() };
     let calls = [vec![0, 1], vec![1, 2]];
     let calls = calls.into_iter().zip(0..).map(|(buffers, stage): (_, u32)| (stage, buffers));
-    let call = |(stage, buffers)| Call { function: FunctionId(stage as u32), buffers, grid: [32, 1, 1], group: 0 };
+    let call = |(stage, buffers)| Call { function: FunctionId(stage), buffers, grid: [32, 1, 1], group: 0 };
     let calls = calls.map(call).collect();
     let buffer = |home, at| {
         let (name, dtype, place) = ("value".to_owned(), DType::F32, Place::Values(0));
