@@ -9,10 +9,11 @@
 //! (UG579), so binary32's 24 by 24 bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up
 //! tables, as Yosys maps them. *Logic* of divisions, roots, the exponential function, the fused multiplication and addition, rounding and
 //! what multiplies by powers of two is measured in the same way. *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in
-//! fabric takes 243 FF and 338 LUT (a published report of Vitis HLS, latency 4). The library's takes 773, and its multiplication 603 for 90
-//! that are assumed: both have shifters for subnormal numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's
-//! table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
-//! selection, and the times are of the order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
+//! fabric takes 243 FF and 338 LUT (a published report of Vitis HLS, latency 4). The library's takes some 750, and its multiplication some
+//! 610 for 90 that are assumed: both have shifters for subnormal numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by
+//! UG1399's table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition,
+//! comparison or selection, and the times are of the order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a
+//! part.
 
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
