@@ -9,11 +9,12 @@
 //! (UG579), so binary32's 24 by 24 bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up
 //! tables, as Yosys maps them. *Logic* of reciprocals, the fused multiplication and addition and rounding is measured in the same way.
 //! *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in fabric takes 243 FF and 338 LUT (a published report of Vitis
-//! HLS, latency 4). Its division, root and exponential function are taken to have 994, 615 and 924 LUT (assumed, from memory of reports of
-//! Vivado HLS for parts of the 7 series). The library's addition takes 773 LUT, its multiplication 603 for 90 that are assumed, its
-//! division 1,993, root 1,377, exponential function 1,216 and what multiplies by powers of two 452: they have shifters for subnormal
-//! numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's table of `BIND_OP`. Everything else is assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or
-//! selection, and the times are of the order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
+//! HLS, latency 4). Its division, root and exponential function are taken to have 994, 615 and 924 LUT (assumed, from memory of reports
+//! of Vivado HLS for parts of the 7 series). The library's addition takes some 750 LUT, its multiplication some 610 for 90 that are
+//! assumed, its division 2,000, root 1,400, exponential function 1,200 and what multiplies by powers of two 450: they have shifters for
+//! subnormal numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's table of `BIND_OP`. Everything else is
+//! assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or selection, and the times are of the
+//! order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
 
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};

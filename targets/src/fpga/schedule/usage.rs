@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Schedule;
-use crate::fpga::access::Pattern;
+use crate::fpga::access::{Pattern, greatest_common_divisor};
 use crate::fpga::memories::bank;
 use crate::fpga::nest::{ArrayPlace, Block, BlockId, Item, Kind, Loop, OpId};
 use crate::fpga::operators::{Class, Part};
@@ -211,7 +211,11 @@ impl Schedule {
             }
             // Lanes are turned against banks, two steps of a power of two in a table.
             Pattern::Shifted(distances) => {
-                let steps = u64::from(banks.max(1).next_power_of_two().ilog2()).div_ceil(2);
+                // By multiples of what all that is not known of the place is a multiple of.
+                let terms = self.nest.reached.get(&id).map(Vec::as_slice).unwrap_or_default();
+                let common = terms.iter().fold(0, |common, &(_, by)| greatest_common_divisor(common, by));
+                let turns = if common == 0 { banks } else { banks / (common as u64).min(banks).max(1) };
+                let steps = u64::from(turns.max(1).next_power_of_two().ilog2()).div_ceil(2);
                 // Lanes that want the same element, or of which one writes it, are one here.
                 let distinct: BTreeSet<_> = distances.iter().collect();
                 port(banks) + banks * address + distinct.len() as u64 * bits * steps
