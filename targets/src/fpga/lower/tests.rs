@@ -138,12 +138,12 @@ fn products_of_any_extents_are_right() {
 
 #[test]
 fn words_are_read_once_for_all_heads_that_share_them() {
-    // Two words of 64 elements are 2 columns, for each of 4 heads 128 products a cycle. Of 1,024 columns, those are 512 iterations;
-    // results of 4 rows are then written with 16 words each.
+    // Two words of 64 elements are 2 columns, for each of 4 heads 128 products a cycle. Of 1,024 columns of two matrices, those are 1,024
+    // iterations of one loop; 4 rows of each come two at a time, and results are then written with 16 words each.
     let schedules = checked(&product(8, 4, [1, 1024, 64], true), WIDE);
     let own = schedules.last().unwrap();
-    assert_eq!(own.intervals(), [1, 1]);
-    assert_eq!([0, 1, 2].map(|id| own.nest.loops[id].trips()), [2, 512, 16]);
+    assert_eq!(own.intervals(), [2, 1, 1]);
+    assert_eq!([0, 1, 2].map(|id| own.nest.loops[id].trips()), [2, 1024, 32]);
     // The same with values: two steps of 64 columns in an iteration, whose sums go round.
     let schedules = checked(&product(8, 4, [1, 64, 1024], false), WIDE);
     let own = schedules.last().unwrap();
@@ -152,6 +152,16 @@ fn words_are_read_once_for_all_heads_that_share_them() {
     assert_eq!([0, 1, 2, 3].map(|id| own.nest.loops[id].trips()), [2, 16, 512, 4]);
     // Beside the iterations, some for each matrix, and the latency of the memory that the result is written to.
     assert!(own.cycles() < 2 * (512 + 110) + 130, "{} cycles", own.cycles());
+}
+
+#[test]
+fn matrices_of_many_heads_go_by_in_one_loop() {
+    // Eight matrices of 512 iterations; rows of all come in 32 elements side by side, two at a time, and 16 sums of each are added up.
+    let schedules = checked(&product(32, 4, [1, 64, 1024], false), WIDE);
+    let own = schedules.last().unwrap();
+    assert_eq!([0, 1, 2, 3].map(|id| own.nest.loops[id].trips()), [256, 4096, 15 * 8, 8]);
+    assert_eq!(own.intervals()[..2], [2, 1]);
+    assert!(own.cycles() < 4096 + 2 * 256 + 2 * 120 + 300, "{} cycles", own.cycles());
 }
 
 #[test]

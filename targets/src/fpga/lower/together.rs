@@ -18,6 +18,10 @@ use crate::target::TargetError;
 /// Most elements of rows, and of sums, that are kept for all matrices.
 pub(super) const MOST: usize = 1 << 16;
 
+/// Fewest matrices and tiles that are gone through together: with fewer, adding up what iterations have added to by turns takes longer
+/// than is saved.
+const FEWEST: usize = 4;
+
 /// What is kept of all matrices, an array for each row.
 struct Kept {
     /// Rows of A, matrix by matrix.
@@ -34,7 +38,8 @@ impl Columns {
         let rows_fit = matrices * product.k * *rows as usize <= MOST;
         let turns = self.turns() as usize;
         let sums_fit = matrices * (product.n / *lanes as usize) * turns * (lanes * rows) as usize <= MOST;
-        let is_plain = product.sum.is_float() && packed.is_none() && matrices > 1 && batch.rows() <= *rows as usize;
+        let is_plain = product.sum.is_float() && packed.is_none() && batch.rows() <= *rows as usize;
+        let is_plain = is_plain && matrices > 1 && matrices * self.tiles() as usize >= FEWEST;
         is_plain && rows_fit && sums_fit && parts.is_multiple_of(turns) && turns >= *partials as usize
     }
 
