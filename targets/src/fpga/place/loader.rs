@@ -155,3 +155,54 @@ pub(super) fn loads(
     }
     (all, end)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use super::*;
+    use crate::fpga::design::FunctionId;
+    use crate::machine::Machine;
+
+    fn call(buffers: &[u32]) -> Call {
+        Call { function: FunctionId(0), buffers: buffers.to_vec(), grid: [1; 3], group: 0 }
+    }
+
+    #[test]
+    fn channels_give_what_an_iteration_takes() {
+        let machine = Machine::parse("u280", Machine::built_in_text("u280").unwrap()).unwrap();
+        let facts = machine.fpga.clone().unwrap();
+        let loads = |bits: &[u64]| {
+            let things: Vec<Option<InOrder>> = bits.iter().map(|&bits| Some(InOrder { bits })).collect();
+            Loads::new(&things, &[(0..bits.len()).collect()], &facts, machine.clock_hz)
+        };
+        // A channel gives 44 bytes in a cycle: 2,304 need 53 of them, of which there are 32.
+        let wide = loads(&[16_384, 2_048]).unwrap();
+        assert_eq!((wide.loader.channels, wide.streams.as_slice()), (32, &[Some(0), Some(1)][..]));
+        assert_eq!(wide.loader.streams.iter().map(|fifo| fifo.depth).collect::<Vec<_>>(), [8192, 1024]);
+        // 68 bytes need 2. What is no even part of a beat is not loaded, and does not take a FIFO from what is.
+        let narrow = loads(&[512, 32]).unwrap();
+        assert_eq!((narrow.loader.channels, narrow.streams.as_slice()), (2, &[Some(0), Some(1)][..]));
+        assert_eq!(loads(&[384, 512]).unwrap().streams, [None, Some(0)]);
+        assert!(loads(&[384]).is_none());
+    }
+
+    #[test]
+    fn parts_take_turns_and_lie_in_order() {
+        let fifo = |depth| Fifo { depth, storage: Storage::Bram };
+        let loader = Loader { channels: 4, streams: vec![fifo(16), fifo(4)] };
+        // Buffers of 64 and 8 beats are 16 and 2 rows: two rounds, such that each part fills half of its FIFO at most.
+        let beats = |buffer: u32| if buffer == 0 { 64 } else { 8 };
+        let calls = [call(&[0, 1, 2]), call(&[0, 1])];
+        let (all, end) = loads(&loader, &calls, |buffer| (buffer < 2).then_some(buffer), beats, 100);
+        let first = [
+            Load { buffer: 0, first: 0, rows: 8, at: 100 },
+            Load { buffer: 1, first: 0, rows: 1, at: 108 },
+            Load { buffer: 0, first: 8, rows: 8, at: 109 },
+            Load { buffer: 1, first: 1, rows: 1, at: 117 },
+        ];
+        // What is wanted twice is read twice where it lies.
+        assert_eq!(all, [first, first].concat());
+        assert_eq!(end, 118);
+    }
+}

@@ -192,3 +192,66 @@ impl<'l> Loading<'l> {
         Ok(now + rest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
+    use super::*;
+    use crate::fpga::design::{Fifo, Storage};
+    use crate::fpga::machine::ExternalMemory;
+    use crate::fpga::nest::{ArrayId, LoopId};
+
+    /// A memory that gives a beat every two cycles, the first after ten.
+    fn rate() -> Rate {
+        let memory = ExternalMemory {
+            name: "memory".to_owned(),
+            bytes: 1 << 30,
+            channels: 2,
+            bytes_per_second: 32e8,
+            efficiency: 1.0,
+            latency_ns: 100.0,
+            burst_bytes: 4096,
+            outstanding: 16,
+        };
+        Rate::new(&memory, 100_000_000)
+    }
+
+    fn pop(stream: u32, bits: u64) -> Pop {
+        Pop { within: LoopId(0), array: ArrayId(0), stream, bits, channels: 2 }
+    }
+
+    /// What a call of so many iterations, one a cycle, takes of FIFOs of some depths, which get rows of buffers in some order.
+    fn end(depths: &[u64], loads: &[(u32, u64)], pops: &[Pop], trips: u64) -> Result<u64, TargetError> {
+        let streams = depths.iter().map(|&depth| Fifo { depth, storage: Storage::Bram }).collect();
+        let loader = Loader { channels: 2, streams };
+        let mut at = 0;
+        let loads = loads.iter().map(|&(buffer, rows)| {
+            at += rows;
+            Load { buffer, first: 0, rows, at: at - rows }
+        });
+        let loads: Vec<Load> = loads.collect();
+        let stream_of = |buffer: u32| Some(buffer);
+        let mut loading = Loading::new(Some(&loader), &loads, &stream_of, rate(), |_| Vec::new());
+        loading.call();
+        loading.step(&Step::Loop { trips, interval: 1, rest: 5, pops: pops.to_vec() }, 0)
+    }
+
+    #[test]
+    fn iterations_begin_when_their_beats_are_there() {
+        // Both channels give a beat each: row r is there in cycle 10 + 2 (r + 1), and is taken in the next.
+        assert_eq!(end(&[64], &[(0, 8)], &[pop(0, 1024)], 8).unwrap(), 10 + 2 * 8 + 1 + 5);
+        // A beat in an iteration is a row in two: 16 iterations go on with one after the last row.
+        assert_eq!(end(&[64], &[(0, 8)], &[pop(0, 512)], 16).unwrap(), 10 + 2 * 8 + 1 + 1 + 5);
+        // Halves of a beat: four iterations from each row, which take longer than the memory; only the first waits.
+        assert_eq!(end(&[64], &[(0, 8)], &[pop(0, 256)], 32).unwrap(), 10 + 2 + 1 + 31 + 5);
+    }
+
+    #[test]
+    fn what_never_comes_is_an_error() {
+        let pops = [pop(0, 1024), pop(1, 1024)];
+        // Four rows of the first fill their FIFO before the second gets any.
+        assert!(end(&[4, 4], &[(0, 4), (1, 4), (0, 4), (1, 4)], &pops, 8).is_ok());
+        assert!(end(&[4, 4], &[(0, 8), (1, 8)], &pops, 8).is_err());
+    }
+}
