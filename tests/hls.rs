@@ -20,7 +20,7 @@ const SMALL: [&str; 4] = ["bert.legacy", "bert.legacy-qop", "gpt2-kv.legacy", "t
 /// A part with too little memory for the weights of [`LOADED`], which are loaded from beside it.
 fn few_blocks() -> Compiler {
     let text = Machine::built_in_text("u280").unwrap();
-    let text = text.replace("bram18s = 4032 ", "bram18s = 150 ").replace("urams = 960 ", "urams = 0 ");
+    let text = text.replace("bram18s = 4032 ", "bram18s = 180 ").replace("urams = 960 ", "urams = 0 ");
     let text = text.replace("name = \"u280\"", "name = \"few-blocks\"").replace("default = true", "default = false");
     Compiler::for_machine(Machine::parse("few-blocks", &text).unwrap()).unwrap()
 }
