@@ -166,6 +166,14 @@ fn matrices_of_many_heads_go_by_in_one_loop() {
 }
 
 #[test]
+fn few_columns_are_right() {
+    // Fewer lanes than steps in an iteration.
+    for [m, n, k] in [[3, 3, 4], [2, 1, 16], [4, 3, 8]] {
+        checked(&product(8, 1, [m, n, k], false), WIDE);
+    }
+}
+
+#[test]
 fn no_more_is_multiplied_than_there_are_multipliers() {
     for macs in [8, 64, 512] {
         for (graph, name) in [

@@ -48,9 +48,9 @@ impl Columns {
         power_in(self.product.k / self.steps as usize, 2 * self.partials)
     }
 
-    /// Elements of a row that are staged at once.
+    /// Elements of a row that are staged at once, a lane for each.
     fn staged(&self) -> u32 {
-        power_in(self.product.k, (self.lanes / 2).max(self.steps))
+        power_in(self.product.k, (self.lanes / 2).max(self.steps).min(self.lanes))
     }
 
     fn tiles(&self) -> u32 {
