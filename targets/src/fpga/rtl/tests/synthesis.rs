@@ -13,6 +13,7 @@ use super::{CLOCK, Case, folder, kernels};
 use crate::fpga::design::Storage;
 use crate::fpga::operators::{Class, Float};
 use crate::fpga::resources::Resources;
+use crate::fpga::schedule::is_shared;
 
 /// What is built, by module, without the modules in it; and the whole.
 struct Built {
@@ -163,11 +164,20 @@ fn module(class: Class) -> &'static str {
 fn check(name: &str, case: &Case) {
     let schedule = case.schedule();
     let emitted = case.emitted(&schedule);
-    let mut shared: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut operators: BTreeMap<&str, usize> = BTreeMap::new();
     for (&class, &count) in &schedule.usage().operators {
-        *shared.entry(module(class)).or_default() += count as usize;
+        *operators.entry(module(class)).or_default() += count as usize;
     }
-    assert_eq!(shared, emitted.operators, "{name}");
+    // What is not shared is there for each operation.
+    let nest = &schedule.nest;
+    for &id in nest.blocks.iter().flat_map(|block| &block.ops) {
+        for part in nest.operator(id, CLOCK).parts.into_iter().filter(|part| !is_shared(part.class)) {
+            if let Some(operator) = OPERATORS.iter().find(|operator| operator.0 == part.class) {
+                *operators.entry(operator.1).or_default() += part.count as usize;
+            }
+        }
+    }
+    assert_eq!(operators, emitted.operators, "{name}");
     // Parts of operators too.
     let kept = "*f32_* *int_*";
     let Some(built) = synthesised(name, "functions", &emitted.text, kept) else { return };
