@@ -2,7 +2,8 @@
 //!
 //! A bank has two ports that both read, of which one also writes. Block RAM of 18 Kb has such ports up to 18 bits wide: 16K x 1, 8K x 2,
 //! 4K x 4, 2K x 9, 1K x 18; with one that reads and one that writes it is also 512 x 36. UltraRAM is 4K x 72 with two ports (UG573). A
-//! look-up table of a SLICEM holds 64 bits with a port, and 32 bits twice or 64 bits in two tables with two (UG574).
+//! look-up table of a SLICEM holds 64 bits with a port, and 32 bits twice or 64 bits in two tables with two; where one port writes and
+//! the other reads, the eight tables of a slice hold 32 words of 14 bits or 64 of 7 (UG574, distributed RAM configurations).
 
 use super::design::{OnChip, Storage};
 use super::resources::Resources;
@@ -33,10 +34,15 @@ pub fn storage(words: u64, bits: u64) -> Storage {
 pub fn bank(words: u64, bits: u64, storage: Storage, reads_twice: bool) -> Resources {
     match storage {
         Storage::Lutram => {
-            // 64 bits with two ports are two tables; what is deeper has a multiplexer of one table for four (assumed).
+            // What is deeper has a multiplexer of one table for four (assumed).
             let deep = words.div_ceil(64);
-            let luts = bits * (2 * deep + 2 * (deep - 1).div_ceil(4));
-            Resources { luts, ffs: 2 * bits, ..Resources::default() }
+            let (ports, tables) = match reads_twice {
+                true => (2, 2 * bits * deep),
+                false if words <= 32 => (1, (8 * bits).div_ceil(14)),
+                false => (1, (8 * bits * deep).div_ceil(7)),
+            };
+            let luts = tables + ports * bits * (deep - 1).div_ceil(4);
+            Resources { luts, ffs: ports * bits, ..Resources::default() }
         }
         Storage::Bram => {
             let simple = (!reads_twice).then_some(SIMPLE);
@@ -67,7 +73,8 @@ mod tests {
         assert_eq!((blocks(512, 32, true), blocks(512, 32, false)), (2, 1));
         assert_eq!((blocks(2048, 8, true), blocks(2049, 8, true)), (1, 2));
         assert_eq!(bank(4097, 32, Storage::Uram, true).urams, 2);
-        assert_eq!(bank(64, 8, Storage::Lutram, true).luts, 16);
+        let tables = |words, twice| bank(words, 28, Storage::Lutram, twice).luts;
+        assert_eq!((tables(64, true), tables(64, false), tables(32, false)), (56, 32, 16));
         assert_eq!((storage(64, 32), storage(1024, 32)), (Storage::Lutram, Storage::Bram));
     }
 }
