@@ -21,8 +21,8 @@ const ROUNDS: u32 = 12;
 /// Times that something moves by the same before it is taken to go round in a circle.
 const CIRCLES: u32 = 3;
 
-/// How many times as many operators as are needed at least are tried, until there is a schedule with them.
-const LIMITS: [u64; 3] = [1, 2, 4];
+/// How many times as many operators as are needed at least are tried, at the most, until there is a schedule with them.
+const MOST_OPERATORS: u64 = 4;
 
 /// Longest interval that is tried, in cycles.
 const MOST: u32 = 1 << 20;
@@ -62,6 +62,16 @@ pub(super) struct Placed {
     pub starts: Vec<u32>,
     /// Operators that are shared, and how many of each are needed at a time.
     pub operators: BTreeMap<Class, u64>,
+}
+
+/// Why there is no schedule.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    /// By how much the interval may be too short.
+    more: u32,
+    why: Bound,
+    /// The class of operators that there are too few of.
+    lacking: Option<Class>,
 }
 
 /// What a block consists of.
@@ -150,15 +160,23 @@ impl<'n> Blocks<'n> {
         let none = BTreeMap::new();
         let least = shared.least(interval, if is_loop { &none } else { there });
         let needed = shared.needed(&starts, interval);
-        for factor in LIMITS {
-            let limits: BTreeMap<Class, u64> = least.iter().map(|(&class, &count)| (class, count * factor)).collect();
-            if needed.iter().all(|(class, count)| *count <= limits[class]) {
-                break;
-            }
-            if let Ok(placed) = self.attempt(parts, interval, Some((&shared, &limits))) {
-                let starts: HashMap<OpId, u32> = parts.ops.iter().copied().zip(placed.starts.iter().copied()).collect();
-                let operators = shared.needed(&starts, interval);
-                return Placed { bound: found.bound, operators, ..placed };
+        let mut limits = least.clone();
+        while needed.iter().any(|(class, count)| *count > limits[class]) {
+            match self.attempt(parts, interval, Some((&shared, &limits))) {
+                Ok(placed) => {
+                    let starts = parts.ops.iter().copied().zip(placed.starts.iter().copied()).collect();
+                    let operators = shared.needed(&starts, interval);
+                    return Placed { bound: found.bound, operators, ..placed };
+                }
+                Err(Failure { lacking, .. }) => {
+                    // Of what there is too little of there are more, or of everything if something else came too late.
+                    let is_wider = |class: Class| lacking.is_none_or(|lacking| lacking == class);
+                    let wider = limits.iter_mut().filter(|(class, _)| is_wider(**class));
+                    wider.for_each(|(_, count)| *count *= 2);
+                    if limits.iter().any(|(class, &count)| count > MOST_OPERATORS * least[class]) {
+                        break;
+                    }
+                }
             }
         }
         Placed { operators: needed, ..found }
@@ -177,7 +195,7 @@ impl<'n> Blocks<'n> {
             }
             match self.attempt(parts, Some(interval), None) {
                 Ok(placed) => break placed,
-                Err((more, why)) => {
+                Err(Failure { more, why, .. }) => {
                     (failed, bound) = (interval, why);
                     interval += more.max(1);
                 }
@@ -188,21 +206,20 @@ impl<'n> Blocks<'n> {
             let middle = failed + (found.interval - failed) / 2;
             match self.attempt(parts, Some(middle), None) {
                 Ok(placed) => found = placed,
-                Err((_, why)) => (failed, bound) = (middle, why),
+                Err(Failure { why, .. }) => (failed, bound) = (middle, why),
             }
         }
         found.bound = if found.interval == 1 { Bound::None } else { bound };
         Some(found)
     }
 
-    /// Looks for a schedule with an interval, and with no more than some operators. If there is none, by how much the interval may be
-    /// too short, and why.
+    /// Looks for a schedule with an interval, and with no more than some operators.
     fn attempt(
         &mut self,
         parts: &Parts,
         interval: Option<u32>,
         limits: Option<(&Shared, &BTreeMap<Class, u64>)>,
-    ) -> Result<Placed, (u32, Bound)> {
+    ) -> Result<Placed, Failure> {
         for &(op, _) in &parts.carried {
             self.ready[op.index()] = (0, 0.0);
         }
@@ -223,9 +240,11 @@ impl<'n> Blocks<'n> {
                     start = start.max(self.start(other, interval, parts.waits_of(other)));
                 }
                 if let Some(need) = need {
-                    start = ports.take(need, start).ok_or_else(|| (1, need.bound()))?;
+                    let failure = || Failure { more: 1, why: need.bound(), lacking: None };
+                    start = ports.take(need, start).ok_or_else(failure)?;
                 } else if let Some(busy) = &mut busy {
-                    start = busy.take(id, start).ok_or((1, Bound::None))?;
+                    let failure = |lacking| Failure { more: 1, why: Bound::None, lacking: Some(lacking) };
+                    start = busy.take(id, start).map_err(failure)?;
                 }
                 for id in [Some(id), partner.map(|(other, _)| other)].into_iter().flatten() {
                     self.starts[id.index()] = start;
@@ -246,7 +265,7 @@ impl<'n> Blocks<'n> {
             parts.ops.iter().for_each(|id| self.before[id.index()] = self.starts[id.index()]);
         }
         if moved.0 > 0 {
-            return Err(moved);
+            return Err(Failure { more: moved.0, why: moved.1, lacking: None });
         }
         let starts: Vec<u32> = parts.ops.iter().map(|id| self.starts[id.index()]).collect();
         let ends = parts.ops.iter().zip(&starts).map(|(&id, &start)| self.end(id, start));

@@ -99,21 +99,34 @@ impl<'s> Busy<'s> {
         Busy { shared, limits, interval, used: HashMap::new() }
     }
 
-    /// Has an operation keep its operators busy, in the first cycle from one on in which they are free; `None` if there is none.
-    pub fn take(&mut self, id: OpId, from: u32) -> Option<u32> {
-        let Some(parts) = self.shared.parts.get(&id) else { return Some(from) };
+    /// Has an operation keep its operators busy, in the first cycle from one on in which they are free.
+    ///
+    /// # Errors
+    /// There is none: a class of operators that there are too few of.
+    pub fn take(&mut self, id: OpId, from: u32) -> Result<u32, Class> {
+        let Some(parts) = self.shared.parts.get(&id) else { return Ok(from) };
         let end = self.interval.map_or(u32::MAX, |interval| from.saturating_add(interval));
         let slot = |cycle: u32| self.interval.map_or(cycle, |interval| cycle % interval);
-        let is_free = |start: u32| {
-            parts.iter().all(|part| {
+        let lacking = |start: u32| {
+            parts.iter().find(|part| {
                 let used = self.used.get(&(part.class, slot(start + part.after))).copied().unwrap_or(0);
-                used + u64::from(part.count) <= self.limits.get(&part.class).copied().unwrap_or(u64::MAX)
+                used + u64::from(part.count) > self.limits.get(&part.class).copied().unwrap_or(u64::MAX)
             })
         };
-        let found = (from..end).find(|&start| is_free(start))?;
+        let mut last = None;
+        for start in from..end {
+            match lacking(start) {
+                None => {
+                    last = Some(Ok(start));
+                    break;
+                }
+                Some(part) => last = Some(Err(part.class)),
+            }
+        }
+        let found = last.unwrap_or(Ok(from))?;
         for part in parts {
             *self.used.entry((part.class, slot(found + part.after))).or_default() += u64::from(part.count);
         }
-        Some(found)
+        Ok(found)
     }
 }
