@@ -30,7 +30,7 @@ impl FpgaCosts {
     pub fn new(facts: &FpgaMachine, clock_hz: u64) -> FpgaCosts {
         // How wide a design becomes is not known yet: each kind of product is taken to get a quarter of the slices (assumed).
         let slices = (facts.budget().dsps / 4).clamp(4, 1 << 16) as u32;
-        let widths = Widths { lanes: LANES, integer_macs: slices, float_macs: slices / 2 };
+        let widths = Widths { lanes: LANES, integer_macs: slices, float_macs: slices / 2, has_engine: false };
         let memory = &facts.memory;
         let rate = memory.bytes_per_second * memory.efficiency * f64::from(memory.channels) / clock_hz as f64;
         FpgaCosts { widths, external_rate: rate, on_chip: capacity(facts, 0.25) as usize }

@@ -144,13 +144,20 @@ pub(super) fn place(
         uses: uses(&wanted, lowered),
         roles: HashMap::new(),
         rows: vec![0; channels as usize],
-        turn: 0,
+        traffic: vec![(0, 0); channels as usize],
+        of_role: HashMap::new(),
         spilled: Arena::new(1),
         buffers: Vec::new(),
         linear: Arena::new(BEAT_BYTES),
         weights_bytes: 0,
         constants: Vec::new(),
     };
+    for (place, wanted) in wanted.iter().enumerate() {
+        // How much is read of a constant, of which there are tables too, is not known here.
+        for role in placing.uses[place].iter().filter(|_| !wanted.is_constant && !on_chip[place]) {
+            *placing.of_role.entry(*role).or_default() += wanted.bytes().div_ceil(BEAT_BYTES);
+        }
+    }
     placing.all(&on_chip, lowered, &plan.graph);
     placing.finish(lowered)
 }
@@ -177,6 +184,7 @@ fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
     let mut places: HashMap<Argument, usize> = HashMap::new();
     let mut all: Vec<Wanted> = Vec::new();
     let mut touch = |argument: Argument, call: usize| {
+        let argument = argument.whole();
         if let Some(&place) = places.get(&argument) {
             let (first, last) = all[place].calls;
             all[place].calls = (first.min(call), last.max(call));
@@ -208,7 +216,7 @@ fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
                     calls: (call, call),
                 }
             }
-            Argument::Handed(number, dtype, elements) => Wanted {
+            Argument::Handed(number, dtype, elements) | Argument::Part { number, dtype, elements, .. } => Wanted {
                 argument,
                 name: "handed over".to_owned(),
                 dtype,
@@ -273,7 +281,7 @@ fn neighbours(wanted: &[Wanted], lowered: &Lowered) -> Vec<HashSet<usize>> {
         wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place)).collect();
     let mut all = vec![HashSet::new(); wanted.len()];
     for lower in &lowered.calls {
-        let own: Vec<usize> = lower.arguments.iter().map(|argument| places[argument]).collect();
+        let own: Vec<usize> = lower.arguments.iter().map(|argument| places[&argument.whole()]).collect();
         for &a in &own {
             all[a].extend(own.iter().copied().filter(|&b| b != a));
         }
@@ -294,7 +302,7 @@ fn uses(wanted: &[Wanted], lowered: &Lowered) -> Vec<Vec<Role>> {
         let count = kernels.len();
         let kernel = *kernels.entry(lower.kernel.nameless()).or_insert(count);
         for (place, argument) in lower.arguments.iter().enumerate() {
-            all[places[argument]].push((kernel, place));
+            all[places[&argument.whole()]].push((kernel, place));
         }
     }
     all
@@ -382,8 +390,11 @@ struct Placing<'w> {
     channels_of: HashMap<Role, (u32, u32)>,
     /// Beats of constants and ports in each channel.
     rows: Vec<u64>,
-    /// Whose turn it is among channels.
-    turn: u32,
+    /// Beats that calls move of each channel, as far as that is known: of what has a place, and of what will be the same parameter of a
+    /// kernel. And how many parameters have it.
+    traffic: Vec<(u64, u32)>,
+    /// Beats of all that is a parameter of a kernel.
+    of_role: HashMap<Role, u64>,
     /// Beats of values beside the part, which all lie in the first channel behind everything else.
     spilled: Arena,
     buffers: Vec<Buffer>,
@@ -438,7 +449,9 @@ impl Placing<'_> {
                     (*value, Some(view.clone()))
                 }
                 Argument::Value(value) => (value, None),
-                Argument::Handed(..) | Argument::Counters(_) => (graph.outputs()[0].value, None),
+                Argument::Handed(..) | Argument::Part { .. } | Argument::Counters(_) => {
+                    (graph.outputs()[0].value, None)
+                }
             });
         }
         if on_chip {
@@ -467,16 +480,8 @@ impl Placing<'_> {
         }
         let ways = wanted.ways(self.facts);
         let known = self.uses[place].iter().find_map(|role| self.channels_of.get(role).copied());
-        let first = known.filter(|&(_, known)| known == ways).map(|(first, _)| first).unwrap_or_else(|| {
-            // In step with others of as many, so that two are either the same or apart.
-            self.turn = self.turn.next_multiple_of(ways);
-            if self.turn + ways > self.channels {
-                self.turn = 0;
-            }
-            let first = self.turn;
-            self.turn += ways;
-            first
-        });
+        let known = known.filter(|&(_, known)| known == ways).map(|(first, _)| first);
+        let first = known.unwrap_or_else(|| self.quietest(place, ways, homes));
         for role in &self.uses[place] {
             self.channels_of.entry(*role).or_insert((first, ways));
         }
@@ -488,6 +493,32 @@ impl Placing<'_> {
             false => Place::Values(self.linear.take(wanted.bytes())),
         };
         (Home::External { first, ways }, at, place)
+    }
+
+    /// The channels that least is moved of, for one thing that is spread over so many, from the first: in step with others of as many, so
+    /// that two are either the same or apart. Of several those in which least lies that is touched with it.
+    fn quietest(&mut self, place: usize, ways: u32, homes: &[Option<(Home, u64, Place)>]) -> u32 {
+        let groups = (0..self.channels).step_by(ways as usize).filter(|first| first + ways <= self.channels);
+        let own = |first: u32| first as usize..(first + ways) as usize;
+        let met = |first: u32| {
+            let is_here = |&&other: &&usize| match homes[other] {
+                Some((Home::External { first: at, ways: wide }, ..)) => at < first + ways && first < at + wide,
+                _ => false,
+            };
+            self.neighbours[place].iter().filter(is_here).count()
+        };
+        let busiest = |first: &u32| {
+            let beats = self.traffic[own(*first)].iter().map(|&(beats, _)| beats).max();
+            let parameters = self.traffic[own(*first)].iter().map(|&(_, parameters)| parameters).max();
+            (beats, met(*first), parameters)
+        };
+        let first = groups.min_by_key(busiest).unwrap_or(0);
+        let all = self.uses[place].iter().filter_map(|role| self.of_role.get(role).copied());
+        let more = all.max().unwrap_or(0).div_ceil(u64::from(ways));
+        for (beats, parameters) in &mut self.traffic[own(first)] {
+            (*beats, *parameters) = (*beats + more, *parameters + 1);
+        }
+        first
     }
 
     /// The memory on the part for one thing: of its type the one in which fewest lie that are touched with it, and of those the
@@ -596,16 +627,22 @@ impl Placing<'_> {
                 buffer.place = Place::Values(bases[memory.index()] + first);
             }
         }
-        let numbers: HashMap<Argument, u32> =
+        let mut numbers: HashMap<Argument, u32> =
             self.wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place as u32)).collect();
+        self.parts(lowered, &mut numbers);
         let calls = self.functions(lowered, &numbers);
         let loads = self.load(&calls);
         // Values beside the part lie behind all that stays there.
         let behind = self.rows.first().copied().unwrap_or(0);
-        for (buffer, wanted) in self.buffers.iter_mut().zip(self.wanted) {
+        let (wholes, parts) = self.buffers.split_at_mut(self.wanted.len());
+        for (buffer, wanted) in wholes.iter_mut().zip(self.wanted) {
             if let (Home::External { .. }, false, false) = (buffer.home, wanted.is_constant, wanted.is_outside) {
                 buffer.at += behind;
             }
+        }
+        // Only values have parts.
+        for part in parts.iter_mut().filter(|part| matches!(part.home, Home::External { .. })) {
+            part.at += behind;
         }
         let beats = self.rows.iter().sum::<u64>() + self.spilled.size;
         Ok(Placed {
@@ -619,6 +656,31 @@ impl Placing<'_> {
             values_bytes: end,
             external_bytes: beats * BEAT_BYTES,
         })
+    }
+
+    /// Parts of what is handed over, each as a buffer of its own.
+    fn parts(&mut self, lowered: &Lowered, numbers: &mut HashMap<Argument, u32>) {
+        for &argument in lowered.calls.iter().flat_map(|call| &call.arguments) {
+            let Argument::Part { elements, part, .. } = argument else { continue };
+            if numbers.contains_key(&argument) {
+                continue;
+            }
+            let whole = &self.buffers[numbers[&argument.whole()] as usize];
+            let before = elements * u64::from(part);
+            let bytes = buffer_bytes(whole.dtype, before);
+            // Parts begin with words and beats: see `Tiled`.
+            let at = match whole.home {
+                Home::OnChip(memory) => before / u64::from(self.design.memories[memory.index()].banks),
+                Home::External { .. } | Home::Loaded { .. } | Home::Fifo(_) => bytes / BEAT_BYTES,
+            };
+            let place = match whole.place {
+                Place::Values(at) => Place::Values(at + bytes),
+                Place::Weights(at) => Place::Weights(at + bytes),
+            };
+            let own = Buffer { elements, at: whole.at + at, place, ..whole.clone() };
+            numbers.insert(argument, self.buffers.len() as u32);
+            self.buffers.push(own);
+        }
     }
 
     /// Functions, and what is called: kernels that do the same in the same memories are one, and those that leave it to calls how large

@@ -3,6 +3,8 @@
 //!
 //! Every step writes, places and schedules the whole model for each of the widths that could be doubled, so that nothing is reckoned.
 
+use std::collections::HashMap;
+
 use rayon::prelude::*;
 use tcc_ir::{DType, Op, Plan};
 
@@ -16,7 +18,7 @@ use crate::machine::Machine;
 use crate::target::TargetError;
 
 /// The least of everything.
-pub(super) const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1 };
+pub(super) const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1, has_engine: false };
 
 /// Shares of the memory on the part that values are given, and that constants have with them. What is not on the part leaves room for
 /// wider functions.
@@ -69,16 +71,19 @@ impl Found {
 pub(super) struct Uses {
     integers: bool,
     floats: bool,
+    /// Whether there are products of integers, which may share an engine.
+    products: bool,
 }
 
 impl Uses {
     fn of(plan: &Plan) -> Uses {
-        let mut uses = Uses { integers: false, floats: false };
+        let mut uses = Uses { integers: false, floats: false, products: false };
         for (_, node) in plan.graph.nodes() {
             if let Op::MatMul(_) = &node.op {
                 let is_float = plan.graph.ty(node.inputs[0]).dtype.is_float();
                 uses.floats |= is_float;
                 uses.integers |= !is_float;
+                uses.products |= !is_float;
             }
         }
         // Weights of few bits are multiplied as integers.
@@ -94,8 +99,13 @@ impl Uses {
             lanes,
             integer_macs: macs(self.integers, INTEGER_MACS * lanes),
             float_macs: macs(self.floats, FLOAT_MACS * lanes),
+            has_engine: false,
         };
-        FIRST_LANES.into_iter().map(of).chain([LEAST]).collect()
+        let mut all: Vec<Widths> = FIRST_LANES.into_iter().map(of).chain([LEAST]).collect();
+        if self.products {
+            all.splice(0..0, FIRST_LANES.map(|lanes| Widths { has_engine: true, ..of(lanes) }));
+        }
+        all
     }
 
     /// Widths that have one of them halved.
@@ -193,19 +203,28 @@ fn shared(
     let mut best: Option<Found> = None;
     let mut least = None;
     for shares in SHARES {
-        let all = |candidates: Vec<Widths>| -> Result<Vec<(Widths, Found)>, TargetError> {
+        // What has been tried: how many cycles it takes, if it fits.
+        let mut known: HashMap<Widths, Option<u64>> = HashMap::new();
+        // Of some widths those that take no more than so many cycles, or that nothing is known of yet.
+        let mut all = |candidates: Vec<Widths>, most: u64| -> Result<Vec<(Widths, Found)>, TargetError> {
+            let may_be = |widths: &Widths| known.get(widths).is_none_or(|known| known.is_some_and(|own| own <= most));
             let tried = |widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?));
-            candidates.into_par_iter().map(tried).collect()
+            let candidates: Vec<Widths> = candidates.into_iter().filter(may_be).collect();
+            let all: Vec<(Widths, Found)> =
+                candidates.into_par_iter().map(tried).collect::<Result<_, TargetError>>()?;
+            let fits = |found: &Found| found.resources.fits(budget).then_some(found.cycles);
+            known.extend(all.iter().map(|(widths, found)| (*widths, fits(found))));
+            Ok(all)
         };
         // What fits with more memory for values and constants fits with less.
-        let first = all(widths.map_or_else(|| uses.first(), |widths| vec![widths]))?;
+        let first = all(widths.map_or_else(|| uses.first(), |widths| vec![widths]), u64::MAX)?;
         least = first.last().map(|(_, found)| found.resources);
         let fitting = first.into_iter().filter(|(_, found)| found.resources.fits(budget));
         let Some((mut own, mut now)) = fitting.min_by_key(|(_, found)| found.cycles) else { continue };
         loop {
             let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
             let is_worth = |found: &Found| found.resources.fits(budget) && found.cycles <= needed;
-            let wider = all(uses.doubled(own))?.into_iter().filter(|(_, found)| is_worth(found));
+            let wider = all(uses.doubled(own), needed)?.into_iter().filter(|(_, found)| is_worth(found));
             // Of equally good ones the first.
             let best = wider.map(|(wider, found)| (now.value_of(&found, budget), wider, found));
             let best = best.reduce(|best, other| if other.0 > best.0 { other } else { best });
@@ -214,7 +233,7 @@ fn shared(
                 continue;
             }
             // Where nothing more fits, something may do more good than something else does.
-            let other = all(uses.exchanged(own))?.into_iter().filter(|(_, found)| is_worth(found));
+            let other = all(uses.exchanged(own), needed)?.into_iter().filter(|(_, found)| is_worth(found));
             let Some((other, found)) = other.min_by_key(|(_, found)| found.cycles) else { break };
             (own, now) = (other, found);
         }
@@ -222,7 +241,7 @@ fn shared(
         loop {
             let most = (now.cycles as f64 * (1.0 + SLOWER)) as u64;
             let share = |found: &Found| found.resources.binding(budget).1;
-            let narrower = all(uses.halved(own))?.into_iter();
+            let narrower = all(uses.halved(own), most)?.into_iter();
             let narrower = narrower.filter(|(_, found)| found.cycles <= most && share(found) < share(&now));
             let Some((narrower, found)) = narrower.min_by(|a, b| share(&a.1).total_cmp(&share(&b.1))) else { break };
             (own, now) = (narrower, found);

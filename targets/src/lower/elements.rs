@@ -110,6 +110,19 @@ impl<'a> Elements<'a> {
         self.builder.buffer(name, dtype, elements, is_written)
     }
 
+    /// A parameter for one of equal parts of so many elements of what is handed over by this number.
+    pub fn part(
+        &mut self,
+        number: u32,
+        name: &str,
+        (dtype, elements): (DType, u64),
+        (part, parts): (u32, u32),
+        is_written: bool,
+    ) -> BufferId {
+        self.arguments.push(Argument::Part { number, dtype, elements, parts, part });
+        self.builder.buffer(name, dtype, elements, is_written)
+    }
+
     /// A parameter for so many counters that blocks arrive by.
     pub fn counters(&mut self, elements: u64) -> BufferId {
         self.arguments.push(Argument::Counters(elements));

@@ -115,7 +115,7 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
     let all = lowered.launches.iter().flat_map(|launch| &launch.arguments);
     let counters = all.filter_map(|argument| match *argument {
         Argument::Counters(elements) => Some(elements),
-        Argument::Value(_) | Argument::Arranged(_) | Argument::Handed(..) => None,
+        Argument::Value(_) | Argument::Arranged(_) | Argument::Handed(..) | Argument::Part { .. } => None,
     });
     let counters = counters.max().unwrap_or(0);
     if counters > 0 {
@@ -134,7 +134,8 @@ fn place(plan: &Plan, lowered: &Lowered) -> Placed {
                 placed.numbers.insert(argument, 0);
                 return;
             }
-            Argument::Handed(_, dtype, elements) => {
+            // Launches hand over nothing in parts.
+            Argument::Handed(_, dtype, elements) | Argument::Part { dtype, elements, .. } => {
                 let place = Place::Values(arena.take(buffer_bytes(dtype, elements)));
                 Buffer { name: "handed over".to_owned(), dtype, elements, place }
             }

@@ -44,7 +44,7 @@ pub(super) struct Blocks {
     pub packed: Packed,
     /// Lanes that make integers of rows.
     pub few: u32,
-    /// Lanes that do what follows the product, a power of two.
+    /// Lanes that do what follows the product, at the most; a power of two.
     pub after: u32,
 }
 
@@ -308,7 +308,7 @@ impl Blocks {
         ([tiles, parts, 1], self.tiling())
     }
 
-    /// Writes the function that does what follows the product.
+    /// Writes the function that does what follows the product, with some lanes.
     ///
     /// # Errors
     /// A defect.
@@ -316,15 +316,16 @@ impl Blocks {
         &self,
         elements: &mut Elements<'_>,
         handed: Handed,
+        after: u32,
         outputs: &[ValueId],
     ) -> Result<Written, TargetError> {
-        let Blocks { product, lanes, after, .. } = self;
+        let Blocks { product, lanes, .. } = self;
         let (m, n) = (self.rows(), product.n as u32);
         let sums = elements.between(handed.sums, "sums", (DType::F32, u64::from(m * n)), false);
         let builder = &mut elements.builder;
         let (zero, lane, group) = (builder.integer(0), builder.thread(), builder.block(0));
         let row = if m == 1 { zero } else { builder.block(1) };
-        let first = builder.scaled(group, *after as i32);
+        let first = builder.scaled(group, after as i32);
         let column = builder.add(first, lane);
         let column = builder.keep("column", Scalar::I32, column);
         let (tile, within) = if m == 1 { (zero, column) } else { builder.divided(column, *lanes as i32) };

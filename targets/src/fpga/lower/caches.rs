@@ -72,7 +72,7 @@ impl Method {
         let (product, batch, rows) = match self {
             Method::Columns(columns) => (&columns.product, &columns.batch, columns.rows),
             Method::Depth(depth) => (&depth.product, &depth.batch, depth.rows),
-            Method::Blocks(_) => return false,
+            Method::Blocks(_) | Method::Tiled(_) => return false,
         };
         let all = batch.matrices() * product.k * product.n;
         batch.rows() <= rows as usize && all == plan.graph.shape(value).count()
@@ -83,7 +83,7 @@ impl Method {
         match self {
             Method::Columns(columns) => columns.cache = Some(value),
             Method::Depth(depth) => depth.cache = Some(value),
-            Method::Blocks(_) => {}
+            Method::Blocks(_) | Method::Tiled(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::blocks::{Blocks, Packed, Packing};
 use super::columns::Columns;
 use super::depth::Depth;
+use super::tiled::{Tile, Tiled};
 use super::{Widths, power_in};
 use crate::lower::elements::defect;
 use crate::lower::piece::Piece;
@@ -45,6 +46,8 @@ pub(super) enum Method {
     Depth(Depth),
     /// With weights of few bits.
     Blocks(Blocks),
+    /// By an engine for all products of integers with constants.
+    Tiled(Tiled),
 }
 
 impl Method {
@@ -58,7 +61,7 @@ impl Method {
         constants: &mut Constants,
         arranged_lanes: &mut Vec<u32>,
         piece: &Piece,
-        (widths, is_cache): (Widths, bool),
+        (widths, tile, is_cache): (Widths, Option<Tile>, bool),
     ) -> Result<Option<Method>, TargetError> {
         let products = Product::all_of(plan, constants, piece);
         let Some(product) = products.and_then(|products| products.into_iter().next()) else { return Ok(None) };
@@ -70,6 +73,13 @@ impl Method {
             && let Some(blocks) = by_blocks(&product, quantized, constants, arranged_lanes, widths)?
         {
             return Ok(Some(Method::Blocks(blocks)));
+        }
+        if let Some(mut tiled) = tile.and_then(|tile| Tiled::of(plan, constants, &product, (tile, widths))) {
+            let [_, b] = product.factors;
+            let view = by_tiles(plan, b, &product, tiled.tile)?;
+            tiled.packed = constants.pack(Arranged { value: b, view });
+            read_at_once(arranged_lanes, tiled.packed, tiled.tile.steps * tiled.tile.lanes);
+            return Ok(Some(Method::Tiled(tiled)));
         }
         let is_float = product.sum.is_float();
         let macs = if is_float { widths.float_macs } else { widths.integer_macs };
@@ -132,6 +142,7 @@ impl Method {
                 });
                 [*integers].into_iter().chain(arranged).collect()
             }
+            Method::Tiled(tiled) => vec![tiled.packed],
             Method::Columns(_) | Method::Depth(_) => Vec::new(),
         }
     }
@@ -187,11 +198,28 @@ fn by_lanes(plan: &Plan, value: ValueId, product: &Product, lanes: u32) -> Resul
         false => (vec![lead, product.k, tiles, lanes], vec![0, 2, 1, 3]),
         true => (vec![lead, tiles, lanes, product.k], vec![0, 1, 3, 2]),
     };
+    turned(&shape, split, perm)
+}
+
+/// The elements of B in the order in which an engine wants them: parts of what is summed over, tiles of columns, steps of a part, columns
+/// of a tile.
+fn by_tiles(plan: &Plan, value: ValueId, product: &Product, tile: Tile) -> Result<View, TargetError> {
+    let (lanes, steps) = (tile.lanes as usize, tile.steps as usize);
+    let (parts, tiles) = (product.k / steps, product.n / lanes);
+    let (split, perm) = match product.op.transpose_b {
+        false => (vec![parts, steps, tiles, lanes], vec![0, 2, 1, 3]),
+        true => (vec![tiles, lanes, parts, steps], vec![2, 0, 3, 1]),
+    };
+    turned(plan.graph.shape(value), split, perm)
+}
+
+/// A value whose dimensions are split, and then exchanged.
+fn turned(shape: &Shape, split: Vec<usize>, perm: Vec<usize>) -> Result<View, TargetError> {
     let turned: Vec<usize> = perm.iter().map(|&axis| split[axis]).collect();
     let shapes = [&split, &turned].map(|dims| Shape::new(dims.iter().copied()));
     let [Ok(split), Ok(turned)] = shapes else { return Err(defect("the columns of a product cannot be told apart")) };
     let through = |view: View, op: Op, shape: &Shape| view.through(&op, shape);
-    let view = through(View::dense(shape), Op::Reshape(Reshape { shape: split.clone() }), &split);
+    let view = through(View::dense(shape.clone()), Op::Reshape(Reshape { shape: split.clone() }), &split);
     let view = view.and_then(|view| through(view, Op::Transpose(Transpose { perm }), &turned));
     view.ok_or_else(|| defect("weights have no strides"))
 }

@@ -9,9 +9,10 @@ mod depth;
 mod elements;
 mod method;
 mod passes;
+mod tiled;
 mod together;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{Access, Anchor, DType, Graph, Kernel as Group, Op, Plan, Shape, ValueId};
@@ -21,6 +22,7 @@ use self::caches::{Part, caches};
 use self::method::Method;
 pub(in crate::fpga) use self::method::has_few_rows;
 use self::passes::Passes;
+use self::tiled::{Tile, Tiled};
 use crate::kernel::check::check;
 use crate::kernel::{Builder, ExprId, Kernel};
 use crate::lower::alone;
@@ -40,13 +42,15 @@ pub(in crate::fpga) struct Widths {
     pub integer_macs: u32,
     /// Multiply-accumulates of floats in a cycle.
     pub float_macs: u32,
+    /// Whether products of integers with constants share an engine.
+    pub has_engine: bool,
 }
 
 /// Lanes of operators that look for each of their elements by themselves: each has loops of its own.
 const LANES_ALONE: u32 = 2;
 
 /// Times that a lane's operators are used at least, where they are large.
-const USES: u32 = 16;
+const USES: u32 = 64;
 
 /// Sums that elements of a row are added to by turns: no fewer than the cycles that an addition of floats takes.
 const TURNS: u32 = 8;
@@ -102,11 +106,19 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
         Step::Copy(_, source) => Part::Copy(source.root),
         Step::Piece(piece, _) => Part::Piece(piece),
     });
+    let tile = widths.has_engine.then(|| {
+        let own = steps.iter().filter_map(|(_, step)| match step {
+            Step::Piece(piece, _) => Some(&**piece),
+            Step::Copy(..) => None,
+        });
+        Tile::of(plan, &constants, &own.collect::<Vec<_>>(), widths)
+    });
+    let tile = tile.flatten();
     let mut caches = caches(plan, &parts.collect::<Vec<_>>());
     for (number, (_, step)) in steps.iter_mut().enumerate() {
         let Step::Piece(piece, method) = step else { continue };
         let cache = caches.get(&number).copied();
-        let found = Method::of(plan, &mut constants, &mut arranged_lanes, piece, (widths, cache.is_some()))?;
+        let found = Method::of(plan, &mut constants, &mut arranged_lanes, piece, (widths, tile, cache.is_some()))?;
         *method = found.map(Box::new);
         match (cache, method) {
             (Some(cache), Some(method)) if method.reads_once(plan, cache.value) => {
@@ -126,7 +138,8 @@ pub(in crate::fpga) fn lower(plan: &Plan, widths: Widths) -> Result<Lowered, Tar
         }
     }
     let (calls, handed) = (Vec::new(), Vec::new());
-    let mut lowering = Lowering { plan, constants: &constants, widths, calls, handed, group: 0 };
+    let ordered = HashMap::new();
+    let mut lowering = Lowering { plan, constants: &constants, widths, calls, handed, ordered, group: 0 };
     for (number, (index, step)) in steps.into_iter().enumerate() {
         if made.contains(&number) {
             continue;
@@ -162,6 +175,8 @@ struct Lowering<'a> {
     widths: Widths,
     calls: Vec<Lower>,
     handed: Vec<u32>,
+    /// Rows that were brought into order: the value, and the number that they are handed over by.
+    ordered: HashMap<ValueId, u32>,
     group: u32,
 }
 
@@ -176,6 +191,7 @@ impl<'a> Lowering<'a> {
         }
         match (&piece.work, method) {
             (_, Some(Method::Blocks(blocks))) => self.by_blocks(group, piece, blocks, &outputs),
+            (_, Some(Method::Tiled(tiled))) => self.by_tiles(group, piece, tiled, &outputs),
             (_, Some(Method::Columns(columns))) => {
                 self.call(group, piece, columns.lanes, |elements| columns.write(elements, &outputs))
             }
@@ -248,7 +264,37 @@ impl<'a> Lowering<'a> {
         let handed = Handed { integers: first, scales: first + 1, sums: first + 2 };
         self.call(group, piece, blocks.few, |elements| blocks.write_rows(elements, handed))?;
         self.call(group, piece, blocks.lanes, |elements| Ok(blocks.write_engine(elements, handed)))?;
-        self.call(group, piece, blocks.after, |elements| blocks.write_rest(elements, handed, outputs))
+        let after = blocks.after.min(self.lanes_of(piece, self.plan.graph.shape(blocks.product.result)));
+        self.call(group, piece, after, |elements| blocks.write_rest(elements, handed, after, outputs))
+    }
+
+    /// A product by tiles: what brings rows into order, unless they are, the engine for each block of rows, and what follows.
+    fn by_tiles(
+        &mut self,
+        group: &Group,
+        piece: &Piece,
+        tiled: &Tiled,
+        outputs: &[ValueId],
+    ) -> Result<(), TargetError> {
+        let [rows, sums] = tiled.banks();
+        let a = tiled.product.factors[0];
+        let known = self.ordered.get(&a).copied();
+        let number = known.unwrap_or_else(|| {
+            self.handed.push(rows);
+            self.handed.len() as u32 - 1
+        });
+        let handed = tiled::Handed { rows: number, sums: self.handed.len() as u32 };
+        self.handed.push(sums);
+        if known.is_none() {
+            let few = tiled.few(self.widths);
+            self.call(group, piece, tiled.ordering(few), |elements| tiled.write_rows(elements, handed, few))?;
+            self.ordered.insert(a, number);
+        }
+        for block in 0..tiled.blocks() {
+            self.call(group, piece, tiled.tile.lanes, |elements| Ok(tiled.write_engine(elements, handed, block)))?;
+        }
+        let after = tiled.after.min(self.lanes_of(piece, self.plan.graph.shape(tiled.product.result)));
+        self.call(group, piece, after, |elements| tiled.write_rest(elements, handed, after, outputs))
     }
 
     /// Writes a view out.

@@ -28,6 +28,8 @@ struct Kept {
     rows: Vec<SharedId>,
     /// Sums: matrix by matrix, tile by tile, those that iterations add to by turns.
     sums: Vec<SharedId>,
+    /// What they add up to, matrix by matrix, tile by tile: apart from them, so that what is written is nothing that is read.
+    totals: Vec<SharedId>,
 }
 
 impl Columns {
@@ -69,6 +71,9 @@ impl Columns {
             rows: (0..*rows).map(|_| builder.shared("row", self.stored, matrices * product.k as u32)).collect(),
             sums: (0..*rows)
                 .map(|_| builder.shared("sums", wide(product.sum), matrices * self.tiles() * self.turns() * lanes))
+                .collect(),
+            totals: (0..*rows)
+                .map(|_| builder.shared("totals", wide(product.sum), matrices * self.tiles() * lanes))
                 .collect(),
         };
         self.stage_all(elements, &kept)?;
@@ -129,6 +134,15 @@ impl Columns {
         let at = builder.add(before, tile);
         let at = builder.scaled(at, self.turns() as i32);
         let at = builder.add(at, turn);
+        let at = builder.scaled(at, self.lanes as i32);
+        builder.add(at, lane)
+    }
+
+    /// Where their totals lie.
+    fn total_place(&self, elements: &mut Elements<'_>, [matrix, tile]: [ExprId; 2], lane: ExprId) -> ExprId {
+        let builder = &mut elements.builder;
+        let before = builder.scaled(matrix, self.tiles() as i32);
+        let at = builder.add(before, tile);
         let at = builder.scaled(at, self.lanes as i32);
         builder.add(at, lane)
     }
@@ -195,20 +209,24 @@ impl Columns {
     fn add_turns(&self, elements: &mut Elements<'_>, kept: &Kept) {
         let tiles = self.tiles();
         let builder = &mut elements.builder;
-        let (nothing, first, lane) = (builder.integer(0), builder.integer(1), builder.thread());
+        let (nothing, lane) = (builder.integer(0), builder.thread());
         let [turns, matrices, last_tile] =
             [self.turns(), self.batch.matrices() as u32, tiles].map(|count| builder.integer(count as i32));
-        let turn = builder.loop_over("turn", first, turns, 1);
+        let turn = builder.loop_over("turn", nothing, turns, 1);
         let matrix = builder.loop_over("matrix", nothing, matrices, 1);
         let tile = if tiles == 1 { nothing } else { builder.loop_over("tile", nothing, last_tile, 1) };
         elements.open();
-        for &sums in &kept.sums {
-            let [to, from] = [nothing, turn].map(|turn| self.place(elements, [matrix, tile, turn], lane));
+        for (&sums, &totals) in kept.sums.iter().zip(&kept.totals) {
+            let from = self.place(elements, [matrix, tile, turn], lane);
+            let to = self.total_place(elements, [matrix, tile], lane);
             let builder = &mut elements.builder;
             let (so_far, own) =
-                (builder.load_shared(sums, to, "so_far"), builder.load_shared(sums, from, "partial_sum"));
+                (builder.load_shared(totals, to, "so_far"), builder.load_shared(sums, from, "partial_sum"));
+            let start = zero(builder, self.product.sum);
+            let is_first = builder.index(IndexFn::Eq, turn, nothing);
+            let so_far = builder.select(is_first, start, so_far);
             let next = builder.binary(BinaryFn::Add, self.product.sum, so_far, own);
-            builder.store_shared(sums, to, next);
+            builder.store_shared(totals, to, next);
         }
         elements.close();
         (0..1 + u32::from(tiles > 1)).for_each(|_| elements.builder.end());
@@ -236,8 +254,8 @@ impl Columns {
         let column = builder.add(first_column, lane);
         for number in 0..batch.rows() {
             elements.enter();
-            let place = self.place(elements, [matrix, tile, nothing], lane);
-            let total = elements.builder.load_shared(kept.sums[number], place, "sum");
+            let place = self.total_place(elements, [matrix, tile], lane);
+            let total = elements.builder.load_shared(kept.totals[number], place, "sum");
             let total = elements.builder.keep("total", Scalar::of(product.sum), total);
             let row = self.row_of(elements, number);
             let (lead, row) = batch.of_row(elements, matrix, row);

@@ -288,7 +288,7 @@ impl Wiring {
                 let is_constant = match *argument {
                     Argument::Value(value) => derived[value.index()],
                     Argument::Arranged(_) => true,
-                    Argument::Handed(..) | Argument::Counters(_) => {
+                    Argument::Handed(..) | Argument::Part { .. } | Argument::Counters(_) => {
                         return Err("blocks hand something to each other".to_owned());
                     }
                 };
@@ -355,7 +355,9 @@ impl Wiring {
             }
             Argument::Value(value) => (value, graph.shape(value).count().max(1) as u64, lanes, None),
             // Refused before.
-            Argument::Handed(..) | Argument::Counters(_) => (graph.outputs()[0].value, 1, 1, None),
+            Argument::Handed(..) | Argument::Part { .. } | Argument::Counters(_) => {
+                (graph.outputs()[0].value, 1, 1, None)
+            }
         };
         let (name, dtype, at) = (graph.value(value).name.to_string(), graph.ty(value).dtype, self.weights_bytes);
         self.weights_bytes += buffer_bytes(dtype, elements).next_multiple_of(BEAT_BYTES);
