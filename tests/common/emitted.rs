@@ -73,6 +73,15 @@ fn run(build: &Build, inputs: &[Tensor], folder: &Path, runner: impl Fn(&Path)) 
     files.iter().map(|file| read_npy(&folder.join("outputs").join(file)).unwrap()).collect()
 }
 
+/// Has a program run by `runner` in a folder of its own: it must compute the numbers that the simulator does.
+pub fn run_the_same(build: &Build, inputs: &[Tensor], runner: impl Fn(&Path)) {
+    let place = tempfile::tempdir().unwrap();
+    let outputs = run(build, inputs, place.path(), runner);
+    let simulated = build.program().simulate(&weights(build), inputs).unwrap().outputs;
+    let values = |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.to_f64s().unwrap()).collect::<Vec<_>>();
+    assert_eq!(values(&outputs), values(&simulated));
+}
+
 /// How near the outputs of a model come, in words, and what is wrong with them.
 fn compared(compiler: &Compiler, folder: &Path, runner: impl Fn(&Path)) -> (String, Vec<String>) {
     let began = Instant::now();
