@@ -5,6 +5,7 @@
 //! stage with hardware of its own and all run at the same time (`streaming`): whichever is faster (`search`).
 
 pub mod access;
+mod columns;
 mod compile;
 mod cost;
 pub mod design;
@@ -69,7 +70,8 @@ impl Fpga {
 
     fn planned(&self, graph: &Graph, optimization: Optimization, explained: bool) -> Result<Planned, TargetError> {
         let costs = FpgaCosts::new(&self.facts, self.machine.clock_hz);
-        plan(graph, (extraction_of(optimization, STATES), explained), &costs, &legal::judge_fused)
+        let graph = columns::with_whole_tiles(graph)?;
+        plan(&graph, (extraction_of(optimization, STATES), explained), &costs, &legal::judge_fused)
     }
 }
 

@@ -18,11 +18,18 @@ pub(super) struct Walk {
     by_dimensions: bool,
 }
 
+/// How many times as many lanes have to be possible to have some that do nothing at the ends of rows.
+const IDLE: u32 = 4;
+
 impl Walk {
     /// With so many lanes at the most.
     pub fn new(shape: &Shape, most: u32) -> Walk {
         let last = shape.last().copied().unwrap_or(1);
         let (along, all) = (power_in(last, most), power_in(shape.count(), most));
+        let guarded = 1 << most.min(last as u32).max(1).ilog2();
+        if guarded >= IDLE * along.max(all) {
+            return Walk { shape: shape.clone(), lanes: guarded, by_dimensions: true };
+        }
         let by_dimensions = shape.rank() <= 1 || along * 2 >= all || along >= 8;
         Walk { shape: shape.clone(), lanes: if by_dimensions { along } else { all }, by_dimensions }
     }
@@ -50,9 +57,18 @@ impl Walk {
             work(elements, &Coords::new())?;
             return Ok(([1, 1, 1], about));
         };
+        let is_guarded = !last.is_multiple_of(lanes as usize);
+        if is_guarded {
+            let inside = elements.builder.below(index, last as i32);
+            elements.builder.when(inside);
+        }
+        let groups = (last as u32).div_ceil(lanes);
         let Some((&middle, outer)) = lead.split_last() else {
             work(elements, &with_last(&[], index))?;
-            return Ok(([last as u32 / lanes, 1, 1], about));
+            if is_guarded {
+                elements.builder.end();
+            }
+            return Ok(([groups, 1, 1], about));
         };
         let outer = Shape::new(outer.iter().copied()).unwrap_or_default();
         let number = elements.builder.block(2);
@@ -61,6 +77,9 @@ impl Walk {
         coords.push(if middle == 1 { zero } else { elements.builder.block(1) });
         let coords = with_last(&coords, if last == 1 { zero } else { index });
         work(elements, &coords)?;
-        Ok(([last as u32 / lanes, middle as u32, outer.count() as u32], about))
+        if is_guarded {
+            elements.builder.end();
+        }
+        Ok(([groups, middle as u32, outer.count() as u32], about))
     }
 }

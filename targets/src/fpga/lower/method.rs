@@ -9,6 +9,7 @@ use super::columns::Columns;
 use super::depth::Depth;
 use super::tiled::{Tile, Tiled};
 use super::{Widths, power_in};
+use crate::kernel::check::MAX_THREADS;
 use crate::lower::elements::defect;
 use crate::lower::piece::Piece;
 use crate::lower::product::Product;
@@ -182,7 +183,7 @@ fn of_values(product: &Product, batch: &Batch, word: u32, macs: u32) -> (u32, u3
 
 /// Lanes for so many columns: the most that divide them, preferably such that no lane's bank changes.
 fn lanes_for(columns: usize, most: u32, banks: u32) -> u32 {
-    let most = most.min(columns as u32).max(1);
+    let most = most.min(columns as u32).clamp(1, MAX_THREADS);
     let divides = |lanes: &u32| columns.is_multiple_of(*lanes as usize);
     let is_aligned = |lanes: &u32| lanes.is_multiple_of(banks) || banks.is_multiple_of(*lanes);
     let all = (1..=most).rev();

@@ -221,6 +221,13 @@ impl<'a> Lowering<'a> {
             (Work::Rows { domain, axes }, None) => {
                 let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
                 let lanes = power_in(columns, widths.lanes);
+                let wide = Passes::lanes_for(columns, widths.lanes);
+                // Odd rows have lanes that do nothing at their ends.
+                if 2 * lanes < wide
+                    && let Some(passes) = Passes::of((domain, axes), &piece.nodes, wide)
+                {
+                    return self.call(group, piece, wide, |elements| passes.write(elements, &outputs));
+                }
                 if let Some(passes) = Passes::of((domain, axes), &piece.nodes, lanes) {
                     return self.call(group, piece, lanes, |elements| passes.write(elements, &outputs));
                 }

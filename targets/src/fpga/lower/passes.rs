@@ -32,7 +32,7 @@ pub(super) struct Passes<'p> {
     domain: &'p Shape,
     axes: &'p [usize],
     nodes: &'p [NodeId],
-    /// Elements of a row side by side, a divisor of all.
+    /// Elements of a row side by side.
     lanes: u32,
     /// Rows of all groups.
     all: usize,
@@ -72,16 +72,29 @@ impl<'p> Passes<'p> {
     pub fn of((domain, axes): (&'p Shape, &'p [usize]), nodes: &'p [NodeId], lanes: u32) -> Option<Passes<'p>> {
         let columns: usize = axes.iter().map(|&axis| domain[axis]).product();
         let all = domain.count() / columns.max(1);
-        let most = MOST.min(ELEMENTS / columns.max(1));
-        if columns / lanes as usize <= HELD || most < FEWEST || all < FEWEST {
+        let most = MOST.min(ELEMENTS / columns.next_multiple_of(lanes as usize).max(1));
+        if columns.div_ceil(lanes as usize) <= HELD || most < FEWEST || all < FEWEST {
             return None;
         }
         let rows = all.div_ceil(all.div_ceil(most));
         (rows >= FEWEST).then_some(Passes { domain, axes, nodes, lanes, all, rows, columns })
     }
 
+    /// The most lanes up to some with which rows of so many elements still are long.
+    pub fn lanes_for(columns: usize, most: u32) -> u32 {
+        let powers = (0..=most.max(1).ilog2()).rev().map(|power| 1 << power);
+        let is_long = |lanes: &u32| columns.div_ceil(*lanes as usize) > HELD;
+        powers.into_iter().find(is_long).unwrap_or(1)
+    }
+
+    /// Parts of a row, of which the last may have fewer elements than lanes.
     fn parts(&self) -> usize {
-        self.columns / self.lanes as usize
+        self.columns.div_ceil(self.lanes as usize)
+    }
+
+    /// Elements that are kept of a row.
+    fn kept(&self) -> u32 {
+        self.parts() as u32 * self.lanes
     }
 
     fn is_whole(&self, graph: &Graph, value: ValueId) -> bool {
@@ -156,34 +169,38 @@ impl Writing<'_, '_, '_> {
         found
     }
 
-    /// The coordinates of a row, with 0 along it, by its number in the group; and whether it is there.
-    fn row(&mut self, number: ExprId) -> (Coords, ExprId) {
+    /// The coordinates of a row, with 0 along it, by its number in the group; and whether it is there. Beyond the last row it may be that
+    /// which is looked at.
+    fn row(&mut self, number: ExprId, or_last: bool) -> (Coords, ExprId) {
         let Passes { domain, axes, all, rows, .. } = *self.passes;
         let builder = &mut self.elements.builder;
         let mut row = builder.add(self.first, number);
         let mut is_row = builder.integer(1);
         if !all.is_multiple_of(rows) {
-            // Beyond the last row that is worked on again, and not written.
             is_row = builder.below(row, all as i32);
-            let last = builder.integer(all as i32 - 1);
-            row = builder.index(IndexFn::Min, row, last);
+            if or_last {
+                let last = builder.integer(all as i32 - 1);
+                row = builder.index(IndexFn::Min, row, last);
+            }
         }
         let kept = domain.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size });
         let kept = Shape::new(kept).unwrap_or_default();
         (self.elements.coords_of(&kept, row), is_row)
     }
 
-    /// The coordinates of this lane's element of a part of a row.
-    fn place(&mut self, row: &Coords, part: ExprId) -> Coords {
-        let Passes { domain, axes, lanes, .. } = *self.passes;
+    /// The coordinates of this lane's element of a part of a row, and whether it is there.
+    fn place(&mut self, row: &Coords, part: ExprId) -> (Coords, ExprId) {
+        let Passes { domain, axes, lanes, columns, .. } = *self.passes;
         let builder = &mut self.elements.builder;
         let (before, lane) = (builder.scaled(part, lanes as i32), builder.thread());
         let column = builder.add(before, lane);
+        let is_whole = columns.is_multiple_of(lanes as usize);
+        let is_inside = if is_whole { builder.integer(1) } else { builder.below(column, columns as i32) };
         let sizes = Shape::new(axes.iter().map(|&axis| domain[axis])).unwrap_or_default();
         let along = self.elements.coords_of(&sizes, column);
         let mut coords = row.clone();
         axes.iter().zip(along).for_each(|(&axis, coord)| coords[axis] = coord);
-        coords
+        (coords, is_inside)
     }
 
     /// Holds what is kept of whole rows, as far as it is needed.
@@ -200,7 +217,7 @@ impl Writing<'_, '_, '_> {
     fn pass(&mut self, all: &[Pass], place: usize) -> Result<(), TargetError> {
         let passes = self.passes;
         let graph = self.elements.graph();
-        let elements = passes.rows as u32 * passes.columns as u32;
+        let elements = passes.rows as u32 * passes.kept();
         let needs = self.needs(&all[place]);
         let later =
             |writing: &Self, value: ValueId| all[place + 1..].iter().any(|pass| writing.needs(pass).contains(&value));
@@ -247,10 +264,15 @@ impl Writing<'_, '_, '_> {
             }
         };
         self.elements.open();
-        let (row, is_row) = self.row(number);
-        let at = self.place(&row, part);
+        let (row, is_row) = self.row(number, false);
+        let (at, is_inside) = self.place(&row, part);
         let builder = &mut self.elements.builder;
-        let before_row = builder.scaled(number, passes.columns as i32);
+        let is_there = builder.index(IndexFn::And, is_row, is_inside);
+        let guarded = builder.known_index(is_there).is_none();
+        if guarded {
+            builder.when(is_there);
+        }
+        let before_row = builder.scaled(number, passes.kept() as i32);
         let before_part = builder.scaled(part, passes.lanes as i32);
         let own = builder.add(before_row, before_part);
         let own = builder.add(own, lane);
@@ -278,16 +300,12 @@ impl Writing<'_, '_, '_> {
                 self.elements.builder.store_shared(sums, so_far, next);
             }
             (Pass::Write(values), _) => {
-                let guarded = self.elements.builder.known_index(is_row).is_none();
-                if guarded {
-                    self.elements.builder.when(is_row);
-                }
                 values.iter().try_for_each(|&value| self.elements.store(value, &at))?;
-                if guarded {
-                    self.elements.builder.end();
-                }
             }
             (Pass::Reduce(..), None) => {}
+        }
+        if guarded {
+            self.elements.builder.end();
         }
         self.elements.builder.end();
         self.elements.close();
@@ -331,7 +349,7 @@ impl Writing<'_, '_, '_> {
         let (zero, lane, end) = (builder.integer(0), builder.thread(), builder.integer(passes.rows as i32));
         let number = builder.loop_over("row", zero, end, 1);
         self.elements.open();
-        let (row, is_row) = self.row(number);
+        let (row, is_row) = self.row(number, true);
         let operands = now.iter().flat_map(|&id| graph.node(id).inputs.iter().copied());
         let needs: HashSet<ValueId> = operands.chain(outputs.iter().copied()).collect();
         self.hold_single(&needs, number, &row);

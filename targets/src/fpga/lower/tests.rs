@@ -249,7 +249,14 @@ fn rows_go_through_passes_together() {
 fn passes_over_rows_are_right() {
     let narrow = Widths { lanes: 4, integer_macs: 1, float_macs: 1, has_engine: false };
     for widths in [WIDE, narrow] {
-        for (dims, axis) in [(&[100, 96][..], 1), (&[10, 96, 3], 1), (&[9, 1024], 1), (&[17, 1, 50], 2)] {
+        for (dims, axis) in [
+            (&[100, 96][..], 1),
+            (&[10, 96, 3], 1),
+            (&[9, 1024], 1),
+            (&[17, 1, 50], 2),
+            (&[3, 13, 197], 2),
+            (&[31, 131], 1),
+        ] {
             checked(&of_rows(dims, Softmax { axis }), widths);
             for function in [ReduceFn::Mean, ReduceFn::Max] {
                 checked(&of_rows(dims, Reduce { function, axes: vec![axis] }), widths);

@@ -32,7 +32,7 @@ const AT_ONCE: u32 = 2;
 const LEAST: u32 = 4;
 
 /// Bytes of the sums of a product, at the most: what is larger has no room on a part.
-const MOST_BYTES: u64 = 1 << 21;
+const MOST_BYTES: u64 = 1 << 22;
 
 /// The engine's iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
