@@ -297,8 +297,15 @@ impl<'a> Lowering<'a> {
             self.call(group, piece, tiled.ordering(few), |elements| tiled.write_rows(elements, handed, few))?;
             self.ordered.insert(a, number);
         }
-        for block in 0..tiled.blocks() {
-            self.call(group, piece, tiled.tile.lanes, |elements| Ok(tiled.write_engine(elements, handed, block)))?;
+        self.call(group, piece, tiled.tile.lanes, |elements| Ok(tiled.write_engine(elements, handed)))?;
+        for block in 1..tiled.blocks() {
+            let mut next = self.calls.last().cloned().ok_or_else(|| defect("an engine was not called"))?;
+            for argument in &mut next.arguments {
+                if let Argument::Part { part, .. } = argument {
+                    *part = block;
+                }
+            }
+            self.calls.push(next);
         }
         let after = tiled.after.min(self.lanes_of(piece, self.plan.graph.shape(tiled.product.result)));
         self.call(group, piece, after, |elements| tiled.write_rest(elements, handed, after, outputs))

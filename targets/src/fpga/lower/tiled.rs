@@ -218,14 +218,14 @@ impl Tiled {
         Ok(([product.k as u32 / few, rows / at_once, blocks], self.tiling()))
     }
 
-    /// Writes the engine for a block of rows.
-    pub fn write_engine(&self, elements: &mut Elements<'_>, handed: Handed, block: u32) -> Written {
+    /// Writes the engine, for the first block of rows.
+    pub fn write_engine(&self, elements: &mut Elements<'_>, handed: Handed) -> Written {
         let (product, Tile { rows, lanes, steps }) = (&self.product, self.tile);
         let types = product.factors.map(|factor| elements.graph().ty(factor).dtype);
         let (sum, parts, [of_rows, of_sums]) = (product.sum, self.blocks(), self.elements());
         let weights = elements.arranged(self.packed);
-        let ordered = elements.part(handed.rows, "ordered", (types[0], of_rows), (block, parts), false);
-        let sums = elements.part(handed.sums, "sums", (sum, of_sums), (block, parts), true);
+        let ordered = elements.part(handed.rows, "ordered", (types[0], of_rows), (0, parts), false);
+        let sums = elements.part(handed.sums, "sums", (sum, of_sums), (0, parts), true);
         let builder = &mut elements.builder;
         builder.in_turn();
         let so_far = builder.shared("sums_so_far", sum, of_sums as u32);

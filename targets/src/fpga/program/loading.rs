@@ -8,11 +8,16 @@
 
 use std::collections::BTreeSet;
 
+use smallvec::SmallVec;
+
 use super::parts::Load;
 use crate::fpga::design::Loader;
 use crate::fpga::nest::Pop;
 use crate::fpga::schedule::{Rate, Step};
 use crate::target::TargetError;
+
+/// What an iteration takes: of integers, scales and zero points.
+type Pops = SmallVec<[Pop; 3]>;
 
 /// Parts of a cycle that the loader's time is counted in.
 const PARTS: u64 = 1 << 16;
@@ -154,6 +159,12 @@ impl<'l> Loading<'l> {
         Some(pop.iteration_of(beat).saturating_sub(own.iterations))
     }
 
+    /// Rows of its FIFO that are taken when an iteration from now has taken what it takes.
+    fn needed(&self, pop: Pop, iteration: u64) -> usize {
+        let own = self.streams.get(pop.stream as usize);
+        own.map_or(0, |own| own.before as u64 + pop.taken(own.iterations + iteration + 1)) as usize
+    }
+
     /// Does a step that begins in a cycle, and returns the one in which it ends.
     ///
     /// # Errors
@@ -166,18 +177,12 @@ impl<'l> Loading<'l> {
         let (mut last, mut now) = (0, begin);
         while let Some(iteration) = pops.iter().filter_map(|pop| self.next(*pop)).min().filter(|next| next < trips) {
             let mut start = now + (iteration - last) * interval;
-            let mut taken = Vec::with_capacity(pops.len());
-            let wanted: Vec<Pop> = pops.iter().copied().filter(|pop| self.next(*pop) == Some(iteration)).collect();
-            for pop in wanted {
-                let stream = pop.stream as usize;
-                let own = self.streams.get(stream);
-                let needed =
-                    own.map_or(0, |own| own.before as u64 + pop.taken(own.iterations + iteration + 1)) as usize;
-                start = start.max(self.there(stream, needed)?);
-                taken.push((stream, needed));
+            for pop in pops.iter().filter(|pop| self.next(**pop) == Some(iteration)).copied().collect::<Pops>() {
+                start = start.max(self.there(pop.stream as usize, self.needed(pop, iteration))?);
             }
-            for (stream, needed) in taken {
-                if let Some(own) = self.streams.get_mut(stream) {
+            for pop in pops.iter().filter(|pop| self.next(**pop) == Some(iteration)).copied().collect::<Pops>() {
+                let needed = self.needed(pop, iteration);
+                if let Some(own) = self.streams.get_mut(pop.stream as usize) {
                     own.taken.resize(needed, start);
                 }
             }
