@@ -6,6 +6,7 @@
 //! the other reads, the eight tables of a slice hold 32 words of 14 bits or 64 of 7 (UG574, distributed RAM configurations).
 
 use super::design::{OnChip, Storage};
+use super::machine::FpgaMachine;
 use super::resources::Resources;
 
 /// Depth and width of block RAM with two ports that read, and with one (UG573, table of port aspect ratios).
@@ -16,14 +17,15 @@ const SIMPLE: (u64, u64) = (512, 36);
 /// here: two tables deep).
 const FEW_WORDS: u64 = 64;
 
-/// What a local memory is built from: so many words in each bank.
-pub fn storage(words: u64, bits: u64) -> Storage {
+/// What a memory of a part is built from that has so many words in each bank: of block RAM and UltraRAM that of which it takes the
+/// smaller share.
+pub fn storage(words: u64, bits: u64, facts: &FpgaMachine) -> Storage {
     let (blocks, ultra) =
         (bank(words, bits, Storage::Bram, true).bram18s, bank(words, bits, Storage::Uram, true).urams);
+    let budget = facts.budget();
     if words <= FEW_WORDS {
         Storage::Lutram
-    } else if blocks > 16 * ultra {
-        // A block of UltraRAM has the bits of 16 of block RAM.
+    } else if blocks * budget.urams > ultra * budget.bram18s {
         Storage::Uram
     } else {
         Storage::Bram
@@ -63,7 +65,10 @@ impl OnChip {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
     use super::*;
+    use crate::machine::Machine;
 
     #[test]
     fn blocks_have_shapes() {
@@ -75,6 +80,11 @@ mod tests {
         assert_eq!(bank(4097, 32, Storage::Uram, true).urams, 2);
         let tables = |words, twice| bank(words, 28, Storage::Lutram, twice).luts;
         assert_eq!((tables(64, true), tables(64, false), tables(32, false)), (56, 32, 16));
-        assert_eq!((storage(64, 32), storage(1024, 32)), (Storage::Lutram, Storage::Bram));
+        let machine = Machine::parse("u280", Machine::built_in_text("u280").unwrap()).unwrap();
+        let mut facts = machine.fpga.unwrap();
+        let kinds = |facts: &FpgaMachine| [64, 1024, 4096].map(|words| storage(words, 32, facts));
+        assert_eq!(kinds(&facts), [Storage::Lutram, Storage::Bram, Storage::Uram]);
+        facts.resources.urams = 0;
+        assert_eq!(kinds(&facts), [Storage::Lutram, Storage::Bram, Storage::Bram]);
     }
 }

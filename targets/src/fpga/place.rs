@@ -602,10 +602,7 @@ impl Placing<'_> {
     fn finish(mut self, lowered: &Lowered) -> Result<Placed, TargetError> {
         for (memory, arena) in self.design.memories.iter_mut().zip(&self.arenas) {
             memory.words = arena.size.max(1);
-            memory.storage = match storage(memory.words, memory.dtype.bits() as u64) {
-                Storage::Uram if self.facts.resources.urams == 0 => Storage::Bram,
-                storage => storage,
-            };
+            memory.storage = storage(memory.words, memory.dtype.bits() as u64, self.facts);
         }
         self.use_uram();
         let urams = self.design.memories.iter().map(|memory| memory.resources(true).urams).sum();

@@ -82,11 +82,7 @@ impl Loads {
                 return Fifo { depth: deepest, storage: kind };
             }
             let depth = (deepest * bits).div_ceil(busiest).next_power_of_two().clamp(OTHERS[0], OTHERS[1]);
-            let storage = match storage(depth, BEAT) {
-                Storage::Uram if budget.urams == 0 => Storage::Bram,
-                storage => storage,
-            };
-            Fifo { depth, storage }
+            Fifo { depth, storage: storage(depth, BEAT, facts) }
         };
         let loader = Loader { channels: channels as u32, streams: traffic.iter().map(fifo).collect() };
         Some(Loads { loader, streams })

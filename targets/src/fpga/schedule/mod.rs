@@ -134,7 +134,7 @@ impl Schedule {
     ) -> Result<Schedule, TargetError> {
         let nest = Nest::new(function, design)?;
         let rate = Rate::new(&facts.memory, clock_hz);
-        let costs: Vec<Cost> = costs(&nest, design, rate, clock_hz);
+        let costs: Vec<Cost> = costs(&nest, design, (facts, rate), clock_hz);
         let mut schedule = Schedule {
             starts: vec![0; nest.ops.len()],
             latencies: costs.iter().map(|cost| cost.timing.latency).collect(),
@@ -153,7 +153,7 @@ impl Schedule {
         schedule.place(&costs, clock_hz, &function.kernel.name)?;
         let starts = &schedule.starts;
         schedule.nest.pairs.retain(|[first, second]| starts[first.index()] == starts[second.index()]);
-        schedule.keep_memories();
+        schedule.keep_memories(facts);
         let mut walk = Times { times: 1, shares: BTreeMap::new() };
         let body = std::mem::take(&mut schedule.nest.body);
         schedule.cycles = CALL + schedule.items(&body, rate, &mut walk);
@@ -265,7 +265,7 @@ impl Schedule {
     }
 
     /// Finds what local memories are built from.
-    fn keep_memories(&mut self) {
+    fn keep_memories(&mut self, facts: &FpgaMachine) {
         let mut twice = vec![false; self.nest.arrays.len()];
         let mut is_used = vec![false; self.nest.arrays.len()];
         for op in &self.nest.ops {
@@ -282,7 +282,7 @@ impl Schedule {
         self.memories = locals
             .map(|(index, array)| {
                 let words = array.words();
-                let (storage, reads_twice) = (storage(words, array.dtype.bits() as u64), twice[index]);
+                let (storage, reads_twice) = (storage(words, array.dtype.bits() as u64, facts), twice[index]);
                 Local { array: ArrayId(index as u32), words, storage, reads_twice }
             })
             .collect();
@@ -408,7 +408,7 @@ impl Times {
 }
 
 /// How long each operation takes.
-fn costs(nest: &Nest, design: &Design, rate: Rate, clock_hz: u64) -> Vec<Cost> {
+fn costs(nest: &Nest, design: &Design, (facts, rate): (&FpgaMachine, Rate), clock_hz: u64) -> Vec<Cost> {
     let mut streamed = vec![false; nest.ops.len()];
     nest.streams.iter().for_each(|stream| streamed[stream.op.index()] = true);
     let cost = |index: usize| {
@@ -436,7 +436,7 @@ fn costs(nest: &Nest, design: &Design, rate: Rate, clock_hz: u64) -> Vec<Cost> {
             }
             // What comes out of a FIFO is in a register.
             (ArrayPlace::Fifo(_), false) => (1 + switch, 0.0),
-            (ArrayPlace::Local, false) => reading(storage(own.words(), own.dtype.bits() as u64), switch),
+            (ArrayPlace::Local, false) => reading(storage(own.words(), own.dtype.bits() as u64, facts), switch),
         };
         Cost { timing: Timing { latency, delay: 0.0 }, behind }
     };
