@@ -34,7 +34,8 @@ pub(super) fn program(
     (plan, blocks, other): (&Plan, Vec<Block>, Other),
     (lowered, placed, times): (&Lowered, Placed, Times),
 ) -> Result<FpgaProgram, TargetError> {
-    let needed = placed.external_bytes;
+    // Channels have addresses of their own: what is in the fullest says how much memory is needed.
+    let needed = placed.channel_bytes.saturating_mul(u64::from(facts.memory.channels));
     if needed > facts.memory.bytes {
         return Err(TargetError::DoesNotFit {
             what: format!("model `{}`", plan.graph.name()),

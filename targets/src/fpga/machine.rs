@@ -57,6 +57,13 @@ pub struct ExternalMemory {
     pub outstanding: u32,
 }
 
+impl ExternalMemory {
+    /// Bytes of a channel.
+    pub fn of_channel(&self) -> u64 {
+        self.bytes / u64::from(self.channels.max(1))
+    }
+}
+
 impl FpgaMachine {
     /// What a design may take of the part.
     pub fn budget(&self) -> Resources {

@@ -34,6 +34,9 @@ const MEMORIES: usize = 3;
 /// Bytes of an input or output from which on it is spread over channels.
 const LARGE: u64 = 1 << 16;
 
+/// What is larger than such a share of a channel is spread over more.
+const PIECES: u64 = 4;
+
 /// Words that a memory on the part gives in a cycle.
 const PORTS: u64 = 2;
 
@@ -62,8 +65,8 @@ pub(super) struct Placed {
     pub loads: Vec<Load>,
     pub weights_bytes: u64,
     pub values_bytes: u64,
-    /// Bytes that the values and constants beside the part take.
-    pub external_bytes: u64,
+    /// Bytes that the values and constants beside the part take of the channel that has most of them.
+    pub channel_bytes: u64,
 }
 
 /// What is known of something before it has a place.
@@ -93,7 +96,8 @@ impl Wanted {
     }
 
     /// Channels that it takes turns in beside the part: what lanes read at once of a constant comes from as many as it has beats. A large
-    /// input or output has twice as many as there are beats in two words, since a channel gives less than a beat in a cycle.
+    /// input or output has twice as many as there are beats in two words, since a channel gives less than a beat in a cycle. What is very large
+    /// has as many as hold it.
     fn ways(&self, facts: &FpgaMachine) -> u32 {
         let most = 1 << facts.memory.channels.ilog2();
         let beats = buffer_bytes(self.dtype, u64::from(self.banks)).div_ceil(BEAT_BYTES);
@@ -102,7 +106,8 @@ impl Wanted {
             false if self.is_outside && self.bytes() >= LARGE => 2 * PORTS * beats,
             false => 1,
         };
-        wanted.next_power_of_two().min(most) as u32
+        let spread = (PIECES * self.bytes()).div_ceil(facts.memory.of_channel().max(1));
+        wanted.max(spread).next_power_of_two().min(most) as u32
     }
 }
 
@@ -171,7 +176,7 @@ fn channels(wanted: &[Wanted], on_chip: &[bool], loads: Option<&Loads>, facts: &
     let ways = all.map(|(_, wanted)| wanted.ways(facts)).max().unwrap_or(1);
     let ways = ways.max(loads.map_or(1, |loads| loads.loader.channels));
     let bytes: u64 = outside().map(Wanted::bytes).sum();
-    let of_channel = (facts.memory.bytes / u64::from(facts.memory.channels)).max(1);
+    let of_channel = facts.memory.of_channel().max(1);
     let needed = (bytes + bytes / 3).div_ceil(of_channel).next_power_of_two();
     ways.max(needed.min(u64::from(facts.memory.channels)) as u32).min(facts.memory.channels)
 }
@@ -641,7 +646,7 @@ impl Placing<'_> {
         for part in parts.iter_mut().filter(|part| matches!(part.home, Home::External { .. })) {
             part.at += behind;
         }
-        let beats = self.rows.iter().sum::<u64>() + self.spilled.size;
+        let beats = self.rows.iter().copied().max().unwrap_or(0).max(behind + self.spilled.size);
         Ok(Placed {
             design: self.design,
             buffers: self.buffers,
@@ -651,7 +656,7 @@ impl Placing<'_> {
             loads,
             weights_bytes: self.weights_bytes,
             values_bytes: end,
-            external_bytes: beats * BEAT_BYTES,
+            channel_bytes: beats * BEAT_BYTES,
         })
     }
 

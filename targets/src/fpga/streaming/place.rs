@@ -472,7 +472,7 @@ impl Wiring {
             constants: self.weights.iter().map(|weight| weight.constant.clone()).collect(),
             weights_bytes: self.weights_bytes,
             values_bytes: end,
-            external_bytes: rows.iter().sum::<u64>() * BEAT_BYTES + self.weights_bytes,
+            channel_bytes: rows.iter().copied().max().unwrap_or(0) * BEAT_BYTES,
         }
     }
 }
