@@ -5,7 +5,7 @@
 //! look-up table of a SLICEM holds 64 bits with a port, and 32 bits twice or 64 bits in two tables with two; where one port writes and
 //! the other reads, the eight tables of a slice hold 32 words of 14 bits or 64 of 7 (UG574, distributed RAM configurations).
 
-use super::design::{OnChip, Storage};
+use super::design::{BEAT_BYTES, Design, Fifo, OnChip, Storage, Style};
 use super::machine::FpgaMachine;
 use super::resources::Resources;
 
@@ -17,19 +17,33 @@ const SIMPLE: (u64, u64) = (512, 36);
 /// here: two tables deep).
 const FEW_WORDS: u64 = 64;
 
-/// What a memory of a part is built from that has so many words in each bank: of block RAM and UltraRAM that of which it takes the
-/// smaller share.
-pub fn storage(words: u64, bits: u64, facts: &FpgaMachine) -> Storage {
-    let (blocks, ultra) =
-        (bank(words, bits, Storage::Bram, true).bram18s, bank(words, bits, Storage::Uram, true).urams);
-    let budget = facts.budget();
+/// Blocks of RAM that have the bits of an UltraRAM.
+const BLOCKS: u64 = 16;
+
+/// What a memory of a part is built from that has so many words in each bank. Where UltraRAM is to spare that of which it takes the
+/// smaller share; else UltraRAM where it saves more blocks than have its bits.
+pub fn storage(words: u64, bits: u64, facts: &FpgaMachine, spares: bool) -> Storage {
+    let [blocks, ultra] = [Storage::Bram, Storage::Uram].map(|storage| bank(words, bits, storage, true));
+    let (blocks, ultra, budget) = (blocks.bram18s, ultra.urams, facts.budget());
+    let is_less = if spares { blocks * budget.urams > ultra * budget.bram18s } else { blocks > BLOCKS * ultra };
     if words <= FEW_WORDS {
         Storage::Lutram
-    } else if blocks * budget.urams > ultra * budget.bram18s {
+    } else if is_less && budget.urams > 0 {
         Storage::Uram
     } else {
         Storage::Bram
     }
+}
+
+/// Whether memories and FIFOs of a design whose functions a controller calls leave half of the UltraRAM.
+pub fn spares(design: &Design, facts: &FpgaMachine) -> bool {
+    let memories = design.memories.iter().map(|memory| memory.resources(true).urams);
+    let fifos = design.loader.iter().flat_map(|loader| {
+        let own =
+            |fifo: &Fifo| bank(fifo.depth, BEAT_BYTES * 8, fifo.storage, false).urams * u64::from(loader.channels);
+        loader.streams.iter().map(own)
+    });
+    design.style == Style::Shared && 2 * memories.chain(fifos).sum::<u64>() <= facts.budget().urams
 }
 
 /// What a bank takes; `reads_twice` says that both of its ports read.
@@ -82,9 +96,12 @@ mod tests {
         assert_eq!((tables(64, true), tables(64, false), tables(32, false)), (56, 32, 16));
         let machine = Machine::parse("u280", Machine::built_in_text("u280").unwrap()).unwrap();
         let mut facts = machine.fpga.unwrap();
-        let kinds = |facts: &FpgaMachine| [64, 1024, 4096].map(|words| storage(words, 32, facts));
-        assert_eq!(kinds(&facts), [Storage::Lutram, Storage::Bram, Storage::Uram]);
+        let kinds = |facts: &FpgaMachine, spares| [64, 1024, 4096].map(|words| storage(words, 64, facts, spares));
+        assert_eq!(kinds(&facts, true), [Storage::Lutram, Storage::Bram, Storage::Uram]);
+        assert_eq!(kinds(&facts, false), [Storage::Lutram, Storage::Bram, Storage::Bram]);
+        // Two of UltraRAM and 36 blocks.
+        assert_eq!(storage(8192, 72, &facts, false), Storage::Uram);
         facts.resources.urams = 0;
-        assert_eq!(kinds(&facts), [Storage::Lutram, Storage::Bram, Storage::Bram]);
+        assert_eq!(kinds(&facts, true), [Storage::Lutram, Storage::Bram, Storage::Bram]);
     }
 }

@@ -607,7 +607,7 @@ impl Placing<'_> {
     fn finish(mut self, lowered: &Lowered) -> Result<Placed, TargetError> {
         for (memory, arena) in self.design.memories.iter_mut().zip(&self.arenas) {
             memory.words = arena.size.max(1);
-            memory.storage = storage(memory.words, memory.dtype.bits() as u64, self.facts);
+            memory.storage = storage(memory.words, memory.dtype.bits() as u64, self.facts, false);
         }
         self.use_uram();
         let urams = self.design.memories.iter().map(|memory| memory.resources(true).urams).sum();

@@ -21,11 +21,13 @@ use crate::target::TargetError;
 pub(super) const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1, has_engine: false };
 
 /// Shares of the memory on the part that values are given, and that constants have with them. What is not on the part leaves room for
-/// wider functions.
-const SHARES: [Shares; 4] = [
+/// wider functions; values are given less only where nothing fits otherwise.
+const SHARES: [Shares; 6] = [
     Shares { values: 0.75, all: 0.75 },
     Shares { values: 0.75, all: 0.15 },
     Shares { values: 0.75, all: 0.0 },
+    Shares { values: 0.4, all: 0.0 },
+    Shares { values: 0.2, all: 0.0 },
     Shares { values: 0.0, all: 0.0 },
 ];
 
@@ -203,6 +205,9 @@ fn shared(
     let mut best: Option<Found> = None;
     let mut least = None;
     for shares in SHARES {
+        if best.is_some() && shares.values < SHARES[0].values {
+            break;
+        }
         // What has been tried: how many cycles it takes, if it fits.
         let mut known: HashMap<Widths, Option<u64>> = HashMap::new();
         // Of some widths those that take no more than so many cycles, or that nothing is known of yet.

@@ -82,7 +82,7 @@ impl Loads {
                 return Fifo { depth: deepest, storage: kind };
             }
             let depth = (deepest * bits).div_ceil(busiest).next_power_of_two().clamp(OTHERS[0], OTHERS[1]);
-            Fifo { depth, storage: storage(depth, BEAT, facts) }
+            Fifo { depth, storage: storage(depth, BEAT, facts, false) }
         };
         let loader = Loader { channels: channels as u32, streams: traffic.iter().map(fifo).collect() };
         Some(Loads { loader, streams })

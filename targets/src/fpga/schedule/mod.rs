@@ -30,7 +30,7 @@ pub use usage::{AXI_ONE_WAY, AXI_PORT, Usage, is_shared};
 use super::access::Pattern;
 use super::design::{Design, Function, Storage};
 use super::machine::FpgaMachine;
-use super::memories::storage;
+use super::memories::{spares, storage};
 use super::nest::{ArrayId, ArrayPlace, Item, Kind, LoopId, Nest, OpId};
 use super::operators::{Class, Timing};
 use crate::TargetError;
@@ -134,7 +134,8 @@ impl Schedule {
     ) -> Result<Schedule, TargetError> {
         let nest = Nest::new(function, design)?;
         let rate = Rate::new(&facts.memory, clock_hz);
-        let costs: Vec<Cost> = costs(&nest, design, (facts, rate), clock_hz);
+        let local_storage = |words, bits| storage(words, bits, facts, spares(design, facts));
+        let costs: Vec<Cost> = costs(&nest, design, (&local_storage, rate), clock_hz);
         let mut schedule = Schedule {
             starts: vec![0; nest.ops.len()],
             latencies: costs.iter().map(|cost| cost.timing.latency).collect(),
@@ -153,7 +154,7 @@ impl Schedule {
         schedule.place(&costs, clock_hz, &function.kernel.name)?;
         let starts = &schedule.starts;
         schedule.nest.pairs.retain(|[first, second]| starts[first.index()] == starts[second.index()]);
-        schedule.keep_memories(facts);
+        schedule.keep_memories(&local_storage);
         let mut walk = Times { times: 1, shares: BTreeMap::new() };
         let body = std::mem::take(&mut schedule.nest.body);
         schedule.cycles = CALL + schedule.items(&body, rate, &mut walk);
@@ -265,7 +266,7 @@ impl Schedule {
     }
 
     /// Finds what local memories are built from.
-    fn keep_memories(&mut self, facts: &FpgaMachine) {
+    fn keep_memories(&mut self, local_storage: &impl Fn(u64, u64) -> Storage) {
         let mut twice = vec![false; self.nest.arrays.len()];
         let mut is_used = vec![false; self.nest.arrays.len()];
         for op in &self.nest.ops {
@@ -282,7 +283,7 @@ impl Schedule {
         self.memories = locals
             .map(|(index, array)| {
                 let words = array.words();
-                let (storage, reads_twice) = (storage(words, array.dtype.bits() as u64, facts), twice[index]);
+                let (storage, reads_twice) = (local_storage(words, array.dtype.bits() as u64), twice[index]);
                 Local { array: ArrayId(index as u32), words, storage, reads_twice }
             })
             .collect();
@@ -408,7 +409,12 @@ impl Times {
 }
 
 /// How long each operation takes.
-fn costs(nest: &Nest, design: &Design, (facts, rate): (&FpgaMachine, Rate), clock_hz: u64) -> Vec<Cost> {
+fn costs(
+    nest: &Nest,
+    design: &Design,
+    (local_storage, rate): (&impl Fn(u64, u64) -> Storage, Rate),
+    clock_hz: u64,
+) -> Vec<Cost> {
     let mut streamed = vec![false; nest.ops.len()];
     nest.streams.iter().for_each(|stream| streamed[stream.op.index()] = true);
     let cost = |index: usize| {
@@ -436,7 +442,7 @@ fn costs(nest: &Nest, design: &Design, (facts, rate): (&FpgaMachine, Rate), cloc
             }
             // What comes out of a FIFO is in a register.
             (ArrayPlace::Fifo(_), false) => (1 + switch, 0.0),
-            (ArrayPlace::Local, false) => reading(storage(own.words(), own.dtype.bits() as u64, facts), switch),
+            (ArrayPlace::Local, false) => reading(local_storage(own.words(), own.dtype.bits() as u64), switch),
         };
         Cost { timing: Timing { latency, delay: 0.0 }, behind }
     };

@@ -501,7 +501,7 @@ fn orders(kernel: &Kernel) -> Vec<Option<Order>> {
 
 fn memory(name: String, dtype: DType, elements: u64, banks: u32, facts: &FpgaMachine) -> OnChip {
     let words = elements.div_ceil(u64::from(banks)).max(1);
-    let storage = storage(words, dtype.bits() as u64, facts);
+    let storage = storage(words, dtype.bits() as u64, facts, false);
     OnChip { name, dtype, banks, words, storage }
 }
 
