@@ -5,7 +5,6 @@
 //! stage with hardware of its own and all run at the same time (`streaming`): whichever is faster (`search`).
 
 pub mod access;
-mod columns;
 mod compile;
 mod cost;
 pub mod design;
@@ -15,6 +14,7 @@ mod machine;
 pub mod memories;
 pub mod nest;
 pub mod operators;
+mod padding;
 mod place;
 mod program;
 pub mod resources;
@@ -70,7 +70,7 @@ impl Fpga {
 
     fn planned(&self, graph: &Graph, optimization: Optimization, explained: bool) -> Result<Planned, TargetError> {
         let costs = FpgaCosts::new(&self.facts, self.machine.clock_hz);
-        let graph = columns::with_whole_tiles(graph)?;
+        let graph = padding::with_whole_tiles(graph)?;
         plan(&graph, (extraction_of(optimization, STATES), explained), &costs, &legal::judge_fused)
     }
 }

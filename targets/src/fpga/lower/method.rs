@@ -75,12 +75,12 @@ impl Method {
         {
             return Ok(Some(Method::Blocks(blocks)));
         }
-        if let Some(mut tiled) = tile.and_then(|tile| Tiled::of(plan, constants, &product, (tile, widths))) {
+        if let Some(tile) = tile.filter(|tile| tile.suits(plan, constants, &product)) {
             let [_, b] = product.factors;
-            let view = by_tiles(plan, b, &product, tiled.tile)?;
-            tiled.packed = constants.pack(Arranged { value: b, view });
-            read_at_once(arranged_lanes, tiled.packed, tiled.tile.steps * tiled.tile.lanes);
-            return Ok(Some(Method::Tiled(tiled)));
+            let view = by_tiles(plan, b, &product, tile)?;
+            let packed = constants.pack(Arranged { value: b, view });
+            read_at_once(arranged_lanes, packed, tile.steps * tile.lanes);
+            return Ok(Some(Method::Tiled(Tiled::new(product, tile, packed, widths.lanes))));
         }
         let is_float = product.sum.is_float();
         let macs = if is_float { widths.float_macs } else { widths.integer_macs };

@@ -175,8 +175,8 @@ struct Lowering<'a> {
     widths: Widths,
     calls: Vec<Lower>,
     handed: Vec<u32>,
-    /// Rows that were brought into order: the value, and the number that they are handed over by.
-    ordered: HashMap<ValueId, u32>,
+    /// Rows that were brought into order, and the number that they are handed over by.
+    ordered: HashMap<tiled::Ordered, u32>,
     group: u32,
 }
 
@@ -284,8 +284,7 @@ impl<'a> Lowering<'a> {
         outputs: &[ValueId],
     ) -> Result<(), TargetError> {
         let [rows, sums] = tiled.banks();
-        let a = tiled.product.factors[0];
-        let known = self.ordered.get(&a).copied();
+        let known = self.ordered.get(&tiled.ordered()).copied();
         let number = known.unwrap_or_else(|| {
             self.handed.push(rows);
             self.handed.len() as u32 - 1
@@ -295,7 +294,7 @@ impl<'a> Lowering<'a> {
         if known.is_none() {
             let few = tiled.few(self.widths);
             self.call(group, piece, tiled.ordering(few), |elements| tiled.write_rows(elements, handed, few))?;
-            self.ordered.insert(a, number);
+            self.ordered.insert(tiled.ordered(), number);
         }
         self.call(group, piece, tiled.tile.lanes, |elements| Ok(tiled.write_engine(elements, handed)))?;
         for block in 1..tiled.blocks() {

@@ -8,12 +8,13 @@
 //! Columns come before parts of the depth, so that sums are added to no sooner than after so many iterations as there are tiles of
 //! columns, by when an addition is over.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, Plan, ValueId};
 
 use super::{Widths, power_in};
+use crate::fpga::design::BEAT_BYTES;
 use crate::kernel::{IndexFn, Scalar};
 use crate::lower::Written;
 use crate::lower::elements::Elements;
@@ -56,6 +57,9 @@ pub(super) struct Tiled {
     pub after: u32,
 }
 
+/// What tells rows in order apart.
+pub(super) type Ordered = (ValueId, bool, [usize; 2]);
+
 /// What the functions of a product hand to each other: numbers among [`Lowered::handed`](super::Lowered).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handed {
@@ -72,7 +76,7 @@ impl Tile {
         let products = pieces.iter().filter_map(|piece| Product::all_of(plan, constants, piece));
         let products = products.flatten().filter(|product| is_eligible(plan, constants, product));
         // Multiplications by what divides the columns and the depth.
-        let mut work: HashMap<(u32, u32), u128> = HashMap::new();
+        let mut work: BTreeMap<(u32, u32), u128> = BTreeMap::new();
         let mut rows = 1;
         for product in products {
             rows = (product.m as u32).next_power_of_two().min(ROWS).max(rows);
@@ -97,6 +101,17 @@ impl Tile {
             lanes /= 2;
         }
     }
+
+    /// Whether a product is computed by the engine: one of integers with a constant, of which an iteration divides columns and depth,
+    /// and blocks of rows begin with beats wherever they lie.
+    pub fn suits(self, plan: &Plan, constants: &Constants, product: &Product) -> bool {
+        let Tile { rows, lanes, steps } = self;
+        let divides = product.n.is_multiple_of(lanes as usize) && product.k.is_multiple_of(steps as usize);
+        let types = [plan.graph.ty(product.factors[0]).dtype, product.sum];
+        let begins =
+            |(extent, dtype): (usize, DType)| dtype.bytes(rows as usize * extent).is_multiple_of(BEAT_BYTES as usize);
+        divides && [product.k, product.n].into_iter().zip(types).all(begins) && is_eligible(plan, constants, product)
+    }
 }
 
 /// Whether a product is one of integers with a constant of which there is one matrix.
@@ -109,18 +124,17 @@ fn is_eligible(plan: &Plan, constants: &Constants, product: &Product) -> bool {
 }
 
 impl Tiled {
-    /// A product that an iteration divides, with B packed by `pack`, which is told the tile.
-    ///
-    /// # Errors
-    /// Those of `pack`.
-    pub fn of(plan: &Plan, constants: &Constants, product: &Product, (tile, widths): (Tile, Widths)) -> Option<Tiled> {
-        let Tile { lanes, steps, .. } = tile;
-        let divides = product.n.is_multiple_of(lanes as usize) && product.k.is_multiple_of(steps as usize);
-        (divides && is_eligible(plan, constants, product)).then(|| {
-            // A memory gives two words of sums in a cycle.
-            let after = power_in(product.n, widths.lanes.min(2 * lanes));
-            Tiled { product: product.clone(), tile, packed: 0, after }
-        })
+    /// A product that iterations divide, with B packed by a number, and so many lanes for values.
+    pub fn new(product: Product, tile: Tile, packed: u32, lanes: u32) -> Tiled {
+        // A memory gives two words of sums in a cycle.
+        let after = power_in(product.n, lanes.min(2 * tile.lanes));
+        Tiled { product, tile, packed, after }
+    }
+
+    /// What rows in order are of: the value, whether it is turned, and its rows and columns. Products of the same share them.
+    pub fn ordered(&self) -> Ordered {
+        let Product { op, factors, m, k, .. } = &self.product;
+        (factors[0], op.transpose_a, [*m, *k])
     }
 
     /// Blocks of rows.
