@@ -254,6 +254,10 @@ fn by_blocks(
     let is_integer = matches!(quantized.stored, DType::I4 | DType::U4 | DType::I8 | DType::U8);
     let is_plain = product.batch.count() == 1 && product.m <= FEW_ROWS && product.sum.is_float();
     let Some(size) = Blocks::size_of(quantized, product.k).filter(|_| is_integer && is_plain) else { return Ok(None) };
+    // With fewer multipliers than a block has weights they are packed as floats.
+    if widths.integer_macs < size * product.m as u32 {
+        return Ok(None);
+    }
     let lanes = Blocks::lanes_for(product.n, widths.integer_macs / (size * product.m as u32).max(1));
     let all = product.k as u32 / size;
     // An iteration writes out what as many cycles do as it has blocks.
