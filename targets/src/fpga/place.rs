@@ -4,17 +4,21 @@
 //! There are several of a type, so that what a call reads and writes lies in different ones. Constants lie on the part if they fit,
 //! in words of as many elements as lanes read at once, and beside it otherwise; so do the model's inputs and outputs.
 
+mod homes;
 mod loader;
+mod wanted;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tcc_ir::{DType, Graph, Plan};
-use tcc_passes::derived_constants;
+use tcc_ir::{Graph, Plan};
 
+use self::homes::Homes;
+pub(super) use self::homes::capacity;
 use self::loader::{InOrder, Loads};
+use self::wanted::{Role, Wanted, neighbours, uses, wanted};
 use super::FpgaMachine;
 use super::design::{BEAT_BYTES, Design, Function, FunctionId, Home, MemoryId, OnChip, Storage};
-use super::lower::{Lower, Lowered, Widths, is_port};
+use super::lower::{Lower, Lowered, Widths};
 use super::memories::storage;
 use super::nest::depends_on_grid;
 use super::program::{Buffer, Call, Load};
@@ -23,22 +27,13 @@ use crate::arena::Arena;
 use crate::kernel::names::name_of;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::kernel::{Expr, Kernel};
+use crate::lower::Argument;
 use crate::lower::quantized::Arranged;
-use crate::lower::{Argument, stored_type};
 use crate::target::TargetError;
 use crate::weights::Constant;
 
 /// Memories of a type that values are spread over.
 const MEMORIES: usize = 3;
-
-/// Bytes of an input or output from which on it is spread over channels.
-const LARGE: u64 = 1 << 16;
-
-/// What is larger than such a share of a channel is spread over more.
-const PIECES: u64 = 4;
-
-/// Words that a memory on the part gives in a cycle.
-const PORTS: u64 = 2;
 
 /// So much smaller than all is what memories of the design may take of block RAM before UltraRAM is used: local arrays and ports need
 /// the rest.
@@ -67,56 +62,6 @@ pub(super) struct Placed {
     pub values_bytes: u64,
     /// Bytes that the values and constants beside the part take of the channel that has most of them.
     pub channel_bytes: u64,
-}
-
-/// What is known of something before it has a place.
-struct Wanted {
-    argument: Argument,
-    name: String,
-    dtype: DType,
-    elements: u64,
-    /// Elements that lanes read at once.
-    banks: u32,
-    is_constant: bool,
-    /// Whether it is a constant that calls read once, from its first element to its last.
-    is_in_order: bool,
-    /// Whether it lies beside the part whatever happens.
-    is_outside: bool,
-    /// The first and the last call that touch it.
-    calls: (usize, usize),
-}
-
-impl Wanted {
-    fn bytes(&self) -> u64 {
-        buffer_bytes(self.dtype, self.elements)
-    }
-
-    fn words(&self) -> u64 {
-        self.elements.div_ceil(u64::from(self.banks)).max(1)
-    }
-
-    /// Channels that it takes turns in beside the part: what lanes read at once of a constant comes from as many as it has beats. A large
-    /// input or output has twice as many as there are beats in two words, since a channel gives less than a beat in a cycle. What is very large
-    /// has as many as hold it.
-    fn ways(&self, facts: &FpgaMachine) -> u32 {
-        let most = 1 << facts.memory.channels.ilog2();
-        let beats = buffer_bytes(self.dtype, u64::from(self.banks)).div_ceil(BEAT_BYTES);
-        let wanted = match self.is_constant {
-            true => beats,
-            false if self.is_outside && self.bytes() >= LARGE => 2 * PORTS * beats,
-            false => 1,
-        };
-        let spread = (PIECES * self.bytes()).div_ceil(facts.memory.of_channel().max(1));
-        wanted.max(spread).next_power_of_two().min(most) as u32
-    }
-}
-
-/// Bytes that fit into so large a share of a part's memory.
-pub(super) fn capacity(facts: &FpgaMachine, share: f64) -> u64 {
-    let budget = facts.budget();
-    // Of the 18 Kb of a block 2 are for parity, which bytes do not use; of the 72 bits of an UltraRAM's word, 8.
-    let bytes = budget.bram18s * 2048 + budget.urams * 4096 * 8;
-    (bytes as f64 * share) as u64
 }
 
 /// Gives everything that calls read or write its place. Values and constants have some of the part's memory; local arrays, FIFOs and ports
@@ -181,80 +126,6 @@ fn channels(wanted: &[Wanted], on_chip: &[bool], loads: Option<&Loads>, facts: &
     ways.max(needed.min(u64::from(facts.memory.channels)) as u32).min(facts.memory.channels)
 }
 
-/// Everything that calls touch, in the order in which they do: inputs first, outputs last.
-fn wanted(plan: &Plan, lowered: &Lowered, widths: Widths) -> Vec<Wanted> {
-    let graph = &plan.graph;
-    let derived = derived_constants(graph);
-    let last_call = lowered.calls.len();
-    let mut places: HashMap<Argument, usize> = HashMap::new();
-    let mut all: Vec<Wanted> = Vec::new();
-    let mut touch = |argument: Argument, call: usize| {
-        let argument = argument.whole();
-        if let Some(&place) = places.get(&argument) {
-            let (first, last) = all[place].calls;
-            all[place].calls = (first.min(call), last.max(call));
-            return;
-        }
-        let new = match argument {
-            Argument::Value(value) => Wanted {
-                argument,
-                name: graph.value(value).name.to_string(),
-                dtype: stored_type(graph, &derived, value),
-                elements: graph.shape(value).count().max(1) as u64,
-                banks: widths.lanes,
-                is_constant: derived[value.index()],
-                is_in_order: false,
-                is_outside: is_port(graph, value),
-                calls: (call, call),
-            },
-            Argument::Arranged(number) => {
-                let Arranged { value, view } = &lowered.arranged[number as usize];
-                Wanted {
-                    argument,
-                    name: graph.value(*value).name.to_string(),
-                    dtype: graph.ty(*value).dtype,
-                    elements: view.shape().count() as u64,
-                    banks: lowered.arranged_lanes.get(number as usize).copied().unwrap_or(widths.lanes),
-                    is_constant: true,
-                    is_in_order: lowered.in_order.get(number as usize).copied().unwrap_or(false),
-                    is_outside: false,
-                    calls: (call, call),
-                }
-            }
-            Argument::Handed(number, dtype, elements) | Argument::Part { number, dtype, elements, .. } => Wanted {
-                argument,
-                name: "handed over".to_owned(),
-                dtype,
-                elements,
-                banks: lowered.handed.get(number as usize).copied().unwrap_or(widths.lanes),
-                is_constant: false,
-                is_in_order: false,
-                is_outside: false,
-                calls: (call, call),
-            },
-            Argument::Counters(elements) => Wanted {
-                argument,
-                name: "counters".to_owned(),
-                dtype: DType::U32,
-                elements,
-                banks: 1,
-                is_constant: false,
-                is_in_order: false,
-                is_outside: false,
-                calls: (call, call),
-            },
-        };
-        places.insert(argument, all.len());
-        all.push(new);
-    };
-    graph.inputs().iter().for_each(|&input| touch(Argument::Value(input), 0));
-    for (call, lower) in lowered.calls.iter().enumerate() {
-        lower.arguments.iter().for_each(|&argument| touch(argument, call));
-    }
-    graph.outputs().iter().for_each(|output| touch(Argument::Value(output.value), last_call));
-    all
-}
-
 /// What the loader brings of what lies beside the part.
 fn loaded(
     wanted: &[Wanted],
@@ -278,99 +149,6 @@ fn loaded(
         })
         .collect();
     Loads::new(&in_order, &calls, facts, clock_hz)
-}
-
-/// For each thing the others that some call touches as well.
-fn neighbours(wanted: &[Wanted], lowered: &Lowered) -> Vec<HashSet<usize>> {
-    let places: HashMap<Argument, usize> =
-        wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place)).collect();
-    let mut all = vec![HashSet::new(); wanted.len()];
-    for lower in &lowered.calls {
-        let own: Vec<usize> = lower.arguments.iter().map(|argument| places[&argument.whole()]).collect();
-        for &a in &own {
-            all[a].extend(own.iter().copied().filter(|&b| b != a));
-        }
-    }
-    all
-}
-
-/// A parameter of a kernel: its number among kernels that differ, and its place among the parameters.
-type Role = (usize, usize);
-
-/// What each thing is to the calls that touch it, in order.
-fn uses(wanted: &[Wanted], lowered: &Lowered) -> Vec<Vec<Role>> {
-    let places: HashMap<Argument, usize> =
-        wanted.iter().enumerate().map(|(place, wanted)| (wanted.argument, place)).collect();
-    let mut kernels: HashMap<Kernel, usize> = HashMap::new();
-    let mut all = vec![Vec::new(); wanted.len()];
-    for lower in &lowered.calls {
-        let count = kernels.len();
-        let kernel = *kernels.entry(lower.kernel.nameless()).or_insert(count);
-        for (place, argument) in lower.arguments.iter().enumerate() {
-            all[places[&argument.whole()]].push((kernel, place));
-        }
-    }
-    all
-}
-
-/// What lies on the part.
-struct Homes<'w> {
-    wanted: &'w [Wanted],
-    calls: usize,
-    on_chip: Vec<bool>,
-}
-
-impl<'w> Homes<'w> {
-    fn new(wanted: &'w [Wanted], lowered: &Lowered) -> Self {
-        let on_chip = wanted.iter().map(|wanted| !wanted.is_outside).collect();
-        Homes { wanted, calls: lowered.calls.len(), on_chip }
-    }
-
-    /// Bytes of values on the part, at most at a time.
-    fn values(&self) -> u64 {
-        let mut changes = vec![0i64; self.calls + 2];
-        for (wanted, _) in self.wanted.iter().zip(&self.on_chip).filter(|(wanted, on)| **on && !wanted.is_constant) {
-            changes[wanted.calls.0] += wanted.bytes() as i64;
-            changes[wanted.calls.1 + 1] -= wanted.bytes() as i64;
-        }
-        let (mut now, mut most) = (0, 0);
-        for change in changes {
-            now += change;
-            most = now.max(most);
-        }
-        most as u64
-    }
-
-    /// Leaves outside what does not fit into so many bytes for values, and so many for constants with them: of each the largest.
-    fn choose(&mut self, of_values: u64, of_all: u64) {
-        let by_size = |is_constant: bool| {
-            let mut all: Vec<usize> = (0..self.wanted.len())
-                .filter(|&place| self.on_chip[place] && self.wanted[place].is_constant == is_constant)
-                .collect();
-            all.sort_by_key(|&place| (std::cmp::Reverse(self.wanted[place].bytes()), place));
-            all
-        };
-        let (constants, values) = (by_size(true), by_size(false));
-        let mut needed = self.values();
-        for place in values {
-            if needed <= of_values {
-                break;
-            }
-            self.on_chip[place] = false;
-            needed = self.values();
-        }
-        let mut left = of_all.saturating_sub(needed);
-        // What goes by in order is loaded: all of it, so that all calls are of one function, unless everything fits.
-        let all: u64 = constants.iter().map(|&place| self.wanted[place].bytes()).sum();
-        let (loaded, others): (Vec<usize>, Vec<usize>) =
-            constants.iter().partition(|&&place| all > left && self.wanted[place].is_in_order);
-        loaded.into_iter().for_each(|place| self.on_chip[place] = false);
-        for &place in others.iter().rev() {
-            let bytes = self.wanted[place].bytes();
-            self.on_chip[place] = bytes <= left;
-            left -= bytes.min(left);
-        }
-    }
 }
 
 struct Placing<'w> {
