@@ -37,7 +37,7 @@ fn what_is_loaded_ahead_comes_in_order() {
     if !hls::is_installed() {
         return;
     }
-    let (compiler, folder) = (few_blocks(180), folder(LOADED));
+    let (compiler, folder) = (few_blocks(320), folder(LOADED));
     run_alike(&[(&compiler, folder.as_path())], |folder| {
         let top = std::fs::read_to_string(folder.join("code/top.cpp")).unwrap();
         assert!(top.contains("load(load_0, 0, load_runs"), "nothing is loaded");

@@ -9,7 +9,7 @@
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
-use super::power_in;
+use super::{finish, power_in};
 use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar};
 use crate::lower::Written;
 use crate::lower::elements::Elements;
@@ -335,10 +335,7 @@ impl Blocks {
         let at = builder.add(at, within);
         let sum = builder.load(sums, at, "sum");
         let sum = builder.keep("product", Scalar::F32, sum);
-        let lead = elements.coords_of(&product.batch, zero);
-        let coords = product.result_coords(elements, &lead, row, column);
-        elements.hold(product.result, &coords, sum);
-        outputs.iter().try_for_each(|&output| elements.store(output, &coords))?;
+        finish(elements, product, [row, column], sum, outputs)?;
         Ok(([n / after, m, 1], self.tiling()))
     }
 }

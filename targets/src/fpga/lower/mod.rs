@@ -28,6 +28,7 @@ use crate::kernel::{Builder, ExprId, Kernel};
 use crate::lower::alone;
 use crate::lower::elements::{Coords, Elements, defect};
 use crate::lower::piece::{Piece, Work, pieces};
+use crate::lower::product::Product;
 use crate::lower::quantized::{Arranged, Constants};
 use crate::lower::rows::{Shares, rows};
 use crate::lower::{Argument, Written};
@@ -352,6 +353,21 @@ impl<'a> Lowering<'a> {
         self.calls.push(Lower { kernel, arguments, group: self.group, tiling, named, about });
         Ok(())
     }
+}
+
+/// Writes what follows from a sum: the element of a product's result in a row and a column, where there is one matrix of it.
+fn finish(
+    elements: &mut Elements<'_>,
+    product: &Product,
+    [row, column]: [ExprId; 2],
+    sum: ExprId,
+    outputs: &[ValueId],
+) -> Result<(), TargetError> {
+    let zero = elements.builder.integer(0);
+    let lead = elements.coords_of(&product.batch, zero);
+    let coords = product.result_coords(elements, &lead, row, column);
+    elements.hold(product.result, &coords, sum);
+    outputs.iter().try_for_each(|&output| elements.store(output, &coords))
 }
 
 /// The greatest power of two up to `most` that divides something.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, Plan, ValueId};
 
-use super::{Widths, power_in};
+use super::{Widths, finish, power_in};
 use crate::fpga::design::BEAT_BYTES;
 use crate::kernel::{IndexFn, Scalar};
 use crate::lower::Written;
@@ -300,7 +300,7 @@ impl Tiled {
         let all = self.elements()[1] * u64::from(self.blocks());
         let sums = elements.between(handed.sums, "sums", (product.sum, all), false);
         let builder = &mut elements.builder;
-        let (zero, lane, group, row) = (builder.integer(0), builder.thread(), builder.block(0), builder.block(1));
+        let (lane, group, row) = (builder.thread(), builder.block(0), builder.block(1));
         let first = builder.scaled(group, after as i32);
         let column = builder.add(first, lane);
         let column = builder.keep("column", Scalar::I32, column);
@@ -314,10 +314,7 @@ impl Tiled {
         let at = builder.add(at, own);
         let sum = builder.load(sums, at, "sum");
         let sum = builder.keep("product", Scalar::of(product.sum), sum);
-        let lead = elements.coords_of(&product.batch, zero);
-        let coords = product.result_coords(elements, &lead, row, column);
-        elements.hold(product.result, &coords, sum);
-        outputs.iter().try_for_each(|&output| elements.store(output, &coords))?;
+        finish(elements, product, [row, column], sum, outputs)?;
         Ok(([product.n as u32 / after, product.m as u32, 1], self.tiling()))
     }
 }
