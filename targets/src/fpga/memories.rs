@@ -17,18 +17,15 @@ const SIMPLE: (u64, u64) = (512, 36);
 /// here: two tables deep).
 const FEW_WORDS: u64 = 64;
 
-/// Blocks of RAM that have the bits of an UltraRAM.
-const BLOCKS: u64 = 16;
-
-/// What a memory of a part is built from that has so many words in each bank. Where UltraRAM is to spare that of which it takes the
-/// smaller share; else UltraRAM where it saves more blocks than have its bits.
+/// What a memory of a part is built from that has so many words in each bank: where UltraRAM is to spare that of which it takes the
+/// smaller share, else block RAM.
 pub fn storage(words: u64, bits: u64, facts: &FpgaMachine, spares: bool) -> Storage {
     let [blocks, ultra] = [Storage::Bram, Storage::Uram].map(|storage| bank(words, bits, storage, true));
     let (blocks, ultra, budget) = (blocks.bram18s, ultra.urams, facts.budget());
-    let is_less = if spares { blocks * budget.urams > ultra * budget.bram18s } else { blocks > BLOCKS * ultra };
+    let is_less = blocks * budget.urams > ultra * budget.bram18s;
     if words <= FEW_WORDS {
         Storage::Lutram
-    } else if is_less && budget.urams > 0 {
+    } else if spares && is_less {
         Storage::Uram
     } else {
         Storage::Bram
@@ -99,8 +96,6 @@ mod tests {
         let kinds = |facts: &FpgaMachine, spares| [64, 1024, 4096].map(|words| storage(words, 64, facts, spares));
         assert_eq!(kinds(&facts, true), [Storage::Lutram, Storage::Bram, Storage::Uram]);
         assert_eq!(kinds(&facts, false), [Storage::Lutram, Storage::Bram, Storage::Bram]);
-        // Two of UltraRAM and 36 blocks.
-        assert_eq!(storage(8192, 72, &facts, false), Storage::Uram);
         facts.resources.urams = 0;
         assert_eq!(kinds(&facts, true), [Storage::Lutram, Storage::Bram, Storage::Bram]);
     }
