@@ -19,7 +19,7 @@
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
-use super::nest::{Form, Kind, Nest, Op, OpId};
+use super::nest::{Form, InSlice, Kind, Nest, Op, OpId};
 use super::resources::Resources;
 use crate::kernel::IndexFn;
 use crate::number::FoldFn;
@@ -56,8 +56,8 @@ pub enum Class {
     Shift(u32),
     /// A product of numbers of so many bits with signs, of which so many bits are wanted.
     Multiply([u32; 2], u32),
-    /// Two products of 8 bits that share a factor, in one DSP.
-    MultiplyPair,
+    /// A product of numbers of so many bits with signs, to which one slice adds what makes a sum of so many bits.
+    MultiplyAdd([u32; 2], u32),
     /// A product with a number that is known, as so many additions of so many bits.
     Scale(u32, u32),
     /// A quotient, or what is left, bit by bit.
@@ -184,7 +184,8 @@ impl Class {
                 let more = 32 - (tiles(bits, wanted).max(1) - 1).leading_zeros();
                 Timing { latency: in_stages(6.0, usable, 3) + more, delay: usable }
             }
-            Class::MultiplyPair => Timing { latency: in_stages(6.0, usable, 3), delay: usable },
+            // The registers behind the adder are the sum's.
+            Class::MultiplyAdd(..) => Timing { latency: (in_stages(6.0, usable, 3) - 1).max(1), delay: usable },
             // A bit of the quotient in a cycle, as `sdiv` of Vitis HLS: its 32 bits take 36 cycles.
             Class::Divide(bits) => Timing { latency: bits + 4, delay: usable },
             Class::Single(function) => function.timing(usable, false),
@@ -218,8 +219,7 @@ impl Class {
                 // What tiles add up to is added in the slices' own adders, what waits for it meanwhile in registers.
                 of(0, (tiles - 1) * 17, tiles)
             }
-            // The lower product borrows from the upper where it is negative (WP486), which an addition puts right.
-            Class::MultiplyPair => of(16, 0, 1),
+            Class::MultiplyAdd(..) => of(0, 0, 1),
             // Of 32 bits 2,112 and 2,152 (Yosys 0.23, of the library): a subtraction and a selection for each digit.
             Class::Divide(bits) => of(2 * bits * bits, 2 * bits * bits, 0),
             Class::Single(function) => function.resources(false),
@@ -351,7 +351,14 @@ impl Nest {
         if let Kind::Fold { function, dtype, width } = op.kind {
             return self.fold(op, (function, dtype, width), clock_hz);
         }
-        let class = self.class(op);
+        let class = match (self.slices.get(&id), self.class(op)) {
+            (Some(&InSlice::Product { sum }), Class::Multiply(bits, _)) => Class::MultiplyAdd(bits, sum),
+            // Its product's slice has the adder, and a register behind it.
+            (Some(InSlice::Sum { .. }), _) => {
+                return Operator { parts: Vec::new(), timing: Timing { latency: 1, delay: usable_ns(clock_hz) } };
+            }
+            (_, class) => class,
+        };
         Operator { parts: vec![Part { class, count: op.copies, after: 0 }], timing: class.timing(clock_hz) }
     }
 
@@ -408,6 +415,19 @@ impl Nest {
         Class::Multiply([signed_bits(self.form_of(a)), signed_bits(self.form_of(b))], wanted)
     }
 
+    /// Whether a difference is with the known half of what a number without sign can be, which turns nothing but its first bit.
+    fn flips(&self, op: &Op) -> bool {
+        match (self.form_of(op.operands[0]), self.constant_of(op.operands[1])) {
+            (Form::Integer { bits, signed: false }, Some(half)) => bits < 64 && half == 1 << (bits - 1),
+            _ => false,
+        }
+    }
+
+    /// Whether a known number keeps lower bits and drops the others.
+    fn masks(&self, op: &Op) -> bool {
+        op.operands.iter().filter_map(|&id| self.constant_of(id)).any(|mask| mask >= 0 && (mask as u64 + 1).is_power_of_two())
+    }
+
     /// A quotient by a known number is a product with its reciprocal, of twice the bits.
     fn quotient(&self, op: &Op) -> Class {
         let own = bits(self.form_of(op.operands[0]));
@@ -444,9 +464,11 @@ impl Nest {
             Kind::Binary(BinaryFn::Mul, dtype) if dtype.is_float() && self.scales(op) => float(Float::Scale, dtype),
             Kind::Binary(function, dtype) if dtype.is_float() => binary_float(function, dtype),
             Kind::Binary(function, _) => match function {
+                BinaryFn::Sub if self.flips(op) => Class::Logic(1),
                 BinaryFn::Add | BinaryFn::Sub => Class::Add(own),
                 BinaryFn::Mul => self.product(op),
                 BinaryFn::Div | BinaryFn::Mod | BinaryFn::Rem => self.quotient(op),
+                BinaryFn::And if self.masks(op) => Class::Wires,
                 BinaryFn::And | BinaryFn::Or | BinaryFn::Xor => Class::Logic(own),
                 BinaryFn::Min | BinaryFn::Max => Class::Extreme(wide),
                 BinaryFn::Eq | BinaryFn::Ge | BinaryFn::Gt | BinaryFn::Le | BinaryFn::Lt => Class::Compare(wide),

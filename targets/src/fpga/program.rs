@@ -149,7 +149,13 @@ impl Program for FpgaProgram {
             let schedule = self.times.functions.get(function.index())?;
             schedule.intervals().get(number).and_then(|&interval| u32::try_from(interval).ok())
         };
-        writer::files(&Written { parts: &self.parts, machine: &self.machine, facts: &self.facts, intervals: &interval })
+        writer::files(&Written {
+            parts: &self.parts,
+            machine: &self.machine,
+            facts: &self.facts,
+            intervals: &interval,
+            nests: &|function| self.times.functions.get(function.index()).map(|schedule| &schedule.nest),
+        })
     }
 
     fn report(&self) -> Report {

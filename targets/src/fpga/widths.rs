@@ -193,7 +193,13 @@ impl Range {
             BinaryFn::Div => a.over(b).within(limit),
             BinaryFn::Max => Range::new(a.low.max(b.low), a.high.max(b.high)),
             BinaryFn::Min => Range::new(a.low.min(b.low), a.high.min(b.high)),
+            // What is not negative lets through no more than it has bits.
+            BinaryFn::And if a.low >= 0 || b.low >= 0 => {
+                let most = |range: Range| if range.low >= 0 { range.high } else { i128::MAX };
+                Range::new(0, most(a).min(most(b)))
+            }
             BinaryFn::And | BinaryFn::Or | BinaryFn::Xor => a.bitwise(b).within(limit),
+            BinaryFn::Shr if b.low == b.high && (0..64).contains(&b.low) => Range::new(a.low >> b.low, a.high >> b.low),
             _ => limit,
         }
     }
@@ -218,6 +224,10 @@ mod tests {
         // Wrapping makes anything of what leaves the type.
         assert_eq!(Range::binary(BinaryFn::Add, DType::I8, byte, byte), byte);
         assert_eq!(Range::index(IndexFn::Mod, Range::new(0, 1000), Range::one(48)), Range::new(0, 47));
+        let (wide, bits) = (Range::new(-1000, 5000), |function, b| Range::binary(function, DType::I64, Range::new(-1000, 5000), b));
+        assert_eq!(bits(BinaryFn::And, Range::one(255)), Range::new(0, 255));
+        assert_eq!(bits(BinaryFn::And, wide), Range::signed(14));
+        assert_eq!(bits(BinaryFn::Shr, Range::one(3)), Range::new(-125, 625));
         assert_eq!(Range::index(IndexFn::Div, Range::new(0, 1000), Range::one(48)), Range::new(0, 20));
     }
 }

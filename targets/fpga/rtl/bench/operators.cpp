@@ -159,9 +159,6 @@ void compare(Comparison &comparison, const Voperators &unit, const Case &own, do
         same("rest", unit.rest, static_cast<uint32_t>(rest));
         same("modulo", unit.modulo, static_cast<uint32_t>(rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest));
     }
-    const int32_t factor = static_cast<int8_t>(own.c);
-    const uint32_t upper = static_cast<uint32_t>(static_cast<int8_t>(own.a) * factor) << 16;
-    same("pair", unit.pair, upper | (static_cast<uint32_t>(static_cast<int8_t>(own.b) * factor) & 0xffff));
     // bfloat16 by the definition of rounding to nearest even.
     const uint32_t lower = own.a & 0xffff, odd = own.a >> 16 & 1;
     const uint32_t brain = std::isnan(x) ? 0x7fc0 : (own.a >> 16) + (lower > 0x8000 || (lower == 0x8000 && odd) ? 1 : 0);

@@ -31,7 +31,6 @@ module operators (
     output logic [31:0] quotient,
     output logic [31:0] rest,
     output logic [31:0] modulo,
-    output logic [31:0] pair,
     output logic [31:0] reciprocal_root,
     output logic [31:0] scaled,
     output logic [31:0] scaled_down,
@@ -104,8 +103,6 @@ module operators (
   int_div #(.LATENCY(20), .REMAINDER(1)) u_rest (.clk, .a, .b, .y(rest_early));
   `HELD(32, 36, modulo)
   int_div #(.LATENCY(36), .REMAINDER(1), .FLOORS(1)) u_modulo (.clk, .a, .b, .y(modulo_early));
-  `HELD(32, 3, pair)
-  int_pair #(.LATENCY(3)) u_pair (.clk, .a(a[7:0]), .b(b[7:0]), .c(c[7:0]), .y(pair_early));
   `HELD(32, 30, reciprocal_root)
   f32_rsqrt #(.LATENCY(30)) u_reciprocal_root (.clk, .a, .y(reciprocal_root_early));
   // By a power of two with the exponent and the sign of b, which is normal, and by one that is known.

@@ -12,9 +12,10 @@ use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, ValueId};
 
 use super::batch::Batch;
+use super::paired::Paired;
 use super::{power_in, tree, zero};
 use crate::kernel::check::wide;
-use crate::kernel::{BufferId, ExprId, IndexFn, Scalar, SharedId, VarId};
+use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar, SharedId, VarId};
 use crate::lower::Written;
 use crate::lower::elements::Elements;
 use crate::lower::product::Product;
@@ -180,9 +181,19 @@ impl Columns {
             builder.set_element(held, place, a);
         }
         builder.end();
-        let row = builder.unrolled("row", *rows);
-        self.add(elements, (held, weights), all, row);
-        elements.builder.end();
+        let paired = Paired::of(types);
+        let pairs = if paired.is_some() { rows / 2 } else { 0 };
+        if let Some(paired) = paired.filter(|_| pairs > 0) {
+            let pair = builder.unrolled("pair", pairs);
+            self.add_two(builder, paired, (held, weights), all, pair);
+            builder.end();
+        }
+        if 2 * pairs < *rows {
+            let (row, first) = (builder.unrolled("row", rows - 2 * pairs), builder.integer(2 * pairs as i32));
+            let row = builder.add(first, row);
+            self.add(builder, (held, weights), all, row);
+            builder.end();
+        }
         elements.close();
         let builder = &mut elements.builder;
         let row = builder.unrolled("row", *rows);
@@ -236,12 +247,11 @@ impl Columns {
     }
 
     /// Adds the products of a row and an iteration's steps to the row's sums.
-    fn add(&self, elements: &mut Elements<'_>, (held, weights): (VarId, VarId), all: VarId, row: ExprId) {
+    fn add(&self, builder: &mut Builder, (held, weights): (VarId, VarId), all: VarId, row: ExprId) {
         let Columns { product, steps, partials, .. } = self;
         let (sum, partials) = (product.sum, *partials as i32);
-        let builder = &mut elements.builder;
         let first = builder.scaled(row, *steps as i32);
-        let factors = |builder: &mut crate::kernel::Builder, step: ExprId| {
+        let factors = |builder: &mut Builder, step: ExprId| {
             let place = builder.add(first, step);
             (builder.element(held, place), builder.element(weights, step))
         };
@@ -275,6 +285,49 @@ impl Columns {
         let last = builder.integer(partials - 1);
         let to = builder.add(place, last);
         builder.set_element(all, to, next);
+    }
+
+    /// Adds the products of two rows, by the number of both, and an iteration's steps to the rows' sums.
+    fn add_two(
+        &self,
+        builder: &mut Builder,
+        paired: Paired,
+        (held, weights): (VarId, VarId),
+        all: VarId,
+        pair: ExprId,
+    ) {
+        let (sum, steps) = (self.product.sum, self.steps);
+        let few = power_in(steps as usize, paired.steps);
+        let (lower, one) = (builder.scaled(pair, 2), builder.integer(1));
+        let two = [builder.add(lower, one), lower];
+        let groups = steps / few;
+        let group = if groups == 1 { builder.integer(0) } else { builder.unrolled("group", groups) };
+        let start = paired.start(builder);
+        let sums = builder.declare("two_sums", Scalar::I64, start);
+        let step = builder.unrolled("step", few);
+        let before = builder.scaled(group, few as i32);
+        let step = builder.add(before, step);
+        let both = two.map(|row| {
+            let first = builder.scaled(row, steps as i32);
+            let place = builder.add(first, step);
+            builder.element(held, place)
+        });
+        let both = paired.both(builder, sum, both);
+        let (weight, before) = (builder.element(weights, step), builder.get(sums));
+        let weight = builder.convert_register(sum, DType::I64, weight);
+        let weight = builder.keep("shared", Scalar::I64, weight);
+        let next = builder.mul_add(DType::I64, both, weight, before);
+        builder.set(sums, next);
+        builder.end();
+        let sums = builder.get(sums);
+        for (row, own) in two.into_iter().zip(paired.parted(builder, sum, sums)) {
+            let before = builder.element(all, row);
+            let next = builder.binary(BinaryFn::Add, sum, before, own);
+            builder.set_element(all, row, next);
+        }
+        if groups > 1 {
+            builder.end();
+        }
     }
 
     /// Does what follows the products of a tile.

@@ -4,14 +4,15 @@
 //! part of one. What is summed up across lanes goes to a local array for each row, so that no iteration waits for another; parts of a sum
 //! are put together, and what follows the products is done, with neighbours in lanes.
 
-use tcc_ir::ValueId;
 use tcc_ir::ops::BinaryFn;
+use tcc_ir::{DType, ValueId};
 
 use super::batch::Batch;
+use super::paired::Paired;
 use super::together::MOST;
 use super::{tree, zero};
 use crate::kernel::check::wide;
-use crate::kernel::{ExprId, IndexFn, Scalar, SharedId};
+use crate::kernel::{Builder, ExprId, IndexFn, Scalar, SharedId};
 use crate::lower::Written;
 use crate::lower::elements::Elements;
 use crate::lower::product::Product;
@@ -239,14 +240,39 @@ impl Depth {
             builder.set_element(own, row, a);
         }
         let totals = builder.array("totals", Scalar::of(sum), *rows, start);
-        let row = builder.unrolled("row", *rows);
-        let a = builder.element(own, row);
-        let both = builder.binary(BinaryFn::Mul, sum, a, b);
-        let all = builder.declare("sum", Scalar::of(sum), both);
-        builder.reduce(all, FoldFn::Sum, sum, *along, scratch);
-        let total = builder.get(all);
-        builder.set_element(totals, row, total);
-        builder.end();
+        let paired = Paired::of(stored);
+        let pairs = if paired.is_some() { rows / 2 } else { 0 };
+        let total = |builder: &mut Builder, row: ExprId, own: ExprId| {
+            let all = builder.declare("sum", Scalar::of(sum), own);
+            builder.reduce(all, FoldFn::Sum, sum, *along, scratch);
+            let total = builder.get(all);
+            builder.set_element(totals, row, total);
+        };
+        if let Some(paired) = paired.filter(|_| pairs > 0) {
+            let pair = builder.unrolled("pair", pairs);
+            let (lower, one) = (builder.scaled(pair, 2), builder.integer(1));
+            let two = [builder.add(lower, one), lower];
+            let both = two.map(|row| builder.element(own, row));
+            let both = paired.both(builder, sum, both);
+            let shared = builder.convert_register(sum, DType::I64, b);
+            let shared = builder.keep("shared", Scalar::I64, shared);
+            let start = paired.start(builder);
+            let start = builder.keep("start", Scalar::I64, start);
+            let sums = builder.mul_add(DType::I64, both, shared, start);
+            let sums = builder.keep("two_products", Scalar::I64, sums);
+            for (row, own) in two.into_iter().zip(paired.parted(builder, sum, sums)) {
+                total(builder, row, own);
+            }
+            builder.end();
+        }
+        if 2 * pairs < *rows {
+            let (row, first) = (builder.unrolled("row", rows - 2 * pairs), builder.integer(2 * pairs as i32));
+            let row = builder.add(first, row);
+            let a = builder.element(own, row);
+            let own = builder.binary(BinaryFn::Mul, sum, a, b);
+            total(builder, row, own);
+            builder.end();
+        }
         // All lanes of a column have its sums; one of them keeps them.
         let is_first = builder.index(IndexFn::Eq, lane, nothing);
         builder.when(is_first);

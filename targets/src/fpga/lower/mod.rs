@@ -8,6 +8,7 @@ mod columns;
 mod depth;
 mod elements;
 mod method;
+pub(super) mod paired;
 mod passes;
 mod tiled;
 mod together;

@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use tcc_ir::ops::BinaryFn;
 use tcc_ir::{DType, Plan, ValueId};
 
+use super::paired::Paired;
 use super::{Widths, finish, power_in};
 use crate::fpga::design::BEAT_BYTES;
-use crate::kernel::{IndexFn, Scalar};
+use crate::kernel::{Builder, ExprId, IndexFn, Scalar};
 use crate::lower::Written;
 use crate::lower::elements::Elements;
 use crate::lower::piece::Piece;
@@ -245,29 +246,68 @@ impl Tiled {
         let so_far = builder.shared("sums_so_far", sum, of_sums as u32);
         let (tile, part, number) = (builder.block(0), builder.block(1), builder.block_number());
         let (zero, lane, none) = (builder.integer(0), builder.thread(), builder.number(sum, 0));
-        let held = builder.array("weights", Scalar::of(sum), steps, none);
+        let paired = Paired::of(types).filter(|_| rows > 1);
+        let held_as = if paired.is_some() { DType::I64 } else { sum };
+        let nothing = builder.number(held_as, 0);
+        let held = builder.array("weights", Scalar::of(held_as), steps, nothing);
         let step = builder.unrolled("step", steps);
         let first = builder.scaled(number, steps as i32);
         let at = builder.add(first, step);
         let at = builder.scaled(at, lanes as i32);
         let at = builder.add(at, lane);
         let weight = builder.load(weights, at, "weight");
-        let weight = builder.convert_register(types[1], sum, weight);
+        let weight = builder.convert_register(types[1], held_as, weight);
         builder.set_element(held, step, weight);
         builder.end();
+        // An element of a row that is in order.
+        let x = |builder: &mut Builder, row: ExprId, step: ExprId| {
+            let of_part = builder.scaled(part, rows as i32);
+            let of_row = builder.add(of_part, row);
+            let first = builder.scaled(of_row, steps as i32);
+            let from = builder.add(first, step);
+            let x = builder.load(ordered, from, "x");
+            builder.convert_register(types[0], sum, x)
+        };
+        let dots = builder.array("dots", Scalar::of(sum), rows, none);
+        match paired {
+            None => {
+                let row = builder.unrolled("row", rows);
+                let step = builder.unrolled("step", steps);
+                let x = x(builder, row, step);
+                let (weight, before) = (builder.element(held, step), builder.element(dots, row));
+                let next = builder.mul_add(sum, x, weight, before);
+                builder.set_element(dots, row, next);
+                builder.end();
+                builder.end();
+            }
+            Some(paired) => {
+                let pair = builder.unrolled("pair", rows / 2);
+                let (lower, one) = (builder.scaled(pair, 2), builder.integer(1));
+                let two = [builder.add(lower, one), lower];
+                let few = power_in(steps as usize, paired.steps);
+                let groups = steps / few;
+                let group = if groups == 1 { zero } else { builder.unrolled("group", groups) };
+                let start = paired.start(builder);
+                let sums = builder.declare("two_sums", Scalar::I64, start);
+                let step = builder.unrolled("step", few);
+                let before = builder.scaled(group, few as i32);
+                let step = builder.add(before, step);
+                let both = two.map(|row| x(builder, row, step));
+                let both = paired.both(builder, sum, both);
+                let (weight, before) = (builder.element(held, step), builder.get(sums));
+                let next = builder.mul_add(DType::I64, both, weight, before);
+                builder.set(sums, next);
+                builder.end();
+                let sums = builder.get(sums);
+                for (row, own) in two.into_iter().zip(paired.parted(builder, sum, sums)) {
+                    let before = builder.element(dots, row);
+                    let next = builder.binary(BinaryFn::Add, sum, before, own);
+                    builder.set_element(dots, row, next);
+                }
+                (0..1 + u32::from(groups > 1)).for_each(|_| builder.end());
+            }
+        }
         let row = builder.unrolled("row", rows);
-        let dot = builder.declare("dot", Scalar::of(sum), none);
-        let step = builder.unrolled("step", steps);
-        let of_part = builder.scaled(part, rows as i32);
-        let of_row = builder.add(of_part, row);
-        let first = builder.scaled(of_row, steps as i32);
-        let from = builder.add(first, step);
-        let x = builder.load(ordered, from, "x");
-        let x = builder.convert_register(types[0], sum, x);
-        let (weight, before) = (builder.element(held, step), builder.get(dot));
-        let next = builder.mul_add(sum, x, weight, before);
-        builder.set(dot, next);
-        builder.end();
         let of_tile = builder.scaled(tile, rows as i32);
         let at = builder.add(of_tile, row);
         let at = builder.scaled(at, lanes as i32);
@@ -275,7 +315,7 @@ impl Tiled {
         let before = builder.load_shared(so_far, at, "before");
         let is_first = builder.index(IndexFn::Eq, part, zero);
         let before = builder.select(is_first, none, before);
-        let dot = builder.get(dot);
+        let dot = builder.element(dots, row);
         let next = builder.binary(BinaryFn::Add, sum, before, dot);
         let next = builder.keep("next", Scalar::of(sum), next);
         builder.store_shared(so_far, at, next);

@@ -3,14 +3,21 @@
 //! Written out, a sum is a chain, each addition waiting for the one before. Integers wrap, so they may be added in any order: what is there
 //! first is added first, and what a loop carries last, so that the next iteration waits for one addition alone. (Vitis HLS does
 //! the same, UG1399, `expression_balance`; floats are left as they are, since their sums would round otherwise.)
+//!
+//! Products come to a tree as short chains: each is added to the sum of those before it by the adder of its own DSP slice, which costs
+//! nothing, and hands the sum on to the next slice (UG579).
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 use tcc_ir::ops::BinaryFn;
 
-use super::{Form, Item, Kind, Nest, Op, OpId};
+use super::slices::{is_sum, multiplies};
+use super::{Item, Kind, Nest, Op, OpId};
 use crate::fpga::widths::Range;
+
+/// Products of a chain: longer ones have many operands wait for their slices.
+const CHAIN: usize = 4;
 
 /// When a value is there, to compare: levels of additions. What comes from a value that is carried comes last.
 type Arrival = (bool, u32);
@@ -52,7 +59,7 @@ pub(super) fn balance(nest: &mut Nest, ranges: &mut Vec<Range>) {
                 leaves[place] = own;
             }
         }
-        let mut arrivals: std::collections::HashMap<OpId, Arrival> = std::collections::HashMap::new();
+        let mut arrivals: HashMap<OpId, Arrival> = HashMap::new();
         let mut balanced = Vec::with_capacity(ops.len());
         for (place, id) in ops.into_iter().enumerate() {
             if absorbed.contains(&id) {
@@ -77,46 +84,85 @@ fn tree(
     nest: &mut Nest,
     ranges: &mut Vec<Range>,
     (root, leaves): (OpId, Vec<OpId>),
-    arrivals: &mut std::collections::HashMap<OpId, Arrival>,
+    arrivals: &mut HashMap<OpId, Arrival>,
     block: &mut Vec<OpId>,
 ) {
-    let (kind, copies, within) = {
-        let op = &nest.ops[root.index()];
-        (op.kind.clone(), op.copies, op.within)
-    };
-    let Kind::Binary(_, dtype) = kind else { return };
-    let limit = Range::of_dtype(dtype);
+    let mut sum = Sum { nest, ranges, root, arrivals, block };
     let mut open: BinaryHeap<Reverse<(Arrival, OpId)>> =
-        leaves.into_iter().map(|id| Reverse((arrival(nest, id, arrivals), id))).collect();
-    while let (Some(Reverse((_, a))), Some(Reverse((last, b)))) = (open.pop(), open.pop()) {
-        let range = ranges[a.index()].plus(ranges[b.index()]).within(limit);
+        sum.chained(leaves).into_iter().map(|id| Reverse((arrival(sum.nest, id, sum.arrivals), id))).collect();
+    while let (Some(Reverse((_, a))), Some(Reverse((_, b)))) = (open.pop(), open.pop()) {
         if open.is_empty() {
-            let op = &mut nest.ops[root.index()];
-            (op.operands, op.form) = (vec![a, b], range.form());
-            ranges[root.index()] = range;
-            return;
+            return sum.finish([a, b]);
         }
-        let own = nest.ops[a.index()].copies.max(nest.ops[b.index()].copies).min(copies);
-        let op =
-            Op { kind: kind.clone(), form: range.form(), copies: own, operands: vec![a, b], predicate: None, within };
-        let id = OpId(nest.ops.len() as u32);
-        nest.ops.push(op);
-        ranges.push(range);
-        block.push(id);
-        let there = (last.0, last.1 + 1);
-        arrivals.insert(id, there);
-        open.push(Reverse((there, id)));
+        let next = sum.add([a, b]);
+        open.push(Reverse((arrival(sum.nest, next, sum.arrivals), next)));
     }
 }
 
-/// Whether it is a sum of integers.
-fn is_sum(nest: &Nest, id: OpId) -> bool {
-    let op = &nest.ops[id.index()];
-    matches!(op.kind, Kind::Binary(BinaryFn::Add, dtype) if !dtype.is_float())
-        && matches!(op.form, Form::Integer { .. })
+/// A sum whose additions are made anew.
+struct Sum<'n> {
+    nest: &'n mut Nest,
+    ranges: &'n mut Vec<Range>,
+    root: OpId,
+    arrivals: &'n mut HashMap<OpId, Arrival>,
+    block: &'n mut Vec<OpId>,
 }
 
-fn arrival(nest: &Nest, id: OpId, arrivals: &std::collections::HashMap<OpId, Arrival>) -> Arrival {
+impl Sum<'_> {
+    fn range(&self, [a, b]: [OpId; 2]) -> Range {
+        let limit = match self.nest.ops[self.root.index()].kind {
+            Kind::Binary(_, dtype) => Range::of_dtype(dtype),
+            _ => Range::TRUTH,
+        };
+        self.ranges[a.index()].plus(self.ranges[b.index()]).within(limit)
+    }
+
+    /// An addition that is not the last.
+    fn add(&mut self, operands: [OpId; 2]) -> OpId {
+        let range = self.range(operands);
+        let root = &self.nest.ops[self.root.index()];
+        let (kind, within, most) = (root.kind.clone(), root.within, root.copies);
+        let copies = operands.map(|id| self.nest.ops[id.index()].copies);
+        let copies = copies[0].max(copies[1]).min(most);
+        let id = OpId(self.nest.ops.len() as u32);
+        let op = Op { kind, form: range.form(), copies, operands: operands.to_vec(), predicate: None, within };
+        self.nest.ops.push(op);
+        self.ranges.push(range);
+        self.block.push(id);
+        let last = operands.map(|id| arrival(self.nest, id, self.arrivals)).into_iter().max().unwrap_or_default();
+        self.arrivals.insert(id, (last.0, last.1 + 1));
+        id
+    }
+
+    /// The last addition.
+    fn finish(self, operands: [OpId; 2]) {
+        let range = self.range(operands);
+        let op = &mut self.nest.ops[self.root.index()];
+        (op.operands, op.form) = (operands.to_vec(), range.form());
+        self.ranges[self.root.index()] = range;
+    }
+
+    /// The parts with chains of products in place of these, from what is known on if something is; two parts are left at least.
+    fn chained(&mut self, leaves: Vec<OpId>) -> Vec<OpId> {
+        let copies = self.nest.ops[self.root.index()].copies;
+        let is_product = |id: &OpId| multiplies(self.nest, *id) && self.nest.ops[id.index()].copies == copies;
+        let (products, mut others): (Vec<OpId>, Vec<OpId>) = leaves.into_iter().partition(is_product);
+        // The last addition of all is the root.
+        let spare = usize::from(others.is_empty() && products.len() <= CHAIN);
+        let (products, last) = products.split_at(products.len() - spare);
+        let known = others.iter().position(|id| matches!(self.nest.ops[id.index()].kind, Kind::Constant(_)));
+        let mut first = known.filter(|_| !products.is_empty() && others.len() > 1).map(|place| others.remove(place));
+        for chain in products.chunks(CHAIN) {
+            let mut chain = chain.iter().copied();
+            let start = first.take().or_else(|| chain.next());
+            others.extend(start.map(|start| chain.fold(start, |sum, product| self.add([sum, product]))));
+        }
+        others.extend(last);
+        others
+    }
+}
+
+fn arrival(nest: &Nest, id: OpId, arrivals: &HashMap<OpId, Arrival>) -> Arrival {
     let is_carried = matches!(nest.ops[id.index()].kind, Kind::Carried(_));
     arrivals.get(&id).copied().unwrap_or((is_carried, 0))
 }
@@ -142,7 +188,7 @@ fn weight(kind: &Kind) -> u32 {
 }
 
 /// How often each value is used.
-fn uses(nest: &Nest) -> Vec<u32> {
+pub(super) fn uses(nest: &Nest) -> Vec<u32> {
     let mut uses = vec![0; nest.ops.len()];
     let in_ops = nest.blocks.iter().flat_map(|block| &block.ops).flat_map(|id| {
         let op = &nest.ops[id.index()];

@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::balance::balance;
+use super::slices::slices;
 use super::values::Values;
-use super::{ArrayId, ArrayPlace, Block, BlockId, Form, Item, Kind, Loop, LoopId, Nest, Op, OpId, Stream};
+use super::{ArrayId, ArrayPlace, Block, BlockId, Item, Kind, Loop, LoopId, Nest, Op, OpId, Stream};
 use crate::fpga::access::{Linear, Pattern};
-use tcc_ir::ops::BinaryFn;
 
 /// Accesses that a bank of a memory on the part takes in a cycle.
 const PORTS: usize = 2;
@@ -43,8 +43,8 @@ impl Finish {
         self.nest.body = body;
         self.drop_dead();
         balance(&mut self.nest, &mut values.ranges);
-        self.pair();
         self.number();
+        self.nest.slices = slices(&self.nest);
         Ok(self.nest)
     }
 
@@ -397,49 +397,6 @@ impl Finish {
         self.nest.ops.extend(values.ops[known..].iter().cloned());
     }
 
-    /// Finds multiplications of integers of eight bits that share an operand.
-    fn pair(&mut self) {
-        let narrow = |id: OpId| matches!(self.nest.ops[id.index()].form, Form::Integer { bits, signed } if bits <= 8 && signed || bits < 8);
-        let mut pairs = Vec::new();
-        for block in &self.nest.blocks {
-            let mut single: HashMap<(OpId, u32), OpId> = HashMap::new();
-            let mut paired: HashMap<OpId, ()> = HashMap::new();
-            for &id in &block.ops {
-                let op = &self.nest.ops[id.index()];
-                if !matches!(op.kind, Kind::Binary(BinaryFn::Mul, _)) || !op.operands.iter().all(|&id| narrow(id)) {
-                    continue;
-                }
-                let is_constant = |id: OpId| matches!(self.nest.ops[id.index()].kind, Kind::Constant(_));
-                if op.operands.iter().any(|&id| is_constant(id)) || op.operands[0] == op.operands[1] {
-                    continue;
-                }
-                let other = op.operands.iter().find_map(|&own| {
-                    let other = *single.get(&(own, op.copies))?;
-                    (!paired.contains_key(&other)).then_some((own, other))
-                });
-                match other {
-                    Some((shared, other)) => {
-                        paired.insert(other, ());
-                        paired.insert(id, ());
-                        pairs.push((shared, [other, id]));
-                    }
-                    None => op.operands.iter().for_each(|&own| {
-                        single.insert((own, op.copies), id);
-                    }),
-                }
-            }
-        }
-        for (shared, pair) in pairs {
-            for id in pair {
-                let operands = &mut self.nest.ops[id.index()].operands;
-                if operands[0] != shared {
-                    operands.swap(0, 1);
-                }
-            }
-            self.nest.pairs.push(pair);
-        }
-    }
-
     /// Numbers what is left anew, in the order in which it is there.
     fn number(&mut self) {
         let mut blocks = Vec::new();
@@ -479,7 +436,6 @@ impl Finish {
             rename_conditions(&mut own.body, &of);
         }
         rename_conditions(&mut self.nest.body, &of);
-        self.nest.pairs.iter_mut().flatten().for_each(|id| *id = of(*id));
         for pop in &mut self.nest.pops {
             pop.within = renamed.get(&pop.within).copied().unwrap_or(pop.within);
         }

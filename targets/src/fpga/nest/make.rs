@@ -39,7 +39,7 @@ impl Nest {
                 local = Some(found);
                 continue;
             }
-            let Walk { arrays, mut values, loops, .. } = walk;
+            let Walk { arrays, mut values, loops, exprs, held_by, .. } = walk;
             let nest = Nest {
                 lanes: kernel.threads,
                 arrays,
@@ -47,7 +47,9 @@ impl Nest {
                 blocks: std::mem::take(&mut values.blocks),
                 loops,
                 body,
-                pairs: Vec::new(),
+                exprs,
+                vars: held_by,
+                slices: BTreeMap::new(),
                 streams: Vec::new(),
                 pops: Vec::new(),
                 reached: BTreeMap::new(),

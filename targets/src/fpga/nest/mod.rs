@@ -17,6 +17,7 @@ mod finish;
 mod indices;
 mod make;
 mod pops;
+mod slices;
 mod values;
 mod walk;
 
@@ -29,6 +30,7 @@ use tcc_ir::ops::{BinaryFn, UnaryFn};
 
 use super::access::Pattern;
 use super::design::{BEAT_BYTES, FifoId, MemoryId};
+use super::widths::Range;
 use crate::kernel::{IndexFn, Memory};
 use crate::number::FoldFn;
 
@@ -73,9 +75,12 @@ pub struct Nest {
     pub loops: Vec<Loop>,
     /// What is done, in order.
     pub body: Vec<Item>,
-    /// Pairs of 8-bit multiplications of one block whose first operand is the same, which one DSP slice does: `(a 2^18 + b) c`
-    /// (WP486). `[x, y]` with `x = a c` and `y = b c`; operands 0 of both are `c`. Both start in the same cycle.
-    pub pairs: Vec<[OpId; 2]>,
+    /// What expressions of the kernel are, of integers, wherever they occur; nothing of those that occur nowhere.
+    pub exprs: Vec<Option<Range>>,
+    /// What variables of the kernel hold, in the same way; of an array all of its elements.
+    pub vars: Vec<Option<Range>>,
+    /// Products of integers and sums that DSP slices do together.
+    pub slices: BTreeMap<OpId, InSlice>,
     /// Accesses to external memory that go through it evenly, and so can be asked for ahead, in bursts.
     pub streams: Vec<Stream>,
     /// What loops take from FIFOs of the loader.
@@ -83,6 +88,21 @@ pub struct Nest {
     /// What operand 0 of accesses is a sum of: values, each times a number. What is known besides is in the access's pattern. Of a
     /// [`Stream`] it is that in any iteration.
     pub reached: BTreeMap<OpId, Vec<(OpId, i64)>>,
+}
+
+/// The part that an operation has in a DSP slice, which multiplies two numbers and adds a third to their product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InSlice {
+    /// It is the product, which nothing else needs.
+    Product {
+        /// Bits of the sum.
+        sum: u32,
+    },
+    /// It is the sum.
+    Sum {
+        /// The product.
+        product: OpId,
+    },
 }
 
 /// An access to external memory in a pipelined loop. Its operand 0 is where it goes in the first iteration, a value that is there

@@ -39,6 +39,9 @@ pub(super) struct Walk<'k> {
     assumed: usize,
     /// What each element of each variable holds.
     pub(super) vars: Vec<Vec<OpId>>,
+    /// What each expression is, and each variable holds, wherever it occurs.
+    pub exprs: Vec<Option<Range>>,
+    pub held_by: Vec<Option<Range>>,
     /// What variables held before they were set, as far back as a branch goes that is open.
     changed: Vec<(VarId, u32, OpId)>,
     branches: u32,
@@ -125,6 +128,8 @@ impl<'k> Walk<'k> {
             copies,
             assumed: 0,
             vars: vec![Vec::new(); kernel.vars.len()],
+            exprs: vec![None; kernel.exprs.len()],
+            held_by: vec![None; kernel.vars.len()],
             changed: Vec::new(),
             branches: 0,
             held: vec![(0, OpId(0)); kernel.exprs.len()],
@@ -205,6 +210,7 @@ impl<'k> Walk<'k> {
             Stmt::Let(var, value) => {
                 let value = self.value(value)?;
                 let count = kernel.vars[var.index()].array.unwrap_or(1) as usize;
+                self.note(var, value);
                 self.vars[var.index()] = vec![value; count];
             }
             Stmt::Set(var, value) => {
@@ -280,11 +286,19 @@ impl<'k> Walk<'k> {
 
     fn assign(&mut self, var: VarId, index: u32, value: OpId) -> Result<(), TargetError> {
         let before = self.element(var, index)?;
+        self.note(var, value);
         if self.branches > 0 {
             self.changed.push((var, index, before));
         }
         self.vars[var.index()][index as usize] = value;
         Ok(())
+    }
+
+    /// Notes that a variable holds a value.
+    fn note(&mut self, var: VarId, value: OpId) {
+        let range = self.values.range(value);
+        let own = &mut self.held_by[var.index()];
+        *own = Some(own.map_or(range, |before| before.or(range)));
     }
 
     /// An index that is known now.
@@ -528,7 +542,15 @@ impl<'k> Walk<'k> {
         }
         let value = self.compute(id)?;
         self.held[id.index()] = (self.statement, value);
+        self.note_expr(id, value);
         Ok(value)
+    }
+
+    /// Notes that an expression is a value somewhere.
+    fn note_expr(&mut self, id: ExprId, value: OpId) {
+        let range = self.values.range(value);
+        let own = &mut self.exprs[id.index()];
+        *own = Some(own.map_or(range, |before| before.or(range)));
     }
 
     fn compute(&mut self, id: ExprId) -> Result<OpId, TargetError> {
@@ -595,6 +617,8 @@ impl<'k> Walk<'k> {
                     self.values.pure(Kind::MulAdd(dtype), form, vec![a, b, c], range)
                 } else {
                     let product = self.binary(BinaryFn::Mul, dtype, a, b);
+                    // The product may leave the type where the sum does not.
+                    self.note_expr(id, product);
                     self.binary(BinaryFn::Add, dtype, product, c)
                 }
             }

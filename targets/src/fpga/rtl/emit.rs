@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use super::RtlError;
 use super::access::Placed;
 use super::memories::Banked;
-use super::operators::{Class, Finish, Maker, Pool, Slot, folder, maker, sums};
+use super::operators::{Finish, Maker, Pool, Slot, folder, maker, sums};
 use super::scope::{Scope, Value, Want};
 use super::text::{Piece, Text};
 use crate::fpga::design::{OnChip, Storage};
@@ -369,12 +369,7 @@ impl Emitter<'_> {
                 | Kind::Binary(..)
                 | Kind::MulAdd(_)
                 | Kind::Select
-                | Kind::Convert(..) => match schedule.nest.pairs.iter().find(|pair| pair.contains(&id)) {
-                    // Both are written where the second stands, when the operands of both are there.
-                    Some(&pair) if pair[0].max(pair[1]) == id => self.pair(scope, block, pair)?,
-                    Some(_) => {}
-                    None => self.arithmetic(scope, block, id)?,
-                },
+                | Kind::Convert(..) => self.arithmetic(scope, block, id)?,
             }
         }
         Ok(())
@@ -427,42 +422,6 @@ impl Emitter<'_> {
                 name.to_owned()
             }
         }
-    }
-
-    /// Two products of 8 bits that share a factor, of one operator.
-    fn pair(&mut self, scope: &mut Scope<'_>, block: BlockId, [x, y]: [OpId; 2]) -> Result<(), RtlError> {
-        let schedule = scope.schedule;
-        let start = schedule.starts[x.index()];
-        let (first, second) = (&schedule.nest.ops[x.index()], &schedule.nest.ops[y.index()]);
-        if start != schedule.starts[y.index()] || scope.latency(x) != scope.latency(y) || first.copies != second.copies
-        {
-            return Err(RtlError::Schedule("a pair of products does not start together".to_owned()));
-        }
-        let mut operands = Vec::new();
-        for operand in [first.operands.get(1), second.operands.get(1), first.operands.first()] {
-            let operand = operand.ok_or_else(|| RtlError::Schedule("a product has not two factors".to_owned()))?;
-            operands.push(scope.value(&mut self.text, *operand, Want::In(block, start))?);
-        }
-        let class = Class::pair(scope.latency(x));
-        let mut halves = [Vec::new(), Vec::new()];
-        for copy in 0..first.copies {
-            let pieces: Vec<Piece> = operands.iter().map(|operand| operand.piece(copy, first.copies)).collect();
-            if pieces.iter().any(|piece| piece.bits + u32::from(!piece.signed) > 8) {
-                return Err(RtlError::Schedule("a pair of products has factors of more than 8 bits".to_owned()));
-            }
-            let inputs = pieces.iter().map(|piece| piece.extended(8)).collect();
-            let flag = scope.flag(block, start);
-            let result = self.pool.take(&class, true, self.slot(scope, block, start), &flag, inputs);
-            for (half, (id, op)) in [(x, first), (y, second)].into_iter().enumerate() {
-                let own = Piece::of(&result, 16 - 16 * half as u32, Form::Integer { bits: 16, signed: true });
-                let name = format!("{}_c{copy}", scope.raw(id));
-                self.text.wire(&name, op.form.bits(), &own.extended(op.form.bits()));
-                halves[half].push(name);
-            }
-        }
-        self.joined(&scope.raw(x), first.form.bits(), &halves[0]);
-        self.joined(&scope.raw(y), second.form.bits(), &halves[1]);
-        Ok(())
     }
 
     fn arithmetic(&mut self, scope: &mut Scope<'_>, block: BlockId, id: OpId) -> Result<(), RtlError> {

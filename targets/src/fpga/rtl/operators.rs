@@ -53,11 +53,6 @@ enum Pairing {
 }
 
 impl Class {
-    /// Two products of 8 bits that share a factor.
-    pub fn pair(latency: u32) -> Class {
-        class("int_pair", latency, &[], &[("a", 8), ("b", 8), ("c", 8)])
-    }
-
     /// Bits of its result.
     pub fn output(&self) -> u32 {
         self.output

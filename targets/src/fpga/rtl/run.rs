@@ -10,7 +10,7 @@ use crate::fpga::design::OnChip;
 use crate::verilator::{Built, DELAY, Design, FLOAT, Part, Source};
 
 /// The operators and memories.
-const LIBRARY: [Source; 20] = [
+const LIBRARY: [Source; 19] = [
     ("f32_add.sv", include_str!("../../../fpga/rtl/f32_add.sv")),
     ("f32_compare.sv", include_str!("../../../fpga/rtl/f32_compare.sv")),
     ("f32_div.sv", include_str!("../../../fpga/rtl/f32_div.sv")),
@@ -26,7 +26,6 @@ const LIBRARY: [Source; 20] = [
     ("int_div.sv", include_str!("../../../fpga/rtl/int_div.sv")),
     ("int_mul.sv", include_str!("../../../fpga/rtl/int_mul.sv")),
     ("int_of_f32.sv", include_str!("../../../fpga/rtl/int_of_f32.sv")),
-    ("int_pair.sv", include_str!("../../../fpga/rtl/int_pair.sv")),
     ("memory_dual.sv", include_str!("../../../fpga/rtl/memory_dual.sv")),
     ("memory_simple.sv", include_str!("../../../fpga/rtl/memory_simple.sv")),
     ("memory_tables.sv", include_str!("../../../fpga/rtl/memory_tables.sv")),

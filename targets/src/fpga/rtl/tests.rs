@@ -205,7 +205,7 @@ fn random_kernels() {
 #[test]
 fn pairs_quotients_and_branches() {
     let case = Case::new(kernels::paired_product(8, 8, 16), &[2, 8, 8], Storage::Bram);
-    assert!(!case.schedule().nest.pairs.is_empty());
+    assert!(!case.schedule().nest.slices.is_empty());
     case.check_both("paired", &[noise(1, 128), noise(2, 128), vec![0; 256]]);
     let case = Case::new(kernels::shuffled(), &[4, 1], Storage::Uram);
     case.check_both("shuffled", &[noise(1, 480), vec![0; 480]]);

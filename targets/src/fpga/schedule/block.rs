@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::dependence::{Dependence, dependences};
 use super::ports::{Bank, Need, Ports, least_interval, need};
 use super::sharing::{Busy, Shared};
-use crate::fpga::nest::{ArrayId, Kind, Loop, Nest, OpId};
+use crate::fpga::nest::{ArrayId, InSlice, Kind, Loop, Nest, OpId};
 use crate::fpga::operators::{Class, Timing, usable_ns};
 
 /// Nanoseconds that an address, or what is written, needs before the end of a cycle (assumed).
@@ -154,7 +154,7 @@ impl<'n> Blocks<'n> {
     fn shared(&mut self, parts: &mut Parts, found: Placed, is_loop: bool, there: &BTreeMap<Class, u64>) -> Placed {
         let interval = is_loop.then_some(found.interval);
         let starts: HashMap<OpId, u32> = parts.ops.iter().copied().zip(found.starts.iter().copied()).collect();
-        let shared = Shared::new(self.nest, parts.ops, &starts, self.clock_hz);
+        let shared = Shared::new(self.nest, parts.ops, self.clock_hz);
         // What could start first is given operators first.
         parts.order.sort_by_key(|id| starts[id]);
         let none = BTreeMap::new();
@@ -229,16 +229,8 @@ impl<'n> Blocks<'n> {
             let mut ports = Ports::new(interval);
             let mut busy = limits.map(|(shared, limits)| Busy::new(shared, limits, interval));
             for &id in &parts.order {
-                let partner = limits.and_then(|(shared, _)| shared.partner(id));
-                if partner.is_some_and(|(_, is_first)| !is_first) {
-                    // It was put into its cycle with the other.
-                    continue;
-                }
                 let need = parts.needs.get(&id);
                 let mut start = self.start(id, interval, parts.waits_of(id));
-                if let Some((other, _)) = partner {
-                    start = start.max(self.start(other, interval, parts.waits_of(other)));
-                }
                 if let Some(need) = need {
                     let failure = || Failure { more: 1, why: need.bound(), lacking: None };
                     start = ports.take(need, start).ok_or_else(failure)?;
@@ -246,10 +238,8 @@ impl<'n> Blocks<'n> {
                     let failure = |lacking| Failure { more: 1, why: Bound::None, lacking: Some(lacking) };
                     start = busy.take(id, start).map_err(failure)?;
                 }
-                for id in [Some(id), partner.map(|(other, _)| other)].into_iter().flatten() {
-                    self.starts[id.index()] = start;
-                    self.finish(id, start, need);
-                }
+                self.starts[id.index()] = start;
+                self.finish(id, start, need);
             }
             let Some(interval) = interval else { break };
             let last = moved.0;
@@ -267,11 +257,25 @@ impl<'n> Blocks<'n> {
         if moved.0 > 0 {
             return Err(Failure { more: moved.0, why: moved.1, lacking: None });
         }
+        if interval == Some(1) {
+            self.delay_products(parts.ops);
+        }
         let starts: Vec<u32> = parts.ops.iter().map(|id| self.starts[id.index()]).collect();
         let ends = parts.ops.iter().zip(&starts).map(|(&id, &start)| self.end(id, start));
         let depth = ends.max().unwrap_or(0).max(1);
         let (interval, operators) = (interval.unwrap_or(depth), BTreeMap::new());
         Ok(Placed { interval, bound: Bound::None, depth, starts, operators })
+    }
+
+    /// Has products wait for what their slices add to them, so that their factors wait, which several products may share, and not they.
+    /// Operators must not be shared.
+    fn delay_products(&mut self, ops: &[OpId]) {
+        for &id in ops.iter().rev() {
+            if let Some(&InSlice::Sum { product }) = self.nest.slices.get(&id) {
+                let start = self.starts[id.index()].saturating_sub(self.costs[product.index()].timing.latency);
+                self.starts[product.index()] = start.max(self.starts[product.index()]);
+            }
+        }
     }
 
     /// Moves what the next iteration has to wait for, and says how much longer intervals would have to be by what has moved.

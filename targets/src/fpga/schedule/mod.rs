@@ -152,8 +152,6 @@ impl Schedule {
             nest,
         };
         schedule.place(&costs, clock_hz, &function.kernel.name)?;
-        let starts = &schedule.starts;
-        schedule.nest.pairs.retain(|[first, second]| starts[first.index()] == starts[second.index()]);
         schedule.keep_memories(&local_storage);
         let mut walk = Times { times: 1, shares: BTreeMap::new() };
         let body = std::mem::take(&mut schedule.nest.body);

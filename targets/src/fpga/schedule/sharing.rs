@@ -9,42 +9,20 @@ use crate::fpga::operators::{Class, Part};
 /// What operations of a block need of operators that are shared.
 pub(super) struct Shared {
     parts: HashMap<OpId, Vec<Part>>,
-    /// Operations that one slice does with another: which, and whether this is the first of both.
-    partners: HashMap<OpId, (OpId, bool)>,
 }
 
 impl Shared {
-    /// Of a block whose operations start in some cycles if nothing is shared.
-    pub fn new(nest: &Nest, ops: &[OpId], starts: &HashMap<OpId, u32>, clock_hz: u64) -> Shared {
-        let mut partners = HashMap::new();
-        for &[first, second] in &nest.pairs {
-            if let (Some(a), Some(b)) = (starts.get(&first), starts.get(&second))
-                && a == b
-            {
-                partners.insert(first, (second, true));
-                partners.insert(second, (first, false));
-            }
-        }
+    /// Of a block with these operations.
+    pub fn new(nest: &Nest, ops: &[OpId], clock_hz: u64) -> Shared {
         let mut parts = HashMap::new();
         for &id in ops {
-            let own = match partners.get(&id) {
-                Some((_, true)) => {
-                    vec![Part { class: Class::MultiplyPair, count: nest.ops[id.index()].copies, after: 0 }]
-                }
-                Some((_, false)) => Vec::new(),
-                None => nest.operator(id, clock_hz).parts,
-            };
-            let own: Vec<Part> = own.into_iter().filter(|part| is_shared(part.class)).collect();
+            let mut own = nest.operator(id, clock_hz).parts;
+            own.retain(|part| is_shared(part.class));
             if !own.is_empty() {
                 parts.insert(id, own);
             }
         }
-        Shared { parts, partners }
-    }
-
-    /// What one slice does together with an operation, and whether this is the first of both.
-    pub fn partner(&self, id: OpId) -> Option<(OpId, bool)> {
-        self.partners.get(&id).copied()
+        Shared { parts }
     }
 
     /// The least numbers of operators: all busy in each cycle of an interval, or as many as are there anyway, but enough for the copies of an

@@ -87,9 +87,9 @@ fn sums_of_integers_do_not_wait() {
     let memories = [(DType::I8, 1), (DType::I8, 1), (DType::I32, 1)];
     let schedule = scheduled(dot(DType::I8, 1), &memories, vec![on_chip(0), on_chip(1), on_chip(2)]);
     assert_eq!(schedule.intervals(), [1]);
-    // Read at 0, product from 2 to 5, sum in cycle 5.
-    assert_eq!(schedule.loops[0].depth, 6);
-    assert_eq!(schedule.cycles(), CALL + 2 + 6 + 1023 + 1);
+    // Read at 0, product from 2 to 4, sum in the register of the slice from 5 on.
+    assert_eq!(schedule.loops[0].depth, 5);
+    assert_eq!(schedule.cycles(), CALL + 2 + 5 + 1023 + 1);
     // 8 by 8 bits.
     assert_eq!(schedule.usage().resources().dsps, 1);
 }
@@ -385,11 +385,22 @@ fn operators_are_shared_in_an_interval() {
 }
 
 #[test]
-fn bytes_that_share_a_factor_share_a_slice() {
-    // 8 rows of 64 lanes: each weight meets 8 elements, in pairs.
+fn slices_add_to_their_products() {
+    // 8 rows of 64 lanes, of which each has a product, and adds it to what the iteration before has left: the adder's register is all
+    // that the next one waits for.
     let memories = [(DType::I8, 8), (DType::I8, 64), (DType::I32, 64)];
-    let schedule = scheduled(product(8, 1), &memories, vec![on_chip(0), on_chip(1), on_chip(2)]);
+    let homes = vec![on_chip(0), on_chip(1), on_chip(2)];
+    let schedule = scheduled(product(8, 1), &memories, homes.clone());
     assert_eq!(schedule.intervals(), [1]);
-    assert_eq!(schedule.nest.pairs.len(), 4);
-    assert_eq!(schedule.usage().resources().dsps, 4 * 64);
+    assert_eq!(schedule.nest.slices.len(), 2 * 8);
+    let usage = schedule.usage();
+    assert_eq!(usage.resources().dsps, 8 * 64);
+    let adders = |usage: &super::Usage| usage.operations.keys().filter(|class| matches!(class, Class::Add(_))).count();
+    assert_eq!(adders(usage), 0);
+    // Of 8 steps there are two chains of 4 slices, of which a tree makes one sum: the first of a chain has nothing to add to.
+    let memories = [(DType::I8, 64), (DType::I8, 512), (DType::I32, 64)];
+    let schedule = scheduled(product(8, 8), &memories, homes);
+    assert_eq!(schedule.intervals(), [1]);
+    assert_eq!(schedule.nest.slices.len(), 2 * 8 * 6);
+    assert_eq!(schedule.usage().resources().dsps, 8 * 8 * 64);
 }

@@ -10,7 +10,7 @@ use super::Schedule;
 use crate::fpga::access::{Pattern, greatest_common_divisor};
 use crate::fpga::memories::bank;
 use crate::fpga::nest::{ArrayPlace, Block, BlockId, Item, Kind, Loop, OpId};
-use crate::fpga::operators::{Class, Part};
+use crate::fpga::operators::Class;
 use crate::fpga::resources::Resources;
 
 /// What an operator has at least in look-up tables to be shared, if it has no DSP (assumed).
@@ -55,7 +55,7 @@ pub fn is_shared(class: Class) -> bool {
 fn input_bits(class: Class) -> u64 {
     match class {
         Class::Multiply([a, b], _) => u64::from(a + b),
-        Class::MultiplyPair => 24,
+        Class::MultiplyAdd([a, b], sum) => u64::from(a + b + sum),
         Class::Double(_) => 128,
         Class::Single(_) => 64,
         Class::Wires => 0,
@@ -159,16 +159,8 @@ impl Schedule {
     fn count_block(&self, id: BlockId, interval: Option<u64>, clock_hz: u64) -> Usage {
         let block = &self.nest.blocks[id.index()];
         let mut usage = Usage { operators: self.operators[id.index()].clone(), ..Usage::default() };
-        let paired: BTreeMap<OpId, bool> =
-            self.nest.pairs.iter().flat_map(|&[first, second]| [(first, true), (second, false)]).collect();
         for &id in &block.ops {
-            let parts = match paired.get(&id) {
-                Some(true) => {
-                    vec![Part { class: Class::MultiplyPair, count: self.nest.ops[id.index()].copies, after: 0 }]
-                }
-                Some(false) => Vec::new(),
-                None => self.nest.operator(id, clock_hz).parts,
-            };
+            let parts = self.nest.operator(id, clock_hz).parts;
             for part in parts.into_iter().filter(|part| part.class != Class::Wires) {
                 let count = u64::from(part.count);
                 if is_shared(part.class) {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use tcc_ir::DType;
+
 use super::index::Indices;
 use super::loaded::Taken;
 use super::partition::{Partition, partitions};
@@ -10,6 +12,8 @@ use super::stream::word_of;
 use super::structure::{Node, Unsupported, structure};
 use super::window::Window;
 use crate::fpga::design::{Design, FifoId, Function, Home, MemoryId, Style};
+use crate::fpga::nest::Nest;
+use crate::fpga::widths::Range;
 use crate::kernel::check::scalars;
 use crate::kernel::writer::{Binding, Expressions, Helper, Language, Read, comment, read};
 use crate::kernel::{BufferId, Expr, ExprId, Kernel, Scalar, Stmt, VarId};
@@ -24,6 +28,14 @@ pub(super) struct Common {
     pub helpers: BTreeSet<Helper>,
     /// Numbers of channels that buffers are spread over whose beats are found when the function runs.
     pub ways: BTreeSet<u32>,
+}
+
+/// What is known of a function from its schedule.
+pub(super) struct Known<'k> {
+    /// The initiation interval of each pipelined loop, if it is known.
+    pub interval: &'k dyn Fn(usize) -> Option<u32>,
+    /// Its operations.
+    pub nest: Option<&'k Nest>,
 }
 
 /// What was found out when a function was written, and is needed to write it.
@@ -43,7 +55,7 @@ pub(super) struct Writer<'k> {
     pub indices: &'k Indices<'k>,
     pub sameness: &'k Sameness<'k>,
     pub partitions: &'k [Partition],
-    pub interval: &'k dyn Fn(usize) -> Option<u32>,
+    pub schedule: &'k Known<'k>,
     pub read: &'k Read,
     pub scalars: &'k [Scalar],
     pub common: &'k mut Common,
@@ -141,15 +153,15 @@ pub(in crate::fpga) fn check(function: &Function) -> Result<(), Unsupported> {
     structure(kernel, &indices, &sameness).map(|_| ())
 }
 
-/// Writes a function. `interval` gives the initiation interval of each pipelined loop, if it is known.
+/// Writes a function, with what is known of its schedule.
 pub(super) fn write(
     design: &Design,
     function: &Function,
     independent: &[MemoryId],
-    interval: &dyn Fn(usize) -> Option<u32>,
+    schedule: &Known<'_>,
     common: &mut Common,
 ) -> Result<Written, Unsupported> {
-    let (written, unstreamed) = with_fifos(design, function, independent, interval, common)?;
+    let (written, unstreamed) = with_fifos(design, function, independent, schedule, common)?;
     if unstreamed.is_empty() {
         return Ok(written);
     }
@@ -162,7 +174,7 @@ pub(super) fn with_fifos(
     design: &Design,
     function: &Function,
     independent: &[MemoryId],
-    interval: &dyn Fn(usize) -> Option<u32>,
+    schedule: &Known<'_>,
     common: &mut Common,
 ) -> Result<(Written, BTreeSet<BufferId>), Unsupported> {
     let kernel = &function.kernel;
@@ -183,7 +195,7 @@ pub(super) fn with_fifos(
             indices: &indices,
             sameness: &sameness,
             partitions: &partitions,
-            interval,
+            schedule,
             read: &read,
             scalars: &scalars,
             common: &mut *common,
@@ -549,6 +561,12 @@ impl<'k> Expressions<'k> for Writer<'k> {
         self.common.helper(helper)
     }
 
+    fn stays(&self, id: ExprId, dtype: DType) -> bool {
+        let known = self.schedule.nest.and_then(|nest| nest.exprs.get(id.index()).copied().flatten());
+        // What wraps may be anything.
+        known.is_some_and(|range| range != Range::of_dtype(dtype))
+    }
+
     fn own(&mut self, id: ExprId) -> Option<(String, Binding)> {
         if let Some(name) = self.once.get(&id) {
             return Some((name.clone(), Binding::Whole));
@@ -566,10 +584,14 @@ impl<'k> Expressions<'k> for Writer<'k> {
                 let linear = self.indices.linear(id);
                 self.linear(&linear)
             }
-            Expr::Var(var) => (self.variable(var, None), Binding::Whole),
+            Expr::Var(var) => {
+                let text = self.variable(var, None);
+                self.as_register(var, text)
+            }
             Expr::Element(var, index) => {
                 let index = self.expr(index, Binding::Ternary);
-                (self.variable(var, Some(&index)), Binding::Whole)
+                let text = self.variable(var, Some(&index));
+                self.as_register(var, text)
             }
             Expr::Load(buffer, index) => {
                 let linear = self.indices.linear(index);

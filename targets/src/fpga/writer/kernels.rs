@@ -1,7 +1,7 @@
 //! All functions of a design as one file, with what they call.
 
 use super::Written;
-use super::function::{self, Common, occurs};
+use super::function::{self, Common, Known, occurs};
 use super::top::independent;
 use crate::fpga::design::{FunctionId, Style};
 use crate::kernel::writer::{Language, comment};
@@ -31,7 +31,8 @@ pub(super) fn kernels(written: &Written<'_>) -> [String; 2] {
         let independent = independent(parts, id);
         sections.push('\n');
         sections.push_str(&function::about(function));
-        match function::write(design, function, &independent, &interval, &mut common) {
+        let known = Known { interval: &interval, nest: (written.nests)(id) };
+        match function::write(design, function, &independent, &known, &mut common) {
             Ok(text) => {
                 header.push_str(&format!("{};\n\n", text.declaration));
                 sections.push_str(&format!("{}\n{{\n{}}}\n", text.definition, text.body));

@@ -9,7 +9,7 @@ use crate::kernel::writer::{Binding, Expressions};
 impl Writer<'_> {
     /// Has the loop that was opened pipelined.
     pub fn pipeline(&mut self) {
-        let interval = (self.interval)(self.loops);
+        let interval = (self.schedule.interval)(self.loops);
         self.loops += 1;
         let interval = interval.map(|interval| format!(" II={interval}")).unwrap_or_default();
         self.pragma(&format!("PIPELINE{interval}"));

@@ -13,6 +13,7 @@ mod kernels;
 mod loaded;
 mod loader;
 mod loops;
+mod narrow;
 mod partition;
 mod project;
 mod reduction;
@@ -32,6 +33,7 @@ use std::path::PathBuf;
 
 use super::FpgaMachine;
 use super::design::FunctionId;
+use super::nest::Nest;
 use super::program::Parts;
 use crate::kernel::host::ARRAYS;
 use crate::machine::Machine;
@@ -54,6 +56,8 @@ pub(super) struct Written<'p> {
     /// the tool. Pipelined are loops that hold no other but those that are written out; in a function without any such loop it is the
     /// innermost of the grid.
     pub intervals: &'p dyn Fn(FunctionId, usize) -> Option<u32>,
+    /// Each function as loops of operations, which says how wide its integers are; `None` leaves them as wide as registers.
+    pub nests: &'p dyn Fn(FunctionId) -> Option<&'p Nest>,
 }
 
 /// The files of a program, with their paths. All functions must have passed [`check`].

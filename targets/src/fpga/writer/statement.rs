@@ -2,7 +2,7 @@
 
 use super::function::Writer;
 use super::index::{Atom, Linear};
-use crate::kernel::writer::{Binding, Expressions, Language};
+use crate::kernel::writer::{Binding, Expressions};
 use crate::kernel::{Expr, ExprId, Stmt, VarId};
 
 impl Writer<'_> {
@@ -16,7 +16,7 @@ impl Writer<'_> {
                     continue;
                 }
                 let of = &kernel.vars[var.index()];
-                let (ty, name, lanes) = (Language::Hls.scalar(of.scalar), &of.name, &self.fixed.lanes);
+                let (ty, name, lanes) = (self.type_of(var), &of.name, &self.fixed.lanes);
                 let extent = of.array.map(|elements| format!("[{elements}]")).unwrap_or_default();
                 self.line(&format!("{ty} {name}{extent}[{lanes}];"));
                 self.pragma(&format!("ARRAY_PARTITION variable={name} type=complete dim=0"));
@@ -66,7 +66,7 @@ impl Writer<'_> {
         match kernel.body[place] {
             Stmt::Let(var, value) => {
                 let of = &kernel.vars[var.index()];
-                let (ty, value) = (Language::Hls.scalar(of.scalar), self.expr(value, Binding::Ternary));
+                let (ty, value) = (self.type_of(var), self.value(value));
                 let is_array = self.run.is_some_and(|run| self.sameness.differs(var) && self.is_array(var, run));
                 match of.array {
                     None if is_array => {
@@ -92,12 +92,12 @@ impl Writer<'_> {
                 }
             }
             Stmt::Set(var, value) => {
-                let value = self.expr(value, Binding::Ternary);
+                let value = self.value(value);
                 let target = self.target(var, None);
                 self.line(&format!("{target} = {value};"));
             }
             Stmt::SetElement(var, index, value) => {
-                let (index, value) = (self.expr(index, Binding::Ternary), self.expr(value, Binding::Ternary));
+                let (index, value) = (self.expr(index, Binding::Ternary), self.value(value));
                 let target = self.target(var, Some(&index));
                 self.line(&format!("{target} = {value};"));
             }

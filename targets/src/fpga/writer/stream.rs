@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::access::per_beat;
-use super::function::{Common, Writer, with_fifos};
+use super::function::{Common, Known, Writer, with_fifos};
 use super::index::{Atom, Linear};
 use super::structure::Unsupported;
 use super::window::Window;
@@ -21,7 +21,8 @@ pub(super) fn word_of(fifo: &WordFifo) -> String {
 /// # Errors
 /// The function cannot be written at all.
 pub(in crate::fpga) fn unstreamed(design: &Design, function: &Function) -> Result<BTreeSet<BufferId>, Unsupported> {
-    Ok(with_fifos(design, function, &[], &|_| None, &mut Common::default())?.1)
+    let unknown = Known { interval: &|_| None, nest: None };
+    Ok(with_fifos(design, function, &[], &unknown, &mut Common::default())?.1)
 }
 
 /// Words that a run touches.

@@ -35,6 +35,11 @@ pub(crate) trait Expressions<'k> {
     /// The name of a function, which is then written before all kernels.
     fn helper(&mut self, helper: Helper) -> &'static str;
 
+    /// Whether it is known of arithmetic that what it gives is in the type, so that nothing wraps.
+    fn stays(&self, _id: ExprId, _dtype: DType) -> bool {
+        false
+    }
+
     /// A number of a kernel's surroundings, a variable or an element of memory, in the writer's own words; `None` for arithmetic.
     fn own(&mut self, id: ExprId) -> Option<(String, Binding)>;
 
@@ -54,11 +59,16 @@ pub(crate) trait Expressions<'k> {
             Expr::Number(dtype, bits) => self.number(dtype, bits),
             Expr::Index(function, a, b) => self.index(function, a, b),
             Expr::Unary(function, dtype, x) => self.unary(function, dtype, x),
-            Expr::Binary(function, dtype, a, b) => self.binary(function, dtype, a, b),
+            Expr::Binary(function, dtype, a, b) => self.binary(id, function, dtype, a, b),
             Expr::MulAdd(dtype, [a, b, c]) if dtype.is_float() => {
                 let [a, b, c] = [a, b, c].map(|operand| self.expr(operand, Binding::Ternary));
                 let fma = self.language().math("fma");
                 (format!("{fma}({a}, {b}, {c})"), Binding::Whole)
+            }
+            Expr::MulAdd(dtype, [a, b, c]) if self.stays(id, dtype) => {
+                let (a, b) = (self.expr(a, Binding::Product), self.expr(b, Binding::Unary));
+                let c = self.expr(c, Binding::Product);
+                self.narrowed(dtype, (format!("{a} * {b} + {c}"), Binding::Sum))
             }
             Expr::MulAdd(dtype, [a, b, c]) => {
                 let (b, c) = (self.modular(b, dtype, Binding::Unary), self.modular(c, dtype, Binding::Product));
@@ -175,7 +185,9 @@ pub(crate) trait Expressions<'k> {
     /// A sum or product of a type that wraps, without sign; `None` if an expression is none.
     fn wrapping(&mut self, id: ExprId, dtype: DType) -> Option<(String, Binding)> {
         match self.kernel().exprs[id.index()] {
-            Expr::Binary(function, own, a, b) if own == dtype && wraps(dtype) && dtype != DType::U16 => {
+            Expr::Binary(function, own, a, b)
+                if own == dtype && wraps(dtype) && dtype != DType::U16 && !self.stays(id, dtype) =>
+            {
                 let (sign, binding, right) = match function {
                     BinaryFn::Add => ('+', Binding::Sum, Binding::Product),
                     BinaryFn::Sub => ('-', Binding::Sum, Binding::Product),
@@ -295,7 +307,7 @@ pub(crate) trait Expressions<'k> {
         format!("{name}({a}, {b})")
     }
 
-    fn binary(&mut self, function: BinaryFn, dtype: DType, a: ExprId, b: ExprId) -> (String, Binding) {
+    fn binary(&mut self, id: ExprId, function: BinaryFn, dtype: DType, a: ExprId, b: ExprId) -> (String, Binding) {
         let scalar = Scalar::of(dtype);
         let is_float = dtype.is_float();
         let is_unsigned = matches!(scalar, Scalar::U32 | Scalar::U64);
@@ -304,7 +316,7 @@ pub(crate) trait Expressions<'k> {
             (format!("{a} {sign} {b}"), Binding::Compare)
         };
         let arithmetic = |writer: &mut Self, sign: &str, binding: Binding, right: Binding| {
-            if wraps(dtype) {
+            if wraps(dtype) && !writer.stays(id, dtype) {
                 let (a, b) = (writer.unsigned(a, dtype, binding), writer.modular(b, dtype, right));
                 return writer.signed(dtype, format!("{a} {sign} {b}"));
             }
@@ -315,6 +327,11 @@ pub(crate) trait Expressions<'k> {
             let (a, b) = (writer.expr(a, Binding::Unary), writer.expr(b, Binding::Unary));
             (format!("{a} {sign} {b}"), Binding::Bits)
         };
+        if let (BinaryFn::Shr, Expr::Number(_, by)) = (function, self.kernel().exprs[b.index()])
+            && by < dtype.bits() as u64
+        {
+            return (format!("{} >> {by}", self.expr(a, Binding::Unary)), Binding::Bits);
+        }
         let (name, width) = match (function, is_unsigned) {
             (BinaryFn::Add, _) => return arithmetic(self, "+", Binding::Sum, Binding::Product),
             (BinaryFn::Sub, _) => return arithmetic(self, "-", Binding::Sum, Binding::Product),

@@ -3,6 +3,7 @@
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
+use crate::fpga::lower::paired::Paired;
 use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Kernel, Scalar, VarId};
 use crate::number::FoldFn;
 
@@ -218,15 +219,21 @@ pub fn paired_product(rows: u32, columns: u32, depth: u32) -> Kernel {
     let own = builder.scaled(k, columns as i32);
     let from = builder.add(own, column);
     let y = builder.load(b, from, "y");
-    for (row, &sum) in (0..).zip(&sums) {
+    let paired = Paired::of([DType::I8; 2]).unwrap();
+    let [upper, lower] = [1, 0].map(|row| {
         let own = builder.scaled(two, 2 * depth as i32);
         let from = builder.add(own, k);
         let offset = builder.integer(row * depth as i32);
         let from = builder.add(from, offset);
-        let x = builder.load(a, from, "x");
-        let product = builder.binary(BinaryFn::Mul, DType::I32, x, y);
+        builder.load(a, from, "x")
+    });
+    let both = paired.both(&mut builder, DType::I8, [upper, lower]);
+    let (y, start) = (builder.convert_register(DType::I8, DType::I64, y), paired.start(&mut builder));
+    let products = builder.mul_add(DType::I64, both, y, start);
+    let [upper, lower] = paired.parted(&mut builder, DType::I32, products);
+    for (own, sum) in [lower, upper].into_iter().zip(sums) {
         let so_far = builder.get(sum);
-        let next = builder.binary(BinaryFn::Add, DType::I32, so_far, product);
+        let next = builder.binary(BinaryFn::Add, DType::I32, so_far, own);
         builder.set(sum, next);
     }
     builder.end();

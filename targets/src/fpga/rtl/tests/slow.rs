@@ -34,6 +34,5 @@ pub fn slowed(mut schedule: Schedule, seed: u64) -> Schedule {
         }
     }
     schedule.starts = starts;
-    schedule.nest.pairs.clear();
     schedule
 }

@@ -115,7 +115,7 @@ const OPERATORS: [Operator; 19] = [
     (Class::Multiply([8, 8], 32), "int_mul", ", .A_WIDTH(8), .B_WIDTH(8)", ".a(a[7:0]), .b(b[7:0])", 32),
     (Class::Multiply([16, 16], 32), "int_mul", ", .A_WIDTH(16), .B_WIDTH(16)", ".a(a[15:0]), .b(b[15:0])", 32),
     (Class::Multiply([32, 32], 32), "int_mul", "", TWO, 32),
-    (Class::MultiplyPair, "int_pair", "", ".a(a[7:0]), .b(b[7:0]), .c(c[7:0])", 32),
+    (Class::MultiplyAdd([27, 8], 36), "int_mul", ", .A_WIDTH(27), .B_WIDTH(8), .WIDTH(35)", ".a(a[26:0]), .b(b[7:0])", 35),
     (Class::Divide(32), "int_div", "", TWO, 32),
 ];
 
@@ -153,8 +153,7 @@ fn operators_take_what_is_counted() {
 /// The module that an operator of a class is.
 fn module(class: Class) -> &'static str {
     match class {
-        Class::Multiply(..) => "int_mul",
-        Class::MultiplyPair => "int_pair",
+        Class::Multiply(..) | Class::MultiplyAdd(..) => "int_mul",
         Class::Divide(_) => "int_div",
         class => OPERATORS.iter().find(|operator| operator.0 == class).map(|operator| operator.1).unwrap(),
     }

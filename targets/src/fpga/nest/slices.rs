@@ -1,0 +1,58 @@
+//! Products and sums that a DSP slice does together.
+//!
+//! A slice multiplies, and adds what comes from the slice before it or from elsewhere (UG579). Vitis HLS puts `a * b + c` into one where
+//! the factors are as narrow as its multiplier and the sum as its adder.
+
+use std::collections::BTreeMap;
+
+use tcc_ir::ops::BinaryFn;
+
+use super::balance::uses;
+use super::{Form, InSlice, Kind, Nest, OpId};
+use crate::fpga::operators::Class;
+
+/// Bits of a slice's adder (UG579).
+const ADDER: u32 = 48;
+
+/// Finds them: sums with a product that nothing else needs.
+pub(super) fn slices(nest: &Nest) -> BTreeMap<OpId, InSlice> {
+    let uses = uses(nest);
+    let mut slices = BTreeMap::new();
+    let mut home = vec![u32::MAX; nest.ops.len()];
+    for (number, block) in (0..).zip(&nest.blocks) {
+        block.ops.iter().for_each(|id| home[id.index()] = number);
+        for &id in &block.ops {
+            let op = &nest.ops[id.index()];
+            if !is_sum(nest, id) || op.form.bits() > ADDER {
+                continue;
+            }
+            // What is there last has the other wait least.
+            let product = op.operands.iter().rev().copied().find(|&product| {
+                let own = &nest.ops[product.index()];
+                home[product.index()] == number
+                    && own.copies == op.copies
+                    && uses[product.index()] == 1
+                    && multiplies(nest, product)
+            });
+            if let Some(product) = product {
+                slices.insert(product, InSlice::Product { sum: op.form.bits() });
+                slices.insert(id, InSlice::Sum { product });
+            }
+        }
+    }
+    slices
+}
+
+/// Whether it is a sum of integers.
+pub(super) fn is_sum(nest: &Nest, id: OpId) -> bool {
+    let op = &nest.ops[id.index()];
+    matches!(op.kind, Kind::Binary(BinaryFn::Add, dtype) if !dtype.is_float())
+        && matches!(op.form, Form::Integer { .. })
+}
+
+/// Whether it is a product of integers that one slice computes.
+pub(super) fn multiplies(nest: &Nest, id: OpId) -> bool {
+    let op = &nest.ops[id.index()];
+    matches!(op.kind, Kind::Binary(BinaryFn::Mul, dtype) if !dtype.is_float())
+        && matches!(nest.class(op), class @ Class::Multiply(..) if class.resources().dsps == 1)
+}
