@@ -7,8 +7,8 @@ use super::lower::Lowered;
 use super::place::Placed;
 use super::program::{FpgaProgram, Group, Other, Parts, Times};
 use super::search::{Found, search};
-use crate::lower::Argument;
 use crate::lower::plan::Planned;
+use crate::lower::{Argument, tilings};
 use crate::machine::Machine;
 use crate::optimizer::Block;
 use crate::target::{Port, TargetError};
@@ -57,16 +57,16 @@ fn parts(plan: &Plan, lowered: &Lowered, placed: Placed) -> Parts {
         let port = Port { name: name.to_owned(), ty: graph.ty(value).clone() };
         (port, placed.numbers[&Argument::Value(value)])
     };
-    let mut tilings: Vec<Vec<&str>> = vec![Vec::new(); plan.kernels.len()];
-    lowered.calls.iter().for_each(|call| tilings[call.group as usize].push(&call.tiling));
+    let calls = lowered.calls.iter().map(|call| (call.group, call.tiling.as_str()));
+    let tilings = tilings(plan.kernels.len(), calls);
     let groups = plan.kernels.iter().enumerate().map(|(index, group)| Group {
         name: plan.kernel_name(index),
         origins: plan.origins(group),
         macs: plan.macs(group),
         is_float: group.nodes().any(|id| is_of_floats(graph, id)),
-        tiling: match tilings[index].as_slice() {
-            [] => "made where it is read".to_owned(),
-            own => own.join("; "),
+        tiling: match tilings[index].as_str() {
+            "" => "made where it is read".to_owned(),
+            own => own.to_owned(),
         },
     });
     Parts {

@@ -54,6 +54,41 @@ pub struct Design {
     pub functions: Vec<Function>,
     /// What reads ahead from external memory, if anything does.
     pub loader: Option<Loader>,
+    /// What adders of binary32 are built from.
+    pub adders: Adders,
+}
+
+/// What adders of binary32 are built from, all of a design alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adders {
+    /// Look-up tables.
+    #[default]
+    Fabric,
+    /// DSP slices, and fewer look-up tables.
+    Slices,
+}
+
+impl Adders {
+    /// All that there are.
+    pub const ALL: [Adders; 2] = [Adders::Fabric, Adders::Slices];
+
+    /// What Vitis HLS calls it (UG1399, `syn.op`).
+    pub fn implementation(self) -> &'static str {
+        match self {
+            Adders::Fabric => "fabric",
+            Adders::Slices => "fulldsp",
+        }
+    }
+}
+
+impl fmt::Display for Adders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Adders::Fabric => "look-up tables",
+            Adders::Slices => "DSP slices",
+        })
+    }
 }
 
 /// Processes that run beside the functions, one for each of the first channels of external memory. Each reads what functions will want of

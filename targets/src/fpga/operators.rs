@@ -8,17 +8,21 @@
 //! function of 7 slices, and 2 for a factor that is a power of two, assumed). A DSP48E2 has a multiplier of 27 by 18 bits with signs
 //! (UG579), so binary32's 24 by 24 bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up
 //! tables, as Yosys maps them. *Logic* of reciprocals, the fused multiplication and addition and rounding is measured in the same way.
-//! *binary32 addition* is in fabric, without DSPs; `fadd` of Vitis HLS in fabric takes 243 FF and 338 LUT (a published report of Vitis
-//! HLS, latency 4). Its division, root and exponential function are taken to have 994, 615 and 924 LUT (assumed, from memory of reports
+//! *binary32 addition* is in fabric or in DSPs, whatever a design has more of; `fadd` of Vitis HLS in fabric takes 243 FF and 338 LUT (a
+//! published report of Vitis HLS, latency 4), with `fulldsp` 2 DSP, 177 FF and 226 LUT (a published report for a U280, latency 2); the
+//! library's is in fabric. Its division, root and exponential function are taken to have 994, 615 and 924 LUT (assumed, from memory of reports
 //! of Vivado HLS for parts of the 7 series). The library's addition takes some 750 LUT, its multiplication some 610 for 90 that are
 //! assumed, its division 2,000, root 1,400, exponential function 1,200 and what multiplies by powers of two 450: they have shifters for
 //! subnormal numbers, which AMD's flush to 0 (assumed). *Most latencies* are bounded by UG1399's table of `BIND_OP`. Everything else is
 //! assumed: the sizes of logic are one look-up table for each bit of an addition, comparison or selection, and the times are of the
 //! order that HLS reports for -2 parts of UltraScale+. Nothing of it was measured on a part.
 
+mod names;
+
 use tcc_ir::DType;
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 
+use super::design::Adders;
 use super::nest::{Form, InSlice, Kind, Nest, Op, OpId};
 use super::resources::Resources;
 use crate::kernel::IndexFn;
@@ -198,6 +202,16 @@ impl Class {
         timing
     }
 
+    /// What one takes, with adders of binary32 that are built from something.
+    pub fn resources_with(self, adders: Adders) -> Resources {
+        match (adders, self) {
+            (Adders::Slices, Class::Single(Float::Add)) => {
+                Resources { luts: 226, ffs: 177, dsps: 2, ..Resources::default() }
+            }
+            (Adders::Fabric | Adders::Slices, class) => class.resources(),
+        }
+    }
+
     /// What one takes.
     pub fn resources(self) -> Resources {
         let of = |luts: u32, ffs: u32, dsps: u32| Resources {
@@ -354,7 +368,7 @@ impl Nest {
         let class = match (self.slices.get(&id), self.class(op)) {
             (Some(&InSlice::Product { sum }), Class::Multiply(bits, _)) => Class::MultiplyAdd(bits, sum),
             // Its product's slice has the adder, and a register behind it.
-            (Some(InSlice::Sum { .. }), _) => {
+            (Some(InSlice::Sum { .. } | InSlice::Factor), _) => {
                 return Operator { parts: Vec::new(), timing: Timing { latency: 1, delay: usable_ns(clock_hz) } };
             }
             (_, class) => class,
@@ -425,7 +439,10 @@ impl Nest {
 
     /// Whether a known number keeps lower bits and drops the others.
     fn masks(&self, op: &Op) -> bool {
-        op.operands.iter().filter_map(|&id| self.constant_of(id)).any(|mask| mask >= 0 && (mask as u64 + 1).is_power_of_two())
+        op.operands
+            .iter()
+            .filter_map(|&id| self.constant_of(id))
+            .any(|mask| mask >= 0 && (mask as u64 + 1).is_power_of_two())
     }
 
     /// A quotient by a known number is a product with its reciprocal, of twice the bits.

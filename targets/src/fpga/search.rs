@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use tcc_ir::{DType, Op, Plan};
 
 use super::FpgaMachine;
+use super::design::Adders;
 use super::lower::{Lowered, Widths, lower};
 use super::place::{Placed, Shares, place};
 use super::program::{Other, Times};
@@ -281,9 +282,20 @@ fn tried(
     (widths, shares): (Widths, Shares),
 ) -> Result<Found, TargetError> {
     let lowered = lower(plan, widths)?;
-    let placed = place(plan, &lowered, (facts, machine.clock_hz), (widths, shares))?;
+    let mut placed = place(plan, &lowered, (facts, machine.clock_hz), (widths, shares))?;
     let what = (&placed.calls[..], &placed.buffers[..], &placed.loads[..]);
     let times = Times::new(&placed.design, what, facts, machine.clock_hz)?;
-    let (cycles, resources) = (times.cycles(), times.resources(&placed.design, &placed.calls));
+    // Adders are built from what there is more of.
+    let budget = facts.budget();
+    let logic = |resources: Resources| Resources { luts: resources.luts, dsps: resources.dsps, ..Resources::default() };
+    let built = Adders::ALL.map(|adders| {
+        placed.design.adders = adders;
+        (adders, times.resources(&placed.design, &placed.calls))
+    });
+    let share = |resources: Resources| logic(resources).binding(budget).1;
+    let [fabric, slices] = built;
+    let (adders, resources) = if share(slices.1) < share(fabric.1) { slices } else { fabric };
+    placed.design.adders = adders;
+    let cycles = times.cycles();
     Ok(Found { lowered, placed, times, cycles, resources })
 }

@@ -224,7 +224,8 @@ mod tests {
         // Wrapping makes anything of what leaves the type.
         assert_eq!(Range::binary(BinaryFn::Add, DType::I8, byte, byte), byte);
         assert_eq!(Range::index(IndexFn::Mod, Range::new(0, 1000), Range::one(48)), Range::new(0, 47));
-        let (wide, bits) = (Range::new(-1000, 5000), |function, b| Range::binary(function, DType::I64, Range::new(-1000, 5000), b));
+        let (wide, bits) =
+            (Range::new(-1000, 5000), |function, b| Range::binary(function, DType::I64, Range::new(-1000, 5000), b));
         assert_eq!(bits(BinaryFn::And, Range::one(255)), Range::new(0, 255));
         assert_eq!(bits(BinaryFn::And, wide), Range::signed(14));
         assert_eq!(bits(BinaryFn::Shr, Range::one(3)), Range::new(-125, 625));

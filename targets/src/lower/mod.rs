@@ -14,9 +14,11 @@ pub mod plan;
 pub mod product;
 pub mod quantized;
 pub mod rows;
+mod tilings;
 
 pub(crate) use argument::{Argument, stored_type};
 pub(crate) use opening::Opening;
+pub(crate) use tilings::tilings;
 
 use crate::kernel::{ExprId, Scalar};
 use crate::target::TargetError;

@@ -12,7 +12,7 @@ use crate::arena::Arena;
 use crate::kernel::simulator::{Place, buffer_bytes};
 use crate::lower::plan::Planned;
 use crate::lower::quantized::Arranged;
-use crate::lower::{Argument, stored_type};
+use crate::lower::{Argument, stored_type, tilings};
 use crate::machine::Machine;
 use crate::target::{Port, TargetError};
 use crate::weights::{Constant, Weights};
@@ -33,14 +33,13 @@ pub(super) fn compile(machine: &Machine, facts: &SimtMachine, planned: Planned) 
         let port = Port { name: name.to_owned(), ty: plan.graph.ty(value).clone() };
         (port, placed.numbers[&Argument::Value(value)])
     };
-    let groups = plan.kernels.iter().enumerate().map(|(index, group)| {
-        let own = lowered.launches.iter().filter(|launch| launch.group as usize == index);
-        Group {
-            name: plan.kernel_name(index),
-            origins: plan.origins(group),
-            macs: plan.macs(group),
-            tiling: own.map(|launch| launch.tiling.as_str()).collect::<Vec<_>>().join("; "),
-        }
+    let tilings =
+        tilings(plan.kernels.len(), lowered.launches.iter().map(|launch| (launch.group, launch.tiling.as_str())));
+    let groups = plan.kernels.iter().zip(tilings).enumerate().map(|(index, (group, tiling))| Group {
+        name: plan.kernel_name(index),
+        origins: plan.origins(group),
+        macs: plan.macs(group),
+        tiling,
     });
     let needed = placed.weights_bytes + placed.values_bytes;
     if needed > facts.dram.bytes {

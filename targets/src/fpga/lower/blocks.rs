@@ -9,8 +9,10 @@
 use tcc_ir::ops::{BinaryFn, UnaryFn};
 use tcc_ir::{DType, ValueId};
 
+use super::paired::Paired;
 use super::{finish, power_in};
-use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar};
+use crate::fpga::widths::Range;
+use crate::kernel::{BufferId, Builder, ExprId, IndexFn, Scalar, VarId};
 use crate::lower::Written;
 use crate::lower::elements::Elements;
 use crate::lower::product::Product;
@@ -18,7 +20,7 @@ use crate::lower::quantized::{Parameter, Quantized};
 use crate::number::FoldFn;
 use crate::target::TargetError;
 
-/// What rows become: with the sign bit and the four of a weight, two products of them fit into a DSP slice.
+/// What rows become: two products of such a number with weights of four bits fit into a DSP slice.
 const INTEGER: DType = DType::I16;
 
 /// The largest of these integers that is used.
@@ -42,6 +44,8 @@ pub(super) struct Blocks {
     pub size: u32,
     /// What integers, scales and zero points are packed as: iteration by iteration, block by block, and of integers step by step.
     pub packed: Packed,
+    /// How an element of a row is multiplied with two weights at a time, if it is: lanes have two columns then.
+    pub paired: Option<Paired>,
     /// Lanes that make integers of rows.
     pub few: u32,
     /// Lanes that do what follows the product, at the most; a power of two.
@@ -87,6 +91,27 @@ impl Blocks {
     pub fn lanes_for(columns: usize, most: u32) -> u32 {
         let few = (columns as u32 / TILES).max(1);
         power_in(columns, (1 << most.max(1).ilog2()).min(1 << few.ilog2()))
+    }
+
+    /// How two columns are one, if they can be.
+    pub fn paired(quantized: &Quantized) -> Option<Paired> {
+        let range = Range::of_dtype(quantized.stored);
+        let range = match quantized.zero {
+            None => range,
+            Some(Parameter::Known(_, bits)) => range.minus(Range::one(i128::from(bits as i64))),
+            Some(Parameter::Groups(_, dtype, _)) => range.minus(Range::of_dtype(dtype)),
+        };
+        Paired::of_ranges([range, Range::of_dtype(INTEGER)])
+    }
+
+    /// Columns of a lane.
+    fn own(&self) -> u32 {
+        if self.paired.is_some() { 2 } else { 1 }
+    }
+
+    /// Lanes of the engine.
+    pub fn threads(&self) -> u32 {
+        self.lanes / self.own()
     }
 
     /// Lanes that make integers of rows, of so many at most.
@@ -237,75 +262,141 @@ impl Blocks {
         builder.in_turn();
         let so_far = builder.shared("sums_so_far", DType::F32, m * n);
         let (tile, part, number) = (builder.block(0), builder.block(1), builder.block_number());
-        let (zero, lane) = (builder.integer(0), builder.thread());
-        let (nothing, none) = (builder.float(DType::F32, 0.0), builder.integer(0));
-        let all = builder.array("all", Scalar::F32, m, nothing);
+        let (zero, lane, nothing) = (builder.integer(0), builder.thread(), builder.float(DType::F32, 0.0));
+        let own = self.own();
+        let all = builder.array("all", Scalar::F32, m * own, nothing);
+        // The columns of this lane.
+        let first_column = builder.scaled(lane, own as i32);
+        let columns: Vec<ExprId> = (0..own as i32)
+            .map(|column| {
+                let column = builder.integer(column);
+                builder.add(first_column, column)
+            })
+            .collect();
         let block = builder.unrolled("block", *blocks);
         let first = builder.scaled(number, *blocks as i32);
         let number = builder.add(first, block);
         let at = builder.scaled(number, *lanes as i32);
-        let own = builder.add(at, lane);
-        let loaded = |builder: &mut Builder, source: &Source, name: &str| match *source {
+        let loaded = |builder: &mut Builder, source: &Source, column: ExprId, name: &str| match *source {
             Source::Number(number) => number,
-            Source::Buffer(buffer) => builder.load(buffer, own, name),
+            Source::Buffer(buffer) => {
+                let at = builder.add(at, column);
+                builder.load(buffer, at, name)
+            }
         };
-        let own_scale = loaded(builder, &scale, "scale");
-        let own_zero = zeros.map(|zeros| loaded(builder, &zeros, "zero"));
-        let held = builder.array("weights", Scalar::I32, *size, none);
+        let own_scales: Vec<ExprId> = columns.iter().map(|&column| loaded(builder, &scale, column, "scale")).collect();
+        let own_zeros: Option<Vec<ExprId>> =
+            zeros.map(|zeros| columns.iter().map(|&column| loaded(builder, &zeros, column, "zero")).collect());
+        let held_as = if self.paired.is_some() { DType::I64 } else { DType::I32 };
+        let start = builder.number(held_as, 0);
+        let held = builder.array("weights", Scalar::of(held_as), *size, start);
         let within = builder.unrolled("step", *size);
         let row_of_weights = builder.scaled(number, *size as i32);
         let row_of_weights = builder.add(row_of_weights, within);
         let at = builder.scaled(row_of_weights, *lanes as i32);
-        let at = builder.add(at, lane);
-        let integer = builder.load(weights, at, "integer");
-        let weight = match own_zero {
-            Some(zero) => builder.binary(BinaryFn::Sub, DType::I32, integer, zero),
-            None => integer,
+        let weights: Vec<ExprId> = (columns.iter().enumerate())
+            .map(|(column, &own)| {
+                let at = builder.add(at, own);
+                let integer = builder.load(weights, at, "integer");
+                match &own_zeros {
+                    Some(zeros) => builder.binary(BinaryFn::Sub, DType::I32, integer, zeros[column]),
+                    None => integer,
+                }
+            })
+            .collect();
+        let weight = match (self.paired, &weights[..]) {
+            (Some(paired), &[lower, upper]) => paired.both(builder, DType::I32, [upper, lower]),
+            _ => weights[0],
         };
         builder.set_element(held, within, weight);
         builder.end();
         let row = builder.unrolled("row", m);
         let of_part = builder.scaled(part, m as i32);
         let of_row = builder.add(of_part, row);
-        let dot = builder.declare("dot", Scalar::I32, none);
-        let within = builder.unrolled("step", *size);
         let first = builder.scaled(of_row, self.span() as i32);
         let own_block = builder.scaled(block, *size as i32);
-        let from = builder.add(first, own_block);
-        let from = builder.add(from, within);
-        let x = builder.load(integers, from, "x");
-        let (weight, before) = (builder.element(held, within), builder.get(dot));
-        let next = builder.mul_add(DType::I32, x, weight, before);
-        builder.set(dot, next);
-        builder.end();
+        let first = builder.add(first, own_block);
+        let dots = self.dots(builder, (integers, first), held);
         let first = builder.scaled(of_row, *blocks as i32);
         let from = builder.add(first, block);
         let row_scale = builder.load(scales, from, "row_scale");
-        let both = builder.binary(BinaryFn::Mul, DType::F32, own_scale, row_scale);
-        let dot = builder.get(dot);
-        let dot = builder.convert_register(DType::I32, DType::F32, dot);
-        let scaled = builder.binary(BinaryFn::Mul, DType::F32, dot, both);
-        let before = builder.element(all, row);
-        let next = builder.binary(BinaryFn::Add, DType::F32, before, scaled);
-        builder.set_element(all, row, next);
+        let first = builder.scaled(row, own as i32);
+        for (column, (dot, own_scale)) in (0..).zip(dots.into_iter().zip(own_scales)) {
+            let both = builder.binary(BinaryFn::Mul, DType::F32, own_scale, row_scale);
+            let dot = builder.get(dot);
+            let dot = builder.convert_register(DType::I32, DType::F32, dot);
+            let scaled = builder.binary(BinaryFn::Mul, DType::F32, dot, both);
+            let column = builder.integer(column);
+            let place = builder.add(first, column);
+            let before = builder.element(all, place);
+            let next = builder.binary(BinaryFn::Add, DType::F32, before, scaled);
+            builder.set_element(all, place, next);
+        }
         builder.end();
         builder.end();
         // What the last part leaves in the results stays there.
         let row = builder.unrolled("row", m);
         let of_tile = builder.scaled(tile, m as i32);
         let at = builder.add(of_tile, row);
-        let at = builder.scaled(at, *lanes as i32);
-        let at = builder.add(at, lane);
-        let own = builder.element(all, row);
-        let before = builder.load_shared(so_far, at, "before");
-        let is_first = builder.index(IndexFn::Eq, part, zero);
-        let before = builder.select(is_first, nothing, before);
-        let next = builder.binary(BinaryFn::Add, DType::F32, before, own);
-        let next = builder.keep("next", Scalar::F32, next);
-        builder.store_shared(so_far, at, next);
-        builder.store(results, at, next);
+        let first = builder.scaled(at, *lanes as i32);
+        let first_sum = builder.scaled(row, own as i32);
+        for (number, column) in (0..).zip(columns) {
+            let at = builder.add(first, column);
+            let number = builder.integer(number);
+            let place = builder.add(first_sum, number);
+            let own = builder.element(all, place);
+            let before = builder.load_shared(so_far, at, "before");
+            let is_first = builder.index(IndexFn::Eq, part, zero);
+            let before = builder.select(is_first, nothing, before);
+            let next = builder.binary(BinaryFn::Add, DType::F32, before, own);
+            let next = builder.keep("next", Scalar::F32, next);
+            builder.store_shared(so_far, at, next);
+            builder.store(results, at, next);
+        }
         builder.end();
         ([tiles, parts, 1], self.tiling())
+    }
+
+    /// Adds up the products of a block of a row, from a place among the row's integers on, with each of this lane's columns.
+    fn dots(&self, builder: &mut Builder, (integers, first): (BufferId, ExprId), held: VarId) -> Vec<VarId> {
+        let none = builder.number(DType::I32, 0);
+        let dots: Vec<VarId> = (0..self.own()).map(|_| builder.declare("dot", Scalar::I32, none)).collect();
+        let x = |builder: &mut Builder, within: ExprId| {
+            let from = builder.add(first, within);
+            builder.load(integers, from, "x")
+        };
+        let Some(paired) = self.paired else {
+            let within = builder.unrolled("step", self.size);
+            let x = x(builder, within);
+            let (weight, before) = (builder.element(held, within), builder.get(dots[0]));
+            let next = builder.mul_add(DType::I32, x, weight, before);
+            builder.set(dots[0], next);
+            builder.end();
+            return dots;
+        };
+        let few = power_in(self.size as usize, paired.steps);
+        let group = builder.unrolled("group", self.size / few);
+        let start = paired.start(builder);
+        let sums = builder.declare("two_sums", Scalar::I64, start);
+        let step = builder.unrolled("step", few);
+        let before = builder.scaled(group, few as i32);
+        let within = builder.add(before, step);
+        let x = x(builder, within);
+        let x = builder.convert_register(INTEGER, DType::I64, x);
+        let x = builder.keep("shared", Scalar::I64, x);
+        let (weight, before) = (builder.element(held, within), builder.get(sums));
+        let next = builder.mul_add(DType::I64, weight, x, before);
+        builder.set(sums, next);
+        builder.end();
+        let sums = builder.get(sums);
+        let [upper, lower] = paired.parted(builder, DType::I32, sums);
+        for (&dot, own) in dots.iter().zip([lower, upper]) {
+            let before = builder.get(dot);
+            let next = builder.binary(BinaryFn::Add, DType::I32, before, own);
+            builder.set(dot, next);
+        }
+        builder.end();
+        dots
     }
 
     /// Writes the function that does what follows the product, with some lanes.

@@ -282,7 +282,8 @@ fn by_blocks(
     let product = product.clone();
     let packed = Packed { integers, scale, zero };
     let (few, after) = (Blocks::few_for(size, product.k, widths.lanes), power_in(product.n, widths.lanes));
-    Ok(Some(Blocks { product, lanes, blocks, size, packed, few, after }))
+    let paired = Blocks::paired(quantized).filter(|_| lanes > 1);
+    Ok(Some(Blocks { product, lanes, blocks, size, packed, paired, few, after }))
 }
 
 /// The order of what belongs to blocks: parts of the depth, tiles of columns, blocks of a part, steps of a block, columns of a tile.

@@ -272,7 +272,7 @@ impl<'a> Lowering<'a> {
         self.handed.extend(blocks.banks());
         let handed = Handed { integers: first, scales: first + 1, sums: first + 2 };
         self.call(group, piece, blocks.few, |elements| blocks.write_rows(elements, handed))?;
-        self.call(group, piece, blocks.lanes, |elements| Ok(blocks.write_engine(elements, handed)))?;
+        self.call(group, piece, blocks.threads(), |elements| Ok(blocks.write_engine(elements, handed)))?;
         let after = blocks.after.min(self.lanes_of(piece, self.plan.graph.shape(blocks.product.result)));
         self.call(group, piece, after, |elements| blocks.write_rest(elements, handed, after, outputs))
     }

@@ -1,17 +1,15 @@
 //! Two products of integers of few bits by one multiplication.
 //!
 //! The multiplier of a DSP slice is wider than two numbers of 8 bits: x 2^18 + y, times w, is x w 2^18 + y w (the idea of AMD's white
-//! paper WP486). Sums of some such products are sums of both, as long as that of the lower stays within its 18 bits. Where it may be
-//! negative, it is begun with the half of 2^18, so that it borrows nothing from the upper.
+//! paper WP486), and so is that of a number of 16 bits with two of 4, with another distance. Sums of some such products are sums of
+//! both, as long as that of the lower stays within the bits that it has. Where it may be negative, it is begun with the half of what
+//! these hold, so that it borrows nothing from the upper.
 
 use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use crate::fpga::widths::Range;
 use crate::kernel::{Builder, ExprId, Scalar};
-
-/// Bits of the lower sum.
-const LOWER: u32 = 18;
 
 /// Bits with a sign that a slice multiplies (UG579).
 const MULTIPLIER: [u32; 2] = [27, 18];
@@ -24,6 +22,8 @@ const MOST_STEPS: u32 = 4;
 pub(in crate::fpga) struct Paired {
     /// Products that are added before the sums are parted, a power of two.
     pub steps: u32,
+    /// Bits of the lower sum.
+    lower: u32,
     /// What both sums begin with.
     start: i64,
 }
@@ -31,29 +31,30 @@ pub(in crate::fpga) struct Paired {
 impl Paired {
     /// For two numbers of a type, and the factor that they share.
     pub fn of([two, shared]: [DType; 2]) -> Option<Paired> {
-        if !two.is_integer() || !shared.is_integer() {
-            return None;
-        }
-        let [two, shared] = [two, shared].map(Range::of_dtype);
-        let both = two.times(Range::one(1 << LOWER)).plus(two);
+        let is_integer = two.is_integer() && shared.is_integer();
+        is_integer.then(|| Paired::of_ranges([two, shared].map(Range::of_dtype))).flatten()
+    }
+
+    /// For two numbers of a range, and the factor that they share: with as many steps as go, and then as few bits.
+    pub fn of_ranges([two, shared]: [Range; 2]) -> Option<Paired> {
         let bits = |range: Range| range.or(Range::one(-1)).form().bits();
-        if bits(both) > MULTIPLIER[0] || bits(shared) > MULTIPLIER[1] {
-            return None;
-        }
         let product = two.times(shared);
-        let start = if product.low < 0 { 1 << (LOWER - 1) } else { 0 };
-        let fits = |steps: u32| {
+        let of = |(steps, lower): (u32, u32)| {
+            let start = if product.low < 0 { 1 << (lower - 1) } else { 0 };
             let sum = product.times(Range::one(i128::from(steps))).plus(Range::one(i128::from(start)));
-            Range::new(0, (1 << LOWER) - 1).holds(sum)
+            let both = two.times(Range::one(1 << lower)).plus(two);
+            let fits = bits(both) <= MULTIPLIER[0] && Range::new(0, (1 << lower) - 1).holds(sum);
+            fits.then_some(Paired { steps, lower, start })
         };
-        let steps = (0..=MOST_STEPS.ilog2()).rev().map(|power| 1 << power).find(|&steps| fits(steps))?;
-        Some(Paired { steps, start })
+        let steps = (0..=MOST_STEPS.ilog2()).rev().map(|power| 1 << power);
+        let mut all = steps.flat_map(|steps| (1..MULTIPLIER[0]).map(move |lower| (steps, lower)));
+        (bits(shared) <= MULTIPLIER[1]).then(|| all.find_map(of)).flatten()
     }
 
     /// Two numbers as one, of registers that hold integers of a type.
     pub fn both(self, builder: &mut Builder, held: DType, [upper, lower]: [ExprId; 2]) -> ExprId {
         let [upper, lower] = [upper, lower].map(|x| builder.convert_register(held, DType::I64, x));
-        let by = builder.number(DType::I64, 1 << LOWER);
+        let by = builder.number(DType::I64, 1 << self.lower);
         let upper = builder.binary(BinaryFn::Mul, DType::I64, upper, by);
         let both = builder.binary(BinaryFn::Add, DType::I64, upper, lower);
         builder.keep("both", Scalar::I64, both)
@@ -66,7 +67,8 @@ impl Paired {
 
     /// Both sums, parted: the upper and the lower, as integers of a type.
     pub fn parted(self, builder: &mut Builder, to: DType, sums: ExprId) -> [ExprId; 2] {
-        let (bits, mask) = (builder.number(DType::I64, LOWER.into()), builder.number(DType::I64, (1 << LOWER) - 1));
+        let (bits, mask) =
+            (builder.number(DType::I64, self.lower.into()), builder.number(DType::I64, (1 << self.lower) - 1));
         let upper = builder.binary(BinaryFn::Shr, DType::I64, sums, bits);
         let mut lower = builder.binary(BinaryFn::And, DType::I64, sums, mask);
         if self.start != 0 {
@@ -84,11 +86,13 @@ mod tests {
     #[test]
     fn sums_stay_within_their_bits() {
         // 4 times 128 times 128 is 2^16; 4 times 255 times 128 is just below 2^17, and 4 times 255 times 255 below 2^18.
-        let paired = |two, shared| Paired::of([two, shared]).map(|paired| (paired.steps, paired.start));
-        assert_eq!(paired(DType::I8, DType::I8), Some((4, 1 << 17)));
-        assert_eq!(paired(DType::U8, DType::I8), Some((4, 1 << 17)));
-        assert_eq!(paired(DType::U8, DType::U8), Some((4, 0)));
-        // 128 times 2047 is 2^18, and has a sign.
+        let paired = |two, shared| Paired::of([two, shared]).map(|paired| (paired.steps, paired.lower, paired.start));
+        assert_eq!(paired(DType::I8, DType::I8), Some((4, 18, 1 << 17)));
+        assert_eq!(paired(DType::U8, DType::I8), Some((4, 18, 1 << 17)));
+        assert_eq!(paired(DType::U8, DType::U8), Some((4, 18, 0)));
+        // 4 times 8 times 2^15 is 2^20, which has 22 bits with a sign; 8 2^22 + 8 has 27.
+        assert_eq!(paired(DType::I4, DType::I16), Some((4, 22, 1 << 21)));
+        // Of 8 and 16 bits the sum of one product has 24, and two numbers at that distance have 33.
         assert_eq!(paired(DType::I8, DType::I16), None);
         assert_eq!(paired(DType::I16, DType::I8), None);
         assert_eq!(paired(DType::F32, DType::I8), None);

@@ -147,17 +147,17 @@ impl Sum<'_> {
         let copies = self.nest.ops[self.root.index()].copies;
         let is_product = |id: &OpId| multiplies(self.nest, *id) && self.nest.ops[id.index()].copies == copies;
         let (products, mut others): (Vec<OpId>, Vec<OpId>) = leaves.into_iter().partition(is_product);
-        // The last addition of all is the root.
-        let spare = usize::from(others.is_empty() && products.len() <= CHAIN);
-        let (products, last) = products.split_at(products.len() - spare);
         let known = others.iter().position(|id| matches!(self.nest.ops[id.index()].kind, Kind::Constant(_)));
-        let mut first = known.filter(|_| !products.is_empty() && others.len() > 1).map(|place| others.remove(place));
+        let mut first = known.filter(|_| !products.is_empty()).map(|place| others.remove(place));
+        // The last addition of all is the root.
+        let is_one = others.is_empty() && products.len() <= CHAIN;
+        let (products, last) = products.split_at(products.len() - usize::from(is_one));
         for chain in products.chunks(CHAIN) {
             let mut chain = chain.iter().copied();
             let start = first.take().or_else(|| chain.next());
             others.extend(start.map(|start| chain.fold(start, |sum, product| self.add([sum, product]))));
         }
-        others.extend(last);
+        others.extend(first.into_iter().chain(last.iter().copied()));
         others
     }
 }

@@ -7,6 +7,7 @@ use super::slices::slices;
 use super::values::Values;
 use super::{ArrayId, ArrayPlace, Block, BlockId, Item, Kind, Loop, LoopId, Nest, Op, OpId, Stream};
 use crate::fpga::access::{Linear, Pattern};
+use crate::fpga::schedule::is_shared;
 
 /// Accesses that a bank of a memory on the part takes in a cycle.
 const PORTS: usize = 2;
@@ -202,7 +203,7 @@ impl Finish {
     }
 
     /// Makes one of a loop and what is perfectly nested in it: there is nothing else in it but what each iteration can do again, which
-    /// is arithmetic of indices, and reading memories whose ports are free.
+    /// is arithmetic of indices, what takes little to build, and reading memories whose ports are free.
     fn merge(&mut self, id: LoopId) {
         let (before, inner) = match self.nest.loops[id.index()].body[..] {
             [Item::Loop(inner)] => (None, inner),
@@ -268,6 +269,8 @@ impl Finish {
                 let is_outside = matches!(place, ArrayPlace::External { .. } | ArrayPlace::Loaded { .. });
                 !is_outside && *pattern != Pattern::Scattered && add(op) <= PORTS
             }
+            // What is built for each operation anyway.
+            Kind::Binary(..) | Kind::Convert(..) | Kind::Select => !is_shared(self.nest.class(op)),
             _ => false,
         })
     }

@@ -90,7 +90,8 @@ pub struct Nest {
     pub reached: BTreeMap<OpId, Vec<(OpId, i64)>>,
 }
 
-/// The part that an operation has in a DSP slice, which multiplies two numbers and adds a third to their product.
+/// The part that an operation has in a DSP slice, which multiplies two numbers, of which the first may be a sum, and adds another to
+/// their product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InSlice {
     /// It is the product, which nothing else needs.
@@ -98,6 +99,8 @@ pub enum InSlice {
         /// Bits of the sum.
         sum: u32,
     },
+    /// It is the factor that is a sum, which nothing but the product needs.
+    Factor,
     /// It is the sum.
     Sum {
         /// The product.

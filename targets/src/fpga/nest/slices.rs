@@ -1,7 +1,8 @@
 //! Products and sums that a DSP slice does together.
 //!
-//! A slice multiplies, and adds what comes from the slice before it or from elsewhere (UG579). Vitis HLS puts `a * b + c` into one where
-//! the factors are as narrow as its multiplier and the sum as its adder.
+//! A slice multiplies, of which one factor may be a sum, and adds what comes from the slice before it or from elsewhere (UG579). Vitis HLS
+//! puts `a * b + c` and `(a + d) * b + c` into one where these are as narrow as its multiplier and its adders (UG1399, multi-operation
+//! matching).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use super::balance::uses;
 use super::{Form, InSlice, Kind, Nest, OpId};
 use crate::fpga::operators::Class;
 
-/// Bits of a slice's adder (UG579).
+/// Bits of a slice's adders before and behind the multiplier (UG579).
+const BEFORE: u32 = 27;
 const ADDER: u32 = 48;
 
 /// Finds them: sums with a product that nothing else needs.
@@ -37,6 +39,17 @@ pub(super) fn slices(nest: &Nest) -> BTreeMap<OpId, InSlice> {
             if let Some(product) = product {
                 slices.insert(product, InSlice::Product { sum: op.form.bits() });
                 slices.insert(id, InSlice::Sum { product });
+                let own = &nest.ops[product.index()];
+                let factor = own.operands.iter().copied().find(|&factor| {
+                    let sum = &nest.ops[factor.index()];
+                    home[factor.index()] == number
+                        && sum.copies == own.copies
+                        && uses[factor.index()] == 1
+                        && is_sum(nest, factor)
+                        && sum.form.bits() <= BEFORE
+                        && !slices.contains_key(&factor)
+                });
+                factor.map(|factor| slices.insert(factor, InSlice::Factor));
             }
         }
     }

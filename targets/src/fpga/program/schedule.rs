@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::times::Times;
 use super::{Call, FpgaProgram};
-use crate::fpga::design::Loader;
+use crate::fpga::design::{Adders, Loader};
 use crate::fpga::schedule::Schedule;
 use crate::target::TraceSpan;
 
@@ -48,10 +49,11 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         let fifos = fifos.collect::<Vec<_>>().join(", ");
         let _ = writeln!(text, "\nloader: {channels} channels, each with FIFOs of {fifos}");
     }
+    operators(&mut text, times, parts.design.adders);
     text.push_str("\nfunctions:\n");
     for (function, schedule) in parts.design.functions.iter().zip(&times.functions) {
         let kernel = &function.kernel;
-        let own = schedule.usage().resources().named();
+        let own = schedule.usage().resources(parts.design.adders).named();
         let own: Vec<String> = own
             .into_iter()
             .filter(|&(_, amount)| amount > 0)
@@ -86,6 +88,26 @@ pub(super) fn text(program: &FpgaProgram) -> String {
         now = end;
     }
     text
+}
+
+/// Operators that functions share, and what else there is of look-up tables. Stages share nothing.
+fn operators(text: &mut String, times: &Times, adders: Adders) {
+    if times.streamed.is_some() {
+        return;
+    }
+    let all = times.usage();
+    text.push_str("\noperators that functions share:\n");
+    for (class, &count) in &all.operators {
+        let operations = all.operations.get(class).copied().unwrap_or(count);
+        let luts = class.resources_with(adders).luts * count;
+        let _ = writeln!(
+            text,
+            "  {count} for {operations} of a {class}: {luts} LUT, and {} that choose what they are given",
+            all.chosen(*class)
+        );
+    }
+    let _ = writeln!(text, "  adders of binary32 are built from {adders}");
+    let _ = writeln!(text, "  everything else of functions: {} LUT", all.control.luts + all.memories.luts);
 }
 
 /// The loops of a function.

@@ -127,13 +127,18 @@ impl Times {
         self.calls.iter().fold(0, |sum: u64, call| sum.saturating_add(call.all()))
     }
 
+    /// What functions are built from that never run at the same time.
+    pub fn usage(&self) -> Usage {
+        self.functions.iter().fold(Usage::default(), |all, function| all.or(function.usage().clone()))
+    }
+
     /// What a design takes: functions share operators, since they never run at the same time; memories and ports are there once. Stages
     /// share nothing.
     pub fn resources(&self, design: &Design, calls: &[Call]) -> Resources {
         if self.streamed.is_some() {
             return Streamed::resources(design, calls, &self.functions);
         }
-        let functions = self.functions.iter().fold(Usage::default(), |all, function| all.or(function.usage().clone()));
+        let functions = self.usage();
         let memories: Resources = design.memories.iter().map(|memory| memory.resources(true)).sum();
         let loader = design.loader.as_ref().map_or_else(Resources::default, |loader| {
             let fifos = loader.streams.iter().map(|fifo| bank(fifo.depth, BEAT_BYTES * 8, fifo.storage, false));
@@ -142,7 +147,7 @@ impl Times {
         });
         let host = if self.has_host { AXI_PORT } else { Resources::default() };
         // One more is the controller's own.
-        functions.resources() + memories + ports(design) + AXI_ONE_WAY + CONTROLLER + host + loader
+        functions.resources(design.adders) + memories + ports(design) + AXI_ONE_WAY + CONTROLLER + host + loader
     }
 }
 

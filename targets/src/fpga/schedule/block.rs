@@ -270,11 +270,16 @@ impl<'n> Blocks<'n> {
     /// Has products wait for what their slices add to them, so that their factors wait, which several products may share, and not they.
     /// Operators must not be shared.
     fn delay_products(&mut self, ops: &[OpId]) {
+        let mut delay = |before: OpId, after: OpId| {
+            let start = self.starts[after.index()].saturating_sub(self.costs[before.index()].timing.latency);
+            self.starts[before.index()] = start.max(self.starts[before.index()]);
+        };
         for &id in ops.iter().rev() {
-            if let Some(&InSlice::Sum { product }) = self.nest.slices.get(&id) {
-                let start = self.starts[id.index()].saturating_sub(self.costs[product.index()].timing.latency);
-                self.starts[product.index()] = start.max(self.starts[product.index()]);
-            }
+            let Some(&InSlice::Sum { product }) = self.nest.slices.get(&id) else { continue };
+            delay(product, id);
+            let factors = self.nest.ops[product.index()].operands.iter();
+            let sums = factors.filter(|factor| self.nest.slices.get(factor) == Some(&InSlice::Factor));
+            sums.for_each(|&factor| delay(factor, product));
         }
     }
 

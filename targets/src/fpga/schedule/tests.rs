@@ -7,7 +7,7 @@ use tcc_ir::ops::BinaryFn;
 
 use super::*;
 use crate::Machine;
-use crate::fpga::design::{Home, MemoryId, OnChip};
+use crate::fpga::design::{Adders, Home, MemoryId, OnChip};
 use crate::kernel::{Builder, IndexFn, Kernel, Scalar};
 use crate::number::FoldFn;
 
@@ -79,7 +79,7 @@ fn sums_of_floats_wait_for_additions() {
     // The sum is written in a block of its own.
     assert_eq!(schedule.cycles(), CALL + schedule.loops[0].cycles + 1);
     let usage = schedule.usage();
-    assert_eq!(usage.resources().dsps, 2);
+    assert_eq!(usage.resources(Adders::Fabric).dsps, 2);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn sums_of_integers_do_not_wait() {
     assert_eq!(schedule.loops[0].depth, 5);
     assert_eq!(schedule.cycles(), CALL + 2 + 5 + 1023 + 1);
     // 8 by 8 bits.
-    assert_eq!(schedule.usage().resources().dsps, 1);
+    assert_eq!(schedule.usage().resources(Adders::Fabric).dsps, 1);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn ports_bound_what_is_written_out() {
     assert_eq!(schedule.intervals(), [4]);
     assert_eq!(schedule.bound_by(), Binding::Ports);
     // 8 products in 4 cycles.
-    assert_eq!(schedule.usage().resources().dsps, 2);
+    assert_eq!(schedule.usage().resources(Adders::Fabric).dsps, 2);
     let memories = [(DType::I8, 8), (DType::I8, 8), (DType::I32, 1)];
     assert_eq!(scheduled(dot(DType::I8, 8), &memories, homes()).intervals(), [1]);
     let memories = [(DType::F32, 8), (DType::F32, 8), (DType::F32, 1)];
@@ -394,7 +394,7 @@ fn slices_add_to_their_products() {
     assert_eq!(schedule.intervals(), [1]);
     assert_eq!(schedule.nest.slices.len(), 2 * 8);
     let usage = schedule.usage();
-    assert_eq!(usage.resources().dsps, 8 * 64);
+    assert_eq!(usage.resources(Adders::Fabric).dsps, 8 * 64);
     let adders = |usage: &super::Usage| usage.operations.keys().filter(|class| matches!(class, Class::Add(_))).count();
     assert_eq!(adders(usage), 0);
     // Of 8 steps there are two chains of 4 slices, of which a tree makes one sum: the first of a chain has nothing to add to.
@@ -402,5 +402,5 @@ fn slices_add_to_their_products() {
     let schedule = scheduled(product(8, 8), &memories, homes);
     assert_eq!(schedule.intervals(), [1]);
     assert_eq!(schedule.nest.slices.len(), 2 * 8 * 6);
-    assert_eq!(schedule.usage().resources().dsps, 8 * 8 * 64);
+    assert_eq!(schedule.usage().resources(Adders::Fabric).dsps, 8 * 8 * 64);
 }

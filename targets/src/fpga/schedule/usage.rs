@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Schedule;
 use crate::fpga::access::{Pattern, greatest_common_divisor};
+use crate::fpga::design::Adders;
 use crate::fpga::memories::bank;
 use crate::fpga::nest::{ArrayPlace, Block, BlockId, Item, Kind, Loop, OpId};
 use crate::fpga::operators::Class;
@@ -85,14 +86,19 @@ impl Usage {
         self
     }
 
-    /// What it takes of the part.
-    pub fn resources(&self) -> Resources {
-        let operators: Resources = self.operators.iter().map(|(class, &count)| class.resources() * count).sum();
-        let multiplexers = self.operators.iter().map(|(class, &count)| {
-            let operations = self.operations.get(class).copied().unwrap_or(count);
-            if operations > count { chosen(operations, input_bits(*class)) } else { 0 }
-        });
-        let multiplexers = Resources { luts: multiplexers.sum(), ..Resources::default() };
+    /// Look-up tables that choose what operators of a class are given, among all operations.
+    pub fn chosen(&self, class: Class) -> u64 {
+        let count = self.operators.get(&class).copied().unwrap_or(0);
+        let operations = self.operations.get(&class).copied().unwrap_or(count);
+        if operations > count { chosen(operations, input_bits(class)) } else { 0 }
+    }
+
+    /// What it takes of the part, with adders of binary32 that are built from something.
+    pub fn resources(&self, adders: Adders) -> Resources {
+        let operators: Resources =
+            self.operators.iter().map(|(class, &count)| class.resources_with(adders) * count).sum();
+        let multiplexers = self.operators.keys().map(|&class| self.chosen(class)).sum();
+        let multiplexers = Resources { luts: multiplexers, ..Resources::default() };
         operators + multiplexers + self.control + self.memories
     }
 }

@@ -109,7 +109,7 @@ impl Known {
             return Ok((known, fifos));
         }
         let schedule = Schedule::new(&key.0, &own, facts, clock_hz)?;
-        let resources = schedule.usage().resources();
+        let resources = schedule.usage().resources(own.adders);
         let found = Arc::new(Scheduled { stage: stage(&schedule, latency)?, resources });
         if let Ok(mut known) = self.0.lock() {
             known.insert(key, Arc::clone(&found));

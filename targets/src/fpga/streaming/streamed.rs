@@ -79,7 +79,7 @@ impl Streamed {
 
     /// What a design takes of the part.
     pub fn resources(design: &Design, calls: &[Call], schedules: &[Schedule]) -> Resources {
-        of_design(design, calls, schedules.iter().map(|schedule| schedule.usage().resources()))
+        of_design(design, calls, schedules.iter().map(|schedule| schedule.usage().resources(design.adders)))
     }
 }
 

@@ -4,6 +4,7 @@ use super::Written;
 use super::loader;
 use super::top::top_name;
 use super::words::Words;
+use crate::fpga::operators::{Class, Float};
 use crate::kernel::host::{file_names, listed};
 use crate::kernel::writer::comment;
 use crate::target::Port;
@@ -36,15 +37,28 @@ clean:
     .to_owned()
 }
 
-/// What `v++ -c --mode hls` reads.
+/// What `v++ -c --mode hls` reads. Operators that designs have many of are built as they are counted (UG1399, `syn.op`).
 pub(super) fn hls_config(written: &Written<'_>) -> String {
-    let period = 1e9 / written.machine.clock_hz as f64;
-    format!(
+    let clock_hz = written.machine.clock_hz;
+    let period = 1e9 / clock_hz as f64;
+    let mut text = format!(
         "part={}\n\n[hls]\nflow_target=vitis\npackage.output.format=xo\nclock={period:.3}ns\nsyn.top={}\nsyn.file=kernels.cpp\n\
          syn.file=top.cpp\ntb.file=testbench.cpp\ntb.cflags=-ffp-contract=off\nsyn.cflags=-ffp-contract=off\n",
         written.facts.part,
         top_name(written.parts)
-    )
+    );
+    let adders = written.parts.design.adders.implementation();
+    let operators = [
+        ("fadd", Float::Add, adders),
+        ("fsub", Float::Add, adders),
+        ("fmul", Float::Multiply, "fulldsp"),
+        ("fdiv", Float::Divide, "fabric"),
+    ];
+    for (name, function, implementation) in operators {
+        let latency = Class::Single(function).timing(clock_hz).latency;
+        text.push_str(&format!("syn.op=op:{name} impl:{implementation} latency:{latency}\n"));
+    }
+    text
 }
 
 /// What `v++ --link` reads: which memory each port is connected to.

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::super::library;
 use super::{CLOCK, Case, folder, kernels};
-use crate::fpga::design::Storage;
+use crate::fpga::design::{Adders, Storage};
 use crate::fpga::operators::{Class, Float};
 use crate::fpga::resources::Resources;
 use crate::fpga::schedule::is_shared;
@@ -115,7 +115,13 @@ const OPERATORS: [Operator; 19] = [
     (Class::Multiply([8, 8], 32), "int_mul", ", .A_WIDTH(8), .B_WIDTH(8)", ".a(a[7:0]), .b(b[7:0])", 32),
     (Class::Multiply([16, 16], 32), "int_mul", ", .A_WIDTH(16), .B_WIDTH(16)", ".a(a[15:0]), .b(b[15:0])", 32),
     (Class::Multiply([32, 32], 32), "int_mul", "", TWO, 32),
-    (Class::MultiplyAdd([27, 8], 36), "int_mul", ", .A_WIDTH(27), .B_WIDTH(8), .WIDTH(35)", ".a(a[26:0]), .b(b[7:0])", 35),
+    (
+        Class::MultiplyAdd([27, 8], 36),
+        "int_mul",
+        ", .A_WIDTH(27), .B_WIDTH(8), .WIDTH(35)",
+        ".a(a[26:0]), .b(b[7:0])",
+        35,
+    ),
     (Class::Divide(32), "int_div", "", TWO, 32),
 ];
 
@@ -182,7 +188,7 @@ fn check(name: &str, case: &Case) {
     let Some(built) = synthesised(name, "functions", &emitted.text, kept) else { return };
     let (own, usage) = (built.whole, schedule.usage());
     let memories: Resources = case.design.memories.iter().map(|memory| memory.resources(false)).sum();
-    let counted = usage.resources() + memories;
+    let counted = usage.resources(Adders::Fabric) + memories;
     eprintln!("{name}: {own:?}, counted {counted:?}");
     eprintln!("  counted {:?}", usage.operators);
     let modules = built.cells.iter().filter(|(cell, _)| cell.contains("f32_") || cell.contains("int_"));

@@ -232,7 +232,13 @@ impl Model {
     pub fn files(&self) -> Vec<(PathBuf, String)> {
         let machine = Machine::parse("u280", include_str!("../../../../machines/u280.toml")).unwrap();
         let facts = machine.fpga.clone().unwrap();
-        files(&Written { parts: &self.parts, machine: &machine, facts: &facts, intervals: &|_, _| None, nests: &|_| None })
+        files(&Written {
+            parts: &self.parts,
+            machine: &machine,
+            facts: &facts,
+            intervals: &|_, _| None,
+            nests: &|_| None,
+        })
     }
 
     /// One of the files.
