@@ -22,7 +22,7 @@ use crate::target::TargetError;
 pub(super) const LEAST: Widths = Widths { lanes: 1, integer_macs: 1, float_macs: 1, has_engine: false };
 
 /// Shares of the memory on the part that values are given, and that constants have with them. What is not on the part leaves room for
-/// wider functions; values are given less only where nothing fits otherwise.
+/// wider functions; values are given less only where nothing fits with the most.
 const SHARES: [Shares; 6] = [
     Shares { values: 0.75, all: 0.75 },
     Shares { values: 0.75, all: 0.15 },
@@ -46,6 +46,8 @@ const SLOWER: f64 = 0.001;
 
 /// Lanes of designs that the search begins with, and multiply-accumulates for each of them (assumed to be in proportion).
 const FIRST_LANES: [u32; 3] = [64, 16, 4];
+/// As many lanes, or fewer, are few.
+const NARROW: u32 = 4;
 const INTEGER_MACS: u32 = 64;
 const FLOAT_MACS: u32 = 8;
 
@@ -205,56 +207,28 @@ fn shared(
     let mut widths: Option<Widths> = None;
     let mut best: Option<Found> = None;
     let mut least = None;
+    let mut has_room = false;
     for shares in SHARES {
-        if best.is_some() && shares.values < SHARES[0].values {
+        if has_room && shares.values < SHARES[0].values {
             break;
         }
-        // What has been tried: how many cycles it takes, if it fits.
-        let mut known: HashMap<Widths, Option<u64>> = HashMap::new();
-        // Of some widths those that take no more than so many cycles, or that nothing is known of yet.
-        let mut all = |candidates: Vec<Widths>, most: u64| -> Result<Vec<(Widths, Found)>, TargetError> {
-            let may_be = |widths: &Widths| known.get(widths).is_none_or(|known| known.is_some_and(|own| own <= most));
-            let tried = |widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?));
-            let candidates: Vec<Widths> = candidates.into_iter().filter(may_be).collect();
-            let all: Vec<(Widths, Found)> =
-                candidates.into_par_iter().map(tried).collect::<Result<_, TargetError>>()?;
-            let fits = |found: &Found| found.resources.fits(budget).then_some(found.cycles);
-            known.extend(all.iter().map(|(widths, found)| (*widths, fits(found))));
-            Ok(all)
-        };
-        // What fits with more memory for values and constants fits with less.
-        let first = all(widths.map_or_else(|| uses.first(), |widths| vec![widths]), u64::MAX)?;
+        let mut climb = Climb { machine, facts, plan, uses, shares, known: HashMap::new() };
+        // What fits with more memory for constants fits with less.
+        let first = widths.filter(|_| has_room).map_or_else(|| uses.first(), |widths| vec![widths]);
+        let first = climb.all(first, u64::MAX)?;
         least = first.last().map(|(_, found)| found.resources);
-        let fitting = first.into_iter().filter(|(_, found)| found.resources.fits(budget));
-        let Some((mut own, mut now)) = fitting.min_by_key(|(_, found)| found.cycles) else { continue };
-        loop {
-            let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
-            let is_worth = |found: &Found| found.resources.fits(budget) && found.cycles <= needed;
-            let wider = all(uses.doubled(own), needed)?.into_iter().filter(|(_, found)| is_worth(found));
-            // Of equally good ones the first.
-            let best = wider.map(|(wider, found)| (now.value_of(&found, budget), wider, found));
-            let best = best.reduce(|best, other| if other.0 > best.0 { other } else { best });
-            if let Some((_, wider, found)) = best {
-                (own, now) = (wider, found);
-                continue;
+        let mut fitting: Vec<_> = first.into_iter().filter(|(_, found)| found.resources.fits(budget)).collect();
+        fitting.sort_by_key(|(_, found)| found.cycles);
+        // On a part that has room for few lanes, the way up from the bottom may come out elsewhere.
+        let is_narrow = fitting.first().is_some_and(|(own, _)| own.lanes <= NARROW);
+        let mut starts = fitting.into_iter();
+        has_room |= shares.values == SHARES[0].values && starts.len() > 0;
+        let (first, last) = (starts.next(), starts.next_back().filter(|_| is_narrow));
+        for start in first.into_iter().chain(last) {
+            let (own, now) = climb.up(start)?;
+            if best.as_ref().is_none_or(|best| now.cycles < best.cycles) {
+                (widths, best) = (Some(own), Some(now));
             }
-            // Where nothing more fits, something may do more good than something else does.
-            let other = all(uses.exchanged(own), needed)?.into_iter().filter(|(_, found)| is_worth(found));
-            let Some((other, found)) = other.min_by_key(|(_, found)| found.cycles) else { break };
-            (own, now) = (other, found);
-        }
-        // What is wider than anything needs is made narrower.
-        loop {
-            let most = (now.cycles as f64 * (1.0 + SLOWER)) as u64;
-            let share = |found: &Found| found.resources.binding(budget).1;
-            let narrower = all(uses.halved(own), most)?.into_iter();
-            let narrower = narrower.filter(|(_, found)| found.cycles <= most && share(found) < share(&now));
-            let Some((narrower, found)) = narrower.min_by(|a, b| share(&a.1).total_cmp(&share(&b.1))) else { break };
-            (own, now) = (narrower, found);
-        }
-        widths = Some(own);
-        if best.as_ref().is_none_or(|best| now.cycles < best.cycles) {
-            best = Some(now);
         }
     }
     Ok(best.ok_or_else(|| {
@@ -272,6 +246,62 @@ fn shared(
             hint: "choose a larger part, or smaller dimensions".to_owned(),
         }
     }))
+}
+
+/// The way from narrow designs to wide ones, with memories that have some shares of the part.
+struct Climb<'s> {
+    machine: &'s Machine,
+    facts: &'s FpgaMachine,
+    plan: &'s Plan,
+    uses: &'s Uses,
+    shares: Shares,
+    /// What has been tried: how many cycles it takes, if it fits.
+    known: HashMap<Widths, Option<u64>>,
+}
+
+impl Climb<'_> {
+    /// Of some widths those that take no more than so many cycles, or that nothing is known of yet.
+    fn all(&mut self, candidates: Vec<Widths>, most: u64) -> Result<Vec<(Widths, Found)>, TargetError> {
+        let Climb { machine, facts, plan, shares, ref known, .. } = *self;
+        let may_be = |widths: &Widths| known.get(widths).is_none_or(|known| known.is_some_and(|own| own <= most));
+        let tried = |widths| Ok((widths, tried(machine, facts, plan, (widths, shares))?));
+        let candidates: Vec<Widths> = candidates.into_iter().filter(may_be).collect();
+        let all: Vec<(Widths, Found)> = candidates.into_par_iter().map(tried).collect::<Result<_, TargetError>>()?;
+        let fits = |found: &Found| found.resources.fits(facts.budget()).then_some(found.cycles);
+        self.known.extend(all.iter().map(|(widths, found)| (*widths, fits(found))));
+        Ok(all)
+    }
+
+    /// The fastest design on the way up from one, as narrow as it may be.
+    fn up(&mut self, (mut own, mut now): (Widths, Found)) -> Result<(Widths, Found), TargetError> {
+        let (uses, budget) = (self.uses, self.facts.budget());
+        loop {
+            let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
+            let is_worth = |found: &Found| found.resources.fits(budget) && found.cycles <= needed;
+            let wider = self.all(uses.doubled(own), needed)?.into_iter().filter(|(_, found)| is_worth(found));
+            // Of equally good ones the first.
+            let best = wider.map(|(wider, found)| (now.value_of(&found, budget), wider, found));
+            let best = best.reduce(|best, other| if other.0 > best.0 { other } else { best });
+            if let Some((_, wider, found)) = best {
+                (own, now) = (wider, found);
+                continue;
+            }
+            // Where nothing more fits, something may do more good than something else does.
+            let other = self.all(uses.exchanged(own), needed)?.into_iter().filter(|(_, found)| is_worth(found));
+            let Some((other, found)) = other.min_by_key(|(_, found)| found.cycles) else { break };
+            (own, now) = (other, found);
+        }
+        // What is wider than anything needs is made narrower.
+        loop {
+            let most = (now.cycles as f64 * (1.0 + SLOWER)) as u64;
+            let share = |found: &Found| found.resources.binding(budget).1;
+            let narrower = self.all(uses.halved(own), most)?.into_iter();
+            let narrower = narrower.filter(|(_, found)| found.cycles <= most && share(found) < share(&now));
+            let Some((narrower, found)) = narrower.min_by(|a, b| share(&a.1).total_cmp(&share(&b.1))) else { break };
+            (own, now) = (narrower, found);
+        }
+        Ok((own, now))
+    }
 }
 
 /// A model in hardware of some widths.
