@@ -76,7 +76,7 @@ pub(super) fn place(
     (widths, shares): (Widths, Shares),
 ) -> Result<Placed, TargetError> {
     let wanted = wanted(plan, lowered, widths);
-    let mut homes = Homes::new(&wanted, lowered);
+    let mut homes = Homes::new(&wanted);
     homes.choose(capacity(facts, shares.values), capacity(facts, shares.all));
     let Homes { on_chip, .. } = homes;
     let loads = loaded(&wanted, &on_chip, lowered, (facts, clock_hz));

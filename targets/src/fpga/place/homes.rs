@@ -1,8 +1,9 @@
 //! What lies on the part, and what beside it.
 
+use std::collections::BTreeMap;
+
 use super::wanted::Wanted;
 use crate::fpga::FpgaMachine;
-use crate::fpga::lower::Lowered;
 
 /// Bytes that fit into so large a share of a part's memory.
 pub(in crate::fpga) fn capacity(facts: &FpgaMachine, share: f64) -> u64 {
@@ -15,31 +16,33 @@ pub(in crate::fpga) fn capacity(facts: &FpgaMachine, share: f64) -> u64 {
 /// What of all that calls touch lies on the part.
 pub(super) struct Homes<'w> {
     wanted: &'w [Wanted],
-    calls: usize,
     /// Whether each thing does.
     pub on_chip: Vec<bool>,
 }
 
 impl<'w> Homes<'w> {
     /// Everything that may.
-    pub fn new(wanted: &'w [Wanted], lowered: &Lowered) -> Self {
+    pub fn new(wanted: &'w [Wanted]) -> Self {
         let on_chip = wanted.iter().map(|wanted| !wanted.is_outside).collect();
-        Homes { wanted, calls: lowered.calls.len(), on_chip }
+        Homes { wanted, on_chip }
     }
 
-    /// Bytes of values on the part, at most at a time.
+    /// Bytes of memories for values on the part: of each kind what is there at most at a time, since none has room for another's.
     fn values(&self) -> u64 {
-        let mut changes = vec![0i64; self.calls + 2];
+        let mut changes: BTreeMap<(&str, u32), BTreeMap<usize, i64>> = BTreeMap::new();
         for (wanted, _) in self.wanted.iter().zip(&self.on_chip).filter(|(wanted, on)| **on && !wanted.is_constant) {
-            changes[wanted.calls.0] += wanted.bytes() as i64;
-            changes[wanted.calls.1 + 1] -= wanted.bytes() as i64;
+            let own = changes.entry((wanted.dtype.name(), wanted.banks)).or_default();
+            *own.entry(wanted.calls.0).or_default() += wanted.bytes() as i64;
+            *own.entry(wanted.calls.1 + 1).or_default() -= wanted.bytes() as i64;
         }
-        let (mut now, mut most) = (0, 0);
-        for change in changes {
-            now += change;
-            most = now.max(most);
-        }
-        most as u64
+        let most = |changes: BTreeMap<usize, i64>| {
+            let sums = changes.into_values().scan(0, |now: &mut i64, change| {
+                *now += change;
+                Some(*now)
+            });
+            sums.max().unwrap_or(0) as u64
+        };
+        changes.into_values().map(most).sum()
     }
 
     /// Leaves outside what does not fit into so many bytes for values, and so many for constants with them: of each the largest.
