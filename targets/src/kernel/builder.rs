@@ -274,6 +274,14 @@ impl Builder {
         self.index(IndexFn::Mul, a, by)
     }
 
+    /// Where something lies by its digits: for each digit behind the first, how many values it has.
+    pub fn place(&mut self, first: ExprId, digits: &[(u32, ExprId)]) -> ExprId {
+        digits.iter().fold(first, |place, &(extent, digit)| {
+            let before = self.scaled(place, extent as i32);
+            self.add(before, digit)
+        })
+    }
+
     /// The quotient of an index and a known one, and what is left.
     pub fn divided(&mut self, a: ExprId, by: i32) -> (ExprId, ExprId) {
         let by = self.integer(by);

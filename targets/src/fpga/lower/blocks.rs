@@ -181,8 +181,7 @@ impl Blocks {
         let first = builder.scaled(group, (few * chunks) as i32);
         let chunk = builder.unrolled("chunk", chunks);
         elements.open();
-        let at = elements.builder.scaled(chunk, *few as i32);
-        let at = elements.builder.add(at, lane);
+        let at = elements.builder.place(chunk, &[(*few, lane)]);
         let depth = elements.builder.add(first, at);
         let lead = elements.coords_of(&product.batch, zero);
         let coords = product.coords(elements, 0, &lead, row, depth);
@@ -213,22 +212,17 @@ impl Blocks {
         let at = builder.add(first, lane);
         let (block, within) = builder.divided(at, *size as i32);
         let (part, block) = if m == 1 { (zero, block) } else { builder.divided(block, *blocks as i32) };
-        let place = builder.scaled(part, m as i32);
-        let place = builder.add(place, row);
-        let place = builder.scaled(place, *blocks as i32);
-        let place = builder.add(place, block);
+        let place = builder.place(part, &[(m, row), (*blocks, block)]);
         let is_first = builder.index(IndexFn::Eq, within, zero);
         builder.when(is_first);
         builder.store(scales, place, back);
         builder.end();
         let chunk = builder.unrolled("chunk", chunks);
-        let at = builder.scaled(chunk, *few as i32);
-        let at = builder.add(at, lane);
+        let at = builder.place(chunk, &[(*few, lane)]);
         let depth = builder.add(first, at);
         let span = self.span() as i32;
         let (part, within) = if m == 1 { (zero, depth) } else { builder.divided(depth, span) };
-        let place = builder.scaled(part, m as i32);
-        let place = builder.add(place, row);
+        let place = builder.place(part, &[(m, row)]);
         let place = builder.scaled(place, span);
         let place = builder.add(place, within);
         let x = builder.element(held, chunk);
@@ -274,8 +268,7 @@ impl Blocks {
             })
             .collect();
         let block = builder.unrolled("block", *blocks);
-        let first = builder.scaled(number, *blocks as i32);
-        let number = builder.add(first, block);
+        let number = builder.place(number, &[(*blocks, block)]);
         let at = builder.scaled(number, *lanes as i32);
         let loaded = |builder: &mut Builder, source: &Source, column: ExprId, name: &str| match *source {
             Source::Number(number) => number,
@@ -291,8 +284,7 @@ impl Blocks {
         let start = builder.number(held_as, 0);
         let held = builder.array("weights", Scalar::of(held_as), *size, start);
         let within = builder.unrolled("step", *size);
-        let row_of_weights = builder.scaled(number, *size as i32);
-        let row_of_weights = builder.add(row_of_weights, within);
+        let row_of_weights = builder.place(number, &[(*size, within)]);
         let at = builder.scaled(row_of_weights, *lanes as i32);
         let weights: Vec<ExprId> = (columns.iter().enumerate())
             .map(|(column, &own)| {
@@ -311,14 +303,12 @@ impl Blocks {
         builder.set_element(held, within, weight);
         builder.end();
         let row = builder.unrolled("row", m);
-        let of_part = builder.scaled(part, m as i32);
-        let of_row = builder.add(of_part, row);
+        let of_row = builder.place(part, &[(m, row)]);
         let first = builder.scaled(of_row, self.span() as i32);
         let own_block = builder.scaled(block, *size as i32);
         let first = builder.add(first, own_block);
         let dots = self.dots(builder, (integers, first), held);
-        let first = builder.scaled(of_row, *blocks as i32);
-        let from = builder.add(first, block);
+        let from = builder.place(of_row, &[(*blocks, block)]);
         let row_scale = builder.load(scales, from, "row_scale");
         let first = builder.scaled(row, own as i32);
         for (column, (dot, own_scale)) in (0..).zip(dots.into_iter().zip(own_scales)) {
@@ -336,8 +326,7 @@ impl Blocks {
         builder.end();
         // What the last part leaves in the results stays there.
         let row = builder.unrolled("row", m);
-        let of_tile = builder.scaled(tile, m as i32);
-        let at = builder.add(of_tile, row);
+        let at = builder.place(tile, &[(m, row)]);
         let first = builder.scaled(at, *lanes as i32);
         let first_sum = builder.scaled(row, own as i32);
         for (number, column) in (0..).zip(columns) {
@@ -374,28 +363,19 @@ impl Blocks {
             builder.end();
             return dots;
         };
-        let few = power_in(self.size as usize, paired.steps);
-        let group = builder.unrolled("group", self.size / few);
-        let start = paired.start(builder);
-        let sums = builder.declare("two_sums", Scalar::I64, start);
-        let step = builder.unrolled("step", few);
-        let before = builder.scaled(group, few as i32);
-        let within = builder.add(before, step);
-        let x = x(builder, within);
-        let x = builder.convert_register(INTEGER, DType::I64, x);
-        let x = builder.keep("shared", Scalar::I64, x);
-        let (weight, before) = (builder.element(held, within), builder.get(sums));
-        let next = builder.mul_add(DType::I64, weight, x, before);
-        builder.set(sums, next);
-        builder.end();
-        let sums = builder.get(sums);
-        let [upper, lower] = paired.parted(builder, DType::I32, sums);
-        for (&dot, own) in dots.iter().zip([lower, upper]) {
-            let before = builder.get(dot);
-            let next = builder.binary(BinaryFn::Add, DType::I32, before, own);
-            builder.set(dot, next);
-        }
-        builder.end();
+        let factors = |builder: &mut Builder, within: ExprId| {
+            let x = x(builder, within);
+            let x = builder.convert_register(INTEGER, DType::I64, x);
+            let x = builder.keep("shared", Scalar::I64, x);
+            [builder.element(held, within), x]
+        };
+        paired.add_up(builder, (self.size, DType::I32), factors, |builder, [upper, lower]| {
+            for (&dot, own) in dots.iter().zip([lower, upper]) {
+                let before = builder.get(dot);
+                let next = builder.binary(BinaryFn::Add, DType::I32, before, own);
+                builder.set(dot, next);
+            }
+        });
         dots
     }
 
@@ -416,14 +396,10 @@ impl Blocks {
         let builder = &mut elements.builder;
         let (zero, lane, group) = (builder.integer(0), builder.thread(), builder.block(0));
         let row = if m == 1 { zero } else { builder.block(1) };
-        let first = builder.scaled(group, after as i32);
-        let column = builder.add(first, lane);
+        let column = builder.place(group, &[(after, lane)]);
         let column = builder.keep("column", Scalar::I32, column);
         let (tile, within) = if m == 1 { (zero, column) } else { builder.divided(column, *lanes as i32) };
-        let at = builder.scaled(tile, m as i32);
-        let at = builder.add(at, row);
-        let at = builder.scaled(at, *lanes as i32);
-        let at = builder.add(at, within);
+        let at = builder.place(tile, &[(m, row), (*lanes, within)]);
         let sum = builder.load(sums, at, "sum");
         let sum = builder.keep("product", Scalar::F32, sum);
         finish(elements, product, [row, column], sum, outputs)?;

@@ -123,8 +123,7 @@ impl Columns {
             let reads = builder.below(lane, width as i32);
             builder.when(reads);
         }
-        let at = elements.builder.scaled(part, width as i32);
-        let depth = elements.builder.add(at, lane);
+        let depth = elements.builder.place(part, &[(width, lane)]);
         for (number, &staged) in block.staged.iter().enumerate() {
             elements.enter();
             let builder = &mut elements.builder;
@@ -239,8 +238,7 @@ impl Columns {
         // Matrices of a batch follow each other.
         let tiles = builder.scaled(block.matrix, product.n as i32 / lanes);
         let tile = builder.add(tiles, tile);
-        let row = builder.scaled(tile, product.k as i32);
-        let row = builder.add(row, depth);
+        let row = builder.place(tile, &[(product.k as u32, depth)]);
         let first = builder.scaled(row, lanes);
         let index = builder.add(first, lane);
         Ok(builder.load(buffer, index, "weight"))
@@ -297,37 +295,25 @@ impl Columns {
         pair: ExprId,
     ) {
         let (sum, steps) = (self.product.sum, self.steps);
-        let few = power_in(steps as usize, paired.steps);
         let (lower, one) = (builder.scaled(pair, 2), builder.integer(1));
         let two = [builder.add(lower, one), lower];
-        let groups = steps / few;
-        let group = if groups == 1 { builder.integer(0) } else { builder.unrolled("group", groups) };
-        let start = paired.start(builder);
-        let sums = builder.declare("two_sums", Scalar::I64, start);
-        let step = builder.unrolled("step", few);
-        let before = builder.scaled(group, few as i32);
-        let step = builder.add(before, step);
-        let both = two.map(|row| {
-            let first = builder.scaled(row, steps as i32);
-            let place = builder.add(first, step);
-            builder.element(held, place)
+        let factors = |builder: &mut Builder, step: ExprId| {
+            let both = two.map(|row| {
+                let place = builder.place(row, &[(steps, step)]);
+                builder.element(held, place)
+            });
+            let both = paired.both(builder, sum, both);
+            let weight = builder.element(weights, step);
+            let weight = builder.convert_register(sum, DType::I64, weight);
+            [both, builder.keep("shared", Scalar::I64, weight)]
+        };
+        paired.add_up(builder, (steps, sum), factors, |builder, sums| {
+            for (row, own) in two.into_iter().zip(sums) {
+                let before = builder.element(all, row);
+                let next = builder.binary(BinaryFn::Add, sum, before, own);
+                builder.set_element(all, row, next);
+            }
         });
-        let both = paired.both(builder, sum, both);
-        let (weight, before) = (builder.element(weights, step), builder.get(sums));
-        let weight = builder.convert_register(sum, DType::I64, weight);
-        let weight = builder.keep("shared", Scalar::I64, weight);
-        let next = builder.mul_add(DType::I64, both, weight, before);
-        builder.set(sums, next);
-        builder.end();
-        let sums = builder.get(sums);
-        for (row, own) in two.into_iter().zip(paired.parted(builder, sum, sums)) {
-            let before = builder.element(all, row);
-            let next = builder.binary(BinaryFn::Add, sum, before, own);
-            builder.set_element(all, row, next);
-        }
-        if groups > 1 {
-            builder.end();
-        }
     }
 
     /// Does what follows the products of a tile.
@@ -351,18 +337,15 @@ impl Columns {
             let works = builder.below(lane, *few as i32);
             builder.when(works);
         }
-        let before = builder.scaled(part, *few as i32);
-        let lane = builder.add(before, lane);
+        let lane = builder.place(part, &[(*few, lane)]);
         let row = builder.add(block.first, number);
         if self.is_guarded() {
             let inside = builder.below(row, batch.rows() as i32);
             builder.when(inside);
         }
-        let first = builder.scaled(number, *lanes as i32);
-        let from = builder.add(first, lane);
+        let from = builder.place(number, &[(*lanes, lane)]);
         let sum = builder.load_shared(block.sums, from, "sum");
-        let first_column = builder.scaled(tile, *lanes as i32);
-        let column = builder.add(first_column, lane);
+        let column = builder.place(tile, &[(*lanes, lane)]);
         let (lead, row) = batch.of_row(elements, block.matrix, row);
         let coords = product.result_coords(elements, &lead, row, column);
         elements.hold(product.result, &coords, sum);

@@ -213,10 +213,8 @@ impl Depth {
         let part = if self.parts() == 1 { nothing } else { builder.loop_over("part", nothing, parts, 1) };
         elements.open();
         let builder = &mut elements.builder;
-        let first_column = builder.scaled(number, *columns as i32);
-        let column = builder.add(first_column, within);
-        let before = builder.scaled(part, *along as i32);
-        let depth = builder.add(before, lane);
+        let column = builder.place(number, &[(*columns, within)]);
+        let depth = builder.place(part, &[(*along, lane)]);
         let coords = product.coords(elements, 1, &lead, depth, column);
         let b = elements.element(product.factors[1], &coords)?;
         if let Some(cache) = self.cache {
@@ -276,10 +274,7 @@ impl Depth {
         // All lanes of a column have its sums; one of them keeps them.
         let is_first = builder.index(IndexFn::Eq, lane, nothing);
         builder.when(is_first);
-        let before = builder.scaled(number, self.parts() as i32);
-        let place = builder.add(before, part);
-        let place = builder.scaled(place, *columns as i32);
-        let place = builder.add(place, within);
+        let place = builder.place(number, &[(self.parts(), part), (*columns, within)]);
         let place = builder.add(block.sums_at, place);
         for (row, &sums) in block.sums.iter().enumerate() {
             let row = builder.integer(row as i32);
@@ -325,8 +320,7 @@ impl Depth {
                 .map(|part| {
                     let (before, part) = (builder.scaled(number, self.parts() as i32), builder.integer(part));
                     let place = builder.add(before, part);
-                    let place = builder.scaled(place, *columns as i32);
-                    let place = builder.add(place, within);
+                    let place = builder.place(place, &[(*columns, within)]);
                     let place = builder.add(block.sums_at, place);
                     builder.load_shared(sums, place, "sum")
                 })

@@ -8,6 +8,7 @@
 use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
+use super::power_in;
 use crate::fpga::widths::Range;
 use crate::kernel::{Builder, ExprId, Scalar};
 
@@ -63,6 +64,35 @@ impl Paired {
     /// What sums of products begin with.
     pub fn start(self, builder: &mut Builder) -> ExprId {
         builder.number(DType::I64, self.start as u64)
+    }
+
+    /// Adds up pairs of products of so many steps: `factors` gives, for a step, the two numbers as one and the factor that they share,
+    /// both in variables of 64 bits; `add` takes the upper and the lower sum of some of the steps.
+    pub fn add_up(
+        self,
+        builder: &mut Builder,
+        (steps, to): (u32, DType),
+        factors: impl FnOnce(&mut Builder, ExprId) -> [ExprId; 2],
+        add: impl FnOnce(&mut Builder, [ExprId; 2]),
+    ) {
+        let few = power_in(steps as usize, self.steps);
+        let groups = steps / few;
+        let group = if groups == 1 { builder.integer(0) } else { builder.unrolled("group", groups) };
+        let start = self.start(builder);
+        let sums = builder.declare("two_sums", Scalar::I64, start);
+        let step = builder.unrolled("step", few);
+        let step = builder.place(group, &[(few, step)]);
+        let [both, shared] = factors(builder, step);
+        let before = builder.get(sums);
+        let next = builder.mul_add(DType::I64, both, shared, before);
+        builder.set(sums, next);
+        builder.end();
+        let sums = builder.get(sums);
+        let parted = self.parted(builder, to, sums);
+        add(builder, parted);
+        if groups > 1 {
+            builder.end();
+        }
     }
 
     /// Both sums, parted: the upper and the lower, as integers of a type.

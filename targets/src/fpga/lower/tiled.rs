@@ -202,14 +202,10 @@ impl Tiled {
         let thread = builder.thread();
         let (own, lane) = builder.divided(thread, few as i32);
         let (part, group) = builder.divided(group, (steps / few) as i32);
-        let before = builder.scaled(group, few as i32);
-        let step = builder.add(before, lane);
-        let before = builder.scaled(part, steps as i32);
-        let depth = builder.add(before, step);
-        let before = builder.scaled(pair, at_once as i32);
-        let within = builder.add(before, own);
-        let before = builder.scaled(block, rows as i32);
-        let row = builder.add(before, within);
+        let step = builder.place(group, &[(few, lane)]);
+        let depth = builder.place(part, &[(steps, step)]);
+        let within = builder.place(pair, &[(at_once, own)]);
+        let row = builder.place(block, &[(rows, within)]);
         // There may be fewer rows than blocks have: nobody looks at what becomes of those behind.
         let is_guarded = !product.m.is_multiple_of(rows as usize);
         if is_guarded {
@@ -220,12 +216,7 @@ impl Tiled {
         let coords = product.coords(elements, 0, &lead, row, depth);
         let element = elements.element(product.factors[0], &coords)?;
         let builder = &mut elements.builder;
-        let place = builder.scaled(block, self.parts() as i32);
-        let place = builder.add(place, part);
-        let place = builder.scaled(place, rows as i32);
-        let place = builder.add(place, within);
-        let place = builder.scaled(place, steps as i32);
-        let place = builder.add(place, step);
+        let place = builder.place(block, &[(self.parts(), part), (rows, within), (steps, step)]);
         builder.store(ordered, place, element);
         if is_guarded {
             builder.end();
@@ -251,20 +242,14 @@ impl Tiled {
         let nothing = builder.number(held_as, 0);
         let held = builder.array("weights", Scalar::of(held_as), steps, nothing);
         let step = builder.unrolled("step", steps);
-        let first = builder.scaled(number, steps as i32);
-        let at = builder.add(first, step);
-        let at = builder.scaled(at, lanes as i32);
-        let at = builder.add(at, lane);
+        let at = builder.place(number, &[(steps, step), (lanes, lane)]);
         let weight = builder.load(weights, at, "weight");
         let weight = builder.convert_register(types[1], held_as, weight);
         builder.set_element(held, step, weight);
         builder.end();
         // An element of a row that is in order.
         let x = |builder: &mut Builder, row: ExprId, step: ExprId| {
-            let of_part = builder.scaled(part, rows as i32);
-            let of_row = builder.add(of_part, row);
-            let first = builder.scaled(of_row, steps as i32);
-            let from = builder.add(first, step);
+            let from = builder.place(part, &[(rows, row), (steps, step)]);
             let x = builder.load(ordered, from, "x");
             builder.convert_register(types[0], sum, x)
         };
@@ -284,34 +269,22 @@ impl Tiled {
                 let pair = builder.unrolled("pair", rows / 2);
                 let (lower, one) = (builder.scaled(pair, 2), builder.integer(1));
                 let two = [builder.add(lower, one), lower];
-                let few = power_in(steps as usize, paired.steps);
-                let groups = steps / few;
-                let group = if groups == 1 { zero } else { builder.unrolled("group", groups) };
-                let start = paired.start(builder);
-                let sums = builder.declare("two_sums", Scalar::I64, start);
-                let step = builder.unrolled("step", few);
-                let before = builder.scaled(group, few as i32);
-                let step = builder.add(before, step);
-                let both = two.map(|row| x(builder, row, step));
-                let both = paired.both(builder, sum, both);
-                let (weight, before) = (builder.element(held, step), builder.get(sums));
-                let next = builder.mul_add(DType::I64, both, weight, before);
-                builder.set(sums, next);
+                let factors = |builder: &mut Builder, step: ExprId| {
+                    let both = two.map(|row| x(builder, row, step));
+                    [paired.both(builder, sum, both), builder.element(held, step)]
+                };
+                paired.add_up(builder, (steps, sum), factors, |builder, sums| {
+                    for (row, own) in two.into_iter().zip(sums) {
+                        let before = builder.element(dots, row);
+                        let next = builder.binary(BinaryFn::Add, sum, before, own);
+                        builder.set_element(dots, row, next);
+                    }
+                });
                 builder.end();
-                let sums = builder.get(sums);
-                for (row, own) in two.into_iter().zip(paired.parted(builder, sum, sums)) {
-                    let before = builder.element(dots, row);
-                    let next = builder.binary(BinaryFn::Add, sum, before, own);
-                    builder.set_element(dots, row, next);
-                }
-                (0..1 + u32::from(groups > 1)).for_each(|_| builder.end());
             }
         }
         let row = builder.unrolled("row", rows);
-        let of_tile = builder.scaled(tile, rows as i32);
-        let at = builder.add(of_tile, row);
-        let at = builder.scaled(at, lanes as i32);
-        let at = builder.add(at, lane);
+        let at = builder.place(tile, &[(rows, row), (lanes, lane)]);
         let before = builder.load_shared(so_far, at, "before");
         let is_first = builder.index(IndexFn::Eq, part, zero);
         let before = builder.select(is_first, none, before);
@@ -341,17 +314,11 @@ impl Tiled {
         let sums = elements.between(handed.sums, "sums", (product.sum, all), false);
         let builder = &mut elements.builder;
         let (lane, group, row) = (builder.thread(), builder.block(0), builder.block(1));
-        let first = builder.scaled(group, after as i32);
-        let column = builder.add(first, lane);
+        let column = builder.place(group, &[(after, lane)]);
         let column = builder.keep("column", Scalar::I32, column);
         let (block, within) = builder.divided(row, rows as i32);
         let (tile, own) = builder.divided(column, lanes as i32);
-        let at = builder.scaled(block, self.tiles() as i32);
-        let at = builder.add(at, tile);
-        let at = builder.scaled(at, rows as i32);
-        let at = builder.add(at, within);
-        let at = builder.scaled(at, lanes as i32);
-        let at = builder.add(at, own);
+        let at = builder.place(block, &[(self.tiles(), tile), (rows, within), (lanes, own)]);
         let sum = builder.load(sums, at, "sum");
         let sum = builder.keep("product", Scalar::of(product.sum), sum);
         finish(elements, product, [row, column], sum, outputs)?;

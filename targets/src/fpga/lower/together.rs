@@ -106,10 +106,8 @@ impl Columns {
             elements.builder.when(reads);
         }
         let builder = &mut elements.builder;
-        let at = builder.scaled(part, width as i32);
-        let depth = builder.add(at, lane);
-        let before = builder.scaled(matrix, product.k as i32);
-        let to = builder.add(before, depth);
+        let depth = builder.place(part, &[(width, lane)]);
+        let to = builder.place(matrix, &[(product.k as u32, depth)]);
         for (number, &array) in kept.rows.iter().enumerate() {
             elements.enter();
             let row = self.row_of(elements, number);
@@ -130,10 +128,7 @@ impl Columns {
     /// Where the sums of a tile of a matrix lie, of a turn.
     fn place(&self, elements: &mut Elements<'_>, [matrix, tile, turn]: [ExprId; 3], lane: ExprId) -> ExprId {
         let builder = &mut elements.builder;
-        let before = builder.scaled(matrix, self.tiles() as i32);
-        let at = builder.add(before, tile);
-        let at = builder.scaled(at, self.turns() as i32);
-        let at = builder.add(at, turn);
+        let at = builder.place(matrix, &[(self.tiles(), tile), (self.turns(), turn)]);
         let at = builder.scaled(at, self.lanes as i32);
         builder.add(at, lane)
     }
@@ -141,8 +136,7 @@ impl Columns {
     /// Where their totals lie.
     fn total_place(&self, elements: &mut Elements<'_>, [matrix, tile]: [ExprId; 2], lane: ExprId) -> ExprId {
         let builder = &mut elements.builder;
-        let before = builder.scaled(matrix, self.tiles() as i32);
-        let at = builder.add(before, tile);
+        let at = builder.place(matrix, &[(self.tiles(), tile)]);
         let at = builder.scaled(at, self.lanes as i32);
         builder.add(at, lane)
     }
@@ -163,8 +157,7 @@ impl Columns {
         let turn = builder.loop_over("turn", nothing, turns, 1);
         elements.open();
         let builder = &mut elements.builder;
-        let before = builder.scaled(round, self.turns() as i32);
-        let part = builder.add(before, turn);
+        let part = builder.place(round, &[(self.turns(), turn)]);
         let first = builder.scaled(part, *steps as i32);
         let weights = builder.array("weights", Scalar::of(sum), *steps, start);
         let step = builder.unrolled("step", *steps);
@@ -177,8 +170,7 @@ impl Columns {
         builder.set_element(weights, step, b);
         elements.close();
         let builder = &mut elements.builder;
-        let of_matrix = builder.scaled(matrix, product.k as i32);
-        let from = builder.add(of_matrix, first);
+        let from = builder.place(matrix, &[(product.k as u32, first)]);
         for row in 0..*rows as usize {
             let builder = &mut elements.builder;
             let products = (0..*steps as i32)
@@ -248,10 +240,8 @@ impl Columns {
             let works = builder.below(thread, *few as i32);
             builder.when(works);
         }
-        let before = builder.scaled(part, *few as i32);
-        let lane = builder.add(before, thread);
-        let first_column = builder.scaled(tile, *lanes as i32);
-        let column = builder.add(first_column, lane);
+        let lane = builder.place(part, &[(*few, thread)]);
+        let column = builder.place(tile, &[(*lanes, lane)]);
         for number in 0..batch.rows() {
             elements.enter();
             let place = self.total_place(elements, [matrix, tile], lane);
