@@ -41,6 +41,9 @@ const MOST_MACS: u32 = 1 << 14;
 /// What is given up for smaller hardware, as a share of all cycles: doubling that gains less is not worth it.
 const WORTH: f64 = 0.005;
 
+/// What is slower than the fastest so far by more than one in so many parts is not near it.
+const NEAR: u64 = 8;
+
 /// What a narrower design may be slower by, as a share of all cycles.
 const SLOWER: f64 = 0.001;
 
@@ -225,7 +228,7 @@ fn shared(
         has_room |= shares.values == SHARES[0].values && starts.len() > 0;
         let (first, last) = (starts.next(), starts.next_back().filter(|_| is_narrow));
         for start in first.into_iter().chain(last) {
-            let (own, now) = climb.up(start)?;
+            let (own, now) = climb.up(start, best.as_ref().map(|best| best.cycles))?;
             if best.as_ref().is_none_or(|best| now.cycles < best.cycles) {
                 (widths, best) = (Some(own), Some(now));
             }
@@ -272,8 +275,9 @@ impl Climb<'_> {
         Ok(all)
     }
 
-    /// The fastest design on the way up from one, as narrow as it may be.
-    fn up(&mut self, (mut own, mut now): (Widths, Found)) -> Result<(Widths, Found), TargetError> {
+    /// The fastest design on the way up from one, as narrow as it may be. What comes nowhere near so many cycles is gone on with no
+    /// further than doubling widths leads.
+    fn up(&mut self, (mut own, mut now): (Widths, Found), known: Option<u64>) -> Result<(Widths, Found), TargetError> {
         let (uses, budget) = (self.uses, self.facts.budget());
         loop {
             let needed = (now.cycles as f64 * (1.0 - WORTH)) as u64;
@@ -285,6 +289,9 @@ impl Climb<'_> {
             if let Some((_, wider, found)) = best {
                 (own, now) = (wider, found);
                 continue;
+            }
+            if known.is_some_and(|known| now.cycles > known.saturating_add(known / NEAR)) {
+                return Ok((own, now));
             }
             // Where nothing more fits, something may do more good than something else does.
             let other = self.all(uses.exchanged(own), needed)?.into_iter().filter(|(_, found)| is_worth(found));
