@@ -17,9 +17,10 @@ CXX ?= g++
 AP_INCLUDE ?= $(XILINX_HLS)/include
 
 # Products are not joined with sums where a function does not say so. Labels name loops, and directives are for another compiler.
-# The headers read what they construct, and it is not always seen that lanes which read an element have written it.
+# The headers read what they construct, and it is not always seen that lanes which read an element have written it. What one compiler
+# warns of another may not know.
 CXXFLAGS ?= -std=c++17 -O2 -Wall -Werror
-OWN = -ffp-contract=off -Wno-unknown-pragmas -Wno-unused-label -Wno-uninitialized -Wno-maybe-uninitialized -isystem $(AP_INCLUDE)
+OWN = -ffp-contract=off -Wno-unknown-warning-option -Wno-unknown-pragmas -Wno-unused-label -Wno-uninitialized -Wno-maybe-uninitialized -isystem $(AP_INCLUDE)
 
 csim: testbench
 
