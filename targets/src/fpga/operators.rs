@@ -8,7 +8,7 @@
 //! function of 7 slices, and 2 for a factor that is a power of two, assumed). A DSP48E2 has a multiplier of 27 by 18 bits with signs
 //! (UG579), so binary32's 24 by 24 bits are two of them (26 and 17 bits without sign each), and products below 9 bits stay in look-up
 //! tables, as Yosys maps them. *Logic* of reciprocals, the fused multiplication and addition and rounding is measured in the same way.
-//! *binary32 addition* is in fabric or in DSPs, whatever a design has more of; `fadd` of Vitis HLS in fabric takes 243 FF and 338 LUT (a
+//! *binary32 addition* is in fabric or in DSPs, whatever a design of shared operators has more of; `fadd` of Vitis HLS in fabric takes 243 FF and 338 LUT (a
 //! published report of Vitis HLS, latency 4), with `fulldsp` 2 DSP, 177 FF and 226 LUT (a published report for a U280, latency 2); the
 //! library's is in fabric. Its division, root and exponential function are taken to have 994, 615 and 924 LUT (assumed, from memory of reports
 //! of Vivado HLS for parts of the 7 series). The library's addition takes some 750 LUT, its multiplication some 610 for 90 that are
@@ -32,7 +32,10 @@ use crate::number::FoldFn;
 pub const UNCERTAINTY: f64 = 0.27;
 
 /// Bits of the multiplier of a DSP48E2, with signs (UG579).
-const MULTIPLIER: [u32; 2] = [27, 18];
+pub const MULTIPLIER: [u32; 2] = [27, 18];
+
+/// Bits of the adder of a DSP48E2 before the multiplier, and of that behind it (UG579).
+pub const ADDERS: [u32; 2] = [27, 48];
 
 /// Bits of a part of a factor that is wider: the cascade between slices shifts by 17 (UG579), so that Yosys makes parts of as many
 /// (`mul2dsp`) on both sides.

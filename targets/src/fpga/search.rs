@@ -1,5 +1,6 @@
 //! How much hardware a model is given: widths are doubled one by one, wherever that saves most cycles for what it takes, as long as
-//! everything fits into the part; then some are doubled at the cost of others, as long as that helps.
+//! everything fits into the part; then some are doubled at the cost of others, as long as that helps. Where nothing but narrow designs
+//! fits, it also begins with the narrowest.
 //!
 //! Every step writes, places and schedules the whole model for each of the widths that could be doubled, so that nothing is reckoned.
 
@@ -47,10 +48,11 @@ const NEAR: u64 = 8;
 /// What a narrower design may be slower by, as a share of all cycles.
 const SLOWER: f64 = 0.001;
 
-/// Lanes of designs that the search begins with, and multiply-accumulates for each of them (assumed to be in proportion).
-const FIRST_LANES: [u32; 3] = [64, 16, 4];
 /// As many lanes, or fewer, are few.
 const NARROW: u32 = 4;
+
+/// Lanes of designs that the search begins with, and multiply-accumulates for each of them (assumed to be in proportion).
+const FIRST_LANES: [u32; 3] = [64, 16, 4];
 const INTEGER_MACS: u32 = 64;
 const FLOAT_MACS: u32 = 8;
 

@@ -9,11 +9,9 @@ use tcc_ir::DType;
 use tcc_ir::ops::BinaryFn;
 
 use super::power_in;
+use crate::fpga::operators::MULTIPLIER;
 use crate::fpga::widths::Range;
 use crate::kernel::{Builder, ExprId, Scalar};
-
-/// Bits with a sign that a slice multiplies (UG579).
-const MULTIPLIER: [u32; 2] = [27, 18];
 
 /// Products that are added before the sums are parted, at the most.
 const MOST_STEPS: u32 = 4;
@@ -111,7 +109,84 @@ impl Paired {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "Tests fail by panicking.")]
+
     use super::*;
+    use crate::kernel::simulator::{Memory, Place, launch};
+
+    /// Steps of a sum: more than are added before sums are parted.
+    const STEPS: usize = 8;
+
+    /// Both sums of products as the kernel has them; numbers are stored in 16 bits.
+    fn summed(paired: Paired, two: [[i16; STEPS]; 2], shared: [i16; STEPS]) -> [i32; 2] {
+        let mut builder = Builder::new("paired", 1);
+        let steps = STEPS as u32;
+        let numbers = builder.buffer("two", DType::I16, 2 * u64::from(steps), false);
+        let factors = builder.buffer("shared", DType::I16, u64::from(steps), false);
+        let sums = builder.buffer("sums", DType::I32, 2, true);
+        let none = builder.number(DType::I32, 0);
+        let totals = builder.array("totals", Scalar::I32, 2, none);
+        let factors_of = |builder: &mut Builder, step: ExprId| {
+            let both = [0, 1].map(|row| {
+                let row = builder.integer(row);
+                let from = builder.place(row, &[(steps, step)]);
+                builder.load(numbers, from, "x")
+            });
+            let both = paired.both(builder, DType::I16, both);
+            let factor = builder.load(factors, step, "w");
+            let factor = builder.convert_register(DType::I16, DType::I64, factor);
+            [both, builder.keep("w", Scalar::I64, factor)]
+        };
+        paired.add_up(&mut builder, (steps, DType::I32), factors_of, |builder, parted| {
+            for (row, own) in (0..).zip(parted) {
+                let row = builder.integer(row);
+                let before = builder.element(totals, row);
+                let next = builder.binary(BinaryFn::Add, DType::I32, before, own);
+                builder.set_element(totals, row, next);
+            }
+        });
+        for row in 0..2 {
+            let row = builder.integer(row);
+            let total = builder.element(totals, row);
+            builder.store(sums, row, total);
+        }
+        let kernel = builder.finish([1, 1, 1], Vec::new());
+        let numbers = two.into_iter().flatten().chain(shared).flat_map(i16::to_le_bytes);
+        let values = numbers.chain([0; 8]).collect();
+        let (of_two, of_shared) = (4 * STEPS as u64, 2 * STEPS as u64);
+        let mut memory = Memory { weights: &[], values };
+        let places = [0, of_two, of_two + of_shared].map(Place::Values);
+        launch(&kernel, 1, &mut memory, &places).unwrap();
+        let (result, _) = memory.values[(of_two + of_shared) as usize..].as_chunks::<4>();
+        [result[0], result[1]].map(i32::from_le_bytes)
+    }
+
+    #[test]
+    fn extremes_do_not_reach_the_other_sum() {
+        let ends =
+            [(DType::I8, [-128, 127]), (DType::U8, [0, 255]), (DType::I4, [-8, 7]), (DType::I16, [i16::MIN, i16::MAX])];
+        let pairs = [
+            (DType::I8, DType::I8),
+            (DType::U8, DType::I8),
+            (DType::I8, DType::U8),
+            (DType::U8, DType::U8),
+            (DType::I4, DType::I16),
+        ];
+        let ends_of = |dtype: DType| ends.iter().find(|own| own.0 == dtype).unwrap().1;
+        for (two, shared) in pairs {
+            let paired = Paired::of([two, shared]).unwrap();
+            // A bit for each number says which of the ends it is: all alike, and those of a group apart.
+            for bits in [0u32, !0, 0x0000_ff00, 0x00ff_0000, 0x00ff_00ff, 0x00a5_5a3c, 0x0012_34ed] {
+                let number = |dtype: DType, place: usize| ends_of(dtype)[(bits >> place & 1) as usize];
+                let numbers = [0, 1].map(|row| std::array::from_fn(|step| number(two, row * STEPS + step)));
+                let factors = std::array::from_fn(|step| number(shared, 2 * STEPS + step));
+                let dot = |row: [i16; STEPS]| {
+                    row.into_iter().zip(factors).map(|(x, w)| i32::from(x) * i32::from(w)).sum::<i32>()
+                };
+                assert_eq!(summed(paired, numbers, factors), numbers.map(dot), "{two:?} by {shared:?}, {bits:x}");
+            }
+        }
+    }
 
     #[test]
     fn sums_stay_within_their_bits() {

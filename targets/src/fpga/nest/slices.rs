@@ -10,11 +10,7 @@ use tcc_ir::ops::BinaryFn;
 
 use super::balance::uses;
 use super::{Form, InSlice, Kind, Nest, OpId};
-use crate::fpga::operators::Class;
-
-/// Bits of a slice's adders before and behind the multiplier (UG579).
-const BEFORE: u32 = 27;
-const ADDER: u32 = 48;
+use crate::fpga::operators::{ADDERS, Class};
 
 /// Finds them: sums with a product that nothing else needs.
 pub(super) fn slices(nest: &Nest) -> BTreeMap<OpId, InSlice> {
@@ -25,7 +21,7 @@ pub(super) fn slices(nest: &Nest) -> BTreeMap<OpId, InSlice> {
         block.ops.iter().for_each(|id| home[id.index()] = number);
         for &id in &block.ops {
             let op = &nest.ops[id.index()];
-            if !is_sum(nest, id) || op.form.bits() > ADDER {
+            if !is_sum(nest, id) || op.form.bits() > ADDERS[1] {
                 continue;
             }
             // What is there last has the other wait least.
@@ -46,7 +42,7 @@ pub(super) fn slices(nest: &Nest) -> BTreeMap<OpId, InSlice> {
                         && sum.copies == own.copies
                         && uses[factor.index()] == 1
                         && is_sum(nest, factor)
-                        && sum.form.bits() <= BEFORE
+                        && sum.form.bits() <= ADDERS[0]
                         && !slices.contains_key(&factor)
                 });
                 factor.map(|factor| slices.insert(factor, InSlice::Factor));

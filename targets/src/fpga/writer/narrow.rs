@@ -3,14 +3,13 @@
 //! A tool puts `a * b + c` into one DSP slice where the types say that the factors are as narrow as its multiplier. So variables of 64
 //! bits of which less is known to be used are `ap_int`s of so many bits, and what a slice does stands in one expression of them.
 
+use tcc_ir::DType;
+
 use super::function::Writer;
+use crate::fpga::operators::ADDERS;
 use crate::fpga::widths::Range;
 use crate::kernel::writer::{Binding, Expressions, Language};
 use crate::kernel::{Expr, ExprId, Scalar, VarId};
-use tcc_ir::DType;
-
-/// Bits of numbers that a DSP slice adds (UG579).
-const ADDER: u32 = 48;
 
 impl Writer<'_> {
     /// Bits with a sign that a variable of 64 bits needs, if a slice can add it.
@@ -18,7 +17,7 @@ impl Writer<'_> {
         let is_wide = self.kernel.vars[var.index()].scalar == Scalar::I64;
         let held = self.schedule.nest.filter(|_| is_wide)?.vars.get(var.index()).copied().flatten()?;
         let bits = held.or(Range::one(-1)).form().bits();
-        (bits <= ADDER).then_some(bits)
+        (bits <= ADDERS[1]).then_some(bits)
     }
 
     /// The type of a variable.
